@@ -1,0 +1,2 @@
+"""ZeroDefect."""
+__version__ = "0.1.0"

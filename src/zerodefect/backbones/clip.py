@@ -1,0 +1,461 @@
+"""CLIP's two towers (Radford et al. 2021, arXiv 2103.00020), with the paths the field needs.
+
+Weights come from elsewhere and are filled in by name (``backbones/weights.py``); the block loop is
+ours (``backbones/transformer.py``), so that a method chooses taps, second streams and deep prompts
+by option instead of editing a transformer. Conventions that hold throughout:
+
+- Tensors are batch first. ``W`` is a tower's width, ``D`` the joint embedding dimension, ``N`` the
+  number of patches, ``L`` a sequence length.
+- Blocks are numbered from 1, as in the papers.
+- Nothing here is normalised to unit length and nothing is detached: that is the method's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zerodefect.backbones.transformer import (
+    Activation,
+    Edits,
+    SecondStream,
+    States,
+    Transformer,
+)
+
+PositionResize = Literal["bicubic", "bicubic_antialias", "bilinear"]
+
+END_OF_TEXT = 49407  # CLIP's byte-pair vocabulary: the last entry ends every text
+
+
+# ---------------------------------------------------------------------------------------------
+# Configuration
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """Shape of the image tower; sizes in pixels."""
+
+    image_size: int
+    patch_size: int
+    width: int
+    layers: int
+    heads: int
+    mlp_ratio: float = 4.0
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """Shape of the text tower."""
+
+    context_length: int
+    vocab_size: int
+    width: int
+    heads: int
+    layers: int
+    mlp_ratio: float = 4.0
+
+
+@dataclass(frozen=True)
+class CLIPConfig:
+    """Shape and activation of both towers."""
+
+    embed_dim: int
+    vision: VisionConfig
+    text: TextConfig
+    activation: Activation = "gelu"
+
+    @classmethod
+    def from_open_clip(cls, config: Mapping[str, Any]) -> CLIPConfig:
+        """Read open_clip's model configuration (``model_configs/*.json``).
+
+        Raises:
+            ValueError: the configuration is not a plain ViT CLIP (ResNet, timm or Hugging Face
+                towers, attentional pooling, no class token).
+        """
+        vision, text = dict(config["vision_cfg"]), dict(config["text_cfg"])
+        foreign = sorted(
+            {k for k in vision if k.startswith("timm_") or k in ("attentional_pool", "no_ln_pre")}
+            | {k for k in text if k.startswith("hf_") or k == "no_causal_mask"}
+        )
+        foreign = [k for k in foreign if vision.get(k) or text.get(k)]
+        if not isinstance(vision.get("layers"), int):
+            foreign.append("ResNet image tower")
+        if vision.get("pool_type", "tok") != "tok" or text.get("pool_type", "argmax") != "argmax":
+            foreign.append("pooling other than the class and end-of-text token")
+        if foreign:
+            raise ValueError(
+                "not a plain ViT CLIP, which the towers here run: " + ", ".join(foreign)
+            )
+        return cls(
+            embed_dim=config["embed_dim"],
+            vision=VisionConfig(
+                image_size=vision["image_size"],
+                patch_size=vision["patch_size"],
+                width=vision["width"],
+                layers=vision["layers"],
+                heads=vision["width"] // vision.get("head_width", 64),
+                mlp_ratio=vision.get("mlp_ratio", 4.0),
+            ),
+            text=TextConfig(
+                context_length=text.get("context_length", 77),
+                vocab_size=text.get("vocab_size", 49408),
+                width=text["width"],
+                heads=text["heads"],
+                layers=text["layers"],
+                mlp_ratio=text.get("mlp_ratio", 4.0),
+            ),
+            activation="quick_gelu" if config.get("quick_gelu") else "gelu",
+        )
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Tensor], activation: Activation) -> CLIPConfig:
+        """Derive the shape from weights in the OpenAI layout, whose heads are 64 wide.
+
+        Raises:
+            ValueError: a tensor that the layout needs is absent.
+        """
+        try:
+            conv, text = state["visual.conv1.weight"], state["token_embedding.weight"]
+            patches = state["visual.positional_embedding"].shape[0] - 1
+            context = state["positional_embedding"].shape[0]
+            embed_dim = state["text_projection"].shape[1]
+            vision_mlp = state["visual.transformer.resblocks.0.mlp.c_fc.weight"].shape[0]
+            text_mlp = state["transformer.resblocks.0.mlp.c_fc.weight"].shape[0]
+        except KeyError as error:
+            raise ValueError(
+                f"not weights of a ViT CLIP in the OpenAI layout: no {error}"
+            ) from None
+        width, patch = conv.shape[0], conv.shape[2]
+        grid = round(patches**0.5)
+        if grid * grid != patches:
+            raise ValueError(f"{patches} patch positions do not form a square grid")
+        return cls(
+            embed_dim=embed_dim,
+            vision=VisionConfig(
+                image_size=grid * patch,
+                patch_size=patch,
+                width=width,
+                layers=_count_blocks(state, "visual.transformer"),
+                heads=width // 64,
+                mlp_ratio=vision_mlp / width,
+            ),
+            text=TextConfig(
+                context_length=context,
+                vocab_size=text.shape[0],
+                width=text.shape[1],
+                heads=text.shape[1] // 64,
+                layers=_count_blocks(state, "transformer"),
+                mlp_ratio=text_mlp / text.shape[1],
+            ),
+            activation=activation,
+        )
+
+    def to_open_clip(self) -> dict[str, Any]:
+        """Write the configuration as open_clip reads it."""
+        vision, text = self.vision, self.text
+        return {
+            "embed_dim": self.embed_dim,
+            "quick_gelu": self.activation == "quick_gelu",
+            "vision_cfg": {
+                "image_size": vision.image_size,
+                "layers": vision.layers,
+                "width": vision.width,
+                "head_width": vision.width // vision.heads,
+                "patch_size": vision.patch_size,
+                "mlp_ratio": vision.mlp_ratio,
+            },
+            "text_cfg": {
+                "context_length": text.context_length,
+                "vocab_size": text.vocab_size,
+                "width": text.width,
+                "heads": text.heads,
+                "layers": text.layers,
+                "mlp_ratio": text.mlp_ratio,
+            },
+        }
+
+    def with_activation(self, activation: Activation) -> CLIPConfig:
+        """Return the same shape with another activation."""
+        return replace(self, activation=activation)
+
+
+def _count_blocks(state: Mapping[str, Tensor], prefix: str) -> int:
+    start = f"{prefix}.resblocks."
+    return len({name[len(start) :].split(".")[0] for name in state if name.startswith(start)})
+
+
+# ---------------------------------------------------------------------------------------------
+# The towers
+
+
+class VisionTower(nn.Module):
+    """CLIP's image tower. ``(B, 3, H, W)`` normalised pixels, any H and W that patches divide."""
+
+    def __init__(self, config: VisionConfig, embed_dim: int, activation: Activation) -> None:
+        super().__init__()
+        self.config = config
+        width, side = config.width, config.image_size // config.patch_size
+        self.native_grid = (side, side)
+        self.class_embedding = nn.Parameter(torch.empty(width))
+        self.positional_embedding = nn.Parameter(torch.empty(side * side + 1, width))
+        self.conv1 = nn.Conv2d(3, width, config.patch_size, config.patch_size, bias=False)
+        self.ln_pre = nn.LayerNorm(width)
+        self.transformer = Transformer(
+            width, config.layers, config.heads, config.mlp_ratio, activation
+        )
+        self.ln_post = nn.LayerNorm(width)
+        self.proj = nn.Parameter(torch.empty(width, embed_dim))
+
+    def grid(self, pixels: Tensor) -> tuple[int, int]:
+        """Rows and columns of patches for ``(B, 3, H, W)``.
+
+        Raises:
+            ValueError: the patch size does not divide the height or width.
+        """
+        patch = self.config.patch_size
+        height, width = pixels.shape[-2:]
+        if height % patch or width % patch or not height or not width:
+            raise ValueError(
+                f"input of {height}x{width} px: both sides must be multiples of the patch size "
+                f"{patch} (the nearest are {max(1, round(height / patch)) * patch}x"
+                f"{max(1, round(width / patch)) * patch})"
+            )
+        return height // patch, width // patch
+
+    def positions(self, grid: tuple[int, int], resize: PositionResize = "bicubic") -> Tensor:
+        """Positional embedding ``(1 + N, W)`` for a grid, resized from the stored one.
+
+        The class row is kept; the grid is interpolated with ``align_corners=False``. Bicubic with
+        and without antialiasing use different kernels (a = -0.5 and -0.75) and differ even when
+        enlarging.
+        """
+        if grid == self.native_grid:
+            return self.positional_embedding
+        stored = self.positional_embedding[1:].T.reshape(1, -1, *self.native_grid)
+        resized = F.interpolate(
+            stored.float(),
+            size=grid,
+            mode="bilinear" if resize == "bilinear" else "bicubic",
+            antialias=resize == "bicubic_antialias",
+            align_corners=False,
+        ).to(stored.dtype)
+        return torch.cat([self.positional_embedding[:1], resized[0].flatten(1).T])
+
+    def embed(self, pixels: Tensor, *, resize: PositionResize = "bicubic") -> Tensor:
+        """Class token and patch embeddings plus positions, before ``ln_pre``: ``(B, 1+N, W)``."""
+        grid = self.grid(pixels)
+        patches = self.conv1(pixels).flatten(2).transpose(1, 2)
+        first = self.class_embedding.expand(pixels.shape[0], 1, -1)
+        return torch.cat([first, patches], dim=1) + self.positions(grid, resize)
+
+    def encode(
+        self,
+        tokens: Tensor,
+        *,
+        taps: Sequence[int] = (),
+        second: SecondStream | None = None,
+        aliased_taps: bool = False,
+        edits: Edits | None = None,
+        class_only: bool = False,
+    ) -> States:
+        """``ln_pre`` and the blocks over any sequence of embedded tokens ``(B, L, W)``.
+
+        The tokens may be a window of the picture (rows gathered from ``embed``). Options as in
+        ``Transformer.forward``; ``class_only`` is its ``first_only``.
+        """
+        return self.transformer(
+            self.ln_pre(tokens),
+            taps=taps,
+            second=second,
+            aliased_taps=aliased_taps,
+            edits=edits,
+            first_only=class_only,
+        )
+
+    def project(self, tokens: Tensor, *, norm: bool = True, projection: bool = True) -> Tensor:
+        """``ln_post`` and the projection, each or not, on any tokens ``(..., W) -> (..., D)``."""
+        if norm:
+            tokens = self.ln_post(tokens)
+        return tokens @ self.proj if projection else tokens
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Image embedding ``(B, D)``, not normalised; equal to open_clip's ``encode_image``."""
+        states = self.encode(self.embed(pixels), class_only=True)
+        return self.project(states.tokens[:, 0])
+
+
+class TextTower(nn.Module):
+    """CLIP's text tower over token ids or over embeddings given from outside."""
+
+    def __init__(self, config: TextConfig, embed_dim: int, activation: Activation) -> None:
+        super().__init__()
+        self.config = config
+        self.token_embedding = nn.Embedding(config.vocab_size, config.width)
+        self.positional_embedding = nn.Parameter(torch.empty(config.context_length, config.width))
+        self.transformer = Transformer(
+            config.width, config.layers, config.heads, config.mlp_ratio, activation
+        )
+        self.ln_final = nn.LayerNorm(config.width)
+        self.text_projection = nn.Parameter(torch.empty(config.width, embed_dim))
+
+    @staticmethod
+    def ends(ids: Tensor) -> Tensor:
+        """Index of the first end-of-text token in each row, ``(..., L) -> (...)``.
+
+        Raises:
+            ValueError: a row has none.
+        """
+        is_end = ids == END_OF_TEXT
+        if not is_end.any(dim=-1).all():
+            raise ValueError("a text without end-of-text token; use the tokenizer of CLIP")
+        return is_end.int().argmax(dim=-1)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Token embeddings without positions, cut after the last end-of-text token of the batch.
+
+        Under the causal mask nothing behind that token can reach it, so the cut is exact.
+        """
+        return self.token_embedding(ids[..., : int(self.ends(ids).max()) + 1])
+
+    def encode(
+        self,
+        embeddings: Tensor,
+        ends: Tensor,
+        *,
+        edits: Edits | None = None,
+        projection: bool = True,
+    ) -> Tensor:
+        """Text embeddings from token embeddings.
+
+        Args:
+            embeddings: ``(..., L, W)`` without positions, L at most the context length; leading
+                dimensions are free (one text set for all images, or one per image).
+            ends: ``(...)`` index of the token to read, counted after all edits.
+            edits: deep prompts, applied to the flattened ``(B, L, W)``.
+            projection: multiply by ``text_projection``.
+
+        Returns:
+            ``(..., D)``, not normalised.
+
+        Raises:
+            ValueError: the sequence is longer than the context.
+        """
+        lead, length = embeddings.shape[:-2], embeddings.shape[-2]
+        if length > self.config.context_length:
+            raise ValueError(
+                f"{length} tokens, but the text tower reads {self.config.context_length}"
+            )
+        x = (embeddings + self.positional_embedding[:length]).flatten(0, -3)
+        x = self.transformer(x, causal=True, edits=edits).tokens
+        return self.pool(x, ends.flatten(), projection=projection).unflatten(0, lead)
+
+    def pool(self, tokens: Tensor, ends: Tensor, *, projection: bool = True) -> Tensor:
+        """``ln_final``, the token at ``ends (B,)`` of ``(B, L, W)``, the projection."""
+        picked = self.ln_final(tokens[torch.arange(len(tokens), device=tokens.device), ends])
+        return picked @ self.text_projection if projection else picked
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Text embeddings ``(..., D)`` of token ids ``(..., L)``; open_clip's ``encode_text``."""
+        return self.encode(self.embed(ids), self.ends(ids))
+
+
+class CLIP(nn.Module):
+    """The two towers and the temperature, randomly initialised as CLIP prescribes.
+
+    Attributes:
+        visual: the image tower.
+        text: the text tower.
+        logit_scale: log of the inverse temperature, scalar.
+    """
+
+    def __init__(self, config: CLIPConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.visual = VisionTower(config.vision, config.embed_dim, config.activation)
+        self.text = TextTower(config.text, config.embed_dim, config.activation)
+        self.logit_scale = nn.Parameter(torch.tensor(1 / 0.07).log())
+        self._initialise()
+
+    @torch.no_grad()
+    def _initialise(self) -> None:
+        """Standard deviations of the CLIP paper's published code (section 2.5 there)."""
+        vision, text = self.visual, self.text
+        scale = vision.config.width**-0.5
+        for parameter in (vision.class_embedding, vision.positional_embedding, vision.proj):
+            nn.init.normal_(parameter, std=scale)
+        nn.init.normal_(text.token_embedding.weight, std=0.02)
+        nn.init.normal_(text.positional_embedding, std=0.01)
+        nn.init.normal_(text.text_projection, std=text.config.width**-0.5)
+        for transformer in (vision.transformer, text.transformer):
+            width, layers = transformer.width, transformer.layers
+            residual = width**-0.5 * (2 * layers) ** -0.5
+            for block in transformer.blocks:
+                nn.init.normal_(block.attn.in_proj_weight, std=width**-0.5)
+                nn.init.normal_(block.attn.out_proj.weight, std=residual)
+                nn.init.zeros_(block.attn.out_proj.bias)
+                nn.init.normal_(block.mlp.c_fc.weight, std=(2 * width) ** -0.5)
+                nn.init.normal_(block.mlp.c_proj.weight, std=residual)
+
+    def openai_state(self) -> dict[str, Tensor]:
+        """Weights under the names of the OpenAI layout (open_clip's native one)."""
+        return {name.removeprefix("text."): value for name, value in self.state_dict().items()}
+
+    def load_openai_state(self, state: Mapping[str, Tensor]) -> None:
+        """Fill the towers from weights in the OpenAI layout; every name and shape is checked.
+
+        Raises:
+            ValueError: names are missing or unknown, or shapes differ; the message lists them.
+        """
+        own = self.openai_state()
+        given = {name: value for name, value in state.items() if name not in _IGNORED}
+        faults = [f"missing {name}" for name in own if name not in given]
+        faults += [f"unknown {name}" for name in given if name not in own]
+        faults += [
+            f"{name} is {tuple(given[name].shape)}, expected {tuple(own[name].shape)}"
+            for name in own
+            if name in given and given[name].shape != own[name].shape
+        ]
+        if faults:
+            more = f" and {len(faults) - 5} more" if len(faults) > 5 else ""
+            raise ValueError("weights do not fit the towers: " + "; ".join(faults[:5]) + more)
+        renamed = {
+            name if name.startswith("visual.") or name == "logit_scale" else f"text.{name}": value
+            for name, value in given.items()
+        }
+        self.load_state_dict(renamed)
+
+
+# Constants that OpenAI's and open_clip's files carry beside the weights.
+_IGNORED = frozenset({"input_resolution", "context_length", "vocab_size", "attn_mask"})
+
+
+def tokenize(texts: Sequence[str], context_length: int = 77) -> Tensor:
+    """CLIP's byte-pair ids, ``(len(texts), context_length)`` int64, zero padded.
+
+    Raises:
+        ValueError: a text does not fit the context (it is never cut silently).
+    """
+    tokenizer = _tokenizer()
+    ids = torch.zeros(len(texts), context_length, dtype=torch.long)
+    for row, text in enumerate(texts):
+        tokens = [END_OF_TEXT - 1, *tokenizer.encode(text), END_OF_TEXT]
+        if len(tokens) > context_length:
+            raise ValueError(
+                f"{len(tokens)} tokens, but the text tower reads {context_length}: {text!r}"
+            )
+        ids[row, : len(tokens)] = torch.tensor(tokens)
+    return ids
+
+
+@cache
+def _tokenizer() -> Any:
+    from open_clip.tokenizer import SimpleTokenizer
+
+    return SimpleTokenizer()

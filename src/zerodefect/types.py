@@ -1,0 +1,121 @@
+"""The few plain records that travel between rooms. This file imports nothing of the project."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+Verdict = Literal["good", "unsure", "defect"]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a detector says of one batch of images; raw, never rescaled per image.
+
+    Attributes:
+        score: ``(B,)`` image anomaly score; higher is more anomalous. The detector documents
+            its range.
+        map: ``(B, H, W)`` anomaly map at the network's input size, higher is more anomalous.
+        type_score: ``(B, T)`` score per defect kind, where the method can tell kinds apart.
+        type_map: ``(B, T, H, W)`` score per defect kind and pixel; over the T axis it is a
+            distribution (non-negative, sums to one).
+    """
+
+    score: torch.Tensor
+    map: torch.Tensor
+    type_score: torch.Tensor | None = None
+    type_map: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Region:
+    """One connected anomalous area of one image, in pixels of the original image.
+
+    Attributes:
+        box: ``(x, y, width, height)`` of the smallest upright rectangle, COCO convention.
+        mask: boolean array ``(height, width)`` inside the box.
+        polygons: outer outlines as flat lists ``[x0, y0, x1, y1, ...]`` (COCO), one or more.
+        area: pixels in the mask.
+        area_percent: area in percent of the inspected area of the image.
+        score: highest raw map value inside the region.
+        p_value: share of good images whose highest map value reaches ``score`` (conformal,
+            finite-sample), or None without calibration.
+        kind: name of the defect kind from the vocabulary, or None where the method cannot tell.
+        kind_score: share in [0, 1] that the kind has among all kinds of the vocabulary.
+    """
+
+    box: tuple[int, int, int, int]
+    mask: np.ndarray
+    polygons: tuple[tuple[float, ...], ...]
+    area: int
+    area_percent: float
+    score: float
+    p_value: float | None = None
+    kind: str | None = None
+    kind_score: float | None = None
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """Outcome for one image.
+
+    Attributes:
+        image: path as the user named it.
+        object: product name the texts were built with, or None.
+        width, height: size of the decoded (upright) image in pixels.
+        verdict: good, unsure or defect. Provisional unless ``calibrated``.
+        calibrated: whether the verdict rests on limits learned from good images.
+        score: raw image score of the detector.
+        p_value: conformal p-value of the image under "this is a good part", or None.
+        regions: anomalous areas, highest score first.
+        explanation: one or two plain sentences: why this verdict.
+        notes: what the reader should know about the file ("first of 12 frames", ...).
+        map: ``(height, width)`` float32 anomaly map at the image's size, or None if dropped.
+    """
+
+    image: str
+    object: str | None
+    width: int
+    height: int
+    verdict: Verdict
+    calibrated: bool
+    score: float
+    p_value: float | None
+    regions: tuple[Region, ...]
+    explanation: str = ""
+    notes: tuple[str, ...] = ()
+    map: np.ndarray | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def count(self) -> int:
+        """Number of separate anomalous regions."""
+        return len(self.regions)
+
+    def __str__(self) -> str:
+        """One line: file, verdict, score, and the kinds found."""
+        kinds = ", ".join(r.kind or "anomaly" for r in self.regions) or "no region"
+        caution = "" if self.calibrated else " (uncalibrated)"
+        return f"{self.image}: {self.verdict}{caution}, score {self.score:.4f}, {kinds}"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One file that could not be inspected; the rest of the job goes on.
+
+    Attributes:
+        image: path as the user named it.
+        reason: what is wrong, in words.
+        remedy: what the user can do about it.
+    """
+
+    image: str
+    reason: str
+    remedy: str
+
+    def __str__(self) -> str:
+        """One line: file, reason, remedy."""
+        return f"{self.image}: {self.reason}. {self.remedy}"
