@@ -1,0 +1,34 @@
+"""Pictures: opening, finding, preparing them for networks, and drawing results on them."""
+
+from zerodefect.images.decode import MAX_PIXELS, ImageError, Picture, open_image
+from zerodefect.images.find import find_images
+from zerodefect.images.overlay import (
+    RAMP,
+    blend,
+    colorize,
+    draw_regions,
+    encode_jpeg,
+    encode_png,
+    heat_rgba,
+    thumbnail,
+)
+from zerodefect.images.preprocess import CLIP_MEAN, CLIP_STD, Preprocess
+
+__all__ = [
+    "CLIP_MEAN",
+    "CLIP_STD",
+    "MAX_PIXELS",
+    "RAMP",
+    "ImageError",
+    "Picture",
+    "Preprocess",
+    "blend",
+    "colorize",
+    "draw_regions",
+    "encode_jpeg",
+    "encode_png",
+    "find_images",
+    "heat_rgba",
+    "open_image",
+    "thumbnail",
+]

@@ -1,0 +1,95 @@
+"""Which pictures a user means by the files and folders that were named."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from zerodefect.images import formats
+from zerodefect.images.decode import ImageError
+
+_LISTED_ENDINGS = formats.IMAGE_ENDINGS | formats.FOREIGN_ENDINGS
+
+
+def find_images(paths: Iterable[str | Path]) -> list[Path]:
+    """List the pictures that files and folders stand for, each once.
+
+    A named file is always listed. Folders are searched to any depth, in natural order
+    (``part2`` before ``part10``), without hidden files and folders; symbolic links are followed,
+    but no folder is entered twice. In a folder, a file counts as a picture if its ending or its
+    first bytes say so: a broken file with an image ending is listed, so that its error is
+    reported, and so is a format that cannot be read (HEIC, ...).
+
+    Args:
+        paths: files and folders. Paths written with backslashes are understood everywhere.
+
+    Returns:
+        Paths in the order of the arguments, naturally sorted within each folder.
+
+    Raises:
+        FileNotFoundError: if a path does not exist.
+        ImageError: if a folder holds no picture or may not be read.
+    """
+    found: dict[Path, None] = {}  # a set that keeps its order
+    for path in paths:
+        found.update(dict.fromkeys(_expand(_existing(path))))
+    return list(found)
+
+
+def natural_key(path: str | Path) -> tuple[tuple[tuple[int, int, str], ...], str]:
+    """Give a sort key that orders numbers in names by their value and ignores upper case."""
+    parts = re.split(r"(\d+)", str(path).casefold())
+    # re.split with one group alternates text and digits, so every second part is a number.
+    key = tuple((1, int(p), "") if i % 2 else (0, 0, p) for i, p in enumerate(parts))
+    return key, str(path)
+
+
+def _existing(path: str | Path) -> Path:
+    candidates = [Path(path)]
+    if "\\" in str(path):
+        candidates.append(Path(str(path).replace("\\", "/")))
+    for candidate in candidates:
+        if os.path.lexists(candidate):  # a dangling link is listed and gets its error record
+            return candidate
+    raise FileNotFoundError(f"{path}: there is no such file or folder. Check the path's spelling")
+
+
+def _expand(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    images = list(_walk(path, set()))
+    if not images:
+        endings = ", ".join(sorted(formats.IMAGE_ENDINGS))
+        reason = "the folder holds no pictures"
+        raise ImageError(str(path), reason, f"Name a folder with picture files ({endings})")
+    return images
+
+
+def _walk(folder: Path, entered: set[tuple[int, int]]) -> Iterator[Path]:
+    try:
+        status = folder.stat()
+        names = [name for name in os.listdir(folder) if not name.startswith(".")]  # noqa: PTH208
+    except OSError as error:
+        reason = f"the folder cannot be read ({error.strerror or error})"
+        raise ImageError(str(folder), reason, "Ask for access to it, or leave it out") from None
+    if (status.st_dev, status.st_ino) in entered:
+        return
+    entered.add((status.st_dev, status.st_ino))
+    for name in sorted(names, key=natural_key):
+        path = folder / name
+        if path.is_dir():
+            yield from _walk(path, entered)
+        elif path.suffix.lower() in _LISTED_ENDINGS or _looks_like_image(path):
+            yield path
+
+
+def _looks_like_image(path: Path) -> bool:
+    if not path.is_file():  # opening a named pipe would wait forever
+        return False
+    try:
+        with path.open("rb") as file:
+            return formats.sniff(file.read(formats.HEAD_BYTES)) is not None
+    except OSError:
+        return False

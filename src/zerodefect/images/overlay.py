@@ -1,0 +1,206 @@
+"""Show maps and regions on pictures.
+
+Colours stand for fixed values: ``low`` and ``high`` come from the calibration and are the same
+for all pictures of a run. No function here looks at a map's own minimum or maximum.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from zerodefect.types import Region
+
+_MAX_OPACITY = 0.8
+
+
+def _make_ramp() -> np.ndarray:
+    """Compute 256 sRGB colours from near-black violet over red and orange to pale yellow.
+
+    Lightness rises evenly along the ramp, so that equal steps look equal and the order survives
+    any colour blindness and a black-and-white printer. Computed in OKLab (Ottosson 2020).
+    """
+    t = np.linspace(0, 1, 256)
+    lightness = 0.22 + 0.75 * t
+    hue = np.deg2rad(290 + 180 * t)  # violet, red, orange, yellow
+    chroma = np.interp(t, [0, 0.5, 0.8, 1], [0.08, 0.19, 0.15, 0.08])
+    a, b = chroma * np.cos(hue), chroma * np.sin(hue)
+    long = (lightness + 0.3963377774 * a + 0.2158037573 * b) ** 3
+    medium = (lightness - 0.1055613458 * a - 0.0638541728 * b) ** 3
+    short = (lightness - 0.0894841775 * a - 1.2914855480 * b) ** 3
+    linear = np.stack(
+        [
+            4.0767416621 * long - 3.3077115913 * medium + 0.2309699292 * short,
+            -1.2684380046 * long + 2.6097574011 * medium - 0.3413193965 * short,
+            -0.0041960863 * long - 0.7034186147 * medium + 1.7076147010 * short,
+        ],
+        axis=1,
+    ).clip(0, 1)
+    encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    return np.rint(255 * encoded).astype(np.uint8)
+
+
+RAMP = _make_ramp()
+"""The colour ramp, uint8 ``(256, 3)``, for legends."""
+
+
+def colorize(map: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Colour a map by a fixed scale.
+
+    Args:
+        map: ``(H, W)``, any real values.
+        low, high: values at the two ends of the ramp; values beyond take the end's colour.
+            If they are equal, the map is split in two at that value.
+
+    Returns:
+        uint8 ``(H, W, 3)`` RGB.
+
+    Raises:
+        ValueError: if ``low > high``, a limit is not finite, or the map holds NaN.
+    """
+    return RAMP[np.rint(255 * _strength(map, low, high)).astype(np.uint8)]
+
+
+def heat_rgba(map: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Colour a map for laying over a picture: the higher, the more opaque.
+
+    Args:
+        map: ``(H, W)``, any real values.
+        low: value up to which the picture shows through untouched.
+        high: value from which colour and opacity no longer grow.
+
+    Returns:
+        uint8 ``(H, W, 4)`` RGBA, alpha not premultiplied: 0 below ``low``.
+
+    Raises:
+        ValueError: as for `colorize`.
+    """
+    opacity = 255 * _MAX_OPACITY * _strength(map, low, high)
+    alpha = np.rint(opacity).astype(np.uint8)
+    return np.dstack([colorize(map, low, high), alpha])
+
+
+def blend(pixels: np.ndarray, map: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Lay a map over its picture.
+
+    Args:
+        pixels: uint8 ``(H, W, 3)``.
+        map: ``(H, W)``, the same size.
+        low, high: as for `heat_rgba`.
+
+    Returns:
+        uint8 ``(H, W, 3)``.
+
+    Raises:
+        ValueError: if the sizes differ, and as for `colorize`.
+    """
+    if pixels.shape[:2] != map.shape:
+        raise ValueError(f"picture {pixels.shape[:2]} and map {map.shape} differ in size")
+    heat = Image.fromarray(heat_rgba(map, low, high))
+    return np.array(Image.alpha_composite(_image(pixels).convert("RGBA"), heat).convert("RGB"))
+
+
+def draw_regions(pixels: np.ndarray, regions: Sequence[Region]) -> np.ndarray:
+    """Outline regions and number them from 1, in the order given.
+
+    Lines are white between black edges, to be seen on any product.
+
+    Args:
+        pixels: uint8 ``(H, W, 3)``, the picture that the regions' coordinates refer to.
+        regions: with outlines in pixels; a region without polygons is shown by its box.
+
+    Returns:
+        uint8 ``(H, W, 3)``, a new array.
+    """
+    image = _image(pixels).convert("RGB")
+    draw = ImageDraw.Draw(image)
+    line = max(1, round(max(image.size) / 500))
+    outlines = [outline for region in regions for outline in _outlines(region)]
+    for width, colour in ((3 * line, "black"), (line, "white")):
+        for outline in outlines:
+            draw.line([*outline, outline[0], outline[1]], fill=colour, width=width, joint="curve")
+    font = ImageFont.load_default(size=max(10, round(max(image.size) / 40)))
+    for number, region in enumerate(regions, start=1):
+        _draw_label(draw, str(number), region, font, image.size)
+    return np.array(image)
+
+
+def thumbnail(pixels: np.ndarray, longest: int) -> np.ndarray:
+    """Shrink a picture until its longer side is at most ``longest`` pixels; never enlarge it.
+
+    Args:
+        pixels: uint8 ``(H, W, 3)`` or ``(H, W, 4)``.
+        longest: in pixels, at least 1.
+
+    Returns:
+        uint8 with the same number of channels and, to the pixel, the same aspect ratio.
+    """
+    image = _image(pixels)
+    image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
+    return np.array(image)
+
+
+def encode_jpeg(pixels: np.ndarray, quality: int = 90) -> bytes:
+    """Encode uint8 ``(H, W)`` or ``(H, W, 3)`` as JPEG; quality 1 (small) to 95 (faithful)."""
+    return _encode(pixels, "JPEG", quality=quality)
+
+
+def encode_png(pixels: np.ndarray) -> bytes:
+    """Encode uint8 ``(H, W)``, ``(H, W, 3)``, ``(H, W, 4)`` or uint16 ``(H, W)`` as PNG, lossless.
+
+    Raises:
+        TypeError: for other shapes and types, uint16 colour among them.
+    """
+    return _encode(pixels, "PNG")
+
+
+def _encode(pixels: np.ndarray, kind: str, **options: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def _strength(map: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Place values in [0, 1]: 0 at ``low`` and below, 1 at ``high`` and above."""
+    if not (np.isfinite(low) and np.isfinite(high) and low <= high):
+        raise ValueError(f"low must not exceed high, both finite: {low}, {high}")
+    values = np.asarray(map, dtype=np.float64)
+    if np.isnan(values).any():
+        raise ValueError("the map holds NaN")
+    if low == high:
+        return (values >= high).astype(np.float64)
+    return (values.clip(low, high) - low) / (high - low)
+
+
+def _image(pixels: np.ndarray) -> Image.Image:
+    if pixels.dtype != np.uint8:
+        raise TypeError(f"pixels must be uint8, not {pixels.dtype}; see Picture.to_uint8")
+    return Image.fromarray(np.ascontiguousarray(pixels))
+
+
+def _outlines(region: Region) -> list[list[float]]:
+    if region.polygons:
+        return [list(polygon) for polygon in region.polygons]
+    x, y, width, height = region.box
+    return [[x, y, x + width, y, x + width, y + height, x, y + height]]
+
+
+def _draw_label(
+    draw: ImageDraw.ImageDraw,
+    text: str,
+    region: Region,
+    font: ImageFont.ImageFont | ImageFont.FreeTypeFont,
+    size: tuple[int, int],
+) -> None:
+    """Write the number at the box's upper left corner, outside of it where there is room."""
+    left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
+    width, height = right - left + 6, bottom - top + 6
+    x = min(max(region.box[0], 0), max(size[0] - width, 0))
+    y = region.box[1] - height
+    if y < 0:
+        y = min(region.box[1], max(size[1] - height, 0))
+    draw.rectangle((x, y, x + width - 1, y + height - 1), fill="black")
+    draw.text((x + 3 - left, y + 3 - top), text, fill="white", font=font)

@@ -1,0 +1,103 @@
+"""From pictures to the network's input, and from its maps back to the picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+from zerodefect.images.decode import Picture
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """Resize and normalise pictures for a network.
+
+    The aspect ratio is not kept: the whole picture fills the input, as is the field's convention.
+
+    Attributes:
+        size: ``(height, width)`` of the network's input in pixels.
+        mean, std: per RGB channel, on the [0, 1] scale. Defaults: CLIP's (Radford et al. 2021).
+        interpolation: how the picture is resized.
+        antialias: whether shrinking averages over all source pixels.
+        resize_on: ``"tensor"`` resizes float values, which bicubic weights may carry slightly
+            outside [0, 1] (the WinCLIP and anomalib convention, full precision for 16 bits);
+            ``"pil"`` resizes 8-bit values with Pillow, as most official codes do.
+
+    Raises:
+        ValueError: for a size below 1, or Pillow resizing without antialiasing.
+    """
+
+    size: tuple[int, int]
+    mean: tuple[float, float, float] = CLIP_MEAN
+    std: tuple[float, float, float] = CLIP_STD
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    antialias: bool = True
+    resize_on: Literal["tensor", "pil"] = "tensor"
+
+    def __post_init__(self) -> None:
+        if min(self.size) < 1:
+            raise ValueError(f"size must be at least 1 x 1, not {self.size}")
+        if self.interpolation not in ("bicubic", "bilinear"):
+            raise ValueError(f"interpolation must be bicubic or bilinear: {self.interpolation!r}")
+        if self.resize_on not in ("tensor", "pil"):
+            raise ValueError(f"resize_on must be tensor or pil: {self.resize_on!r}")
+        if self.resize_on == "pil" and not self.antialias:
+            raise ValueError("Pillow always antialiases; use resize_on='tensor' to switch it off")
+
+    def __call__(self, picture: Picture) -> torch.Tensor:
+        """Give the network's input for one picture: float32 ``(3, h, w)``, normalised."""
+        resized = self._with_pillow(picture) if self.resize_on == "pil" else self._float(picture)
+        mean = torch.tensor(self.mean).view(3, 1, 1)
+        std = torch.tensor(self.std).view(3, 1, 1)
+        return (resized - mean) / std
+
+    def batch(self, pictures: Sequence[Picture]) -> torch.Tensor:
+        """Give the network's input for pictures of any sizes: ``(B, 3, h, w)``.
+
+        Raises:
+            ValueError: if there are no pictures.
+        """
+        if not pictures:
+            raise ValueError("a batch needs at least one picture")
+        return torch.stack([self(picture) for picture in pictures])
+
+    def resize_map(self, map: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        """Bring anomaly maps back to the picture's size (bilinear, pixel centres aligned).
+
+        Args:
+            map: ``(h, w)`` or ``(T, h, w)``, floating point.
+            height, width: size of the picture in pixels.
+
+        Returns:
+            ``(height, width)`` or ``(T, height, width)``; the values stay in the map's range.
+
+        Raises:
+            ValueError: for a map with another number of axes.
+        """
+        if map.ndim not in (2, 3):
+            raise ValueError(f"a map has 2 or 3 axes, not {map.ndim}")
+        stacked = map.reshape(1, -1, *map.shape[-2:])
+        resized = F.interpolate(stacked, (height, width), mode="bilinear", align_corners=False)
+        return resized.reshape(*map.shape[:-2], height, width)
+
+    def _float(self, picture: Picture) -> torch.Tensor:
+        tensor = picture.to_tensor()[None]
+        resized = F.interpolate(
+            tensor, self.size, mode=self.interpolation, antialias=self.antialias
+        )
+        return resized[0]
+
+    def _with_pillow(self, picture: Picture) -> torch.Tensor:
+        height, width = self.size
+        method = Image.Resampling[self.interpolation.upper()]
+        image = Image.fromarray(picture.to_uint8()).resize((width, height), method)
+        return Picture(picture.path, np.asarray(image)).to_tensor()
