@@ -1,0 +1,31 @@
+"""Procedural images: pictures of products, good and damaged, that the project draws itself."""
+
+from zerodefect.data.procedural.captions import (
+    ANOMALOUS_STATES,
+    KIND_STATES,
+    NORMAL_STATES,
+    NOUNS,
+    TEMPLATES,
+)
+from zerodefect.data.procedural.damage import DEFECT_KINDS
+from zerodefect.data.procedural.pictures import (
+    PRODUCTS,
+    ProceduralBatch,
+    draw_product,
+    generate,
+)
+from zerodefect.data.procedural.surfaces import SURFACES
+
+__all__ = [
+    "ANOMALOUS_STATES",
+    "DEFECT_KINDS",
+    "KIND_STATES",
+    "NORMAL_STATES",
+    "NOUNS",
+    "PRODUCTS",
+    "SURFACES",
+    "TEMPLATES",
+    "ProceduralBatch",
+    "draw_product",
+    "generate",
+]

@@ -1,0 +1,102 @@
+"""Light and camera: everything that changes a picture without being damage."""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import torch
+from torch.nn import functional as F
+
+from zerodefect.data.procedural.draws import Draws, Field, column, smoothstep
+
+
+def lighting(draws: Draws, plane: Field, harshness: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Uneven light: ``(B, S, S)`` factor and ``(B, S, S)`` reflection to add.
+
+    Args:
+        draws: decides the light.
+        plane: the picture plane.
+        harshness: 0 is a light tent, 1 what careless lines have.
+    """
+    x, y = plane.xy
+    u, _ = plane.turned(draws.uniform("light.angle", 0, 2 * math.pi))
+    slope = column(draws.uniform("light.slope", -0.5, 0.5) * draws.uniform("light.sloped"))
+    cloud = plane.noise(draws, "light.cloud", "smooth", draws.log_uniform("light.scale", 0.1, 0.6))
+    patchy = column(draws.uniform("light.patchy", 0, 0.14) * draws.chance("light.cloudy", 0.5))
+    corner = column(draws.uniform("light.corner", 0, 0.45) * draws.chance("light.vignette", 0.4))
+    factor = 1 + harshness * (
+        slope * u / 64 + patchy * cloud - corner * (x * x + y * y) / (2 * 64 * 64)
+    )
+    v, _ = plane.turned(draws.uniform("shadow.angle", 0, 2 * math.pi))
+    edge = column(draws.uniform("shadow.place", -50, 50))
+    width = column(draws.log_uniform("shadow.width", 12, 80))
+    shade = column(draws.uniform("shadow.depth", 0.1, 0.5) * draws.chance("shadow.there", 0.2))
+    factor = factor * (1 - harshness * shade * smoothstep(edge, edge + width, v))
+    along, across = plane.turned(draws.uniform("glare.angle", 0, math.pi))
+    wide = column(draws.log_uniform("glare.wide", 10, 40))
+    long = column(draws.log_uniform("glare.long", 20, 300))
+    place = draws.uniforms("glare.place", 2, -60, 60)
+    away = ((across - column(place[:, 0])) / wide) ** 2 + (
+        (along - column(place[:, 1])) / long
+    ) ** 2
+    glare = column(draws.uniform("glare.bright", 0.05, 0.45) * draws.chance("glare.there", 0.25))
+    return factor.clamp_min(0.15), harshness * glare * torch.exp(-away)
+
+
+@functools.lru_cache(maxsize=4)
+def _cosines(device: torch.device) -> torch.Tensor:
+    """``(8, 8)`` orthonormal DCT-II matrix."""
+    n = torch.arange(8, dtype=torch.float64)
+    matrix = torch.cos(math.pi * (2 * n[None] + 1) * n[:, None] / 16) / 2
+    matrix[0] /= math.sqrt(2)
+    return matrix.float().to(device)
+
+
+def _blocked(image: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+    """Round the cosine coefficients of 8x8 blocks, coarser at high frequency, as JPEG does."""
+    count, channels, height, width = image.shape
+    dct = _cosines(image.device)
+    blocks = image.view(count, channels, height // 8, 8, width // 8, 8).transpose(3, 4)
+    order = torch.arange(8, device=image.device, dtype=torch.float32)
+    table = step[:, None, None, None, None, None] * (1 + 0.6 * (order[:, None] + order[None]))
+    coefficients = dct @ blocks @ dct.T
+    rounded = torch.round(coefficients / table) * table
+    return (dct.T @ rounded @ dct).transpose(3, 4).reshape(count, channels, height, width)
+
+
+def _blurred(image: torch.Tensor) -> torch.Tensor:
+    """Binomial 5x5 blur, standard deviation one pixel."""
+    padded = F.pad(image, (2, 2, 2, 2), mode="replicate")
+    weights = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
+    width, height = image.shape[-1], image.shape[-2]
+    rows = sum(w * padded[..., i : i + width] for i, w in enumerate(weights))
+    return sum(w * rows[..., i : i + height, :] for i, w in enumerate(weights))  # type: ignore
+
+
+def exposed(draws: Draws, plane: Field, light: torch.Tensor, harshness: float) -> torch.Tensor:
+    """What the camera stores of the light that reaches it.
+
+    Args:
+        draws: decides blur, tone, noise and compression.
+        plane: the picture plane.
+        light: ``(B, 3, S, S)``, about [0, 1].
+        harshness: 0 is a good camera, 1 what careless lines have.
+
+    Returns:
+        ``(B, 3, S, S)`` in [0, 1], rounded to 8 bits.
+    """
+    share = draws.uniform("camera.blur") * draws.chance("camera.blurred", 0.6) * harshness
+    light = light + share[:, None, None, None] * (_blurred(light) - light)
+    gain = 1 + harshness * draws.uniform("camera.gain", -0.35, 0.2)
+    lift = harshness * draws.uniform("camera.lift", -0.06, 0.1)
+    light = light * gain[:, None, None, None] + lift[:, None, None, None]
+    sigma = draws.log_uniform("camera.noise", 0.002, 0.035) * max(harshness, 0.2)
+    per_pixel = plane.size / 128.0
+    noise = plane.noise(draws, "camera.noise", "white", per_pixel)
+    light = light + (column(sigma) * noise)[:, None]
+    packed = draws.chance("camera.jpeg", 0.25 * harshness).nonzero()[:, 0]
+    if len(packed) and plane.size % 8 == 0:
+        step = draws.rows(packed).log_uniform("camera.step", 0.01, 0.08)
+        light[packed] = _blocked(light[packed].contiguous(), step)
+    return torch.round(light.clamp(0, 1) * 255) / 255
