@@ -1,1 +1,1 @@
-"""Room."""
+"""Pretrained networks behind narrow interfaces."""

@@ -1,1 +1,1 @@
-"""Room."""
+"""Parts that several methods share; they know tensors and nothing of any method."""

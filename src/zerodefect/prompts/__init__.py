@@ -1,1 +1,1 @@
-"""Room."""
+"""Words to text features: states, templates, defect vocabularies, ensembles, cached features."""

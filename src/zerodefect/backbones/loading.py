@@ -1,0 +1,362 @@
+"""Where CLIP weights come from: the embedded model, open_clip by name, or a local file.
+
+A source is decided in one place (``load_clip``). Nothing is downloaded unless ``fetch`` is called,
+and nothing is unpickled: safetensors, or ``torch.load(weights_only=True)``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zerodefect.backbones.clip import CLIP, Activation, CLIPConfig
+from zerodefect.images import Preprocess
+
+EMBEDDED = "embedded"
+_WEIGHTS_FOLDER = Path(__file__).parent / "weights"
+
+
+class WeightsError(RuntimeError):
+    """Weights that cannot be had or do not fit; the message says file, reason and remedy."""
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A CLIP with what must travel with its weights.
+
+    Attributes:
+        name: as the user would name it again.
+        clip: the towers, in eval mode.
+        preprocess: input size, mean, standard deviation and interpolation of the weights.
+        fingerprint: SHA-256 of the weights file, hexadecimal.
+        licence: licence of the weights, or "see source".
+        source: where the weights came from, in words.
+    """
+
+    name: str
+    clip: CLIP
+    preprocess: Preprocess
+    fingerprint: str
+    licence: str
+    source: str
+
+
+def load_clip(
+    name: str | None = None,
+    *,
+    weights: str | Path | None = None,
+    activation: Activation | None = None,
+    foreign_activation: bool = False,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Backbone:
+    """Load CLIP towers and their preprocessing.
+
+    Args:
+        name: None or ``"embedded"``: the model in the package. ``"MODEL/TAG"``: open_clip's
+            pretrained weights, taken from the local cache (see ``fetch``). ``"MODEL"`` together
+            with ``weights``: open_clip's architecture, filled from that file. A path: a file with
+            a side-car, as ``weights``.
+        weights: local ``.safetensors`` / ``.pt`` / ``.bin`` state dict in the OpenAI layout. Its
+            shape and preprocessing come from ``name``, or from the side-car ``FILE.json`` (or
+            ``open_clip_config.json`` beside it), in the form of open_clip's configuration files.
+        activation: what the caller expects; differing from the weights' own is an error ...
+        foreign_activation: ... unless this is set (some official codes run OpenAI's QuickGELU
+            weights with GELU, and their published layers depend on it).
+        device: where the towers go.
+        dtype: precision of the towers.
+
+    Raises:
+        WeightsError: unknown name, file absent, damaged or of another shape, or an activation
+            that is not the weights' own.
+    """
+    if name and weights is None and _looks_like_path(name):
+        name, weights = None, name
+    if weights is None and (name is None or name == EMBEDDED):
+        weights, name = _WEIGHTS_FOLDER / "embedded.safetensors", EMBEDDED
+        config, preprocess, licence = _from_sidecar(weights)
+        source = "in the package, trained by this project on procedural images"
+    elif weights is None:
+        assert name is not None
+        weights, config, preprocess, licence, source = _from_open_clip_cache(name)
+    elif name is None or name == EMBEDDED:
+        weights, name = Path(weights), str(weights)
+        config, preprocess, licence = _from_sidecar(weights)
+        source = f"local file {weights}"
+    else:
+        config, preprocess = _open_clip_facts(name)
+        licence, source = "see source", f"local file {weights}"
+        name = f"{name} ({Path(weights).name})"
+    if activation and activation != config.activation:
+        if not foreign_activation:
+            raise WeightsError(
+                f"{name}: these weights were trained with {config.activation}, not {activation}. "
+                "Leave the activation out, or ask for the mismatch explicitly "
+                "(foreign_activation=True)"
+            )
+        config = config.with_activation(activation)
+    state, fingerprint = read_state(Path(weights))
+    clip = CLIP(config)
+    try:
+        clip.load_openai_state({k: v.float() for k, v in state.items()})
+    except ValueError as error:
+        raise WeightsError(
+            f"{weights}: {error}. Name the architecture that the file was made for "
+            "(zerodefect backbones lists them)"
+        ) from None
+    clip = clip.to(device=device, dtype=dtype).eval().requires_grad_(False)
+    return Backbone(name, clip, preprocess, fingerprint, licence, source)
+
+
+def read_state(path: Path) -> tuple[dict[str, Tensor], str]:
+    """Read a state dict without running any code in it; also its SHA-256.
+
+    Wrappers (``{"state_dict": ...}``) and ``module.`` prefixes are taken off.
+
+    Raises:
+        WeightsError: absent, damaged, a TorchScript archive, or not a state dict.
+    """
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such file. Give the path of a weights file")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state: Any = load_file(path)
+        else:
+            _refuse_torchscript(path)
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except WeightsError:
+        raise
+    except Exception as error:  # torch and safetensors raise a dozen types for a damaged file
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise WeightsError(
+            f"{path}: cannot be read as weights ({reason}). Copy the file again from its source; "
+            "only safetensors and plain tensors (torch.load with weights_only) are accepted"
+        ) from None
+    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
+        state = state["state_dict"]
+    if not isinstance(state, Mapping) or not state:
+        raise WeightsError(f"{path}: holds no state dict. Give a file of named tensors")
+    state = {str(k).removeprefix("module."): v for k, v in state.items()}
+    if not all(isinstance(v, Tensor) for v in state.values()):
+        state = {k: v for k, v in state.items() if isinstance(v, Tensor)}
+    return state, file_hash(path)
+
+
+def _refuse_torchscript(path: Path) -> None:
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        if any(name.endswith("constants.pkl") for name in archive.namelist()):
+            raise WeightsError(
+                f"{path}: a TorchScript archive, which carries code. Take the safetensors file of "
+                "the same weights (open_clip's tag 'openai' names it)"
+            )
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+# ---------------------------------------------------------------------------------------------
+# Side-cars: shape and preprocessing that travel with a file
+
+
+def _from_sidecar(weights: Path) -> tuple[CLIPConfig, Preprocess, str]:
+    candidates = [
+        weights.with_suffix(".json"),
+        weights.with_name(weights.name + ".json"),
+        weights.with_name("open_clip_config.json"),
+    ]
+    sidecar = next((path for path in candidates if path.is_file()), None)
+    if sidecar is None:
+        if not weights.is_file():
+            raise WeightsError(f"{weights}: no such file. Give the path of a weights file")
+        raise WeightsError(
+            f"{weights}: nothing says its activation and preprocessing. Name the architecture "
+            "(--backbone ViT-B-16, or ViT-B-16-quickgelu for OpenAI's weights), or put "
+            f"{candidates[0].name} beside it, in the form of open_clip_config.json"
+        )
+    try:
+        content = json.loads(sidecar.read_text(encoding="utf-8"))
+        model = content.get("model_cfg", content)
+        config = CLIPConfig.from_open_clip(model)
+        preprocess = _preprocess(config, content.get("preprocess_cfg", {}))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(
+            f"{sidecar}: not a configuration of a ViT CLIP ({error}). Use the form of "
+            "open_clip_config.json: model_cfg and preprocess_cfg"
+        ) from None
+    return config, preprocess, str(content.get("licence", "see source"))
+
+
+def _preprocess(config: CLIPConfig, facts: Mapping[str, Any]) -> Preprocess:
+    size = config.vision.image_size
+    mean, std = facts.get("mean"), facts.get("std")
+    chosen: dict[str, Any] = {"size": (size, size)}
+    if mean and std:
+        chosen |= {"mean": tuple(mean), "std": tuple(std)}
+    if facts.get("interpolation"):
+        chosen["interpolation"] = facts["interpolation"]
+    return Preprocess(**chosen)
+
+
+# ---------------------------------------------------------------------------------------------
+# open_clip by name
+
+
+def _looks_like_path(name: str) -> bool:
+    return name.endswith((".safetensors", ".pt", ".pth", ".bin")) or Path(name).is_file()
+
+
+def _split_name(name: str) -> tuple[str, str | None]:
+    model, _, tag = name.partition("/")
+    return model, tag or None
+
+
+def _open_clip_facts(name: str) -> tuple[CLIPConfig, Preprocess]:
+    """Shape, activation and preprocessing of open_clip's ``MODEL`` or ``MODEL/TAG``."""
+    import open_clip
+
+    model, tag = _split_name(name)
+    raw = open_clip.get_model_config(model)
+    if raw is None:
+        raise WeightsError(
+            f"{name}: open_clip knows no architecture {model!r}{_similar(model)}. "
+            "zerodefect backbones lists the names"
+        )
+    try:
+        config = CLIPConfig.from_open_clip(raw)
+    except ValueError as error:
+        raise WeightsError(f"{name}: {error}. Choose a plain ViT CLIP") from None
+    pretrained = open_clip.get_pretrained_cfg(model, tag) if tag else {}
+    if tag and not pretrained:
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(model)) or "none"
+        raise WeightsError(f"{name}: open_clip has no weights {tag!r} for {model}; it has: {tags}")
+    if pretrained.get("quick_gelu"):
+        config = config.with_activation("quick_gelu")
+    return config, _preprocess(config, pretrained)
+
+
+def _similar(model: str) -> str:
+    import difflib
+
+    import open_clip
+
+    close = difflib.get_close_matches(model, open_clip.list_models(), n=3)
+    return f" (did you mean {', '.join(close)}?)" if close else ""
+
+
+def _from_open_clip_cache(name: str) -> tuple[Path, CLIPConfig, Preprocess, str, str]:
+    config, preprocess = _open_clip_facts(name)
+    model, tag = _split_name(name)
+    if tag is None:
+        import open_clip
+
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(model)) or "none"
+        raise WeightsError(
+            f"{name}: an architecture without weights. Add a tag ({name}/TAG with one of: {tags}) "
+            "or give a local file (--weights FILE)"
+        )
+    origin = weights_origin(name)
+    found = cached_file(name)
+    if found is None:
+        raise WeightsError(
+            f"{name}: the weights are not on this machine, and nothing is downloaded unasked. "
+            f"With a network: zerodefect backbones --fetch {name}. Without: bring the file from "
+            f"{origin} and pass it (--backbone {model} --weights FILE)"
+        )
+    return found, config, preprocess, "see source", origin
+
+
+def weights_origin(name: str) -> str:
+    """Public place of open_clip's weights ``MODEL/TAG``."""
+    import open_clip
+
+    model, tag = _split_name(name)
+    facts = open_clip.get_pretrained_cfg(model, tag)
+    if facts.get("hf_hub"):
+        return f"https://huggingface.co/{facts['hf_hub'].strip('/')}"
+    return str(facts.get("url", "an unknown place"))
+
+
+def cached_file(name: str) -> Path | None:
+    """File of open_clip's weights ``MODEL/TAG`` in the local caches, or None."""
+    import open_clip
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    model, tag = _split_name(name)
+    facts = open_clip.get_pretrained_cfg(model, tag)
+    repository, _, filename = (facts.get("hf_hub") or "").rpartition("/")
+    if repository:
+        files = [filename] if filename else []
+        files += ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
+        for file in files:
+            try:
+                found = try_to_load_from_cache(repository, file)
+            except HFValidationError:
+                continue
+            if isinstance(found, str):
+                return Path(found)
+    if facts.get("url"):
+        local = Path("~/.cache/clip").expanduser() / Path(facts["url"]).name
+        if local.is_file():
+            return local
+    return None
+
+
+def fetch(name: str) -> tuple[Path, str]:
+    """Download open_clip's weights ``MODEL/TAG`` into its cache: the file and its SHA-256.
+
+    Raises:
+        WeightsError: unknown name, the network is switched off, or the download failed.
+    """
+    import open_clip
+    from huggingface_hub import constants
+
+    _open_clip_facts(name)
+    model, tag = _split_name(name)
+    facts = open_clip.get_pretrained_cfg(model, tag) if tag else None
+    if not facts:
+        raise WeightsError(f"{name}: name the weights as MODEL/TAG, as zerodefect backbones lists")
+    remedy = (
+        f"Bring the file from {weights_origin(name)} on a medium and pass it "
+        f"(--backbone {model} --weights FILE)"
+    )
+    if constants.HF_HUB_OFFLINE:
+        raise WeightsError(f"{name}: HF_HUB_OFFLINE switches the network off. {remedy}")
+    try:
+        path = Path(open_clip.download_pretrained(facts))
+    except Exception as error:  # the hub's and urllib's errors share no base
+        raise WeightsError(f"{name}: the download failed ({error}). {remedy}") from None
+    return path, file_hash(path)
+
+
+def runnable_models() -> list[tuple[str, str]]:
+    """Every ``(MODEL, TAG)`` of open_clip that the towers here can run."""
+    import open_clip
+
+    usable: dict[str, bool] = {}
+    for model, _ in open_clip.list_pretrained():
+        if model not in usable:
+            try:
+                CLIPConfig.from_open_clip(open_clip.get_model_config(model))
+                usable[model] = True
+            except (ValueError, KeyError, TypeError):
+                usable[model] = False
+    return [(model, tag) for model, tag in open_clip.list_pretrained() if usable[model]]

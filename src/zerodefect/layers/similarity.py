@@ -1,0 +1,54 @@
+"""Cosine similarities between image and text features, and the probabilities made of them."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def cosine(features: Tensor, texts: Tensor) -> Tensor:
+    """Cosine similarity of ``features (..., D)`` with each of ``texts (T, D)``: ``(..., T)``."""
+    return F.normalize(features, dim=-1) @ F.normalize(texts, dim=-1).T
+
+
+def text_probabilities(features: Tensor, texts: Tensor, temperature: float) -> Tensor:
+    """Softmax over the texts of ``cosine / temperature``: ``(..., D), (T, D) -> (..., T)``.
+
+    Computed in float32 whatever the precision of the features: an underflowing probability would
+    break harmonic means.
+    """
+    return (cosine(features.float(), texts.float()) / temperature).softmax(dim=-1)
+
+
+def anomaly_probability(features: Tensor, texts: Tensor, temperature: float) -> Tensor:
+    """Probability of the anomalous text, in (0, 1).
+
+    Args:
+        features: ``(..., D)``, any length.
+        texts: ``(2, D)``: normal, anomalous.
+        temperature: softmax temperature (CLIP's training value is 0.07 to 0.01).
+
+    Returns:
+        ``(...)``.
+    """
+    if texts.shape[0] != 2:
+        raise ValueError(f"expected a normal and an anomalous text feature, got {texts.shape[0]}")
+    return text_probabilities(features, texts, temperature)[..., 1]
+
+
+def to_grid(patches: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Row-major patch values ``(B, N)`` -> ``(B, h, w)``."""
+    return patches.unflatten(-1, grid)
+
+
+def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear, ``align_corners=False``: ``(B, h, w)`` or ``(B, T, h, w)`` -> ``(..., *size)``."""
+    channels = maps if maps.dim() == 4 else maps[:, None]
+    resized = F.interpolate(channels.float(), size=size, mode="bilinear", align_corners=False)
+    return resized if maps.dim() == 4 else resized[:, 0]
+
+
+def harmonic_mean(maps: list[Tensor]) -> Tensor:
+    """Element-wise harmonic mean of equally shaped positive maps."""
+    return len(maps) / torch.stack([1 / m for m in maps]).sum(0)

@@ -1,0 +1,191 @@
+"""The one interface of all methods."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from zerodefect.backbones.loading import Backbone
+from zerodefect.images import Preprocess
+from zerodefect.methods.registry import MethodInfo
+from zerodefect.prompts.vocabulary import Vocabulary
+from zerodefect.types import Prediction
+
+
+class UnsupportedError(RuntimeError):
+    """The method cannot learn normality that way; the message says from what it can."""
+
+
+class Detector(nn.Module):
+    """Scores images against what it knows of normality.
+
+    It knows from words (``describe``), a few normal images (``remember``), the other images of a
+    batch (``score_set``) or other products' labelled defects (``training_loss``); a method
+    overrides what it can and the rest says clearly that it cannot. Text features and memory are
+    prepared once; ``forward`` is pure and batched: an image's prediction does not depend on the
+    others in its batch.
+
+    A subclass sets ``Config`` (a frozen dataclass with the paper's values as defaults) and takes
+    ``(backbone, config)``.
+
+    Attributes:
+        info: registered facts.
+        preprocess: how pictures become the ``(B, 3, H, W)`` that ``forward`` takes.
+        config: hyper-parameters.
+    """
+
+    info: ClassVar[MethodInfo]
+    Config: ClassVar[type]
+
+    #: Whether no score can rise when references are added (nearest-neighbour memories). Then
+    #: leave-one-out calibration keeps its guarantee, see ``inspection/policy.py``.
+    monotone_memory: ClassVar[bool] = False
+
+    def __init__(self, backbone: Backbone, config: Any) -> None:
+        super().__init__()
+        self.backbone_name = backbone.name
+        self.weights_fingerprint = backbone.fingerprint
+        self.preprocess: Preprocess = backbone.preprocess
+        self.config = config
+        self.object_name: str | None = None
+        self.vocabulary: Vocabulary | None = None
+
+    @classmethod
+    def build(cls, backbone: Backbone, **options: Any) -> Detector:
+        """Construct from a backbone and fields of ``Config``.
+
+        Raises:
+            ValueError: an option that ``Config`` does not have.
+        """
+        fields = {field.name for field in dataclasses.fields(cls.Config)}
+        unknown = sorted(set(options) - fields)
+        if unknown:
+            raise ValueError(
+                f"{cls.info.name} has no option {unknown[0]!r}; it has: {', '.join(sorted(fields))}"
+            )
+        return cls(backbone, cls.Config(**options))
+
+    # --- what normality is known from -------------------------------------------------------
+
+    def describe(self, object_name: str, vocabulary: Vocabulary | None = None) -> None:
+        """Learn from words: the product's name and, for defect kinds, a vocabulary."""
+        raise self._unsupported("words")
+
+    def remember(self, images: Tensor) -> None:
+        """Learn from normal images ``(K, 3, H, W)``, added to those remembered before."""
+        raise self._unsupported("references")
+
+    def forget(self) -> None:
+        """Drop all remembered images; words stay."""
+        raise self._unsupported("references")
+
+    @property
+    def shots(self) -> int:
+        """Number of images remembered."""
+        return 0
+
+    def score_set(self, images: Tensor) -> Prediction:
+        """Score images ``(B, 3, H, W)`` against each other."""
+        raise self._unsupported("set")
+
+    def training_loss(self, batch: dict[str, Any]) -> Tensor:
+        """Loss of one batch of other products' labelled images."""
+        raise self._unsupported("training")
+
+    # --- what it says -----------------------------------------------------------------------
+
+    def forward(self, images: Tensor) -> Prediction:
+        """Score images ``(B, 3, H, W)``, preprocessed as ``preprocess`` does."""
+        raise NotImplementedError(f"{type(self).__name__} defines no forward pass")
+
+    def score_left_out(self, images: Tensor) -> Prediction:
+        """Score each image against all OTHER images as its references.
+
+        This form works for every method; a memory that can leave an image out is faster. Images
+        remembered before stay references of all.
+
+        Raises:
+            ValueError: fewer than two images, when nothing else is remembered.
+        """
+        if len(images) + self.shots < 2:
+            raise ValueError("leave-one-out needs at least two images")
+        kept = {name: value.clone() for name, value in self.named_buffers()}
+        parts = []
+        for index in range(len(images)):
+            others = torch.cat([images[:index], images[index + 1 :]])
+            if len(others):
+                self.remember(others)
+            parts.append(self.forward(images[index : index + 1]))
+            self.forget()
+            self.restore(kept)
+        return concatenate(parts)
+
+    def restore(self, buffers: dict[str, Tensor]) -> None:
+        """Put buffers back, also those whose length has changed since."""
+        for name, value in buffers.items():
+            owner, _, leaf = name.rpartition(".")
+            setattr(self.get_submodule(owner), leaf, value)
+
+    # --- scale of the raw numbers ------------------------------------------------------------
+
+    @property
+    def neutral_score(self) -> float | None:
+        """Score at which the method itself is undecided, or None where its scale has none."""
+        return None
+
+    @property
+    def map_range(self) -> tuple[float, float]:
+        """Lowest and highest value that the map can take."""
+        raise NotImplementedError(f"{type(self).__name__} does not state the range of its map")
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Defect kinds along the T axis of ``type_score`` and ``type_map``; empty if none."""
+        return self.vocabulary.names if self.vocabulary else ()
+
+    def facts(self) -> dict[str, Any]:
+        """Everything besides the image and the references that decides its score, plain data."""
+        return {
+            "method": self.info.name,
+            "backbone": self.backbone_name,
+            "weights": self.weights_fingerprint,
+            "config": _plain(dataclasses.asdict(self.config)),
+            "object": self.object_name,
+            "vocabulary": self.vocabulary.kinds if self.vocabulary else None,
+            "preprocess": _plain(dataclasses.asdict(cast(Any, self.preprocess))),
+            "shots": self.shots,
+        }
+
+    def _unsupported(self, knowledge: str) -> UnsupportedError:
+        return UnsupportedError(
+            f"{self.info.name} cannot learn normality from {knowledge}; it learns from "
+            f"{', '.join(self.info.knows_from)}"
+        )
+
+
+def concatenate(parts: Sequence[Prediction]) -> Prediction:
+    """Join predictions along the batch axis."""
+
+    def join(values: list[Tensor | None]) -> Tensor | None:
+        present = [v for v in values if v is not None]
+        return torch.cat(present) if len(present) == len(values) else None
+
+    return Prediction(
+        score=torch.cat([p.score for p in parts]),
+        map=torch.cat([p.map for p in parts]),
+        type_score=join([p.type_score for p in parts]),
+        type_map=join([p.type_map for p in parts]),
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Tuples to lists, so that the same facts compare equal after a trip through JSON."""
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return value

@@ -1,0 +1,105 @@
+"""The compositional prompt ensemble (WinCLIP, arXiv 2303.14814, section 4.1 and appendix)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+NORMAL_STATES = (
+    "{}",
+    "flawless {}",
+    "perfect {}",
+    "unblemished {}",
+    "{} without flaw",
+    "{} without defect",
+    "{} without damage",
+)
+
+ANOMALOUS_STATES = (
+    "damaged {}",
+    "{} with flaw",
+    "{} with defect",
+    "{} with damage",
+)
+
+# As in the reference implementations: one template stands twice and counts twice.
+WINCLIP_TEMPLATES = (
+    "a cropped photo of the {}.",
+    "a close-up photo of a {}.",
+    "a close-up photo of the {}.",
+    "a bright photo of a {}.",
+    "a bright photo of the {}.",
+    "a dark photo of the {}.",
+    "a dark photo of a {}.",
+    "a jpeg corrupted photo of the {}.",
+    "a jpeg corrupted photo of the {}.",
+    "a blurry photo of the {}.",
+    "a blurry photo of a {}.",
+    "a photo of a {}.",
+    "a photo of the {}.",
+    "a photo of a small {}.",
+    "a photo of the small {}.",
+    "a photo of a large {}.",
+    "a photo of the large {}.",
+    "a photo of the {} for visual inspection.",
+    "a photo of a {} for visual inspection.",
+    "a photo of the {} for anomaly detection.",
+    "a photo of a {} for anomaly detection.",
+)
+
+
+@dataclass(frozen=True)
+class PromptEnsemble:
+    """Every template filled with every state, filled with the object's name.
+
+    Attributes:
+        normal: states of a good product; ``{}`` stands for its name.
+        anomalous: states of a defective one.
+        templates: sentences; ``{}`` stands for the state.
+
+    Raises:
+        ValueError: an entry has no ``{}``, or a list is empty.
+    """
+
+    normal: tuple[str, ...] = NORMAL_STATES
+    anomalous: tuple[str, ...] = ANOMALOUS_STATES
+    templates: tuple[str, ...] = WINCLIP_TEMPLATES
+
+    def __post_init__(self) -> None:
+        for label, entries in vars(self).items():
+            if not entries:
+                raise ValueError(f"the prompt ensemble has no {label} entry")
+            for entry in entries:
+                if entry.count("{}") != 1:
+                    raise ValueError(f"{label} entry {entry!r} needs '{{}}' exactly once")
+
+    def normal_prompts(self, name: str) -> list[str]:
+        """Sentences that describe a good ``name``."""
+        return self.fill(self.normal, name)
+
+    def anomalous_prompts(self, name: str) -> list[str]:
+        """Sentences that describe a defective ``name``."""
+        return self.fill(self.anomalous, name)
+
+    def fill(self, states: Sequence[str], name: str) -> list[str]:
+        """``template(state(name))``; state is the outer loop, template the inner one.
+
+        Raises:
+            ValueError: the name is empty.
+        """
+        name = " ".join(name.split())
+        if not name:
+            raise ValueError("the object needs a name, such as 'magnetic tile' or 'screw'")
+        # replace, not str.format: a product name may itself contain braces
+        filled = [state.replace("{}", name) for state in states]
+        return [template.replace("{}", state) for state in filled for template in self.templates]
+
+    def with_words(
+        self, normal: Sequence[str] = (), anomalous: Sequence[str] = ()
+    ) -> PromptEnsemble:
+        """Add the user's own state words, such as ``"{} with burr"``."""
+        return replace(
+            self,
+            normal=(*self.normal, *normal),
+            anomalous=(*self.anomalous, *anomalous),
+        )

@@ -1,0 +1,116 @@
+"""Text features computed once: cached in memory and on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from zerodefect.backbones.clip import CLIP, TextTower, tokenize
+from zerodefect.paths import cache_folder
+
+_FORMAT = 1  # raised whenever the numbers for the same key would change
+
+
+@torch.no_grad()
+def embed_texts(clip: CLIP, texts: Sequence[str], batch: int = 64) -> Tensor:
+    """Text embeddings ``(len(texts), D)`` float32, not normalised, in the order given.
+
+    Equal texts are computed once, and texts of similar length go together, so that each batch is
+    cut right after its last end-of-text token.
+
+    Raises:
+        ValueError: a text does not fit the context.
+    """
+    unique = list(dict.fromkeys(texts))
+    device = clip.logit_scale.device
+    ids = tokenize(unique, clip.config.text.context_length)
+    order = TextTower.ends(ids).argsort(stable=True)
+    rows = [clip.text(ids[part].to(device)).float() for part in order.split(batch)]
+    embedded = torch.empty(len(unique), clip.config.embed_dim, device=device)
+    embedded[order.to(device)] = torch.cat(rows)
+    place = {text: row for row, text in enumerate(unique)}
+    return embedded[[place[text] for text in texts]]
+
+
+class TextFeatures:
+    """Text embeddings of one CLIP, cached by everything that changes them.
+
+    The key covers the weights' fingerprint, the activation, the precision, the prompts in order
+    and the way they are pooled. A damaged or unwritable cache costs time, never a job.
+
+    Args:
+        clip: the model; ``fingerprint`` must identify its weights.
+        fingerprint: hash of the weights, or None to keep nothing on disk.
+        folder: disk cache; the user's cache folder by default.
+    """
+
+    def __init__(
+        self, clip: CLIP, fingerprint: str | None = None, folder: Path | None = None
+    ) -> None:
+        self.clip = clip
+        self.fingerprint = fingerprint
+        self.folder = folder
+        self._memory: dict[str, Tensor] = {}
+
+    def mean(self, prompts: Sequence[str]) -> Tensor:
+        """Mean ``(D,)`` of the prompts' embeddings, none of them normalised first.
+
+        Raises:
+            ValueError: no prompt, or one that does not fit the context.
+        """
+        if not prompts:
+            raise ValueError("no prompt to embed")
+        key = self._key(prompts, "mean")
+        if key not in self._memory:
+            stored = self._read(key)
+            if stored is None:
+                stored = embed_texts(self.clip, prompts).mean(dim=0)
+                self._write(key, stored)
+            self._memory[key] = stored
+        return self._memory[key].to(self.clip.logit_scale.device)
+
+    def _key(self, prompts: Sequence[str], pooling: str) -> str:
+        facts = {
+            "format": _FORMAT,
+            "weights": self.fingerprint,
+            "activation": self.clip.config.activation,
+            "precision": str(self.clip.logit_scale.dtype),
+            "pooling": pooling,
+            "prompts": list(prompts),
+        }
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+    def _path(self, key: str) -> Path:
+        return (self.folder or cache_folder() / "text") / f"{key}.safetensors"
+
+    def _read(self, key: str) -> Tensor | None:
+        if self.fingerprint is None:
+            return None
+        try:
+            stored = load_file(self._path(key))["feature"]
+        except (OSError, KeyError, SafetensorError):
+            return None
+        fits = stored.shape == (self.clip.config.embed_dim,) and bool(stored.isfinite().all())
+        return stored if fits else None
+
+    def _write(self, key: str, feature: Tensor) -> None:
+        if self.fingerprint is None:
+            return
+        path = self._path(key)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
+            os.close(handle)
+            save_file({"feature": feature.float().cpu().contiguous()}, name)
+            Path(name).replace(path)
+        except (OSError, SafetensorError):
+            return  # a full or read-only disk: the feature stays in memory

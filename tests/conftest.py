@@ -1,0 +1,26 @@
+"""Shared by all tests: no network, caches in a folder of the run, small models made on the spot."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+sys.path.insert(0, str(Path(__file__).parent / "parity"))  # tiny_clip, wherever a test needs it
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory, monkeypatch):
+    """Keep the user's cache out of the tests, and the tests out of the user's cache."""
+    monkeypatch.setenv("ZERODEFECT_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    """Several test processes share the machine; tiny models gain nothing from threads."""
+    import torch
+
+    torch.set_num_threads(1)

@@ -1,0 +1,65 @@
+"""Parity cases: those in the repository and those in ZERODEFECT_PARITY_DIR."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_clip
+import torch
+
+from zerodefect.backbones.clip import CLIP, CLIPConfig
+from zerodefect.backbones.loading import Backbone
+from zerodefect.images import Preprocess
+
+
+def find(method: str) -> list[Any]:
+    """Pytest parameters, one per ``<method>/case_*.npz``."""
+    folders = [Path(__file__).parent / "cases"]
+    if os.environ.get("ZERODEFECT_PARITY_DIR"):
+        folders.append(Path(os.environ["ZERODEFECT_PARITY_DIR"]))
+    files = [path for folder in folders for path in sorted(folder.glob(f"{method}/case_*.npz"))]
+    return [pytest.param(path, id=f"{path.parents[1].name}-{path.stem}") for path in files]
+
+
+class Case:
+    """Arrays, ``meta`` and tolerances of one case."""
+
+    def __init__(self, path: Path) -> None:
+        with np.load(path, allow_pickle=False) as archive:
+            self.arrays = {name: archive[name] for name in archive.files}
+        self.meta = json.loads(str(self.arrays.pop("meta")))
+
+    def tensor(self, name: str) -> torch.Tensor:
+        return torch.from_numpy(self.arrays[name])
+
+    def backbone(self) -> Backbone:
+        """The small CLIP that the case was computed with."""
+        facts = self.meta["tiny_clip"]
+        state = tiny_clip.clip_state(facts["seed"], **facts["config"])
+        state = {name: torch.from_numpy(np.asarray(value)) for name, value in state.items()}
+        quick = self.meta["activation"].lower().startswith("quick")
+        config = CLIPConfig.from_state(state, "quick_gelu" if quick else "gelu")
+        clip = CLIP(config)
+        clip.load_openai_state(state)
+        size = config.vision.image_size
+        return Backbone(
+            name="tiny",
+            clip=clip.eval().requires_grad_(False),
+            preprocess=Preprocess(size=(size, size)),
+            fingerprint=f"tiny-{facts['seed']}",
+            licence="none",
+            source="tiny_clip",
+        )
+
+    def check(self, name: str, value: torch.Tensor) -> None:
+        """Compare with the stored array at the tolerance that the case states for it."""
+        expected = self.tensor(name)
+        tolerance = self.meta["tolerance"][name]
+        got = value.detach().reshape(expected.shape)
+        worst = float((got - expected).abs().max())
+        assert worst <= tolerance, f"{name}: off by {worst:.3g}, allowed {tolerance:.3g}"
