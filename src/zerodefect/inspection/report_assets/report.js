@@ -1,0 +1,454 @@
+"use strict";
+/* The page of the inspection report. The data come in through zeroDefect.summary (one call: what the
+   list shows of every image, column by column) and zeroDefect.chunk (details of consecutive images;
+   in large reports loaded when an image is opened, by <script>, because fetch does not work on
+   file://). Text enters the page through textContent and attributes only, never as HTML. */
+
+const VERDICTS = ["defect", "unsure", "good"];
+const PAGE_SIZE = 60;
+const MAX_ROWS = 200; // regions listed and numbered per image; outlines are drawn for all
+const SVG = "http://www.w3.org/2000/svg";
+
+let data = null; // the summary
+let shown = []; // image numbers that pass the filters, in the chosen order
+let page = 0;
+let current = -1; // image number of the detail view, -1 in the list
+let scrollBefore = 0;
+const chunks = new Map(); // chunk number -> array of details
+const loading = new Map(); // chunk number -> promise of that array
+
+const zeroDefect = {
+  summary(value) { data = value; },
+  chunk(number, details) { chunks.set(number, details); },
+  start,
+};
+
+/* ---- small helpers ---- */
+
+const byId = (id) => document.getElementById(id);
+
+function fill(node, attributes, children) {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value !== null && value !== undefined) node.setAttribute(name, value);
+  }
+  node.append(...children);
+  return node;
+}
+const make = (tag, attributes = {}, ...children) => fill(document.createElement(tag), attributes, children);
+const draw = (tag, attributes = {}, ...children) => fill(document.createElementNS(SVG, tag), attributes, children);
+
+const number = (value) => (value === null || value === undefined ? "–" : String(Number(value.toPrecision(4))));
+const percent = (share) => (share === null || share === undefined ? "–" : `${Number((100 * share).toPrecision(3))} %`);
+const plural = (count, word) => `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
+const kindName = (kind) => kind ?? "anomaly";
+
+function shape(verdict) {
+  return draw("svg", { class: "shape", "aria-hidden": "true" }, draw("use", { href: `#shape-${verdict}` }));
+}
+
+function badge(i) {
+  const verdict = data.verdict[i];
+  const word = data.calibrated ? verdict : `${verdict} (provisional)`;
+  return make("span", { class: `verdict ${verdict}` }, shape(verdict), word);
+}
+
+function splitPath(path) {
+  const cut = Math.max(path.lastIndexOf("/"), path.lastIndexOf("\\")) + 1;
+  return [path.slice(0, cut), path.slice(cut)];
+}
+
+// File names may hold half a surrogate pair, which encodeURIComponent refuses.
+const link = (i) => "#image=" + encodeURIComponent(data.image[i].replace(/\p{Surrogate}/gu, "\uFFFD"));
+
+/* ---- the list: filter, sort, page ---- */
+
+let nameRanks = null;
+function nameRank(i) {
+  if (!nameRanks) {
+    const order = data.image.map((_, k) => k);
+    const { compare } = new Intl.Collator("en", { numeric: true });
+    order.sort((a, b) => compare(data.image[a], data.image[b]));
+    nameRanks = new Array(order.length);
+    order.forEach((image, rank) => { nameRanks[image] = rank; });
+  }
+  return nameRanks[i];
+}
+
+const KEYS = {
+  score: (i) => data.score[i],
+  p: (i) => data.p_value[i],
+  area: (i) => data.area[i],
+  count: (i) => data.count[i],
+  name: nameRank,
+  order: (i) => i,
+};
+
+function select() {
+  const verdicts = new Set([...document.querySelectorAll("#verdicts input:checked")].map((box) => box.value));
+  const kind = byId("kind").value === "" ? null : Number(byId("kind").value);
+  const text = byId("text").value.trim().toLowerCase();
+  const least = byId("least").value === "" ? 0 : Number(byId("least").value);
+  const most = byId("most").value === "" ? Infinity : Number(byId("most").value);
+  shown = [];
+  for (let i = 0; i < data.image.length; i += 1) {
+    if (verdicts.has(data.verdict[i]) && (kind === null || data.kinds[i].includes(kind))
+        && data.count[i] >= least && data.count[i] <= most
+        && data.image[i].toLowerCase().includes(text)) shown.push(i);
+  }
+  sortShown();
+  page = 0;
+  showPage();
+}
+
+function sortShown() {
+  const [name, direction] = byId("sort").value.split("-");
+  const sign = direction === "up" ? 1 : -1;
+  const key = KEYS[name];
+  shown.sort((a, b) => {
+    const x = key(a), y = key(b);
+    if (x === y) return a - b;
+    if (x === null) return 1; // unknown values last, whatever the direction
+    if (y === null) return -1;
+    return sign * (x - y);
+  });
+}
+
+function card(i) {
+  const [folder, name] = splitPath(data.image[i]);
+  const thumb = make("div", { class: "thumb" });
+  thumb.append(data.thumb[i] ? make("img", { src: data.thumb[i], alt: "", loading: "lazy" }) : "no picture kept");
+  const p = data.p_value[i] === null ? "" : ` · p ${number(data.p_value[i])}`;
+  const kinds = data.kinds[i].map((k) => kindName(data.vocabulary[k])).join(", ");
+  const regions = data.count[i] === 0 ? "no region" : `${data.count[i]} × ${kinds}`;
+  const found = data.kinds[i].length > 1 ? `${plural(data.count[i], "region")}: ${kinds}` : regions;
+  return make("li", {}, make("a", { class: "card", href: link(i), "data-image": i, title: data.image[i] },
+    thumb,
+    make("div", { class: "text" },
+      badge(i),
+      make("span", { class: "values" }, `score ${number(data.score[i])}${p}`),
+      make("span", { class: "kinds" }, found),
+      make("span", { class: "name" }, name),
+      make("span", { class: "folder" }, folder))));
+}
+
+function showPage() {
+  const pages = Math.max(1, Math.ceil(shown.length / PAGE_SIZE));
+  page = Math.min(Math.max(page, 0), pages - 1);
+  const part = shown.slice(page * PAGE_SIZE, (page + 1) * PAGE_SIZE);
+  byId("grid").replaceChildren(...part.map(card));
+  if (part.length === 0) {
+    const words = data.image.length === 0 ? "No image was inspected." : "No image passes these filters.";
+    byId("grid").append(make("li", { class: "empty" }, words));
+  }
+  byId("found").textContent = shown.length === data.image.length
+    ? plural(shown.length, "image") : `${shown.length.toLocaleString("en")} of ${plural(data.image.length, "image")}`;
+  byId("page-number").textContent = `Page ${page + 1} of ${pages}`;
+  byId("page-back").disabled = page === 0;
+  byId("page-on").disabled = page === pages - 1;
+}
+
+function turnPage(step) {
+  page += step;
+  showPage();
+  byId("toolbar").scrollIntoView({ block: "start" });
+}
+
+function buildToolbar() {
+  for (const verdict of VERDICTS) {
+    const count = data.verdict.filter((v) => v === verdict).length;
+    byId("verdicts").append(make("label", { class: verdict },
+      make("input", { type: "checkbox", value: verdict, checked: "" }),
+      make("span", { class: "verdict" }, shape(verdict), verdict),
+      make("span", {}, count.toLocaleString("en"))));
+  }
+  byId("kind").append(make("option", { value: "" }, "any"));
+  data.vocabulary.forEach((kind, k) => {
+    const count = data.kinds.filter((kinds) => kinds.includes(k)).length;
+    const name = kind ?? "anomaly (kind unknown)";
+    byId("kind").append(make("option", { value: k }, `${name} (${count.toLocaleString("en")})`));
+  });
+  byId("toolbar").addEventListener("input", select);
+  byId("toolbar").addEventListener("reset", () => setTimeout(select)); // after the fields are reset
+  byId("toolbar").addEventListener("submit", (event) => event.preventDefault());
+  byId("page-back").addEventListener("click", () => turnPage(-1));
+  byId("page-on").addEventListener("click", () => turnPage(1));
+  byId("toolbar").hidden = data.image.length === 0;
+  byId("pager").hidden = data.image.length === 0;
+}
+
+/* ---- histogram of image scores with the two limits ---- */
+
+function countBins(low, width, bins) {
+  const counts = VERDICTS.map(() => new Array(bins).fill(0));
+  data.score.forEach((score, i) => {
+    const bin = Math.min(bins - 1, Math.floor((score - low) / width));
+    counts[VERDICTS.indexOf(data.verdict[i])][bin] += 1;
+  });
+  return counts;
+}
+
+function showHistogram() {
+  if (data.score.length === 0) return;
+  const limits = ["unsure", "defect"].map((name) => ({ name, at: data.limits[name] ?? null }))
+    .filter((limit) => limit.at !== null);
+  const marks = [...limits.map((limit) => limit.at), ...data.calibration_scores];
+  let low = Infinity, high = -Infinity;
+  for (const value of [data.score, marks].flat()) { low = Math.min(low, value); high = Math.max(high, value); }
+  if (low === high) { const room = Math.abs(low) * 0.05 || 0.05; low -= room; high += room; }
+  const bins = 48, width = 640, top = 46, floor = 190, height = 230;
+  const x = (score) => 8 + (width - 16) * (score - low) / (high - low);
+  const counts = countBins(low, (high - low) / bins, bins);
+  const highest = Math.max(...counts[0].map((_, b) => counts.reduce((sum, row) => sum + row[b], 0)));
+  const chart = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "img",
+    "aria-label": `Histogram of ${plural(data.score.length, "image score")} from ${number(low)} to ${number(high)}` });
+  for (let b = 0; b < bins; b += 1) {
+    let y = floor;
+    const from = low + b * (high - low) / bins, to = low + (b + 1) * (high - low) / bins;
+    for (let v = VERDICTS.length - 1; v >= 0; v -= 1) {
+      if (counts[v][b] === 0) continue;
+      const size = Math.max(2, (floor - top) * counts[v][b] / highest); // single images stay visible
+      y -= size;
+      chart.append(draw("rect", { class: `bar ${VERDICTS[v]}`, x: x(from) + 0.5, y, width: x(to) - x(from) - 1, height: size },
+        draw("title", {}, `${plural(counts[v][b], "image")} called ${VERDICTS[v]}, score ${number(from)} to ${number(to)}`)));
+    }
+  }
+  chart.append(draw("path", { class: "axis", d: `M8 ${floor}H${width - 8}` }));
+  if (data.calibration_scores.length > 0) {
+    const ticks = data.calibration_scores.map((score) => `M${x(score).toFixed(1)} ${floor + 4}v7`).join("");
+    chart.append(draw("path", { class: "rug", d: ticks }, draw("title", {}, "Good images of the calibration")));
+    chart.append(draw("text", { x: width / 2, y: height - 4, "text-anchor": "middle" }, "ticks: good images of the calibration"));
+  }
+  limits.forEach((limit, k) => {
+    const at = x(limit.at);
+    const left = limit.name === "unsure" ? at > 190 : at > width - 190; // side of the line with the words
+    chart.append(draw("path", { class: "limit", d: `M${at} ${19 * k + 4}V${floor + 4}` }));
+    chart.append(draw("text", { class: "limit-name", x: at + (left ? -5 : 5), y: 19 * k + 15, "text-anchor": left ? "end" : "start" },
+      `${limit.name} above ${number(limit.at)}`));
+  });
+  chart.append(draw("text", { x: 8, y: height - 4 }, number(low)));
+  chart.append(draw("text", { x: width - 8, y: height - 4, "text-anchor": "end" }, number(high)));
+  byId("histogram").append(chart);
+  byId("histogram-panel").hidden = false;
+}
+
+/* ---- one image ---- */
+
+function loadChunk(k) {
+  if (chunks.has(k)) return Promise.resolve(chunks.get(k));
+  if (!loading.has(k)) {
+    const file = `data-${String(k).padStart(3, "0")}.js`;
+    loading.set(k, new Promise((resolve, reject) => {
+      const script = make("script", { src: file });
+      const fail = () => {
+        loading.delete(k);
+        reject(new Error(`${file} cannot be read. Keep the folders "report" and "assets" together, or write the report again.`));
+      };
+      script.onload = () => (chunks.has(k) ? resolve(chunks.get(k)) : fail());
+      script.onerror = fail;
+      document.head.append(script);
+    }));
+  }
+  return loading.get(k);
+}
+
+async function loadDetail(i) {
+  const details = await loadChunk(Math.floor(i / data.chunk_size));
+  const detail = details[i % data.chunk_size];
+  if (!detail || detail.image !== data.image[i]) {
+    throw new Error("The files of this report do not belong together. Write the report again.");
+  }
+  return detail;
+}
+
+const outline = (region) => region.polygons.map((points) => {
+  let path = "";
+  for (let k = 0; k < points.length; k += 2) path += `${k ? "L" : "M"}${points[k]} ${points[k + 1]}`;
+  return path + "Z";
+}).join("");
+
+function activate(k, on) {
+  byId("stage").querySelector(`path[data-region="${k}"]`)?.classList.toggle("active", on);
+  byId("findings").querySelector(`tr[data-region="${k}"]`)?.classList.toggle("active", on);
+}
+
+function onPoint(node, k) {
+  for (const type of ["mouseenter", "focus"]) node.addEventListener(type, () => activate(k, true));
+  for (const type of ["mouseleave", "blur"]) node.addEventListener(type, () => activate(k, false));
+}
+
+function showStage(detail) {
+  const stage = byId("stage");
+  const svg = draw("svg", { viewBox: `0 0 ${detail.width} ${detail.height}`, preserveAspectRatio: "none", "aria-hidden": "true" });
+  const parts = [svg];
+  detail.regions.forEach((region, k) => {
+    const d = outline(region);
+    const line = draw("path", { d, "data-region": k });
+    svg.append(draw("path", { d, class: "under" }), line);
+    onPoint(line, k);
+    if (k < MAX_ROWS) {
+      const [left, top] = [100 * region.box[0] / detail.width, 100 * region.box[1] / detail.height];
+      parts.push(make("span", { class: top < 4 ? "tag inside" : "tag", style: `left:${left}%;top:${top}%`, "aria-hidden": "true" }, String(k + 1)));
+    }
+  });
+  if (detail.assets.heat) parts.unshift(make("img", { id: "heat", src: detail.assets.heat, alt: "Heat map" }));
+  if (detail.assets.image) parts.unshift(make("img", { src: detail.assets.image, alt: detail.image }));
+  else parts.unshift(make("div", { class: "message" }, "No picture was kept for this image."));
+  stage.style.setProperty("--ratio", detail.width / detail.height);
+  stage.replaceChildren(...parts);
+  byId("opacity").disabled = !detail.assets.heat;
+  applyControls();
+}
+
+function applyControls() {
+  const opacity = Number(byId("opacity").value);
+  byId("opacity-value").textContent = `${opacity} %`;
+  if (byId("heat")) byId("heat").style.opacity = opacity / 100;
+  byId("stage").classList.toggle("plain", !byId("outlines").checked);
+  byId("stage").style.setProperty("--zoom", byId("zoom").value);
+}
+
+function regionRow(region, k) {
+  const cell = (value) => make("td", { class: "number" }, value);
+  const row = make("tr", { tabindex: "0", "data-region": k },
+    cell(String(k + 1)), make("td", {}, kindName(region.kind)), cell(percent(region.kind_score)),
+    cell(region.area.toLocaleString("en")), cell(`${number(region.area_percent)} %`),
+    cell(number(region.score)), cell(number(region.p_value)));
+  onPoint(row, k);
+  return row;
+}
+
+function regionTable(regions) {
+  if (regions.length === 0) return make("p", {}, "No region lies above the region limit.");
+  const heads = [["#", "Number in the picture"], ["Kind", ""], ["Share", "Share of this kind among all kinds of the vocabulary"],
+    ["Area px", ""], ["Area", "In percent of the inspected area"], ["Score", "Highest raw map value in the region"],
+    ["p", "Share of good images whose highest map value reaches this score"]];
+  const table = make("table", {},
+    make("thead", {}, make("tr", {}, ...heads.map(([name, title], k) =>
+      make("th", { scope: "col", title: title || null, class: k === 1 ? null : "number" }, name)))),
+    make("tbody", {}, ...regions.slice(0, MAX_ROWS).map(regionRow)));
+  const box = make("div", { class: "table" }, table);
+  if (regions.length > MAX_ROWS) box.append(make("p", { class: "quiet" }, `The ${MAX_ROWS} highest of ${regions.length} regions; all are in results.jsonl.`));
+  return box;
+}
+
+function fact(name, value, title = null) {
+  return make("div", { title }, make("dt", {}, name), make("dd", {}, value));
+}
+
+function showFindings(i, detail) {
+  const [folder, name] = splitPath(data.image[i]);
+  const parts = [make("p", { class: "eyebrow path" }, folder), make("h1", { tabindex: "-1" }, name), badge(i)];
+  const facts = make("dl", { class: "facts" }, fact("Score", number(data.score[i]), String(data.score[i])),
+    fact("p-value", number(data.p_value[i]), "Share of good images that score at least this high"),
+    fact("Regions", String(data.count[i])));
+  parts.push(facts);
+  if (detail) {
+    facts.append(fact("Size", `${detail.width} × ${detail.height} px`));
+    if (detail.object) facts.append(fact("Product", detail.object));
+    if (detail.explanation) parts.push(make("p", { class: "explanation" }, detail.explanation));
+    if (detail.notes.length > 0) parts.push(make("h2", {}, "Notes on the file"), make("ul", {}, ...detail.notes.map((note) => make("li", {}, note))));
+    parts.push(make("h2", {}, "Regions"), regionTable(detail.regions));
+  }
+  byId("findings").replaceChildren(...parts);
+}
+
+function showLegend() {
+  const [low, high] = data.colour_range ?? [null, null];
+  if (low === null) return;
+  const ends = make("div", { class: "ends" }, make("span", {}, number(low)), make("span", {}, number(high)));
+  const ramp = make("div", { class: "ramp", style: `background:linear-gradient(to right,${data.ramp.join(",")})` });
+  const share = (data.region_limit - low) / (high - low);
+  let limit = "";
+  if (data.region_limit !== null && share >= 0 && share <= 1) {
+    ramp.append(make("i", { style: `left:${100 * share}%` }));
+    ends.append(make("span", { class: "at", style: `left:${100 * share}%` }, share > 0.15 && share < 0.85 ? number(data.region_limit) : ""));
+  }
+  if (data.region_limit !== null) limit = ` A region is outlined where the map lies above the region limit ${number(data.region_limit)}.`;
+  byId("legend").replaceChildren(make("strong", {}, "Raw anomaly map"), ramp, ends,
+    make("p", {}, `Colours are fixed for the whole run: one colour is one raw value in every picture. Values up to ${number(low)} are transparent.${limit}`));
+}
+
+async function showDetail(i) {
+  const fromList = current < 0;
+  if (fromList) scrollBefore = window.scrollY;
+  current = i;
+  byId("overview").hidden = true;
+  byId("detail").hidden = false;
+  if (fromList) byId("back").focus({ preventScroll: true });
+  const place = shown.indexOf(i);
+  byId("position").textContent = place < 0 ? "outside the filters" : `${(place + 1).toLocaleString("en")} of ${shown.length.toLocaleString("en")}`;
+  byId("previous").disabled = place === 0 || shown.length === 0;
+  byId("next").disabled = place === shown.length - 1;
+  byId("stage").replaceChildren(make("div", { class: "message" }, "Loading …"));
+  showFindings(i, null);
+  window.scrollTo(0, 0);
+  try {
+    const detail = await loadDetail(i);
+    if (current !== i) return; // the reader has moved on meanwhile
+    showStage(detail);
+    showFindings(i, detail);
+  } catch (error) {
+    if (current === i) byId("stage").replaceChildren(make("div", { class: "message", role: "alert" }, error.message));
+  }
+}
+
+function showList() {
+  const last = current;
+  current = -1;
+  byId("detail").hidden = true;
+  byId("overview").hidden = false;
+  if (last < 0) return;
+  const place = shown.indexOf(last);
+  if (place >= 0 && Math.floor(place / PAGE_SIZE) !== page) {
+    page = Math.floor(place / PAGE_SIZE);
+    showPage();
+  }
+  window.scrollTo(0, scrollBefore);
+  const card = document.querySelector(`[data-image="${last}"]`);
+  card?.focus({ preventScroll: true });
+  card?.scrollIntoView({ block: "nearest" });
+}
+
+function step(by) {
+  const place = shown.indexOf(current);
+  const target = place < 0 ? 0 : place + by;
+  // replace, so that the browser's Back leads to the list and not through every image seen
+  if (target >= 0 && target < shown.length) location.replace(link(shown[target]));
+}
+
+let imageNumbers = null;
+function route() {
+  if (!location.hash.startsWith("#image=")) { showList(); return; }
+  if (!imageNumbers) imageNumbers = new Map(data.image.map((_, i) => [link(i), i]).reverse());
+  let wanted = location.hash;
+  try { wanted = "#image=" + encodeURIComponent(decodeURIComponent(location.hash.slice(7))); } catch { /* not ours: no image is called so */ }
+  const i = imageNumbers.get(wanted);
+  if (i === undefined) showList(); else showDetail(i);
+}
+
+function onKey(event) {
+  if (current < 0 || event.altKey || event.ctrlKey || event.metaKey) return;
+  const moves = event.target.matches("input[type=range], select"); // these use the arrows themselves
+  if (event.key === "Escape") location.hash = "";
+  else if (event.key === "ArrowLeft" && !moves) step(-1);
+  else if (event.key === "ArrowRight" && !moves) step(1);
+  else return;
+  event.preventDefault();
+}
+
+function start() {
+  if (!data) {
+    document.body.append(make("p", { class: "banner", role: "alert" }, "summary.js cannot be read. Keep it in the same folder as this page, or write the report again."));
+    return;
+  }
+  buildToolbar();
+  showHistogram();
+  showLegend();
+  select();
+  for (const id of ["opacity", "outlines", "zoom"]) byId(id).addEventListener("input", applyControls);
+  byId("previous").addEventListener("click", () => step(-1));
+  byId("next").addEventListener("click", () => step(1));
+  window.addEventListener("hashchange", route);
+  document.addEventListener("keydown", onKey);
+  route();
+}
