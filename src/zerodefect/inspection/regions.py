@@ -1,0 +1,191 @@
+"""From an anomaly map to separate regions: where, how large, how strong, of what kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from scipy import ndimage, sparse
+
+from zerodefect.types import Region
+
+_EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=bool)
+
+# Steps along the outline, y pointing down. Turning right is the next one, left the one before.
+_EAST, _SOUTH, _WEST, _NORTH = range(4)
+_STEPS = ((1, 0), (0, 1), (-1, 0), (0, -1))
+
+
+def find_regions(
+    map: np.ndarray,
+    limit: float,
+    *,
+    minimum_area: int = 4,
+    type_map: np.ndarray | None = None,
+    kinds: Sequence[str] = (),
+    inspected: np.ndarray | None = None,
+    p_value: Callable[[float], float | None] | None = None,
+) -> tuple[Region, ...]:
+    """Find the connected areas where the anomaly map exceeds a limit.
+
+    Pixels with ``map > limit`` that touch by an edge or a corner form one region.
+
+    Args:
+        map: ``(H, W)`` raw anomaly map at the image's size, finite.
+        limit: raw map value above which a pixel is anomalous.
+        minimum_area: regions of fewer pixels are dropped.
+        type_map: ``(T, h, w)`` non-negative share per defect kind; may be coarser than ``map``
+            (each pixel takes the cell it lies in). A region's kind is the one with the largest
+            mean over the region.
+        kinds: the T names that belong to ``type_map``.
+        inspected: ``(H, W)`` boolean; pixels outside are ignored and do not count in
+            ``area_percent``. None: the whole image.
+        p_value: turns a region's score into its p-value, such as ``Policy.region_p_value``.
+
+    Returns:
+        Regions by falling score (largest raw map value inside); of equal scores the larger
+        region comes first, then the upper, then the left one.
+
+    Raises:
+        ValueError: a shape does not fit, ``map`` holds NaN or infinity, or the number of names
+            differs from the number of type maps.
+    """
+    _check(map, type_map, kinds, inspected)
+    above = map > limit
+    if inspected is not None:
+        above &= inspected
+    labels, count = ndimage.label(above, structure=_EIGHT_NEIGHBOURS)
+    count = _drop_small(labels, count, minimum_area)
+    if count == 0:
+        return ()
+    pixels = np.flatnonzero(labels)
+    label_of_pixel = labels.ravel()[pixels] - 1
+    peaks = np.full(count, -np.inf)
+    np.maximum.at(peaks, label_of_pixel, map.ravel()[pixels])
+    areas = np.bincount(label_of_pixel, minlength=count)
+    shares = None
+    if type_map is not None:
+        shares = _mean_shares(type_map, pixels, label_of_pixel, areas, map.shape)
+    inspected_area = map.size if inspected is None else int(np.count_nonzero(inspected))
+
+    regions = []
+    for i, (rows, columns) in enumerate(ndimage.find_objects(labels)):
+        mask = labels[rows, columns] == i + 1
+        x, y = int(columns.start), int(rows.start)
+        best = None if shares is None else int(shares[i].argmax())
+        score = float(peaks[i])
+        regions.append(
+            Region(
+                box=(x, y, mask.shape[1], mask.shape[0]),
+                mask=mask,
+                polygons=outlines(mask, x, y),
+                area=int(areas[i]),
+                area_percent=100.0 * int(areas[i]) / inspected_area,
+                score=score,
+                p_value=None if p_value is None else p_value(score),
+                kind=None if best is None else kinds[best],
+                kind_score=None if shares is None or best is None else float(shares[i, best]),
+            )
+        )
+    regions.sort(key=lambda r: (-r.score, -r.area, r.box[1], r.box[0]))
+    return tuple(regions)
+
+
+def outlines(mask: np.ndarray, x: int = 0, y: int = 0) -> tuple[tuple[float, ...], ...]:
+    """Outer outlines of a boolean mask ``(h, w)`` along the pixels' edges, clockwise.
+
+    Each outline is a flat list ``(x0, y0, x1, y1, ...)`` of its corners (COCO), shifted by the
+    mask's position ``x, y`` in the image; the pixel in column c and row r covers the square from
+    (c, r) to (c + 1, r + 1). Filled again, the outlines give the mask with its holes closed.
+    Parts that touch by a corner only get an outline each.
+    """
+    solid = np.pad(ndimage.binary_fill_holes(mask), 1)
+    inside = solid[1:-1, 1:-1]
+    # An edge is (corner it starts from, direction); the region lies to its right.
+    edges = [
+        (inside & ~solid[:-2, 1:-1], _EAST, 0, 0),  # nothing above: upper edge
+        (inside & ~solid[1:-1, 2:], _SOUTH, 1, 0),
+        (inside & ~solid[2:, 1:-1], _WEST, 1, 1),
+        (inside & ~solid[1:-1, :-2], _NORTH, 0, 1),
+    ]
+    pending: set[tuple[int, int, int]] = set()
+    beginnings: list[tuple[int, int, int]] = []
+    for border, direction, right, down in edges:
+        rows, columns = np.nonzero(border)
+        corners = zip((columns + right).tolist(), (rows + down).tolist(), strict=True)
+        found = [(c, r, direction) for c, r in corners]
+        pending.update(found)
+        # From top to bottom and left to right, the first upper edge of an outline that comes up
+        # begins at one of its corners.
+        if direction == _EAST:
+            beginnings = found
+    return tuple(_follow(pending, edge, x, y) for edge in beginnings if edge in pending)
+
+
+def _follow(
+    pending: set[tuple[int, int, int]], start: tuple[int, int, int], x: int, y: int
+) -> tuple[float, ...]:
+    """Walk the outline that begins with edge ``start``, using its edges up."""
+    edge = start
+    corners: list[float] = []
+    previous = -1
+    while True:
+        pending.remove(edge)
+        column, row, direction = edge
+        if direction != previous:
+            corners += [float(column + x), float(row + y)]
+        previous = direction
+        column, row = column + _STEPS[direction][0], row + _STEPS[direction][1]
+        # Right first: where two parts meet at a corner this stays with the same pixel.
+        for turn in (1, 0, -1):
+            edge = (column, row, (direction + turn) % 4)
+            if edge == start:
+                return tuple(corners)
+            if edge in pending:
+                break
+
+
+def _drop_small(labels: np.ndarray, count: int, minimum_area: int) -> int:
+    """Erase labels of fewer than ``minimum_area`` pixels in place and number the rest 1..n."""
+    areas = np.bincount(labels.ravel(), minlength=count + 1)
+    keep = areas >= max(minimum_area, 1)
+    keep[0] = False
+    if int(keep.sum()) < count:
+        number = np.where(keep, np.cumsum(keep), 0).astype(labels.dtype)
+        np.take(number, labels, out=labels)
+    return int(keep.sum())
+
+
+def _mean_shares(
+    type_map: np.ndarray,
+    pixels: np.ndarray,
+    label_of_pixel: np.ndarray,
+    areas: np.ndarray,
+    shape: tuple[int, ...],
+) -> np.ndarray:
+    """Mean of each kind over each region ``(regions, T)``, each row summing to one."""
+    T, h, w = type_map.shape
+    rows, columns = np.divmod(pixels, shape[1])
+    cell = (rows * h // shape[0]) * w + columns * w // shape[1]
+    # How many pixels of each region lie in each cell, as a sparse table.
+    ones = np.ones(len(pixels))
+    overlap = sparse.csr_matrix((ones, (label_of_pixel, cell)), shape=(len(areas), h * w))
+    means = overlap @ type_map.reshape(T, -1).T.astype(np.float64) / areas[:, None]
+    total = means.sum(axis=1, keepdims=True)
+    return means / np.where(total > 0, total, 1.0)
+
+
+def _check(
+    map: np.ndarray,
+    type_map: np.ndarray | None,
+    kinds: Sequence[str],
+    inspected: np.ndarray | None,
+) -> None:
+    if map.ndim != 2:
+        raise ValueError(f"the map must be (H, W), got {map.shape}")
+    if not np.isfinite(map).all():
+        raise ValueError("the anomaly map holds NaN or infinity")
+    if inspected is not None and (inspected.shape != map.shape or inspected.dtype != bool):
+        raise ValueError(f"'inspected' must be boolean {map.shape}, got {inspected.shape}")
+    if type_map is not None and (type_map.ndim != 3 or len(type_map) != len(kinds)):
+        raise ValueError(f"{len(kinds)} kinds do not fit type maps of shape {type_map.shape}")
