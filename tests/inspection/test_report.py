@@ -560,16 +560,21 @@ def test_browser_opens_an_image_by_link_and_walks_on(tmp_path, inspected):
     records = [make_record(k, assets=inspected["assets"]) for k in range(250)]
     records[123]["image"] = HOSTILE[2]
     path = write_report(tmp_path, records, make_manifest())
-    dom = open_page(path, tmp_path, "#image=" + quote(HOSTILE[2], safe=""))
+    link = "#image=" + quote(HOSTILE[2], safe="")
+    dom = open_page(path, tmp_path, link)
     assert "Explanation 123." in dom
     assert 'src="../assets/000000.png"' in dom
     assert f"{records[123]['score']:.4g}" in dom
     press = """
-      const press = new KeyboardEvent('keydown', {key: 'ArrowRight', bubbles: true});
+      const press = new KeyboardEvent('keydown', {key: 'KEY', bubbles: true});
       setTimeout(() => document.body.dispatchEvent(press), 500);"""
     # The list is sorted by falling score: the next image is the one before in the run.
-    dom = open_page(path, tmp_path, "#image=" + quote(HOSTILE[2], safe=""), press)
+    dom = open_page(path, tmp_path, link, press.replace("KEY", "ArrowRight"))
     assert "Explanation 122." in dom
+    assert '<main id="overview" hidden="">' in dom
+    dom = open_page(path, tmp_path, link, press.replace("KEY", "Escape"))
+    assert '<main id="detail" hidden="">' in dom
+    assert 123 in cards(dom)  # the page of the list that holds the image
     dom = open_page(path, tmp_path, "#image=none")
     assert len(cards(dom)) == 60
 

@@ -370,11 +370,13 @@ function showLegend() {
 
 async function showDetail(i) {
   const fromList = current < 0;
+  const hadFocus = document.activeElement !== document.body;
   if (fromList) scrollBefore = window.scrollY;
   current = i;
   byId("overview").hidden = true;
   byId("detail").hidden = false;
-  if (fromList) byId("back").focus({ preventScroll: true });
+  // A card that had the focus is hidden now; hand the focus on so that Tab goes on from here.
+  if (fromList && hadFocus) byId("back").focus({ preventScroll: true });
   const place = shown.indexOf(i);
   byId("position").textContent = place < 0 ? "outside the filters" : `${(place + 1).toLocaleString("en")} of ${shown.length.toLocaleString("en")}`;
   byId("previous").disabled = place === 0 || shown.length === 0;
