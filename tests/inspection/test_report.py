@@ -548,6 +548,8 @@ def test_browser_lists_filters_and_sorts(tmp_path):
       byId('sort').value = 'area-up'; select();"""
     shown = cards(open_page(path, tmp_path, script=script))
     assert shown == [k for k in range(90) if k % 3 == 2 and k % 7 == 3]
+    script = "byId('least').value = '1'; byId('most').value = '1'; select();"
+    assert cards(open_page(path, tmp_path, script=script)) == list(range(88, 0, -3))
     script = "byId('text').value = 'onerror'; select();"
     dom = open_page(path, tmp_path, script=script)
     assert cards(dom) == [7]
