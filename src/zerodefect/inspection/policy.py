@@ -382,8 +382,6 @@ class Policy(BaseModel):
         return self._with_limit(limit * factor, self.false_alarms if factor >= 1 else None, text)
 
     def _with_limit(self, limit: float | None, rate: float | None, text: str) -> Policy:
-        if limit is not None and not math.isfinite(limit):
-            raise PolicyError(f"threshold {text!r}: not a finite number.")
         unsure = self.limits.unsure
         if not self.calibrated:
             unsure = limit  # nothing was learned that could tell unsure from good
