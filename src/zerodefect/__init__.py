@@ -1,2 +1,75 @@
-"""ZeroDefect."""
+"""ZeroDefect: find defects on industrial products that nobody trained on.
+
+    import zerodefect
+    inspector = zerodefect.load("winclip")
+    report = inspector.inspect("part.png", object="screw")
+    report.verdict, report.score, report.p_value, report.regions
+
+The names below are the public ones; they load on first use, so that importing the package is
+instant.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from zerodefect.backbones.loading import WeightsError
+    from zerodefect.images import ImageError, Picture, find_images, open_image
+    from zerodefect.inspection.inspector import Inspector, load
+    from zerodefect.inspection.policy import CalibrationError, Policy, PolicyMismatch
+    from zerodefect.methods.detector import Detector
+    from zerodefect.prompts.vocabulary import Vocabulary
+    from zerodefect.types import Failure, Inspection, Prediction, Region
+
+_HOMES = {
+    "CalibrationError": "zerodefect.inspection.policy",
+    "Detector": "zerodefect.methods.detector",
+    "Failure": "zerodefect.types",
+    "ImageError": "zerodefect.images",
+    "Inspection": "zerodefect.types",
+    "Inspector": "zerodefect.inspection.inspector",
+    "Picture": "zerodefect.images",
+    "Policy": "zerodefect.inspection.policy",
+    "PolicyMismatch": "zerodefect.inspection.policy",
+    "Prediction": "zerodefect.types",
+    "Region": "zerodefect.types",
+    "Vocabulary": "zerodefect.prompts.vocabulary",
+    "WeightsError": "zerodefect.backbones.loading",
+    "find_images": "zerodefect.images",
+    "load": "zerodefect.inspection.inspector",
+    "open_image": "zerodefect.images",
+}
+
+__all__ = [
+    "CalibrationError",
+    "Detector",
+    "Failure",
+    "ImageError",
+    "Inspection",
+    "Inspector",
+    "Picture",
+    "Policy",
+    "PolicyMismatch",
+    "Prediction",
+    "Region",
+    "Vocabulary",
+    "WeightsError",
+    "__version__",
+    "find_images",
+    "load",
+    "open_image",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'zerodefect' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

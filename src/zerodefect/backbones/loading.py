@@ -81,7 +81,7 @@ def load_clip(
     if name and weights is None and _looks_like_path(name):
         name, weights = None, name
     if weights is None and (name is None or name == EMBEDDED):
-        weights, name = _WEIGHTS_FOLDER / "embedded.safetensors", EMBEDDED
+        weights, name = embedded_file(), EMBEDDED
         config, preprocess, licence = _from_sidecar(weights)
         source = "in the package, trained by this project on procedural images"
     elif weights is None:
@@ -114,6 +114,11 @@ def load_clip(
         ) from None
     clip = clip.to(device=device, dtype=dtype).eval().requires_grad_(False)
     return Backbone(name, clip, preprocess, fingerprint, licence, source)
+
+
+def embedded_file() -> Path:
+    """Weights file of the embedded model; its configuration and card lie beside it."""
+    return _WEIGHTS_FOLDER / "embedded.safetensors"
 
 
 def read_state(path: Path) -> tuple[dict[str, Tensor], str]:
@@ -284,10 +289,17 @@ def _from_open_clip_cache(name: str) -> tuple[Path, CLIPConfig, Preprocess, str,
 
 
 def weights_origin(name: str) -> str:
-    """Public place of open_clip's weights ``MODEL/TAG``."""
+    """Public place of open_clip's weights ``MODEL/TAG``.
+
+    Raises:
+        WeightsError: no such weights.
+    """
     import open_clip
 
+    _open_clip_facts(name)
     model, tag = _split_name(name)
+    if tag is None:
+        raise WeightsError(f"{name}: name the weights as MODEL/TAG, as zerodefect backbones lists")
     facts = open_clip.get_pretrained_cfg(model, tag)
     if facts.get("hf_hub"):
         return f"https://huggingface.co/{facts['hf_hub'].strip('/')}"
@@ -329,14 +341,11 @@ def fetch(name: str) -> tuple[Path, str]:
     import open_clip
     from huggingface_hub import constants
 
-    _open_clip_facts(name)
+    origin = weights_origin(name)
     model, tag = _split_name(name)
-    facts = open_clip.get_pretrained_cfg(model, tag) if tag else None
-    if not facts:
-        raise WeightsError(f"{name}: name the weights as MODEL/TAG, as zerodefect backbones lists")
+    facts = open_clip.get_pretrained_cfg(model, tag)
     remedy = (
-        f"Bring the file from {weights_origin(name)} on a medium and pass it "
-        f"(--backbone {model} --weights FILE)"
+        f"Bring the file from {origin} on a medium and pass it (--backbone {model} --weights FILE)"
     )
     if constants.HF_HUB_OFFLINE:
         raise WeightsError(f"{name}: HF_HUB_OFFLINE switches the network off. {remedy}")

@@ -1,1 +1,60 @@
-"""Room."""
+"""The command line: one file per verb, heavy imports inside the verbs."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from zerodefect.cli import backbones, calibrate, demo, doctor, inspect, methods, pretrain
+
+app = typer.Typer(
+    name="zerodefect",
+    help="Find defects on products that nobody trained on.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from zerodefect import __version__
+
+        typer.echo(f"zerodefect {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version and exit."
+    ),
+) -> None:
+    """Find defects on products that nobody trained on."""
+
+
+app.command("inspect")(inspect.inspect)
+app.command("calibrate")(calibrate.calibrate)
+app.command("pretrain")(pretrain.pretrain)
+app.command("methods")(methods.methods)
+app.command("backbones")(backbones.backbones)
+app.command("doctor")(doctor.doctor)
+app.command("demo")(demo.demo)
+
+
+def main() -> None:
+    """Run the command line; an expected error is one line on stderr and exit code 1."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        typer.echo("interrupted; the same command continues where it stopped", err=True)
+        sys.exit(130)
+    except Exception as error:
+        from zerodefect.cli.shared import expected
+
+        if not expected(error):
+            raise
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)

@@ -1,1 +1,1 @@
-"""Room."""
+"""Where the work runs: this process (``local``); a cluster later."""

@@ -1,0 +1,44 @@
+"""``zerodefect backbones``: which weights can be used, which are at hand, and fetching them."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from zerodefect.cli import shared
+
+
+def backbones(
+    fetch: Annotated[
+        str | None,
+        typer.Option("--fetch", help="Download MODEL/TAG now; the only thing that uses a network."),
+    ] = None,
+    at_hand: Annotated[bool, typer.Option("--at-hand", help="Only those on this machine.")] = False,
+    as_json: shared.AsJson = False,
+) -> None:
+    """List the CLIP weights that the methods run on, and whether they are on this machine."""
+    from zerodefect.backbones import loading
+
+    if fetch:
+        shared.say(f"source: {loading.weights_origin(fetch)} (licence: see there)")
+        path, digest = loading.fetch(fetch)
+        size = path.stat().st_size
+        facts = {"name": fetch, "file": str(path), "bytes": size, "sha256": digest}
+        text = f"file: {path}\nsize: {size / 2**20:.1f} MiB\nsha256: {digest}"
+        typer.echo(json.dumps(facts) if as_json else text)
+        return
+    rows: list[dict[str, str | None]] = [
+        {"name": loading.EMBEDDED, "file": str(loading.embedded_file())}
+    ]
+    for model, tag in loading.runnable_models():
+        found = loading.cached_file(f"{model}/{tag}")
+        rows.append({"name": f"{model}/{tag}", "file": str(found) if found else None})
+    if at_hand:
+        rows = [row for row in rows if row["file"]]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    for row in rows:
+        typer.echo(f"{'at hand' if row['file'] else '       '}  {row['name']}")

@@ -1,0 +1,120 @@
+"""``zerodefect demo``: the whole loop on products that the project draws itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from zerodefect.cli import shared
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from zerodefect.engines.local import Summary
+
+_PER_KIND = 2
+_CHOSEN = {
+    "metal plate": ("scratch", "hole", "break"),
+    "woven fabric": ("hole", "stain", "contamination"),
+    "ceramic tile": ("crack", "stain", "break"),
+}
+
+
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for everything.")] = Path(
+        "demo-run"
+    ),
+    good: Annotated[int, typer.Option(min=4, help="Good pieces to calibrate on, a product.")] = 40,
+) -> None:
+    """Draw three products, calibrate on good pieces, inspect others, and write the reports.
+
+    Needs no network and no pictures. Run again, it goes on where it stopped.
+    """
+    from zerodefect.engines.local import Outputs, inspect_files
+    from zerodefect.images import find_images
+    from zerodefect.inspection.inspector import load
+
+    inspector = load()
+    inspector.describe("object")
+    with shared.progress() as bar:
+        for product, kinds in _CHOSEN.items():
+            folder = output / product.replace(" ", "-")
+            pictures = list(_pieces(folder / "parts", product, kinds, good))
+            task = bar.add_task(f"{product}: drawing", total=len(pictures))
+            for path, index, kind in pictures:
+                _draw(path, product, index, kind)
+                bar.advance(task)
+            inspector.policy = None
+            inspector.describe(product)
+            policy = inspector.calibrate(find_images([folder / "parts" / "train"]))
+            policy.save(folder / "policy.json")
+            parts = find_images([folder / "parts" / "test"])
+            bar.update(task, description=f"{product}: inspecting", completed=0, total=len(parts))
+            summary = inspect_files(
+                inspector,
+                parts,
+                folder / "run",
+                outputs=Outputs(maps=True),
+                on_record=partial(_advance, bar, task),
+            )
+            bar.remove_task(task)
+            _tell(product, policy.notes, summary, folder)
+
+
+def _advance(bar: Progress, task: TaskID, record: dict[str, Any]) -> None:
+    bar.advance(task)
+
+
+def _pieces(
+    folder: Path, product: str, kinds: tuple[str, ...], good: int
+) -> Iterator[tuple[Path, int, str | None]]:
+    """Files of one product in the MVTec layout, with the piece that each shows."""
+    for index in range(good):
+        yield folder / "train" / "good" / f"{index:03d}.png", index, None
+    first = good
+    for kind in (None, *kinds):
+        count = _PER_KIND * (1 if kind else 3)
+        for index in range(first, first + count):
+            name = (kind or "good").replace(" ", "-")
+            yield folder / "test" / name / f"{index - first:03d}.png", index, kind
+        first += count
+
+
+def _draw(path: Path, product: str, index: int, kind: str | None) -> None:
+    """Draw one piece unless it is there, with its mask in the MVTec layout."""
+    from zerodefect.data.procedural import draw_product
+    from zerodefect.images import encode_png
+    from zerodefect.inspection.files import atomic_write
+
+    if path.exists():
+        return
+    image, mask = draw_product(product, seed=0, index=index, kind=kind)
+    if kind:
+        parts = path.parents[2]
+        target = parts / "ground_truth" / path.parent.name / f"{path.stem}_mask.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(target) as file:
+            file.write(encode_png((mask * 255).astype("uint8")))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as file:
+        file.write(encode_png(image))
+
+
+def _tell(product: str, notes: tuple[str, ...], summary: Summary, folder: Path) -> None:
+    """Say how the verdicts compare with what was drawn."""
+    flagged: dict[str, list[bool]] = {}
+    with (summary.folder / "results.jsonl").open(encoding="utf-8") as lines:
+        for record in map(json.loads, lines):
+            truth = Path(record["image"]).parent.name
+            flagged.setdefault(truth, []).append(record["verdict"] != "good")
+    found = ", ".join(f"{truth} {sum(v)}/{len(v)}" for truth, v in flagged.items())
+    typer.echo(f"{product}")
+    for note in notes:
+        typer.echo(f"  {note}")
+    typer.echo(f"  called defective or unsure, by what was drawn: {found}")
+    typer.echo(f"  report: {summary.report}")

@@ -1,0 +1,87 @@
+"""``zerodefect doctor``: what is installed, which device, which weights, is the network off."""
+
+from __future__ import annotations
+
+import json
+import platform
+from typing import Any
+
+import typer
+
+from zerodefect.cli import shared
+
+_EXTRAS = {
+    "sam": "segment_anything",
+    "vlm": "transformers",
+    "serve": "fastapi",
+    "scale": "ray",
+    "export": "onnx",
+}
+_CORE = ("torch", "torchvision", "open_clip_torch", "timm", "numpy", "pillow", "scipy")
+
+
+def doctor(as_json: shared.AsJson = False) -> None:
+    """Say what this installation has and what it lacks; exit code 1 if it cannot inspect."""
+    facts, problems = _facts()
+    if as_json:
+        typer.echo(json.dumps({**facts, "problems": problems}, indent=2))
+    else:
+        for name, value in facts.items():
+            shown = (
+                ", ".join(f"{k} {v}" for k, v in value.items())
+                if isinstance(value, dict)
+                else value
+            )
+            typer.echo(f"{name + ':':12s} {shown}")
+        for problem in problems:
+            typer.echo(f"problem:     {problem}")
+        if not problems:
+            typer.echo("everything that 'zerodefect inspect' needs is here")
+    if problems:
+        raise typer.Exit(1)
+
+
+def _facts() -> tuple[dict[str, Any], list[str]]:
+    from importlib.metadata import PackageNotFoundError, version
+    from importlib.util import find_spec
+
+    import torch
+    from huggingface_hub import constants
+
+    from zerodefect import __version__
+    from zerodefect.backbones import loading
+    from zerodefect.paths import cache_folder
+
+    problems = []
+    packages = {}
+    for name in _CORE:
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            packages[name] = "missing"
+            problems.append(f"{name} is not installed; reinstall zerodefect")
+    try:
+        embedded = loading.load_clip()
+        weights = f"embedded model {embedded.fingerprint[:12]}"
+    except loading.WeightsError as error:
+        weights = "none"
+        problems.append(str(error))
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    facts = {
+        "zerodefect": __version__,
+        "python": f"{platform.python_version()} on {platform.platform()}",
+        "packages": packages,
+        "extras": {
+            extra: "installed" if find_spec(module) else "absent"
+            for extra, module in _EXTRAS.items()
+        },
+        "device": ", ".join(gpus) if gpus else f"cpu ({torch.get_num_threads()} threads), no GPU",
+        "weights": weights,
+        "network": (
+            "off (HF_HUB_OFFLINE)"
+            if constants.HF_HUB_OFFLINE
+            else "never used, except by 'zerodefect backbones --fetch'"
+        ),
+        "cache": str(cache_folder()),
+    }
+    return facts, problems

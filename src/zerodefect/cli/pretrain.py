@@ -1,0 +1,48 @@
+"""``zerodefect pretrain``: train the embedded model on procedural pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from zerodefect.cli import shared
+
+
+def pretrain(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Run folder; the same folder resumes.")
+    ] = Path("pretrain-run"),
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Optimiser steps; default: as the packaged model.")
+    ] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Pictures a step.")] = None,
+    seed: Annotated[int, typer.Option(help="Decides weights, pictures, prompts.")] = 0,
+    threads: Annotated[int | None, typer.Option(min=1, help="Processor threads.")] = None,
+    preview: Annotated[
+        bool, typer.Option("--preview", help="Only write a contact sheet of training pictures.")
+    ] = False,
+) -> None:
+    """Train the embedded model from nothing but a seed; killed and started again, it goes on."""
+    from zerodefect.training import pretrain as training
+
+    if preview:
+        output.mkdir(parents=True, exist_ok=True)
+        typer.echo(f"contact sheet: {training.preview(output / 'preview.png', seed=seed)}")
+        return
+    chosen: dict[str, Any] = {"seed": seed, "steps": steps, "batch": batch, "threads": threads}
+    config = dataclasses.replace(
+        training.PretrainConfig(), **{k: v for k, v in chosen.items() if v is not None}
+    )
+    with shared.progress() as bar:
+        task = bar.add_task("pretraining", total=config.steps)
+
+        def on_step(step: int, losses: dict[str, float]) -> None:
+            bar.update(task, completed=step, description=f"loss {sum(losses.values()):.3f}")
+
+        weights = training.pretrain(config, output, on_step)
+    typer.echo(f"weights: {weights}")
+    typer.echo(f"log:     {output / training.LOG}")
+    typer.echo(f"use:     zerodefect inspect PICTURES --backbone {weights}")

@@ -1,0 +1,158 @@
+"""What several verbs share: options, progress, errors that are the user's to solve."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from zerodefect.inspection.inspector import Inspector
+    from zerodefect.prompts.vocabulary import Vocabulary
+
+Paths = Annotated[list[Path], typer.Argument(help="Pictures and folders of pictures.")]
+ObjectName = Annotated[
+    str | None, typer.Option("--object", "-n", help="What the product is called, e.g. 'screw'.")
+]
+Method = Annotated[str, typer.Option("--method", "-m", help="See 'zerodefect methods'.")]
+BackboneName = Annotated[
+    str | None,
+    typer.Option("--backbone", "-b", help="MODEL/TAG or weights file; default: embedded model."),
+]
+WeightsFile = Annotated[
+    Path | None, typer.Option("--weights", help="Local weights for the named backbone.")
+]
+References = Annotated[
+    list[Path] | None,
+    typer.Option("--reference", "-r", help="Picture or folder of good parts; repeatable."),
+]
+ImageSize = Annotated[
+    int | None, typer.Option("--image-size", help="Input side in pixels instead of the weights'.")
+]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, ...")]
+BatchSize = Annotated[
+    int, typer.Option("--batch-size", min=1, help="Pictures that go through the network at once.")
+]
+BitDepth = Annotated[
+    int | None,
+    typer.Option("--bit-depth", min=9, max=16, help="Significant bits of 16-bit pictures."),
+]
+VocabularyFile = Annotated[
+    Path | None,
+    typer.Option("--vocabulary", help="Defect kinds: a kind a line, or JSON with phrases."),
+]
+MethodOptions = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Hyper-parameter of the method as NAME=VALUE; repeatable."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
+
+
+def expected(error: Exception) -> bool:
+    """Whether an exception tells the user what to do, so that no traceback is needed."""
+    from pydantic import ValidationError
+
+    from zerodefect.backbones.loading import WeightsError
+    from zerodefect.inspection.files import StoreError
+    from zerodefect.methods.detector import UnsupportedError
+
+    if isinstance(error, ValidationError):
+        return False
+    return isinstance(error, (ValueError, OSError, WeightsError, StoreError, UnsupportedError))
+
+
+def parse_settings(settings: list[str] | None) -> dict[str, Any]:
+    """``["temperature=0.05", "scales=[2,3]"]`` to keyword arguments; values are JSON or text.
+
+    Raises:
+        ValueError: an entry without ``=``.
+    """
+    parsed: dict[str, Any] = {}
+    for entry in settings or []:
+        name, separator, text = entry.partition("=")
+        if not separator or not name:
+            raise ValueError(f"--set {entry!r}: write NAME=VALUE, such as temperature=0.05")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        parsed[name.replace("-", "_")] = tuple(value) if isinstance(value, list) else value
+    return parsed
+
+
+def read_vocabulary(path: Path | None) -> Vocabulary | None:
+    """Load the user's defect kinds, if a file was named."""
+    from zerodefect.prompts.vocabulary import Vocabulary
+
+    return Vocabulary.load(path) if path else None
+
+
+def load_inspector(
+    method: str,
+    *,
+    backbone: str | None,
+    weights: Path | None,
+    device: str,
+    image_size: int | None,
+    vocabulary: Path | None,
+    settings: list[str] | None,
+    object: str | None,
+    references: list[Path] | None,
+    bit_depth: int | None = None,
+) -> Inspector:
+    """Load a method and tell it the product's name and the references."""
+    from zerodefect.inspection.inspector import DEFAULT_OBJECT, load
+
+    inspector = load(
+        method,
+        backbone=backbone,
+        weights=weights,
+        device=device,
+        image_size=image_size,
+        bit_depth=bit_depth,
+        vocabulary=read_vocabulary(vocabulary),
+        **parse_settings(settings),
+    )
+    if "words" in inspector.detector.info.knows_from:
+        if object is None:
+            say(f"no --object given: the texts say {DEFAULT_OBJECT!r}; a name usually helps")
+        inspector.describe(object or DEFAULT_OBJECT)
+    if references:
+        inspector.remember(references)
+    return inspector
+
+
+def say(text: str) -> None:
+    """A remark for people: to stderr, so that stdout stays data."""
+    typer.echo(text, err=True)
+
+
+@contextmanager
+def progress(quiet: bool = False) -> Iterator[Progress]:
+    """A progress bar on stderr; silent when that is not a terminal."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    hidden = quiet or not sys.stderr.isatty()
+    with Progress(*columns, console=console, disable=hidden, transient=True) as bar:
+        yield bar

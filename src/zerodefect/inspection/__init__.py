@@ -1,0 +1,1 @@
+"""What makes a detector a product: regions, kinds, counts, verdicts, reports."""

@@ -1,0 +1,72 @@
+"""Why an image got its verdict, in one or two plain sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from zerodefect.inspection.policy import Policy
+from zerodefect.types import Region, Verdict
+
+
+def explain(
+    verdict: Verdict, score: float, policy: Policy, regions: Sequence[Region], size: tuple[int, int]
+) -> str:
+    """Say what the verdict rests on and what stands out where.
+
+    Args:
+        verdict: of the image.
+        score: raw image score.
+        policy: limits in force.
+        regions: of the image, highest score first.
+        size: ``(height, width)`` of the image, for the place in words.
+    """
+    return f"{_evidence(verdict, score, policy)} {_places(regions, size)}"
+
+
+def _evidence(verdict: Verdict, score: float, policy: Policy) -> str:
+    if not policy.calibrated:
+        if policy.limits.defect is None:
+            return f"Score {score:.4f}; without calibration no verdict can be given."
+        side = "above" if score > policy.limits.defect else "not above"
+        return (
+            f"Score {score:.4f} is {side} the provisional limit {policy.limits.defect:.4f} "
+            "(not calibrated)."
+        )
+    n = len(policy.scores)
+    reached = sum(s >= score for s in policy.scores)
+    rank = {0: "none", n: "all"}.get(reached, str(reached))
+    limit = {"defect": policy.limits.defect, "unsure": policy.limits.unsure}.get(verdict)
+    above = f" is above the limit {limit:.4f} for {verdict}" if limit is not None else ""
+    above = above or " is within what good parts show"
+    return (
+        f"Score {score:.4f}{above}: {rank} of {n} good images scored as high "
+        f"(p = {policy.p_value(score):.3g})."
+    )
+
+
+def _places(regions: Sequence[Region], size: tuple[int, int]) -> str:
+    if not regions:
+        return "No single region stands out."
+    first = regions[0]
+    what = f"most likely {first.kind}" if first.kind else "an anomaly"
+    return (
+        f"{'One region stands' if len(regions) == 1 else f'{len(regions)} regions stand'} out; "
+        f"the strongest, {what}, lies {place(first.box, size)} and covers "
+        f"{first.area_percent:.2g} % of the image."
+    )
+
+
+def place(box: tuple[int, int, int, int], size: tuple[int, int]) -> str:
+    """Where a box ``(x, y, width, height)`` lies in an image ``(height, width)``, in words."""
+    x, y, width, height = box
+    column = int(3 * (x + width / 2) / size[1])
+    row = int(3 * (y + height / 2) / size[0])
+    vertical = ("upper", "", "lower")[min(row, 2)]
+    horizontal = ("left", "", "right")[min(column, 2)]
+    if not vertical and not horizontal:
+        return "in the centre"
+    if vertical and horizontal:
+        return f"in the {vertical} {horizontal}"
+    if vertical:
+        return f"in the {vertical} middle"
+    return f"on the {horizontal}"

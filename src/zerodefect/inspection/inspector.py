@@ -1,0 +1,451 @@
+"""What a user holds in hand: a detector with a product's name, references, a policy and regions."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from zerodefect import methods
+from zerodefect.backbones.loading import load_clip
+from zerodefect.images import ImageError, Picture, find_images, open_image
+from zerodefect.inspection.explain import explain
+from zerodefect.inspection.policy import Policy, calibrate
+from zerodefect.inspection.regions import find_regions
+from zerodefect.methods.detector import Detector
+from zerodefect.prompts.vocabulary import Vocabulary
+from zerodefect.types import Failure, Inspection, Prediction
+
+Source = str | Path | bytes | Image.Image | np.ndarray | Picture
+DEFAULT_OBJECT = "object"
+
+
+def load(
+    method: str = "winclip",
+    *,
+    backbone: str | None = None,
+    weights: str | Path | None = None,
+    device: str = "auto",
+    image_size: int | None = None,
+    bit_depth: int | None = None,
+    policy: Policy | str | Path | None = None,
+    vocabulary: Vocabulary | None = None,
+    **options: Any,
+) -> Inspector:
+    """Load a method ready to inspect.
+
+    Args:
+        method: a name from ``zerodefect methods``.
+        backbone: None for the embedded model, ``"MODEL/TAG"`` of open_clip, or a weights file.
+        weights: local weights file for the architecture that ``backbone`` names.
+        device: ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
+        image_size: side of the network's input in pixels, instead of the weights' own.
+        bit_depth: significant bits of 16-bit pictures, where not 16.
+        policy: a calibration, or the file of one.
+        vocabulary: defect kinds to tell apart, instead of the default ones.
+        options: hyper-parameters of the method.
+
+    Raises:
+        ValueError: unknown method, option or device, or a policy file that cannot be read.
+        WeightsError: weights that cannot be had or do not fit.
+    """
+    chosen = pick_device(device)
+    loaded = load_clip(backbone, weights=weights, device=chosen)
+    if image_size is not None:
+        patch = loaded.clip.config.vision.patch_size
+        if image_size < patch or image_size % patch:
+            raise ValueError(
+                f"image size {image_size} is no multiple of the backbone's patch size {patch}; "
+                f"the nearest is {max(1, round(image_size / patch)) * patch}"
+            )
+        preprocess = dataclasses.replace(loaded.preprocess, size=(image_size, image_size))
+        loaded = dataclasses.replace(loaded, preprocess=preprocess)
+    detector = methods.create(method, loaded, **options).to(chosen).eval()
+    if policy is not None and not isinstance(policy, Policy):
+        policy = Policy.load(policy)
+    return Inspector(
+        detector, policy=policy, vocabulary=vocabulary, bit_depth=bit_depth, device=chosen
+    )
+
+
+def pick_device(name: str) -> torch.device:
+    """Resolve ``"auto"`` and check that the device is there.
+
+    Raises:
+        ValueError: no such device on this machine.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"device {name!r} cannot be used ({reason}). zerodefect doctor shows what is there"
+        ) from None
+    return device
+
+
+class Inspector:
+    """Inspects images with one detector.
+
+    Attributes:
+        detector: gives raw scores and maps.
+        policy: the user's calibration, or None.
+        vocabulary: defect kinds to tell apart.
+        bit_depth: significant bits of 16-bit pictures, where not 16.
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        *,
+        policy: Policy | None = None,
+        vocabulary: Vocabulary | None = None,
+        bit_depth: int | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.detector = detector
+        self.bit_depth = bit_depth
+        self.policy = policy
+        self.vocabulary = vocabulary or Vocabulary.default()
+        self.device = torch.device(device)
+        self._references: list[Tensor] = []
+        self._digests: list[str] = []
+        self._automatic: tuple[str, Policy] | None = None  # fingerprint it was made for
+
+    # --- knowledge ----------------------------------------------------------------------------
+
+    @property
+    def object(self) -> str | None:
+        """Product name in use."""
+        return self.detector.object_name
+
+    def describe(self, object: str, vocabulary: Vocabulary | None = None) -> None:
+        """Name the product; optionally replace the defect vocabulary.
+
+        Raises:
+            ValueError: an empty name, or a prompt that the text tower cannot read.
+            UnsupportedError: the method takes no words.
+        """
+        self.vocabulary = vocabulary or self.vocabulary
+        self.detector.describe(" ".join(object.split()), self.vocabulary)
+
+    def remember(self, references: Source | Iterable[Source]) -> int:
+        """Add normal reference images (files, folders, arrays); returns how many.
+
+        Raises:
+            ImageError, FileNotFoundError: a reference cannot be used. References are few and all
+                matter, so none is skipped.
+            UnsupportedError: the method takes no references.
+        """
+        pictures = [self._open(source) for source in _expand(references)]
+        images = torch.stack([self.detector.preprocess(p) for p in pictures])
+        self.detector.remember(images.to(self.device))
+        self._references.append(images)
+        self._digests += [_digest(picture) for picture in pictures]
+        return len(pictures)
+
+    def forget(self) -> None:
+        """Drop all references."""
+        self.detector.forget()
+        self._references, self._digests = [], []
+
+    def fingerprint(self) -> str:
+        """Hash of everything besides the image that decides its score; 16 hexadecimal digits.
+
+        The vocabulary names regions and decides no score; the weights count by their content, not
+        by the name or path they were loaded from.
+        """
+        facts = {k: v for k, v in self._facts().items() if k not in ("vocabulary", "backbone")}
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+    def _prepare(self, object: str | None) -> None:
+        if object is not None and " ".join(object.split()) != self.object:
+            self.describe(object)
+        elif self.object is None and "words" in self.detector.info.knows_from:
+            self.describe(DEFAULT_OBJECT)
+
+    # --- calibration ---------------------------------------------------------------------------
+
+    def calibrate(
+        self,
+        good: Source | Iterable[Source],
+        *,
+        object: str | None = None,
+        false_alarms: float | None = None,
+        review_rate: float | None = None,
+        leave_one_out: bool = False,
+        batch_size: int = 8,
+        on_scored: Callable[[int], None] = lambda count: None,
+    ) -> Policy:
+        """Learn the limits from good images only, use them from now on, and return them.
+
+        Args:
+            good: files, folders or arrays of good parts.
+            object: product name.
+            false_alarms: largest share of good parts that may be called defective.
+            review_rate: largest share of good parts that may be called unsure or worse.
+            leave_one_out: the good images are the references, too: each is scored against the
+                others, and afterwards all are remembered.
+            batch_size: images that go through the network at once.
+            on_scored: called with the number of images just scored.
+
+        Raises:
+            CalibrationError: too few images for the asked rate; it says how many it takes.
+            ImageError, FileNotFoundError: an image cannot be used. None is skipped: the guarantee
+                counts every one of them.
+        """
+        self._prepare(object)
+        if leave_one_out:
+            self.forget()
+            self.remember(good)
+            self.policy = self._left_out_policy(false_alarms, review_rate)
+            on_scored(self.detector.shots)
+            return self.policy
+        scores: list[float] = []
+        maxima: list[float] = []
+        for sources in _batches(_expand(good), batch_size):
+            pictures = [self._open(source) for source in sources]
+            repeated = set(self._digests) & {_digest(picture) for picture in pictures}
+            if repeated:
+                raise ValueError(
+                    "a calibration image is also a reference, so that its score says nothing of "
+                    "new parts. Keep the two apart, or calibrate the references themselves "
+                    "(leave-one-out)"
+                )
+            prediction = self._predict(pictures)
+            scores += prediction.score.tolist()
+            maxima += prediction.map.amax(dim=(1, 2)).tolist()
+            on_scored(len(pictures))
+        self.policy = calibrate(
+            scores,
+            maxima,
+            form="split",
+            false_alarms=false_alarms,
+            review_rate=review_rate,
+            **self._identity(),
+        )
+        return self.policy
+
+    def active_policy(self) -> Policy:
+        """Return the policy that verdicts follow.
+
+        The user's own, if there is one. Else, with two or more references, one learned from them
+        by leave-one-out. Else a provisional one, which every output names uncalibrated.
+
+        Raises:
+            PolicyMismatch: the user's policy was made for other weights, words, settings or
+                references.
+        """
+        if self.policy is not None:
+            self.policy.check(**self._identity())
+            return self.policy
+        fingerprint = self.fingerprint()
+        if self._automatic is None or self._automatic[0] != fingerprint:
+            many = self.detector.shots >= 2  # a single image has no others
+            made = self._left_out_policy(None, None) if many else self._provisional_policy()
+            self._automatic = (fingerprint, made)
+        return self._automatic[1]
+
+    def _left_out_policy(self, false_alarms: float | None, review_rate: float | None) -> Policy:
+        images = torch.cat(self._references).to(self.device)
+        self.detector.forget()
+        try:
+            prediction = self.detector.score_left_out(images)
+        finally:
+            self.detector.remember(images)
+        return calibrate(
+            prediction.score.tolist(),
+            prediction.map.amax(dim=(1, 2)).tolist(),
+            form="leave-one-out",
+            false_alarms=false_alarms,
+            review_rate=review_rate,
+            monotone=self.detector.monotone_memory,
+            **self._identity(),
+        )
+
+    def _provisional_policy(self) -> Policy:
+        low, high = self.detector.map_range
+        neutral = self.detector.neutral_score
+        region_limit = (low + high) / 2 if neutral is None else neutral
+        if self.detector.shots:
+            # One reference cannot be left out; its mirror images show at least how far a part
+            # like it lies from itself.
+            images = torch.cat(self._references).to(self.device)
+            seen = self.detector(torch.cat([images.flip(-1), images.flip(-2)]))
+            neutral = float(seen.score.max())
+            region_limit = float(seen.map.max())
+            high = 2 * region_limit - low
+        return Policy.provisional(
+            neutral=neutral, map_range=(low, high), region_limit=region_limit, **self._identity()
+        )
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "method": self.detector.info.name,
+            "fingerprint": self.fingerprint(),
+            "object": self.object,
+        }
+
+    # --- inspection -----------------------------------------------------------------------------
+
+    def inspect(self, source: Source, object: str | None = None) -> Inspection:
+        """Inspect one image.
+
+        Args:
+            source: path, encoded bytes, PIL image, ``(H, W)`` or ``(H, W, 3)`` array, Picture.
+            object: product name; stays in use until another is given.
+
+        Raises:
+            ImageError: the image cannot be read; the message names file, reason and remedy.
+            PolicyMismatch: the policy was made for something else.
+        """
+        self._prepare(object)
+        return self.judge([self._open(source)])[0]
+
+    def inspect_many(
+        self,
+        sources: Source | Iterable[Source],
+        object: str | None = None,
+        *,
+        batch_size: int = 8,
+    ) -> Iterator[Inspection | Failure]:
+        """Inspect files, folders or arrays one after the other; what cannot be read is a Failure.
+
+        Raises:
+            FileNotFoundError: a named file or folder is not there.
+            PolicyMismatch: the policy was made for something else.
+        """
+        self._prepare(object)
+        self.active_policy()
+        for batch in _batches(_expand(sources), batch_size):
+            opened = [self.open_or_failure(source) for source in batch]
+            pictures = [item for item in opened if isinstance(item, Picture)]
+            judged = iter(self.judge_or_failure(pictures))
+            for item in opened:
+                yield next(judged) if isinstance(item, Picture) else item
+
+    def _open(self, source: Source) -> Picture:
+        if isinstance(source, Picture):
+            return source
+        return open_image(source, bit_depth=self.bit_depth)
+
+    def open_or_failure(self, source: Source) -> Picture | Failure:
+        """Open a picture; what cannot be read comes back as a Failure, not as an exception."""
+        try:
+            return self._open(source)
+        except ImageError as error:
+            return error.failure
+
+    def judge_or_failure(self, pictures: Sequence[Picture]) -> list[Inspection | Failure]:
+        """``judge``, where a picture that breaks the batch costs itself alone."""
+        if not pictures:
+            return []
+        try:
+            return list(self.judge(pictures))
+        except (RuntimeError, MemoryError) as error:
+            if len(pictures) > 1:
+                return [result for p in pictures for result in self.judge_or_failure([p])]
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            remedy = "Free memory, use a smaller --batch-size, or shrink the picture"
+            return [Failure(pictures[0].path, f"could not be scored ({reason})", remedy)]
+
+    def judge(self, pictures: Sequence[Picture]) -> list[Inspection]:
+        """Score decoded pictures in one batch and judge each by the active policy."""
+        policy = self.active_policy()
+        prediction = self._predict(pictures)
+        return [
+            self._judge_one(picture, prediction, row, policy)
+            for row, picture in enumerate(pictures)
+        ]
+
+    def _predict(self, pictures: Sequence[Picture]) -> Prediction:
+        images = torch.stack([self.detector.preprocess(picture) for picture in pictures])
+        with torch.inference_mode():
+            return self.detector(images.to(self.device))
+
+    def _judge_one(
+        self, picture: Picture, prediction: Prediction, row: int, policy: Policy
+    ) -> Inspection:
+        height, width = picture.height, picture.width
+        score = float(prediction.score[row])
+        if not np.isfinite(score):
+            raise RuntimeError(f"the score is {score}")
+        resize = self.detector.preprocess.resize_map
+        full = resize(prediction.map[row].float().cpu(), height, width).numpy()
+        types = None if prediction.type_map is None else prediction.type_map[row].cpu().numpy()
+        regions = find_regions(
+            full,
+            policy.region_limit,
+            type_map=types,
+            kinds=self.detector.kinds,
+            p_value=policy.region_p_value,
+        )
+        verdict = policy.verdict(score)
+        return Inspection(
+            image=picture.path,
+            object=self.object,
+            width=width,
+            height=height,
+            verdict=verdict,
+            calibrated=policy.calibrated,
+            score=score,
+            p_value=policy.p_value(score),
+            regions=regions,
+            explanation=explain(verdict, score, policy, regions, (height, width)),
+            notes=picture.notes,
+            map=full,
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """Facts of the detector and the references, as plain data for manifests."""
+        return {**self._facts(), "fingerprint": self.fingerprint()}
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            **self.detector.facts(),
+            "bit_depth": self.bit_depth,
+            "references": sorted(self._digests),
+        }
+
+
+# ---------------------------------------------------------------------------------------------
+# Sources
+
+
+def _expand(sources: Source | Iterable[Source]) -> list[Source]:
+    """Folders to their images; anything else stays as it is."""
+    if isinstance(sources, (str, Path, bytes, Image.Image, np.ndarray, Picture)):
+        sources = [sources]
+    expanded: list[Source] = []
+    for source in sources:
+        is_path = isinstance(source, (str, Path))
+        expanded += find_images([source]) if is_path else [source]  # type: ignore[list-item]
+    if not expanded:
+        raise ValueError("no image was given")
+    return expanded
+
+
+def _batches(sources: Sequence[Source], size: int) -> Iterator[list[Source]]:
+    if size < 1:
+        raise ValueError(f"the batch size must be at least 1, got {size}")
+    stream = iter(sources)
+    while batch := list(islice(stream, size)):
+        yield batch
+
+
+def _digest(picture: Picture) -> str:
+    digest = hashlib.sha256(str((picture.pixels.shape, picture.pixels.dtype)).encode())
+    digest.update(np.ascontiguousarray(picture.pixels).tobytes())
+    return digest.hexdigest()[:16]
