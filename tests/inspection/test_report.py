@@ -336,6 +336,16 @@ def test_limits_and_legend_come_from_the_policy(tmp_path):
     assert all(re.fullmatch("#[0-9a-f]{6}", colour) for colour in summary["ramp"])
 
 
+def test_many_calibration_scores_are_thinned(tmp_path):
+    scores = [float(k) for k in range(20_000)]
+    manifest = make_manifest(policy=make_policy(scores=scores))
+    summary, _ = read_single(write_report(tmp_path, [make_record(1)], manifest))
+    kept = summary["calibration_scores"]
+    assert len(kept) == 500
+    assert (kept[0], kept[-1]) == (0.0, 19_999.0)
+    assert set(kept) <= set(scores)
+
+
 def test_header_names_product_method_and_date(tmp_path):
     page = Page(write_report(tmp_path, [make_record(1)], make_manifest(object="<Tile> & Co")))
     for words in ("<Tile> & Co", "winclip", "embedded", "2025-03-04 05:06 UTC"):

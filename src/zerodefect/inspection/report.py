@@ -304,8 +304,9 @@ def _thin(scores: list[float]) -> list[float]:
     """At most 500 of the calibration scores, lowest and highest included, for the rug plot."""
     if len(scores) <= MAX_CALIBRATION_TICKS:
         return list(scores)
+    ascending = sorted(scores)
     places = np.linspace(0, len(scores) - 1, MAX_CALIBRATION_TICKS).round().astype(int)
-    return [sorted(scores)[place] for place in places]
+    return [ascending[place] for place in places]
 
 
 def _ramp(low: float, high: float) -> list[str]:
