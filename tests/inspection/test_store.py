@@ -116,6 +116,31 @@ def test_time_and_environment_are_no_difference(tmp_path):
         assert len(store) == 1
 
 
+@pytest.mark.parametrize(
+    ("now", "same"),
+    [
+        ([0.3, [0.5, 1]], True),
+        ([0.1 + 0.2, [0.5000001, 1]], True),  # rounding of another thread count
+        ([0.3, [0.501, 1]], False),
+        ([0.3, [0.5, 2]], False),
+        ([0.3, [0.5]], False),
+        ([0.3, "0.5"], False),
+        (None, False),
+    ],
+)
+def test_rounding_is_no_difference(tmp_path, now, same):
+    with RunStore(tmp_path, {"value": [0.3, [0.5, 1]], "seed": 10_000_000}):
+        pass
+    if same:
+        with RunStore(tmp_path, {"value": now, "seed": 10_000_000}):
+            pass
+    else:
+        with pytest.raises(RunMismatch, match="value"):
+            RunStore(tmp_path, {"value": now, "seed": 10_000_000})
+    with pytest.raises(RunMismatch, match="seed"):
+        RunStore(tmp_path, {"value": [0.3, [0.5, 1]], "seed": 10_000_001})
+
+
 def test_overwriting_throws_the_results_away_and_nothing_else(tmp_path):
     fill(tmp_path, ["a.png"])
     (tmp_path / "maps").mkdir()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import shutil
 import time
@@ -62,8 +63,8 @@ class RunStore:
     Args:
         folder: the run folder; made if missing.
         manifest: settings, detector facts and policy: JSON values. What decides the results must
-            be in it. Values under ``"created"`` and ``"environment"``, at any depth, are kept but
-            not compared.
+            be in it. Floats are compared up to rounding (1e-5). Values under ``"created"`` and
+            ``"environment"``, at any depth, are kept but not compared.
         overwrite: throw away the results of a run that is already there.
 
     Raises:
@@ -372,8 +373,18 @@ def _differences(then: Any, now: Any, place: str = "") -> Iterator[str]:
         for name in sorted((then.keys() | now.keys()) - _NOT_COMPARED):
             inner = f"{place}.{name}" if place else name
             yield from _differences(then.get(name), now.get(name), inner)
-    elif then != now:
+    elif not _same(then, now):
         yield f"{place}: {_short(then)} then, {_short(now)} now"
+
+
+def _same(then: Any, now: Any) -> bool:
+    """Whether two JSON values agree, floats up to the rounding of another thread count or batch."""
+    if isinstance(then, list) and isinstance(now, list):
+        return len(then) == len(now) and all(map(_same, then, now))
+    numbers = isinstance(then, int | float) and isinstance(now, int | float)
+    if numbers and (isinstance(then, float) or isinstance(now, float)):
+        return math.isclose(then, now, rel_tol=1e-5, abs_tol=1e-7)
+    return bool(then == now)
 
 
 def _short(value: Any) -> str:
