@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-sys.path.insert(0, str(Path(__file__).parent / "parity"))  # tiny_clip, wherever a test needs it
+for folder in (Path(__file__).parent, Path(__file__).parent / "parity"):
+    sys.path.insert(0, str(folder))  # models and tiny_clip, wherever a test needs them
 
 
 @pytest.fixture(autouse=True)

@@ -141,11 +141,18 @@ class Overwrite(Edit):
     def apply(self, x: Tensor) -> Tensor:
         """``(B, L, W) -> (B, L, W)``."""
         tokens = self.prepared(x)
-        start = self.at if self.at >= 0 else x.shape[1] + self.at
-        end = start + tokens.shape[1]
-        if start < 0 or end > x.shape[1]:
-            raise ValueError(f"positions {start}..{end - 1} lie outside a sequence of {x.shape[1]}")
+        start, end = _span(x, self.at, tokens.shape[1])
         return torch.cat([x[:, :start], tokens, x[:, end:]], dim=1)
+
+
+def _span(x: Tensor, at: int, count: int) -> tuple[int, int]:
+    """First position and the one behind the last of ``count`` positions from ``at`` on."""
+    start = at if at >= 0 else x.shape[1] + at
+    if start < 0 or start + count > x.shape[1]:
+        raise ValueError(
+            f"positions {start}..{start + count - 1} lie outside a sequence of {x.shape[1]}"
+        )
+    return start, start + count
 
 
 @dataclass(frozen=True)
@@ -163,14 +170,15 @@ class Insert(Edit):
 
 @dataclass(frozen=True)
 class Remove:
-    """Take ``count`` positions from ``at`` on out of the sequence."""
+    """Take out the ``count`` positions from ``at`` on; a negative ``at`` counts from the end."""
 
     at: int
     count: int
 
     def apply(self, x: Tensor) -> Tensor:
         """``(B, L, W) -> (B, L - count, W)``."""
-        return torch.cat([x[:, : self.at], x[:, self.at + self.count :]], dim=1)
+        start, end = _span(x, self.at, self.count)
+        return torch.cat([x[:, :start], x[:, end:]], dim=1)
 
 
 Edits = Mapping[int, Sequence["Edit | Remove"]]

@@ -100,15 +100,16 @@ def inspect_files(
     outputs = outputs or Outputs()
     policy = inspector.active_policy()
     facts = inspector.facts()
+    root = _common_root(files)
     manifest = {
         "object": inspector.object,
         "method": inspector.detector.info.title,
         "backbone": inspector.detector.backbone_name,
         "detector": facts,
         "policy": policy.model_dump(mode="json"),
-        "settings": asdict(outputs),
+        # maps lie below their root: another root would put them over those of other images
+        "settings": {**asdict(outputs), "root": str(root) if outputs.maps else None},
     }
-    root = _common_root(files)
     wanted = {str(path) for path in files}
     with RunStore(folder, manifest, overwrite=overwrite) as store:
         done = store.done()

@@ -286,7 +286,7 @@ class Inspector:
             seen = self.detector(torch.cat([images.flip(-1), images.flip(-2)]))
             neutral = float(seen.score.max())
             region_limit = float(seen.map.max())
-            high = 2 * region_limit - low
+            high = max(2 * region_limit - low, low + 1e-3)
         return Policy.provisional(
             neutral=neutral, map_range=(low, high), region_limit=region_limit, **self._identity()
         )

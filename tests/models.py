@@ -1,0 +1,63 @@
+"""Small deterministic models, made on the spot."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import tiny_clip
+import torch
+from safetensors.torch import save_file
+
+from zerodefect.backbones.clip import CLIP, CLIPConfig
+from zerodefect.backbones.loading import Backbone
+from zerodefect.images import Preprocess
+
+SHAPE = {
+    "embed_dim": 64,
+    "image_size": 64,
+    "patch_size": 8,
+    "vision_width": 64,
+    "vision_layers": 3,
+    "text_width": 64,
+    "text_layers": 2,
+}
+
+
+def tiny_state(seed: int = 0, **shape: int) -> dict[str, torch.Tensor]:
+    """State dict in the OpenAI layout."""
+    state = tiny_clip.clip_state(seed, **{**SHAPE, **shape})
+    return {name: torch.from_numpy(np.array(value)) for name, value in state.items()}
+
+
+def tiny_backbone(seed: int = 0, **shape: int) -> Backbone:
+    """A small CLIP of random weights, ready for a method."""
+    state = tiny_state(seed, **shape)
+    config = CLIPConfig.from_state(state, "gelu")
+    clip = CLIP(config)
+    clip.load_openai_state(state)
+    side = config.vision.image_size
+    return Backbone(
+        name="tiny",
+        clip=clip.eval().requires_grad_(False),
+        preprocess=Preprocess(size=(side, side)),
+        fingerprint=f"tiny-{seed}-{sorted(shape.items())}",
+        licence="none",
+        source="made for a test",
+    )
+
+
+def write_tiny_weights(folder: Path, seed: int = 0) -> Path:
+    """The same as a file with its side-car, as a user would have it."""
+    state = tiny_state(seed)
+    path = folder / "tiny.safetensors"
+    save_file(state, path)
+    config = CLIPConfig.from_state(state, "gelu")
+    path.with_suffix(".json").write_text(json.dumps({"model_cfg": config.to_open_clip()}))
+    return path
+
+
+def picture(seed: int = 0, height: int = 80, width: int = 96) -> np.ndarray:
+    """A smooth uint8 picture with a few marks."""
+    return tiny_clip.image(seed, height, width)
