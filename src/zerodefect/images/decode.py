@@ -53,7 +53,7 @@ _PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
 }
 
 # warnings.catch_warnings changes the process, so only one thread at a time may be inside it.
-_warnings_lock = threading.Lock()
+_warnings_lock = threading.RLock()  # one thread may enter twice, for a TIFF's orientation
 
 
 class ImageError(ValueError):
