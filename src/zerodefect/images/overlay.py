@@ -122,7 +122,7 @@ def draw_regions(pixels: np.ndarray, regions: Sequence[Region]) -> np.ndarray:
     for width, colour in ((3 * line, "black"), (line, "white")):
         for outline in outlines:
             draw.line([*outline, outline[0], outline[1]], fill=colour, width=width, joint="curve")
-    font = ImageFont.load_default(size=max(10, round(max(image.size) / 40)))
+    font = ImageFont.load_default(size=max(12, round(max(image.size) / 40)))
     for number, region in enumerate(regions, start=1):
         _draw_label(draw, str(number), region, font, image.size)
     return np.array(image)
