@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError
@@ -106,11 +106,12 @@ class TextFeatures:
         if self.fingerprint is None:
             return
         path = self._path(key)
+        # a name of its own: several processes may compute the same feature at once
+        part = path.with_name(f"{key}.{uuid4().hex}.part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
-            os.close(handle)
-            save_file({"feature": feature.float().cpu().contiguous()}, name)
-            Path(name).replace(path)
-        except (OSError, SafetensorError):
-            return  # a full or read-only disk: the feature stays in memory
+            save_file({"feature": feature.float().cpu().contiguous()}, part)
+            part.replace(path)
+        except (OSError, SafetensorError):  # a full or read-only disk: it stays in memory
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
