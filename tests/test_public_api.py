@@ -1,0 +1,141 @@
+"""The promise to callers: names, signatures and fields that do not change by accident.
+
+A failing test here means that users' programs would break: change the list only together with the
+changelog.
+"""
+
+import dataclasses
+import inspect
+import subprocess
+import sys
+
+import pytest
+
+import zerodefect
+from zerodefect import Inspector, Policy, load
+
+NAMES = [
+    "CalibrationError",
+    "Detector",
+    "Failure",
+    "ImageError",
+    "Inspection",
+    "Inspector",
+    "Picture",
+    "Policy",
+    "PolicyMismatch",
+    "Prediction",
+    "Region",
+    "Vocabulary",
+    "WeightsError",
+    "__version__",
+    "find_images",
+    "load",
+    "open_image",
+]
+
+SIGNATURES = [
+    (
+        load,
+        "(method: 'str' = 'winclip', *, backbone: 'str | None' = None, "
+        "weights: 'str | Path | None' = None, device: 'str' = 'auto', "
+        "image_size: 'int | None' = None, bit_depth: 'int | None' = None, "
+        "policy: 'Policy | str | Path | None' = None, vocabulary: 'Vocabulary | None' = None, "
+        "**options: 'Any') -> 'Inspector'",
+    ),
+    (Inspector.inspect, "(self, source: 'Source', object: 'str | None' = None) -> 'Inspection'"),
+    (
+        Inspector.inspect_many,
+        "(self, sources: 'Source | Iterable[Source]', object: 'str | None' = None, *, "
+        "batch_size: 'int' = 8) -> 'Iterator[Inspection | Failure]'",
+    ),
+    (
+        Inspector.calibrate,
+        "(self, good: 'Source | Iterable[Source]', *, object: 'str | None' = None, "
+        "false_alarms: 'float | None' = None, review_rate: 'float | None' = None, "
+        "leave_one_out: 'bool' = False, batch_size: 'int' = 8, "
+        "on_scored: 'Callable[[int], None]' = <function>) -> 'Policy'",
+    ),
+    (Inspector.remember, "(self, references: 'Source | Iterable[Source]') -> 'int'"),
+    (
+        Inspector.describe,
+        "(self, object: 'str', vocabulary: 'Vocabulary | None' = None) -> 'None'",
+    ),
+    (Inspector.forget, "(self) -> 'None'"),
+]
+
+FIELDS = {
+    "Inspection": "image object width height verdict calibrated score p_value regions "
+    "explanation notes map",
+    "Region": "box mask polygons area area_percent score p_value kind kind_score",
+    "Failure": "image reason remedy",
+    "Prediction": "score map type_score type_map",
+    "Picture": "path pixels notes",
+    "Vocabulary": "kinds",
+}
+
+POLICY_FIELDS = (
+    "format version method fingerprint object form guaranteed false_alarms review_rate scores "
+    "map_maxima limits region_limit colour_range created zerodefect notes"
+)
+
+
+def signature_text(function) -> str:
+    """A signature as one string; a default that is a function has no lasting text of its own."""
+
+    class Plain:
+        def __repr__(self):
+            return "<function>"
+
+    signature = inspect.signature(function)
+    parameters = [
+        p.replace(default=Plain()) if inspect.isfunction(p.default) else p
+        for p in signature.parameters.values()
+    ]
+    return str(signature.replace(parameters=parameters))
+
+
+def test_public_names():
+    assert zerodefect.__all__ == NAMES
+    for name in NAMES:
+        assert getattr(zerodefect, name) is not None
+    assert set(NAMES) <= set(dir(zerodefect))
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'detector'"):
+        _ = zerodefect.detector
+
+
+@pytest.mark.parametrize(("function", "text"), SIGNATURES, ids=lambda v: getattr(v, "__name__", ""))
+def test_signatures(function, text):
+    assert signature_text(function) == text
+
+
+@pytest.mark.parametrize(("name", "fields"), FIELDS.items(), ids=FIELDS)
+def test_fields_of_the_records(name, fields):
+    found = dataclasses.fields(getattr(zerodefect, name))
+    assert [field.name for field in found] == fields.split()
+
+
+def test_fields_of_the_policy():
+    assert list(Policy.model_fields) == POLICY_FIELDS.split()
+
+
+def test_errors_are_of_the_types_that_callers_catch():
+    assert issubclass(zerodefect.ImageError, ValueError)
+    assert issubclass(zerodefect.PolicyMismatch, ValueError)
+    assert issubclass(zerodefect.CalibrationError, ValueError)
+    assert issubclass(zerodefect.WeightsError, RuntimeError)
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    code = (
+        "import sys, zerodefect\n"
+        "heavy = {'torch', 'numpy', 'PIL', 'scipy', 'open_clip', 'pydantic'} & set(sys.modules)\n"
+        "print(sorted(heavy))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "[]"
