@@ -36,10 +36,14 @@ from zerodefect.types import Failure
 
 MAX_PIXELS = 200_000_000
 
-_COPY_AGAIN = "Copy the file again from its source, or leave it out"
+_COPY_AGAIN = "Copy the file again from its source"
 _CONVERT = "Convert it to PNG or TIFF"
 _FULL_SCALE = 65535
 _ORIENTATION = 0x0112  # the EXIF and TIFF tag
+
+# Without a handler Python would print these libraries' messages to the terminal.
+for _library in ("PIL", "tifffile"):
+    logging.getLogger(_library).addHandler(logging.NullHandler())
 
 # The plugin classes are called directly: Image.open would apply Pillow's global pixel limit, and
 # would try fifty more formats on whatever it is given.
@@ -171,7 +175,10 @@ def open_image(
     Raises:
         ImageError: for any picture that cannot be read whole; says why and what to do.
         ValueError: if ``bit_depth`` is not in 9..16.
+        TypeError: if the source is of another type.
     """
+    if not isinstance(source, str | Path | bytes | bytearray | Image.Image | np.ndarray):
+        raise TypeError(f"cannot open a picture from {type(source).__name__}")
     if bit_depth is not None and not 9 <= bit_depth <= 16:
         raise ValueError(f"bit_depth must be between 9 and 16, not {bit_depth}")
     label = name if name is not None else _label(source)
@@ -186,9 +193,11 @@ def open_image(
         reason = "there is not enough memory to decode it"
         raise ImageError(label, reason, "Cut the picture into tiles") from None
     except Exception as error:
-        # Decoders meet damage with anything from struct.error to ZeroDivisionError.
-        reason = f"{formats.DAMAGED}: decoding failed ({_short(error)})"
-        raise ImageError(label, reason, _COPY_AGAIN) from error
+        # Decoders meet damage with anything from struct.error to ZeroDivisionError; only their
+        # own errors say something to a reader.
+        detail = f" ({_short(error)})" if isinstance(error, OSError | SyntaxError) else ""
+        reason = f"it is damaged, or of a rare kind, and cannot be decoded{detail}"
+        raise ImageError(label, reason, f"{_COPY_AGAIN}, or save it anew as PNG") from error
     return Picture(label, pixels, tuple(raw.notes))
 
 
@@ -204,7 +213,7 @@ def _short(error: Exception) -> str:
     return " ".join(str(error).split())[:80] or type(error).__name__
 
 
-def _read(source: object, max_pixels: int) -> _Raw:
+def _read(source: str | Path | bytes | Image.Image | np.ndarray, max_pixels: int) -> _Raw:
     if isinstance(source, str | Path):
         return _decode(_read_file(Path(source), max_pixels), max_pixels)
     if isinstance(source, bytes | bytearray):
@@ -212,9 +221,7 @@ def _read(source: object, max_pixels: int) -> _Raw:
     if isinstance(source, Image.Image):
         _check_size(source.width, source.height, max_pixels)
         return _from_pillow(source)
-    if isinstance(source, np.ndarray):
-        return _from_array(source, max_pixels)
-    raise TypeError(f"cannot open a picture from {type(source).__name__}")
+    return _from_array(source, max_pixels)
 
 
 def _read_file(path: Path, max_pixels: int) -> bytes:
@@ -485,8 +492,6 @@ def _count_pages(image: TiffImagePlugin.TiffImageFile) -> int | None:
 def _decode_with_tifffile(data: bytes, max_pixels: int) -> _Raw:
     import tifffile
 
-    # Without a handler Python prints the library's warnings to the terminal.
-    logging.getLogger("tifffile").addHandler(logging.NullHandler())
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         page: Any = file.pages[0]
         _check_size(page.imagewidth, page.imagelength, max_pixels)
