@@ -6,13 +6,14 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_type_hints
 
 import numpy as np
 import torch
 from PIL import Image
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import Tensor
 
 from zerodefect import methods
@@ -35,6 +36,7 @@ def load(
     backbone: str | None = None,
     weights: str | Path | None = None,
     device: str = "auto",
+    precision: Literal["float32", "bfloat16"] = "float32",
     image_size: int | None = None,
     bit_depth: int | None = None,
     policy: Policy | str | Path | None = None,
@@ -48,6 +50,8 @@ def load(
         backbone: None for the embedded model, ``"MODEL/TAG"`` of open_clip, or a weights file.
         weights: local weights file for the architecture that ``backbone`` names.
         device: ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
+        precision: of the towers; bfloat16 is faster where the processor has it, and changes scores
+            in the third digit.
         image_size: side of the network's input in pixels, instead of the weights' own.
         bit_depth: significant bits of 16-bit pictures, where not 16.
         policy: a calibration, or the file of one.
@@ -55,11 +59,15 @@ def load(
         options: hyper-parameters of the method.
 
     Raises:
-        ValueError: unknown method, option or device, or a policy file that cannot be read.
+        ValueError: unknown method, option or device, an option's value of another type, or a
+            policy file that cannot be read.
         WeightsError: weights that cannot be had or do not fit.
     """
     chosen = pick_device(device)
-    loaded = load_clip(backbone, weights=weights, device=chosen)
+    options = _typed(methods.get(method).detector.Config, options)
+    if precision not in ("float32", "bfloat16"):
+        raise ValueError(f"precision is float32 or bfloat16, not {precision!r}")
+    loaded = load_clip(backbone, weights=weights, device=chosen, dtype=getattr(torch, precision))
     if image_size is not None:
         patch = loaded.clip.config.vision.patch_size
         if image_size < patch or image_size % patch:
@@ -94,6 +102,20 @@ def pick_device(name: str) -> torch.device:
             f"device {name!r} cannot be used ({reason}). zerodefect doctor shows what is there"
         ) from None
     return device
+
+
+def _typed(config: type, options: dict[str, Any]) -> dict[str, Any]:
+    """Give values the types of the fields of ``config``; unknown names are left to the method."""
+    hints = get_type_hints(config)
+    typed = dict(options)
+    for name in options.keys() & hints.keys():
+        field = TypeAdapter(hints[name], config=ConfigDict(arbitrary_types_allowed=True))
+        try:
+            typed[name] = field.validate_python(options[name])
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"]
+            raise ValueError(f"option {name}={options[name]!r}: {reason}") from None
+    return typed
 
 
 class Inspector:
@@ -138,23 +160,31 @@ class Inspector:
             ValueError: an empty name, or a prompt that the text tower cannot read.
             UnsupportedError: the method takes no words.
         """
-        self.vocabulary = vocabulary or self.vocabulary
-        self.detector.describe(" ".join(object.split()), self.vocabulary)
+        vocabulary = vocabulary or self.vocabulary
+        self.detector.describe(" ".join(object.split()), vocabulary)
+        self.vocabulary = vocabulary
 
     def remember(self, references: Source | Iterable[Source]) -> int:
         """Add normal reference images (files, folders, arrays); returns how many.
+
+        A picture that is a reference already is not added again: left out in turn, it would find
+        its copy, and the limits learned from it would be too low.
 
         Raises:
             ImageError, FileNotFoundError: a reference cannot be used. References are few and all
                 matter, so none is skipped.
             UnsupportedError: the method takes no references.
         """
-        pictures = [self._open(source) for source in _expand(references)]
-        images = torch.stack([self.detector.preprocess(p) for p in pictures])
+        opened = [self._open(source) for source in _expand(references)]
+        pictures = {_digest(p): p for p in opened}
+        new = {digest: p for digest, p in pictures.items() if digest not in self._digests}
+        if not new:
+            return 0
+        images = torch.stack([self.detector.preprocess(p) for p in new.values()])
         self.detector.remember(images.to(self.device))
         self._references.append(images)
-        self._digests += [_digest(picture) for picture in pictures]
-        return len(pictures)
+        self._digests += new
+        return len(new)
 
     def forget(self) -> None:
         """Drop all references."""
@@ -191,6 +221,8 @@ class Inspector:
     ) -> Policy:
         """Learn the limits from good images only, use them from now on, and return them.
 
+        A picture that is given several times counts once: copies prove nothing.
+
         Args:
             good: files, folders or arrays of good parts.
             object: product name.
@@ -215,25 +247,31 @@ class Inspector:
             return self.policy
         scores: list[float] = []
         maxima: list[float] = []
+        seen: set[str] = set()
+        copies = 0
         for sources in _batches(_expand(good), batch_size):
-            pictures = [self._open(source) for source in sources]
-            repeated = set(self._digests) & {_digest(picture) for picture in pictures}
-            if repeated:
+            opened = {_digest(p): p for p in map(self._open, sources)}
+            pictures = [p for digest, p in opened.items() if digest not in seen]
+            copies += len(sources) - len(pictures)
+            seen |= opened.keys()
+            if seen & set(self._digests):
                 raise ValueError(
                     "a calibration image is also a reference, so that its score says nothing of "
                     "new parts. Keep the two apart, or calibrate the references themselves "
                     "(leave-one-out)"
                 )
-            prediction = self._predict(pictures)
-            scores += prediction.score.tolist()
-            maxima += prediction.map.amax(dim=(1, 2)).tolist()
-            on_scored(len(pictures))
+            if pictures:
+                prediction = self._predict(pictures)
+                scores += prediction.score.tolist()
+                maxima += prediction.map.amax(dim=(1, 2)).tolist()
+            on_scored(len(sources))
         self.policy = calibrate(
             scores,
             maxima,
             form="split",
             false_alarms=false_alarms,
             review_rate=review_rate,
+            notes=[f"Copies of pictures given before, not counted: {copies}."] if copies else [],
             **self._identity(),
         )
         return self.policy
@@ -384,6 +422,8 @@ class Inspector:
             raise RuntimeError(f"the score is {score}")
         resize = self.detector.preprocess.resize_map
         full = resize(prediction.map[row].float().cpu(), height, width).numpy()
+        if not np.isfinite(full).all():
+            raise RuntimeError("the anomaly map is not finite")
         types = None if prediction.type_map is None else prediction.type_map[row].cpu().numpy()
         regions = find_regions(
             full,
@@ -424,20 +464,27 @@ class Inspector:
 # Sources
 
 
-def _expand(sources: Source | Iterable[Source]) -> list[Source]:
-    """Folders to their images; anything else stays as it is."""
+def _expand(sources: Source | Iterable[Source]) -> Iterable[Source]:
+    """Folders to their images; anything else stays as it is.
+
+    What is no sequence (a generator, a camera) is read as it is needed, and may never end.
+    """
     if isinstance(sources, (str, Path, bytes, Image.Image, np.ndarray, Picture)):
         sources = [sources]
-    expanded: list[Source] = []
-    for source in sources:
-        is_path = isinstance(source, (str, Path))
-        expanded += find_images([source]) if is_path else [source]  # type: ignore[list-item]
-    if not expanded:
+    expanded = chain.from_iterable(map(_images_of, sources))
+    if not isinstance(sources, Sequence):
+        return expanded
+    found = list(expanded)  # a wrong path is an error before anything is inspected
+    if not found:
         raise ValueError("no image was given")
-    return expanded
+    return found
 
 
-def _batches(sources: Sequence[Source], size: int) -> Iterator[list[Source]]:
+def _images_of(source: Source) -> Sequence[Source]:
+    return find_images([source]) if isinstance(source, (str, Path)) else [source]
+
+
+def _batches(sources: Iterable[Source], size: int) -> Iterator[list[Source]]:
     if size < 1:
         raise ValueError(f"the batch size must be at least 1, got {size}")
     stream = iter(sources)
