@@ -49,6 +49,7 @@ class Detector(nn.Module):
         super().__init__()
         self.backbone_name = backbone.name
         self.weights_fingerprint = backbone.fingerprint
+        self.precision = str(backbone.clip.logit_scale.dtype).removeprefix("torch.")
         self.preprocess: Preprocess = backbone.preprocess
         self.config = config
         self.object_name: str | None = None
@@ -153,6 +154,7 @@ class Detector(nn.Module):
             "method": self.info.name,
             "backbone": self.backbone_name,
             "weights": self.weights_fingerprint,
+            "precision": self.precision,
             "config": _plain(dataclasses.asdict(self.config)),
             "object": self.object_name,
             "vocabulary": self.vocabulary.kinds if self.vocabulary else None,
