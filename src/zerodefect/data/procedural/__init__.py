@@ -3,6 +3,8 @@
 from zerodefect.data.procedural.captions import (
     ANOMALOUS_STATES,
     KIND_STATES,
+    MORE_ANOMALOUS_STATES,
+    MORE_NORMAL_STATES,
     NORMAL_STATES,
     NOUNS,
     TEMPLATES,
@@ -20,6 +22,8 @@ __all__ = [
     "ANOMALOUS_STATES",
     "DEFECT_KINDS",
     "KIND_STATES",
+    "MORE_ANOMALOUS_STATES",
+    "MORE_NORMAL_STATES",
     "NORMAL_STATES",
     "NOUNS",
     "PRODUCTS",

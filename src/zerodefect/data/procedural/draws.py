@@ -147,7 +147,7 @@ class Field:
         )
         return x * cos + y * sin, y * cos - x * sin
 
-    def noise(  # noqa: PLR0917 - read like a formula, scale and stretch in their places
+    def noise(
         self,
         draws: Draws,
         name: str,

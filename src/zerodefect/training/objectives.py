@@ -1,0 +1,319 @@
+"""What the embedded model learns from a batch of procedural pictures.
+
+Every decision between normal and anomalous is trained in the form in which WinCLIP (Jeong et al.,
+CVPR 2023) asks for it: a softmax over the cosines of a token with the mean normal and the mean
+anomalous text, divided by 0.07. So the probability that comes out is the one that was trained.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zerodefect.backbones.clip import CLIP, tokenize
+from zerodefect.data.procedural import (
+    ANOMALOUS_STATES,
+    DEFECT_KINDS,
+    KIND_STATES,
+    MORE_ANOMALOUS_STATES,
+    MORE_NORMAL_STATES,
+    NORMAL_STATES,
+    NOUNS,
+    TEMPLATES,
+    ProceduralBatch,
+)
+from zerodefect.layers.windows import window_patches
+
+TEMPERATURE = 0.07
+WINDOW_SIDES = (2, 3)  # patches, as WinCLIP's small and middle windows
+
+# Damage is written off as invisible below this share of a patch or window, and the place is left
+# out of training; a line one pixel wide across an 8-pixel patch covers 0.125 of it.
+_LEAST_PATCH = 4 / 64
+_LEAST_WINDOW = 5 / 256
+# A window mostly inside damage shows little else, and nothing to tell it by: the inside of a stain
+# is a surface like others. Such places count less, or they drown those where damage can be seen.
+_INSIDE = 0.5
+_INSIDE_WEIGHT = 0.2
+
+
+@dataclass(frozen=True)
+class StateTexts:
+    """Texts of one step, for several product names at once.
+
+    Attributes:
+        normal: ``(G, D)`` mean embedding of the normal states of each product name.
+        anomalous: ``(G, D)`` mean embedding of the anomalous states.
+        kinds: ``(G, K, D)`` embedding of each defect kind.
+        captions: ``(B, D)`` embeddings of the pictures' captions.
+        every: ``(T, D)`` embeddings of all state sentences.
+        state: ``(T,)`` what each says: 0 normal, 1 anomalous, ``k + 2`` kind ``k``.
+    """
+
+    normal: Tensor
+    anomalous: Tensor
+    kinds: Tensor
+    captions: Tensor
+    every: Tensor
+    state: Tensor
+
+
+def _invented_name(draw: random.Random) -> str:
+    """A word that nobody uses, so that names never met in training say nothing of the state."""
+    syllables = [
+        draw.choice("bcdfghjklmnprstvwz") + draw.choice("aeiou") + draw.choice(["", "n", "r", "s"])
+        for _ in range(draw.randint(1, 4))
+    ]
+    return "".join(syllables) + draw.choice(["", "", "", f" {draw.choice(NOUNS)}"])
+
+
+def _filled(draw: random.Random, states: Sequence[str], name: str) -> list[str]:
+    return [draw.choice(TEMPLATES).replace("{}", state.replace("{}", name)) for state in states]
+
+
+def draw_prompts(draw: random.Random, groups: int) -> list[tuple[list[str], list[str], list[str]]]:
+    """Normal, anomalous and per-kind sentences for ``groups`` product names."""
+    prompts = []
+    for _ in range(groups):
+        name = _invented_name(draw) if draw.random() < 0.3 else draw.choice(NOUNS)
+        normal = (*NORMAL_STATES, *draw.sample(MORE_NORMAL_STATES, 1))
+        anomalous = (*ANOMALOUS_STATES, *draw.sample(MORE_ANOMALOUS_STATES, 1))
+        kinds = [draw.choice(KIND_STATES[kind]) for kind in DEFECT_KINDS]
+        prompts.append(
+            (
+                _filled(draw, normal, name),
+                _filled(draw, anomalous, name),
+                _filled(draw, kinds, name),
+            )
+        )
+    return prompts
+
+
+def embed_states(
+    clip: CLIP, prompts: list[tuple[list[str], list[str], list[str]]], captions: list[str]
+) -> StateTexts:
+    """Run all texts of a step through the text tower at once.
+
+    Means are taken over embeddings that are not normalised first, as WinCLIP takes them.
+    """
+    texts = [text for group in prompts for part in group for text in part] + captions
+    unique = list(dict.fromkeys(texts))
+    place = {text: row for row, text in enumerate(unique)}
+    rows = torch.tensor([place[text] for text in texts])
+    embedded = clip.text(tokenize(unique, clip.config.text.context_length))[rows].float()
+    sizes = [len(part) for group in prompts for part in group]
+    parts = embedded[: sum(sizes)].split(sizes)
+    says = [
+        torch.cat([torch.zeros(len(n)), torch.ones(len(a)), torch.arange(len(k)) + 2.0])
+        for n, a, k in prompts
+    ]
+    return StateTexts(
+        normal=torch.stack([part.mean(0) for part in parts[0::3]]),
+        anomalous=torch.stack([part.mean(0) for part in parts[1::3]]),
+        kinds=torch.stack(parts[2::3]),
+        captions=embedded[sum(sizes) :],
+        every=embedded[: sum(sizes)],
+        state=torch.cat(says).long(),
+    )
+
+
+def coverage(batch: ProceduralBatch, patch: int) -> tuple[Tensor, Tensor]:
+    """Per patch ``(B, N)``: covered share in [0, 1], and the kind that covers most, or -1."""
+    shares = torch.stack(
+        [(batch.kind_map == kind + 1).float() for kind in range(len(DEFECT_KINDS))], 1
+    )
+    shares = F.avg_pool2d(shares, patch).flatten(2)
+    most, kind = shares.max(1)
+    return shares.sum(1), torch.where(most > 0, kind, -1)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Tokens to judge: which product name they go with, and what is true of them.
+
+    Attributes:
+        group: ``(M,)`` product name of the token.
+        kind: ``(M,)`` position in ``DEFECT_KINDS``, -1 for undamaged.
+        weight: ``(M,)`` how much the token counts; 0 leaves it out.
+    """
+
+    group: Tensor
+    kind: Tensor
+    weight: Tensor
+
+
+def _judged(share: Tensor, kind: Tensor, group: Tensor, least: float) -> Places:
+    """Places from covered shares: clean ones, damaged ones, and in between left out."""
+    unclear = (share > 0) & (share < least)
+    weight = torch.where(unclear, 0.0, torch.where(share > _INSIDE, _INSIDE_WEIGHT, 1.0))
+    kind = torch.where(share >= least, kind, -1)
+    return Places(group.flatten(), kind.flatten(), weight.flatten())
+
+
+def _balanced(losses: Tensor, places: Places) -> Tensor:
+    """Mean over damaged and mean over clean places, half each: what is rare counts as much."""
+    parts = []
+    for side in (places.kind >= 0, places.kind < 0):
+        weight = places.weight * side
+        if weight.sum() > 0:
+            parts.append((losses * weight).sum() / weight.sum())
+    return torch.stack(parts).mean()
+
+
+def state_losses(z: Tensor, texts: StateTexts, places: Places) -> tuple[Tensor, Tensor]:
+    """Losses of embeddings ``(M, D)`` against the state texts.
+
+    Returns:
+        Two scalars: normal against anomalous; normal against each of the kinds.
+    """
+    z = F.normalize(z.float(), dim=-1)
+    pair = torch.stack([texts.normal, texts.anomalous], 1)
+    every = torch.cat([texts.normal[:, None], texts.kinds], 1)
+    found = []
+    for words, target in ((pair, (places.kind >= 0).long()), (every, places.kind + 1)):
+        cosines = torch.einsum("md,mcd->mc", z, F.normalize(words, dim=-1)[places.group])
+        losses = F.cross_entropy(cosines / TEMPERATURE, target, reduction="none")
+        found.append(_balanced(losses, places))
+    return found[0], found[1]
+
+
+def caption_loss(z: Tensor, captions: Tensor, kinds: Tensor) -> Tensor:
+    """Contrast of pictures ``(B, D)`` and captions ``(B, D)``, both ways (CLIP, section 2.3).
+
+    Captions of one state fit every picture of that state, so all of them are right answers.
+    """
+    same = (kinds[:, None] == kinds[None]).float()
+    right = same / same.sum(1, keepdim=True)
+    logits = F.normalize(z.float(), dim=-1) @ F.normalize(captions, dim=-1).T / TEMPERATURE
+    return (F.cross_entropy(logits, right) + F.cross_entropy(logits.T, right)) / 2
+
+
+def text_loss(texts: StateTexts) -> Tensor:
+    """Sentences that say the same are alike whatever the product, others are not.
+
+    Supervised contrast (Khosla et al., NeurIPS 2020), once over normal against anomalous of any
+    kind and once over all states. Without it the state texts begin so close together that the
+    image tower learns nothing from them for a long time.
+    """
+    z = F.normalize(texts.every, dim=-1)
+    itself = torch.eye(len(z), dtype=torch.bool)
+    log_share = (z @ z.T / TEMPERATURE).masked_fill(itself, -1e4).log_softmax(1)
+    found = []
+    for state in (texts.state.clamp(max=1), texts.state):
+        same = ((state[:, None] == state[None]) & ~itself).float()
+        count = same.sum(1)
+        found.append(-((same * log_share).sum(1) / count.clamp(min=1))[count > 0].mean())
+    return torch.stack(found).mean()
+
+
+def choose_windows(share: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """``(B, count)`` window numbers: half of them damaged where there are any, half clean.
+
+    Args:
+        share: ``(B, n)`` covered share of each window.
+        count: windows per picture, even, at most n.
+        generator: decides among equals.
+    """
+    half = count // 2
+    chance = torch.rand(2, *share.shape, generator=generator)
+    damaged = (chance[0] + (share > 0)).topk(half, dim=1).indices
+    clean = (chance[1] + (share == 0)).topk(count - half, dim=1).indices
+    return torch.cat([damaged, clean], 1)
+
+
+def window_embeddings(clip: CLIP, tokens: Tensor, chosen: Tensor, patches: Tensor) -> Tensor:
+    """Class-token embeddings of windows, run through the tower on their own as WinCLIP does.
+
+    Args:
+        clip: the model.
+        tokens: ``(B, 1 + N, W)`` from ``visual.embed``, with the positions of the whole grid.
+        chosen: ``(B, M)`` window numbers.
+        patches: ``(n, side^2)`` patches of each window.
+
+    Returns:
+        ``(B * M, D)``.
+    """
+    rows = F.pad(patches[chosen] + 1, (1, 0))  # row 0 is the class token
+    gathered = tokens[torch.arange(len(tokens))[:, None, None], rows]
+    states = clip.visual.encode(gathered.flatten(0, 1), class_only=True)
+    return clip.visual.project(states.tokens[:, 0])
+
+
+WEIGHTS = {
+    "window": 1.0,
+    "window_kind": 0.3,
+    "patch": 0.4,
+    "patch_kind": 0.15,
+    "image": 0.5,
+    "image_kind": 0.1,
+    "caption": 0.15,
+    "text": 0.5,
+}
+
+
+def text_losses(clip: CLIP, step_seed: int, groups: int) -> dict[str, Tensor]:
+    """The text tower's own loss, without pictures; the prompts are those of ``training_losses``."""
+    prompts = draw_prompts(random.Random(step_seed), groups)
+    return {"text": text_loss(embed_states(clip, prompts, []))}
+
+
+def training_losses(
+    clip: CLIP, batch: ProceduralBatch, pixels: Tensor, step_seed: int, windows: int, groups: int
+) -> dict[str, Tensor]:
+    """All losses of one batch, under the names of ``WEIGHTS``.
+
+    Every second picture is judged whole, with its patches; all are judged through windows, which
+    cost less and matter more.
+
+    Args:
+        clip: the model.
+        batch: pictures with truth.
+        pixels: ``(B, 3, S, S)`` the same pictures, normalised.
+        step_seed: decides prompts and windows.
+        windows: windows per picture and side.
+        groups: product names per step; pictures take turns.
+    """
+    generator = torch.Generator().manual_seed(step_seed)
+    prompts = draw_prompts(random.Random(step_seed), groups)
+    texts = embed_states(clip, prompts, batch.captions[::2])
+    group = torch.arange(len(pixels)) // 2 % groups
+    share, kind = coverage(batch, clip.config.vision.patch_size)
+    tokens = clip.visual.embed(pixels)
+
+    out = clip.visual.project(clip.visual.encode(tokens[::2]).tokens)
+    losses = {"caption": caption_loss(out[:, 0], texts.captions, batch.kinds[::2])}
+    losses["text"] = text_loss(texts)
+    whole = Places(group[::2], batch.kinds[::2], torch.ones(len(out)))
+    losses["image"], losses["image_kind"] = state_losses(out[:, 0], texts, whole)
+    spread_group = group[:, None].expand_as(kind)
+    places = _judged(share[::2], kind[::2], spread_group[::2], _LEAST_PATCH)
+    losses["patch"], losses["patch_kind"] = state_losses(out[:, 1:].flatten(0, 1), texts, places)
+
+    embedded, judged = [], []
+    for side in WINDOW_SIDES:
+        patches = window_patches(clip.visual.grid(pixels), side)
+        window_share = share[:, patches].mean(-1)
+        fullest = share[:, patches].argmax(-1, keepdim=True)
+        window_kind = kind[:, patches].gather(-1, fullest)[..., 0]
+        chosen = choose_windows(window_share, windows, generator)
+        embedded.append(window_embeddings(clip, tokens, chosen, patches))
+        judged.append(
+            _judged(
+                window_share.gather(1, chosen),
+                window_kind.gather(1, chosen),
+                group[:, None].expand_as(chosen),
+                _LEAST_WINDOW * (2 / side) ** 2,
+            )
+        )
+    together = Places(*(torch.cat(part) for part in zip(*map(_parts, judged), strict=True)))
+    losses["window"], losses["window_kind"] = state_losses(torch.cat(embedded), texts, together)
+    return losses
+
+
+def _parts(places: Places) -> tuple[Tensor, Tensor, Tensor]:
+    return places.group, places.kind, places.weight

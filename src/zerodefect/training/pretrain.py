@@ -1,0 +1,466 @@
+"""Pretraining of the embedded model on procedural pictures: ``zerodefect pretrain``.
+
+A run is a pure function of its configuration: step n draws pictures, prompts and windows from
+(seed, n) alone. Killed at any moment and started again, it goes on from its last checkpoint and
+ends with the same weights, on the same machine with the same number of threads.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.data import DataLoader, Dataset
+
+from zerodefect.backbones.clip import CLIP, CLIPConfig, TextConfig, VisionConfig
+from zerodefect.data.procedural import ProceduralBatch, generate
+from zerodefect.images.preprocess import CLIP_MEAN, CLIP_STD
+from zerodefect.training.objectives import WEIGHTS, text_losses, training_losses
+
+EMBEDDED = CLIPConfig(
+    embed_dim=192,
+    vision=VisionConfig(image_size=128, patch_size=8, width=192, layers=6, heads=3),
+    text=TextConfig(context_length=77, vocab_size=49408, width=128, heads=2, layers=4),
+)
+"""Shape of the embedded model, first version."""
+
+CHECKPOINT = "checkpoint.safetensors"
+LOG = "log.jsonl"
+
+
+class PretrainError(RuntimeError):
+    """The run cannot go on; the message says why and what helps."""
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """What a run does; everything here changes the weights, except the last three.
+
+    Attributes:
+        seed: decides weights, pictures, prompts and windows.
+        steps: optimiser steps.
+        text_steps: the first of them, which teach the text tower alone to tell states apart;
+            afterwards it learns at a tenth of the rate, so that the image tower has a fixed goal.
+        batch: pictures per step; half as many where they are larger than the model's own size.
+        learning_rate: peak, reached ``warm_up`` steps after a tower begins to learn; a cosine takes
+            it to a hundredth at the end.
+        weight_decay: of matrices; vectors and embeddings are spared.
+        warm_up: steps of linear rise.
+        ema: decay of the averaged weights, which are the ones exported.
+        clip_norm: largest gradient norm.
+        windows: windows per picture and window side.
+        groups: product names per step.
+        other_sizes: sides in pixels that every third step takes in turn instead of its own.
+        precision: of matrix products; ``bfloat16`` where the processor has it in hardware.
+        threads: of this process; another number may change the last bits.
+        model: shape of the towers.
+        checkpoint_every: steps between checkpoints.
+        log_every: steps between log lines.
+        workers: processes that draw pictures ahead, 0 for none.
+    """
+
+    seed: int = 0
+    steps: int = 2500
+    text_steps: int = 120
+    batch: int = 16
+    learning_rate: float = 8e-4
+    weight_decay: float = 0.05
+    warm_up: int = 100
+    ema: float = 0.998
+    clip_norm: float = 1.0
+    windows: int = 8
+    groups: int = 2
+    other_sizes: tuple[int, ...] = (96, 160, 112, 192)
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    threads: int = 2
+    model: CLIPConfig = field(default=EMBEDDED)
+    checkpoint_every: int = 50
+    log_every: int = 10
+    workers: int = 1
+
+    def identity(self) -> str:
+        """JSON of all that the result depends on."""
+        facts = asdict(self)
+        for name in ("checkpoint_every", "log_every", "workers"):
+            del facts[name]
+        return json.dumps(facts, sort_keys=True)
+
+    def pictures(self, step: int) -> tuple[int, int, int]:
+        """First picture, count and size of a step (from 0)."""
+        own = self.model.vision.image_size
+        size = own
+        if self.other_sizes and step % 3 == 2:
+            size = self.other_sizes[(step // 3) % len(self.other_sizes)]
+        return step * self.batch, self.batch if size <= own else max(1, self.batch // 2), size
+
+
+class _Steps(Dataset[ProceduralBatch]):
+    """The pictures of each step, for a worker process to draw ahead."""
+
+    def __init__(self, config: PretrainConfig) -> None:
+        self.config = config
+
+    def __len__(self) -> int:
+        return self.config.steps
+
+    def __getitem__(self, step: int) -> ProceduralBatch:
+        start, count, size = self.config.pictures(step)
+        return generate(self.config.seed, start, count, size)
+
+
+def _one(items: list[ProceduralBatch]) -> ProceduralBatch:
+    return items[0]
+
+
+def _batches(config: PretrainConfig, first: int) -> Iterator[ProceduralBatch]:
+    """Batches of step ``first``, or of the first step that has any, and all that follow."""
+    first = max(first, config.text_steps)
+    loader = DataLoader(
+        _Steps(config),
+        batch_size=1,
+        sampler=range(first, config.steps),
+        collate_fn=_one,
+        num_workers=config.workers,
+        prefetch_factor=4 if config.workers else None,
+        multiprocessing_context="spawn" if config.workers else None,
+    )
+    return iter(loader)
+
+
+@dataclass
+class _State:
+    """Everything that a checkpoint holds."""
+
+    clip: CLIP
+    averaged: dict[str, Tensor]
+    optimizer: torch.optim.AdamW
+    step: int = 0
+
+    @classmethod
+    def start(cls, config: PretrainConfig) -> _State:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            clip = CLIP(config.model)
+        _whiten(clip.visual.conv1.weight)
+        clip.logit_scale.requires_grad_(False)  # the temperature is WinCLIP's, not learned
+        optimizer = torch.optim.AdamW(_groups(config, clip), lr=0.0, betas=(0.9, 0.98))
+        averaged = {n: p.detach().clone() for n, p in clip.named_parameters()}
+        return cls(clip, averaged, optimizer)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Weights, average and moments under flat names."""
+        found = {f"ema/{name}": value for name, value in self.averaged.items()}
+        for name, parameter in self.clip.named_parameters():
+            found[f"model/{name}"] = parameter.detach()
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                found[f"{key}/{name}"] = value
+        return found
+
+    def save(self, path: Path, identity: str) -> None:
+        """Write the checkpoint in one move: a reader sees the old one or the new one."""
+        part = path.with_suffix(".part")
+        save_file(self.tensors(), part, {"step": str(self.step), "config": identity})
+        part.replace(path)
+
+    @torch.no_grad()
+    def load(self, path: Path, identity: str) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            PretrainError: the checkpoint is of another configuration or cannot be read.
+        """
+        try:
+            with safe_open(path, "pt") as stored:
+                facts = stored.metadata() or {}
+                if facts.get("config") != identity:
+                    raise PretrainError(
+                        f"{path} was written with another configuration: "
+                        f"{_difference(facts.get('config', '{}'), identity)}. "
+                        "Take another output folder, or delete this one to begin again"
+                    )
+                names = set(stored.keys())
+                for name, parameter in self.clip.named_parameters():
+                    parameter.copy_(stored.get_tensor(f"model/{name}"))
+                    self.averaged[name].copy_(stored.get_tensor(f"ema/{name}"))
+                    if parameter.requires_grad:
+                        self.optimizer.state[parameter] = {
+                            key: stored.get_tensor(f"{key}/{name}").clone()
+                            for key in ("step", "exp_avg", "exp_avg_sq")
+                            if f"{key}/{name}" in names
+                        }
+                self.step = int(facts["step"])
+        except PretrainError:
+            raise
+        except Exception as error:
+            raise PretrainError(
+                f"{path} cannot be read ({error}); delete it to begin the run again"
+            ) from error
+
+
+def _groups(config: PretrainConfig, clip: CLIP) -> list[dict[str, Any]]:
+    """Parameter groups: each tower, with and without weight decay."""
+    groups: list[dict[str, Any]] = [
+        {"params": [], "tower": tower, "weight_decay": decay}
+        for tower in ("visual", "text")
+        for decay in (config.weight_decay, 0.0)
+    ]
+    for name, parameter in clip.named_parameters():
+        if parameter.requires_grad:
+            spared = parameter.ndim < 2 or "embedding" in name
+            groups[2 * name.startswith("text") + spared]["params"].append(parameter)
+    return groups
+
+
+@torch.no_grad()
+def _whiten(filters: Tensor) -> None:
+    """Let patch embedding begin as a cosine transform whose gain rises with frequency.
+
+    In pictures of surfaces nearly all energy is in the patch mean; a fine crack is a thousandth
+    of it. Filters in proportion to frequency show both to the first block alike.
+
+    Args:
+        filters: ``(W, 3, P, P)``, overwritten; filters beyond ``3 P^2`` keep their values.
+    """
+    side = filters.shape[-1]
+    n = torch.arange(side, dtype=torch.float64)
+    cosines = torch.cos(math.pi * (2 * n[None] + 1) * n[:, None] / (2 * side)) * (2 / side) ** 0.5
+    cosines[0] /= 2**0.5
+    basis = torch.einsum("ux,vy->uvxy", cosines, cosines)
+    gain = 0.1 + 0.5 * torch.hypot(n[:, None], n[None]).clamp(max=3.0)
+    colours = torch.tensor([[1.0, 1, 1], [1, 0, -1], [1, -2, 1]], dtype=torch.float64)
+    colours = colours / colours.norm(dim=1, keepdim=True)
+    full = torch.einsum("uvxy,uv,kc->uvkcxy", basis, gain, colours)
+    # Low frequencies first, so that a narrow tower keeps what matters most.
+    order = (n[:, None] + n[None]).flatten().argsort(stable=True)
+    full = full.flatten(0, 1)[order].flatten(0, 1)
+    count = min(len(filters), len(full))
+    filters[:count] = full[:count].to(filters)
+
+
+def _difference(stored: str, asked: str) -> str:
+    """Names and values of the settings in which two configurations differ."""
+    old, new = json.loads(stored), json.loads(asked)
+    return ", ".join(
+        f"{name} was {old.get(name)!r} and is now {new.get(name)!r}"
+        for name in sorted({*old, *new})
+        if old.get(name) != new.get(name)
+    )
+
+
+def learning_rate(config: PretrainConfig, step: int, tower: str) -> float:
+    """Rate of a tower in a step (from 0): linear rise, then a cosine to a hundredth of the peak.
+
+    The image tower begins after ``text_steps``; from there the text tower learns at a tenth.
+    """
+    if step < config.text_steps:
+        rise = min(1.0, (step + 1) / config.warm_up)
+        return config.learning_rate * rise if tower == "text" else 0.0
+    passed = step - config.text_steps
+    left = max(1, config.steps - config.text_steps - config.warm_up)
+    peak = config.learning_rate * (0.1 if tower == "text" else 1.0)
+    if passed < config.warm_up:
+        return peak * (passed + 1) / config.warm_up
+    done = min(1.0, (passed - config.warm_up) / left)
+    return peak * (0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2)
+
+
+def normalised(images: Tensor) -> Tensor:
+    """``(B, 3, S, S)`` in [0, 1] to the input of the image tower."""
+    mean, std = (
+        images.new_tensor(CLIP_MEAN)[:, None, None],
+        images.new_tensor(CLIP_STD)[:, None, None],
+    )
+    return (images - mean) / std
+
+
+def _train_step(
+    config: PretrainConfig, state: _State, batch: ProceduralBatch | None
+) -> dict[str, float]:
+    """One optimiser step, on texts alone where there is no batch; returns the losses."""
+    step_seed = config.seed * 1_000_003 + state.step
+    reduced = config.precision == "bfloat16"
+    # The plain attention kernel is faster than the fused one for windows of 5 and 10 tokens.
+    with (
+        torch.autocast("cpu", torch.bfloat16) if reduced else nullcontext(),
+        sdpa_kernel(SDPBackend.MATH),
+    ):
+        if batch is None:
+            losses = text_losses(state.clip, step_seed, config.groups)
+        else:
+            losses = training_losses(
+                state.clip,
+                batch,
+                normalised(batch.images),
+                step_seed=step_seed,
+                windows=config.windows,
+                groups=config.groups,
+            )
+    total = torch.stack([WEIGHTS[name] * loss for name, loss in losses.items()]).sum()
+    for group in state.optimizer.param_groups:
+        group["lr"] = learning_rate(config, state.step, group["tower"])
+    state.optimizer.zero_grad(set_to_none=True)
+    with sdpa_kernel(SDPBackend.MATH):
+        total.backward()
+    parameters = [p for p in state.clip.parameters() if p.grad is not None]
+    torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm, error_if_nonfinite=True)
+    state.optimizer.step()
+    # Early on the average follows quickly: the first weights are noise.
+    decay = min(config.ema, (1 + state.step) / (10 + state.step))
+    for name, parameter in state.clip.named_parameters():
+        state.averaged[name].lerp_(parameter.detach(), 1 - decay)
+    state.step += 1
+    return {"total": float(total.detach()), **{n: float(v.detach()) for n, v in losses.items()}}
+
+
+def _log_from(path: Path, step: int) -> None:
+    """Drop log lines behind ``step`` and a torn last line: they will be written again."""
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except ValueError:
+            continue
+    path.write_text("".join(kept), encoding="utf-8")
+
+
+def pretrain(
+    config: PretrainConfig,
+    output: str | Path,
+    progress: Callable[[int, dict[str, float]], None] | None = None,
+) -> Path:
+    """Train the embedded model, or go on with a run that was cut off.
+
+    Args:
+        config: what to do.
+        output: folder of the run: checkpoint, log (JSON lines) and, at the end, the exported
+            model ``embedded.safetensors`` with ``embedded.json``.
+        progress: called after every step with the number of steps done and the losses.
+
+    Returns:
+        Path of the exported weights.
+
+    Raises:
+        PretrainError: the folder holds a run of another configuration, or a broken checkpoint.
+        RuntimeError: the gradient is not finite.
+    """
+    folder = Path(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(config.threads)
+    state = _State.start(config)
+    checkpoint, identity = folder / CHECKPOINT, config.identity()
+    if checkpoint.exists():
+        state.load(checkpoint, identity)
+    _log_from(folder / LOG, state.step)
+    since, pictures = time.perf_counter(), 0
+    with (folder / LOG).open("a", encoding="utf-8") as log:
+        batches = _batches(config, state.step)
+        while state.step < config.steps:
+            batch = None if state.step < config.text_steps else next(batches)
+            losses = _train_step(config, state, batch)
+            pictures += 0 if batch is None else len(batch.images)
+            if state.step % config.log_every == 0 or state.step == config.steps:
+                rate = pictures / (time.perf_counter() - since)
+                line = {"step": state.step, **losses, "images_per_second": round(rate, 2)}
+                log.write(json.dumps(line) + "\n")
+                log.flush()
+                since, pictures = time.perf_counter(), 0
+            if state.step % config.checkpoint_every == 0 or state.step == config.steps:
+                state.save(checkpoint, identity)
+            if progress:
+                progress(state.step, losses)
+    return export(folder, folder)
+
+
+def export(run: str | Path, target: str | Path) -> Path:
+    """Write the averaged weights of a run as a model file with its side-car.
+
+    Args:
+        run: folder of the run.
+        target: folder for ``embedded.safetensors`` (float16, open_clip's native names) and
+            ``embedded.json`` (open_clip's configuration and ``preprocess_cfg``).
+
+    Returns:
+        Path of the weights.
+
+    Raises:
+        PretrainError: the run has no readable checkpoint.
+    """
+    checkpoint = Path(run) / CHECKPOINT
+    try:
+        with safe_open(checkpoint, "pt") as stored:
+            facts = stored.metadata() or {}
+            names = [n for n in stored.keys() if n.startswith("ema/")]  # noqa: SIM118
+            weights = {n.removeprefix("ema/"): stored.get_tensor(n) for n in names}
+    except (OSError, SafetensorError) as error:
+        raise PretrainError(f"{checkpoint} cannot be read ({error}); has the run begun?") from error
+    settings = json.loads(facts["config"])
+    clip = CLIP(_model_config(settings["model"]))
+    clip.load_state_dict(weights)
+    half = {n: v.detach().half().contiguous() for n, v in clip.openai_state().items()}
+    Path(target).mkdir(parents=True, exist_ok=True)
+    path = Path(target) / "embedded.safetensors"
+    facts = {"format": "pt", "steps": facts["step"], "seed": str(settings["seed"])}
+    part = path.with_suffix(".part")
+    save_file(half, part, facts)
+    part.replace(path)
+    path.with_suffix(".json").write_text(
+        json.dumps(_side_car(clip.config), indent=2) + "\n", encoding="utf-8"
+    )
+    return path
+
+
+def _model_config(facts: dict[str, Any]) -> CLIPConfig:
+    return CLIPConfig(
+        facts["embed_dim"],
+        VisionConfig(**facts["vision"]),
+        TextConfig(**facts["text"]),
+        facts["activation"],
+    )
+
+
+def _side_car(config: CLIPConfig) -> dict[str, Any]:
+    # CLIP's own statistics: a loader that knows nothing of this side-car still gets them right.
+    preprocess = {
+        "size": config.vision.image_size,
+        "mean": list(CLIP_MEAN),
+        "std": list(CLIP_STD),
+        "interpolation": "bicubic",
+        "resize_mode": "squash",
+    }
+    return {**config.to_open_clip(), "preprocess_cfg": preprocess, "licence": "Apache-2.0"}
+
+
+def preview(path: str | Path, seed: int = 0, count: int = 64, size: int = 128) -> Path:
+    """Write a contact sheet of training pictures, each beside its mask, as PNG.
+
+    Args:
+        path: file to write.
+        seed: series of the pictures.
+        count: how many.
+        size: side of each in pixels, a multiple of 8.
+    """
+    batch = generate(seed, 0, count, size)
+    masks = batch.masks[:, None].expand(-1, 3, -1, -1).float()
+    cells = torch.cat([batch.images, masks], 3)
+    columns = min(8, count)
+    rows = math.ceil(count / columns)
+    sheet = torch.zeros(3, rows * size, columns * 2 * size)
+    for number, cell in enumerate(cells):
+        row, column = divmod(number, columns)
+        left = column * 2 * size
+        sheet[:, row * size : (row + 1) * size, left : left + 2 * size] = cell
+    Image.fromarray((sheet * 255).round().byte().permute(1, 2, 0).numpy()).save(path, "PNG")
+    return Path(path)
