@@ -1,0 +1,116 @@
+"""Large pictures in overlapping tiles, and their maps put together again without seams."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from zerodefect.images.decode import Picture
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A rectangle of a picture in pixels, and its place in the grid of tiles."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    row: int
+    column: int
+
+    def cut(self, picture: Picture) -> Picture:
+        """Take the tile out of the picture; a view, nothing is copied."""
+        pixels = picture.pixels[
+            self.top : self.top + self.height, self.left : self.left + self.width
+        ]
+        return Picture(picture.path, pixels, picture.notes)
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How a picture is cut.
+
+    Attributes:
+        size: side of a tile in pixels of the picture; a picture no larger is one tile.
+        overlap: least share of a tile that its neighbour shows, too; in [0, 0.5].
+
+    Raises:
+        ValueError: a size below 1 or an overlap outside its range.
+    """
+
+    size: int
+    overlap: float = 0.25
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ValueError(f"the tile size must be at least 1 pixel, got {self.size}")
+        if not 0 <= self.overlap <= 0.5:
+            raise ValueError(f"the overlap must lie in [0, 0.5], got {self.overlap}")
+
+    def starts(self, length: int) -> list[int]:
+        """First pixels of the tiles along a side; evenly spaced, the last one ends at the edge."""
+        if length <= self.size:
+            return [0]
+        stride = max(1, math.floor(self.size * (1 - self.overlap)))
+        count = math.ceil((length - self.size) / stride) + 1
+        return [round(i * (length - self.size) / (count - 1)) for i in range(count)]
+
+    def tiles(self, height: int, width: int) -> list[Tile]:
+        """Tiles that cover a picture, row by row."""
+        tall, wide = min(self.size, height), min(self.size, width)
+        return [
+            Tile(top, left, tall, wide, row, column)
+            for row, top in enumerate(self.starts(height))
+            for column, left in enumerate(self.starts(width))
+        ]
+
+
+class Mosaic:
+    """Tiles' maps blended into one map.
+
+    Where tiles overlap, their values are mixed with weights that fall linearly towards each inner
+    edge and add up to one at every pixel: equal values stay equal, so that no seam shows.
+
+    Args:
+        tiling: how the picture was cut.
+        height, width: of the picture in pixels.
+        channels: number of maps per tile, or None for one map without a channel axis.
+    """
+
+    def __init__(
+        self, tiling: Tiling, height: int, width: int, channels: int | None = None
+    ) -> None:
+        shape = (height, width) if channels is None else (channels, height, width)
+        self.map = np.zeros(shape, np.float32)
+        self._down = _shares(tiling.starts(height), min(tiling.size, height), height)
+        self._across = _shares(tiling.starts(width), min(tiling.size, width), width)
+
+    def add(self, tile: Tile, values: np.ndarray) -> None:
+        """Blend in ``values (h, w)`` or ``(C, h, w)``, of the tile's own size in pixels."""
+        weights = self._down[tile.row][:, None] * self._across[tile.column]
+        rows = slice(tile.top, tile.top + tile.height)
+        columns = slice(tile.left, tile.left + tile.width)
+        self.map[..., rows, columns] += values * weights
+
+
+def _shares(starts: list[int], size: int, length: int) -> list[np.ndarray]:
+    """Weight of each tile along one side, ``(size,)`` each; at every pixel they add up to one."""
+    ramps = []
+    for index, start in enumerate(starts):
+        inner = np.arange(size, dtype=np.float64)
+        ramp = np.full(size, float(size))
+        if index > 0:
+            ramp = np.minimum(ramp, (inner + 1) / (starts[index - 1] + size - start + 1))
+        if index < len(starts) - 1:
+            ramp = np.minimum(ramp, (size - inner) / (start + size - starts[index + 1] + 1))
+        ramps.append(np.minimum(ramp, 1.0))
+    total = np.zeros(length)
+    for start, ramp in zip(starts, ramps, strict=True):
+        total[start : start + size] += ramp
+    return [
+        (ramp / total[start : start + size]).astype(np.float32)
+        for start, ramp in zip(starts, ramps, strict=True)
+    ]
