@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from zerodefect.images import Picture
+from zerodefect.inspection.files import store_error
 from zerodefect.inspection.inspector import Inspector
 from zerodefect.inspection.outputs import (
     map_path,
@@ -26,6 +28,8 @@ from zerodefect.inspection.report import write_assets, write_report
 from zerodefect.inspection.store import RunStore, image_key
 from zerodefect.types import Failure, Inspection
 
+# Made anew from the records at the end of a run.
+_DERIVED = ("results.csv", "regions.csv", "coco.json", "report.html")
 _READERS = 2  # threads that decode ahead; decoding releases the interpreter lock
 
 
@@ -112,6 +116,8 @@ def inspect_files(
     }
     wanted = {str(path) for path in files}
     with RunStore(folder, manifest, overwrite=overwrite) as store:
+        if overwrite:
+            _remove_derived(folder)
         done = store.done()
         keys = {path: image_key(path) for path in files}
         waiting = [path for path in files if keys[path] not in done]
@@ -134,6 +140,20 @@ def inspect_files(
         write_coco(records(), folder / "coco.json", kinds=inspector.detector.kinds)
         report = write_report(folder, records(), store.manifest) if outputs.report else None
     return Summary(folder, len(files), len(waiting), dict(verdicts), report, policy.calibrated)
+
+
+def _remove_derived(folder: Path) -> None:
+    """Remove tables and report of an overwritten run, which would speak for the new one.
+
+    Raises:
+        StoreError: the operating system refused.
+    """
+    try:
+        for name in _DERIVED:
+            (folder / name).unlink(missing_ok=True)
+        shutil.rmtree(folder / "report", ignore_errors=True)
+    except OSError as error:
+        raise store_error(error.filename or folder, error) from error
 
 
 def _judged(
