@@ -27,6 +27,7 @@ from zerodefect.training.objectives import (
     draw_prompts,
     embed_states,
     state_losses,
+    total_loss,
     training_losses,
     window_embeddings,
 )
@@ -183,7 +184,7 @@ def test_losses_fall_on_pictures_seen_again() -> None:
     totals = []
     for _ in range(30):
         losses = training_losses(clip, batch, normalised(batch.images), 1, windows=4, groups=1)
-        total = torch.stack([WEIGHTS[name] * loss for name, loss in losses.items()]).sum()
+        total = total_loss(losses, 0.5)
         optimizer.zero_grad()
         total.backward()
         optimizer.step()

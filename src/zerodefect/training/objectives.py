@@ -247,13 +247,30 @@ def window_embeddings(clip: CLIP, tokens: Tensor, chosen: Tensor, patches: Tenso
 WEIGHTS = {
     "window": 1.0,
     "window_kind": 0.3,
-    "patch": 0.4,
+    "patch": 0.5,
     "patch_kind": 0.15,
+    "text": 0.5,
     "image": 0.5,
     "image_kind": 0.1,
     "caption": 0.15,
-    "text": 0.5,
 }
+_WHOLE = ("image", "image_kind", "caption")
+
+
+def total_loss(losses: dict[str, Tensor], progress: float) -> Tensor:
+    """Weighted sum of the losses.
+
+    A picture can be judged as a whole once its places can. Until then its few whole-picture
+    labels are mostly noise, so their weights grow from a tenth to all over the training.
+
+    Args:
+        losses: under the names of ``WEIGHTS``, or some of them.
+        progress: share of the training that has passed, in [0, 1].
+    """
+    grown = 0.1 + 0.9 * progress
+    return torch.stack(
+        [WEIGHTS[n] * (grown if n in _WHOLE else 1.0) * loss for n, loss in losses.items()]
+    ).sum()
 
 
 def text_losses(clip: CLIP, step_seed: int, groups: int) -> dict[str, Tensor]:

@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 from zerodefect.backbones.clip import CLIP, CLIPConfig, TextConfig, VisionConfig
 from zerodefect.data.procedural import ProceduralBatch, generate
 from zerodefect.images.preprocess import CLIP_MEAN, CLIP_STD
-from zerodefect.training.objectives import WEIGHTS, text_losses, training_losses
+from zerodefect.training.objectives import text_losses, total_loss, training_losses
 
 EMBEDDED = CLIPConfig(
     embed_dim=192,
@@ -72,7 +72,7 @@ class PretrainConfig:
     """
 
     seed: int = 0
-    steps: int = 2500
+    steps: int = 2800
     text_steps: int = 120
     batch: int = 16
     learning_rate: float = 8e-4
@@ -307,7 +307,8 @@ def _train_step(
                 windows=config.windows,
                 groups=config.groups,
             )
-    total = torch.stack([WEIGHTS[name] * loss for name, loss in losses.items()]).sum()
+    trained = (state.step - config.text_steps) / max(1, config.steps - config.text_steps)
+    total = total_loss(losses, max(0.0, trained))
     for group in state.optimizer.param_groups:
         group["lr"] = learning_rate(config, state.step, group["tower"])
     state.optimizer.zero_grad(set_to_none=True)
