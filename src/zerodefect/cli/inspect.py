@@ -70,11 +70,12 @@ def inspect(
         references=reference,
         bit_depth=bit_depth,
     )
-    if policy:
-        inspector.policy = Policy.load(policy)
+    given = inspector.policy = Policy.load(policy) if policy else None
     if threshold:
         inspector.policy = inspector.active_policy().with_threshold(threshold)
-    folder = output or default_folder(inspector, paths)
+    # A policy made on the spot follows from the rest; its last digits vary with the machine's load.
+    choices = [given and given.model_dump(mode="json", exclude={"created"}), threshold]
+    folder = output or default_folder(inspector, paths, [*choices, maps, report])
     rows: list[dict[str, Any]] = []
     with shared.progress(quiet=as_json) as bar:
         task = bar.add_task("inspecting", total=len(files))
@@ -102,14 +103,18 @@ def inspect(
         raise typer.Exit(3)
 
 
-def default_folder(inspector: Inspector, paths: list[Path]) -> Path:
-    """``runs/<product>-<hash>``: the same command names the same folder, so that it resumes."""
+def default_folder(inspector: Inspector, paths: list[Path], choices: list[Any]) -> Path:
+    """``runs/<product>-<hash>``: the same command names the same folder, so that it resumes.
+
+    ``choices`` are the options beside detector and pictures that make it another run, as JSON
+    values.
+    """
     import hashlib
     import re
 
     facts = [
         inspector.fingerprint(),
-        inspector.active_policy().model_dump(mode="json", exclude={"created"}),
+        choices,
         inspector.vocabulary.kinds,
         [str(path.absolute()) for path in paths],
     ]

@@ -1,0 +1,514 @@
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from models import picture, write_tiny_weights
+from typer.testing import CliRunner
+
+from zerodefect import Policy, __version__, cli
+from zerodefect.backbones import loading
+from zerodefect.images import encode_png
+from zerodefect.prompts.vocabulary import Vocabulary
+
+VERBS = ("inspect", "calibrate", "pretrain", "methods", "backbones", "doctor", "demo")
+
+
+def save(path, seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(encode_png(picture(seed, 40, 48)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory):
+    """Weights, parts to inspect, good parts, a policy: read by all tests, changed by none."""
+    shelf = tmp_path_factory.mktemp("shelf")
+    write_tiny_weights(shelf)
+    (shelf / "other").mkdir()
+    write_tiny_weights(shelf / "other", seed=1)
+    for seed in range(4):
+        save(shelf / "parts" / f"part {seed}.png", seed)
+    for seed in range(10, 20):
+        save(shelf / "good" / f"{seed}.png", seed)
+    (shelf / "empty").mkdir()
+    (shelf / "junk.json").write_text('{"some": "thing"}')
+    return shelf
+
+
+@pytest.fixture(autouse=True)
+def _texts_once(shelf, monkeypatch, tmp_path):
+    """Texts are embedded once for all tests; each test has a working directory of its own."""
+    monkeypatch.setenv("ZERODEFECT_CACHE", str(shelf / "cache"))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """The command as the console script runs it: exit code, stdout, stderr."""
+
+    def command(*arguments):
+        monkeypatch.setattr(sys, "argv", ["zerodefect", *map(str, arguments)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as ended:
+            code = ended.code or 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return command
+
+
+@pytest.fixture
+def tiny(shelf):
+    """Options that every call with the tiny model needs."""
+    return ["--backbone", shelf / "tiny.safetensors", "--object", "screw"]
+
+
+@pytest.fixture
+def policy(run, shelf, tiny, tmp_path):
+    code, _, _ = run("calibrate", shelf / "good", *tiny, "-o", tmp_path / "policy.json")
+    assert code == 0
+    return tmp_path / "policy.json"
+
+
+# --- inspect -----------------------------------------------------------------------------------
+
+
+def test_inspect_prints_a_table_and_writes_the_run(run, shelf, tiny, tmp_path):
+    code, out, err = run("inspect", shelf / "parts", *tiny, "-o", "run")
+    assert (code, err) == (0, "")  # quiet: nothing moves where no terminal is
+    lines = out.splitlines()
+    assert lines[0].split() == ["verdict", "score", "p", "regions", "image"]
+    for seed in range(4):
+        (line,) = [line for line in lines if f"part {seed}.png" in line]
+        assert line.split()[0] in ("good", "unsure", "defect") and 0 < float(line.split()[1]) < 1
+    assert "4 images: " in out
+    assert "UNCALIBRATED" in out and "zerodefect calibrate" in out
+    assert "\x1b" not in out
+    assert {p.name for p in (tmp_path / "run").iterdir()} >= {
+        "run.json",
+        "results.jsonl",
+        "results.csv",
+        "regions.csv",
+        "coco.json",
+        "report.html",
+    }
+    assert not (tmp_path / "run" / "maps").exists()
+
+
+def test_inspect_json_is_one_record_a_line(run, shelf, tiny, tmp_path):
+    code, out, err = run("inspect", shelf / "parts", *tiny, "-o", "run", "--json", "--maps")
+    assert code == 0
+    records = [json.loads(line) for line in out.splitlines()]
+    assert [Path(r["image"]).name for r in records] == [f"part {seed}.png" for seed in range(4)]
+    assert all(r["status"] == "ok" and r["calibrated"] is False for r in records)
+    assert "UNCALIBRATED" in err and "4 images" in err
+    stored = (tmp_path / "run" / "results.jsonl").read_text().splitlines()
+    assert [{k: v for k, v in json.loads(s).items() if k != "key"} for s in stored] == records
+    assert len(list((tmp_path / "run" / "maps").rglob("*.tiff"))) == 4
+
+
+def test_an_uncalibrated_run_says_so_in_every_file(run, shelf, tiny, tmp_path):
+    run("inspect", shelf / "parts", *tiny, "-o", "run")
+    with (tmp_path / "run" / "results.csv").open(newline="") as file:
+        assert {row["calibrated"] for row in csv.DictReader(file)} == {"false"}
+    coco = json.loads((tmp_path / "run" / "coco.json").read_text())
+    assert "not calibrated" in coco["info"]["description"]
+    assert "Uncalibrated" in (tmp_path / "run" / "report.html").read_text("utf-8")
+
+
+def test_inspect_with_broken_files_ends_with_3(run, shelf, tiny, tmp_path):
+    parts = tmp_path / "parts"
+    save(parts / "fine.png")
+    (parts / "torn.png").write_bytes(save(tmp_path / "whole.png").read_bytes()[:100])
+    (parts / "void.jpg").write_bytes(b"")
+    code, out, err = run("inspect", parts, *tiny, "-o", "run")
+    assert (code, err) == (3, "")
+    assert "2 failed" in out and "2 files could not be inspected" in out
+    assert out.splitlines()[1].startswith("failed")
+    code, out, _ = run("inspect", parts, *tiny, "-o", "run", "--json")
+    assert code == 3
+    failed = [r for r in map(json.loads, out.splitlines()) if r["status"] == "failed"]
+    assert {Path(r["image"]).name for r in failed} == {"torn.png", "void.jpg"}
+    assert all(r["reason"] and r["remedy"] for r in failed)
+
+
+def test_inspect_twice_resumes(run, shelf, tiny, tmp_path):
+    code, first, _ = run("inspect", shelf / "parts", *tiny)
+    assert code == 0 and "done before" not in first
+    code, second, _ = run("inspect", shelf / "parts", *tiny)
+    assert code == 0 and "(4 done before)" in second
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert folder.name.startswith("screw-")
+    assert len((folder / "results.jsonl").read_text().splitlines()) == 4
+
+
+def test_other_options_are_another_run(run, shelf, tiny, policy, tmp_path):
+    (tmp_path / "kinds.txt").write_text("rust\n")
+    variants = [
+        [],
+        ["--maps"],
+        ["--no-report"],
+        ["--threshold", "0.3"],
+        ["--policy", policy],
+        ["--policy", policy, "--threshold", "x1.05"],
+        ["--vocabulary", "kinds.txt"],
+        ["--set", "temperature=0.1"],
+        ["--reference", shelf / "good" / "10.png"],
+    ]
+    for number, options in enumerate(variants, start=1):
+        code, _, err = run("inspect", shelf / "parts" / "part 0.png", *tiny, *options)
+        assert (code, err) == (0, ""), options
+        assert len(list((tmp_path / "runs").iterdir())) == number, options
+
+
+def test_without_a_name_a_remark_goes_to_stderr(run, shelf, tmp_path):
+    weights = shelf / "tiny.safetensors"
+    code, out, err = run("inspect", shelf / "parts", "-b", weights, "-o", "run", "--json")
+    assert code == 0 and err.startswith("no --object given")
+    assert {json.loads(line)["object"] for line in out.splitlines()} == {"object"}
+
+
+def test_kinds_come_from_the_vocabulary_file(run, shelf, tiny, tmp_path):
+    (tmp_path / "kinds.json").write_text('{"rust": ["rusty {}"], "burr": ["{} with a burr"]}')
+    options = ["--vocabulary", "kinds.json", "-o", "run", "--json", "--threshold", "0.1"]
+    save(tmp_path / "parts" / "a.png")
+    one = ["--reference", shelf / "good" / "10.png"]  # its map is low, so that regions appear
+    code, out, _ = run("inspect", shelf / "parts", *tiny, *options, *one)
+    assert code == 0
+    kinds = {g["kind"] for line in out.splitlines() for g in json.loads(line)["regions"]}
+    assert kinds and kinds <= {"rust", "burr"}
+    coco = json.loads((tmp_path / "run" / "coco.json").read_text())
+    assert [c["name"] for c in coco["categories"]] == ["rust", "burr"]
+
+
+def test_references_calibrate_themselves(run, shelf, tiny):
+    code, out, _ = run("inspect", shelf / "parts", *tiny, "-r", shelf / "good", "-o", "run")
+    assert code == 0 and "UNCALIBRATED" not in out
+    assert "10 good images, each scored with the others as references" in out
+
+
+def test_a_threshold_for_one_run(run, shelf, tiny):
+    verdicts = []
+    for threshold in ("0.01", "0.99"):
+        arguments = ["--threshold", threshold, "-o", threshold, "--json"]
+        _, out, _ = run("inspect", shelf / "parts", *tiny, *arguments)
+        verdicts.append({json.loads(line)["verdict"] for line in out.splitlines()})
+    assert verdicts == [{"defect"}, {"good"}]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names that are no valid text")
+def test_a_name_that_is_no_valid_text_is_printed_with_escapes(run, tiny, tmp_path):
+    try:
+        save(Path(os.fsdecode(os.fsencode(tmp_path) + b"/parts/caf\xe9.png")))
+    except OSError:
+        pytest.skip("this file system refuses such names")
+    code, out, err = run("inspect", tmp_path / "parts", *tiny, "-o", "run")
+    assert (code, err) == (0, "") and "caf\\udce9.png" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["missing"], "missing: there is no such file or folder"),
+        (["{shelf}/empty"], "the folder holds no pictures"),
+        (["{parts}", "--method", "winclop"], "unknown method 'winclop'. Did you mean 'winclip'?"),
+        (["{parts}", "--set", "tau=1"], "winclip has no option 'tau'; it has: "),
+        (["{parts}", "--set", "temperature"], "write NAME=VALUE"),
+        (["{parts}", "--set", "temperature=hot"], "option temperature='hot'"),
+        (["{parts}", "--set", "scales=2"], "option scales=2"),
+        (["{parts}", "--set", "temperature=-1"], "temperature must be positive"),
+        (["{parts}", "--device", "abacus"], "device 'abacus' cannot be used"),
+        (["{parts}", "--device", "cuda:77"], "device 'cuda:77' cannot be used"),
+        (["{parts}", "--policy", "none.json"], "none.json: cannot be read"),
+        (["{parts}", "--policy", "{shelf}/junk.json"], "not a ZeroDefect policy"),
+        (["{parts}", "--policy", "{parts}/part 0.png"], "not valid JSON"),
+        (["{parts}", "--threshold", "high"], "threshold 'high' is not understood"),
+        (["{parts}", "--threshold", "nan"], "threshold 'nan' is not understood"),
+        (["{parts}", "--threshold", "rate:0.01"], "this run is not calibrated"),
+        (["{parts}", "--backbone", "none.safetensors"], "none.safetensors"),
+        (["{parts}", "--backbone", "{shelf}/junk.json"], "junk.json"),
+        (["{parts}", "--backbone", "ViT-B-16/moon"], "moon"),
+        (["{parts}", "--backbone", "ViT-B-16", "--weights", "{shelf}/tiny.safetensors"], "tiny"),
+        (["{parts}", "--image-size", "30"], "no multiple of the backbone's patch size 8"),
+        (["{parts}", "--vocabulary", "none.txt"], "none.txt: cannot be read"),
+        (["{parts}", "--vocabulary", "{shelf}/empty.txt"], "the defect vocabulary is empty"),
+        (["{parts}", "--vocabulary", "{shelf}/bad.json"], "needs '{{}}' exactly once"),
+        (["{parts}", "--reference", "missing"], "missing: there is no such file or folder"),
+        (["{parts}", "--reference", "{shelf}/junk.json"], "junk.json"),
+        (["{parts}", "--object", " "], "the object needs a name"),
+        (["{parts}", "--object", "long " * 90], "the text tower reads 77"),
+        (["{parts}", "-o", "{shelf}/junk.json"], "junk.json: cannot be written"),
+    ],
+    ids=lambda value: " ".join(value[1:])[:40] if isinstance(value, list) else "",
+)
+def test_bad_input_is_one_line_and_exit_code_1(run, shelf, tiny, tmp_path, arguments, message):
+    (shelf / "empty.txt").write_text("# nothing\n")
+    (shelf / "bad.json").write_text('{"rust": ["rusty"]}')
+    places = {"shelf": shelf, "parts": shelf / "parts"}
+    given = [a.format(**places) for a in arguments]
+    code, out, err = run("inspect", *tiny, "-o", "run", *given)
+    assert (code, out) == (1, "")
+    assert err.startswith("error: ") and err.count("\n") == 1
+    assert message.format(**places) in err
+
+
+def test_a_fault_of_the_program_is_not_hidden(run, shelf, monkeypatch):
+    def fault(*_args, **_kwargs):
+        raise TypeError("a fault")
+
+    monkeypatch.setattr(loading, "load_clip", fault)
+    monkeypatch.setattr("zerodefect.inspection.inspector.load_clip", fault)
+    with pytest.raises(TypeError, match="a fault"):
+        run("inspect", shelf / "parts")
+
+
+# --- calibrate ---------------------------------------------------------------------------------
+
+
+def test_calibrate_then_inspect(run, shelf, tiny, tmp_path):
+    code, out, err = run("calibrate", shelf / "good", *tiny)
+    assert (code, err) == (0, "")
+    assert "smallest false-alarm rate that 10 images can prove: 0.0909" in out
+    assert "policy: policy.json" in out
+    policy = Policy.load("policy.json")
+    assert policy.object == "screw" and len(policy.scores) == 10 and policy.guaranteed
+    code, out, _ = run("inspect", shelf / "parts", *tiny, "--policy", "policy.json", "-o", "run")
+    assert code == 0 and "UNCALIBRATED" not in out
+    assert "At most 9.09 % of good images like these are called defective." in out
+    with (tmp_path / "run" / "results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["calibrated"] for row in rows} == {"true"}
+    assert all(1 / 11 - 1e-9 <= float(row["p_value"]) <= 1 for row in rows)
+
+
+def test_calibrate_json_is_the_policy(run, shelf, tiny):
+    code, out, _ = run("calibrate", shelf / "good", *tiny, "--json", "-o", "deep/er/p.json")
+    assert code == 0
+    assert json.loads(out) == json.loads(Path("deep/er/p.json").read_text())
+
+
+def test_leave_one_out_belongs_to_its_references(run, shelf, tiny):
+    code, out, _ = run("calibrate", shelf / "good", *tiny, "--leave-one-out")
+    assert code == 0 and "the same good parts as --reference" in out
+    inspect = ["inspect", shelf / "parts", *tiny, "--policy", "policy.json", "-o", "run"]
+    code, out, _ = run(*inspect, "--reference", shelf / "good")
+    assert code == 0 and "each scored with the others as references" in out
+    code, _, err = run(*inspect, "--reference", shelf / "good" / "10.png")
+    assert code == 1 and err.startswith("error: the policy does not fit this run")
+    code, _, err = run(*inspect)
+    assert code == 1 and "the policy does not fit this run" in err
+    code, _, err = run("calibrate", shelf / "good", *tiny, "--leave-one-out", "-r", shelf / "good")
+    assert code == 1 and "drop --reference" in err
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        ["--object", "bolt"],
+        ["--set", "temperature=0.1"],
+        ["--backbone", "{shelf}/other/tiny.safetensors"],
+    ],
+    ids=lambda value: value[0],
+)
+def test_a_policy_of_something_else_is_refused(run, shelf, tiny, policy, changed):
+    changed = [a.format(shelf=shelf) for a in changed]
+    code, out, err = run("inspect", shelf / "parts", *tiny, "-p", policy, *changed, "-o", "run")
+    assert (code, out) == (1, "") and "the policy does not fit this run" in err
+    assert not Path("run").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--false-alarms", "0.01"], "the smallest provable rate is 0.09091. Give at least 99 "),
+        (["--false-alarms", "0"], "must lie between 0 and 1"),
+        (["--false-alarms", "0.2", "--review-rate", "0.1"], "lies below the false-alarm rate"),
+        (["--reference", "{shelf}/good/12.png"], "also a reference"),
+        (["{shelf}/empty"], "the folder holds no pictures"),
+        (["{shelf}/junk.json"], "junk.json"),
+    ],
+)
+def test_what_cannot_be_calibrated(run, shelf, tiny, options, message):
+    options = [a.format(shelf=shelf) for a in options]
+    code, out, err = run("calibrate", shelf / "good", *tiny, *options)
+    assert (code, out) == (1, "")
+    assert err.startswith("error: ") and err.count("\n") == 1 and message in err
+    assert not Path("policy.json").exists()
+
+
+# --- the other verbs ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_every_verb(verb):
+    result = CliRunner().invoke(cli.app, [verb, "--help"])
+    assert result.exit_code == 0 and "Usage: " in result.output and verb in result.output
+
+
+def test_help_lists_every_verb():
+    result = CliRunner().invoke(cli.app, ["--help"])
+    assert result.exit_code == 0
+    assert {c.name for c in cli.app.registered_commands} == set(VERBS)
+    assert all(verb in result.output for verb in VERBS)
+    assert CliRunner().invoke(cli.app, []).output == result.output
+
+
+def test_version():
+    result = CliRunner().invoke(cli.app, ["--version"])
+    assert (result.exit_code, result.output) == (0, f"zerodefect {__version__}\n")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["inspekt"], ["inspect"], ["inspect", "x", "--batch-size", "0"], ["doctor", "-x"]]
+)
+def test_wrong_usage_ends_with_2(arguments):
+    result = CliRunner().invoke(cli.app, arguments)
+    assert result.exit_code == 2 and "Usage: " in result.output
+
+
+def test_methods():
+    listed = json.loads(CliRunner().invoke(cli.app, ["methods", "--json"]).stdout)
+    winclip = next(entry for entry in listed if entry["name"] == "winclip")
+    assert winclip["knows_from"] == ["words", "references"] and "2303.14814" in winclip["paper"]
+    assert all(figure["source"] for figure in winclip["figures"])
+    text = CliRunner().invoke(cli.app, ["methods"]).stdout
+    assert "winclip: WinCLIP" in text and "published: MVTec AD 0-shot image AUROC 91.8" in text
+
+
+def test_backbones(run):
+    code, out, _ = run("backbones", "--json")
+    listed = json.loads(out)
+    assert code == 0 and listed[0]["name"] == "embedded"
+    assert "ViT-B-16-plus-240/laion400m_e32" in {entry["name"] for entry in listed}
+    code, out, _ = run("backbones", "--at-hand")
+    assert code == 0 and all(line.startswith("at hand  ") for line in out.splitlines())
+
+
+def test_fetching_without_a_network_says_how_to_bring_the_file(run):
+    code, out, err = run("backbones", "--fetch", "ViT-B-16-plus-240/laion400m_e32")
+    assert (code, out) == (1, "")
+    assert "error: " in err and "HF_HUB_OFFLINE" in err and "--weights FILE" in err
+    code, _, err = run("backbones", "--fetch", "ViT-B-16-plus-240/moon")
+    assert code == 1 and "moon" in err
+
+
+def test_doctor(run, shelf, monkeypatch):
+    monkeypatch.setattr(loading, "embedded_file", lambda: shelf / "tiny.safetensors")
+    code, out, _ = run("doctor", "--json")
+    facts = json.loads(out)
+    assert code == 0 and facts["problems"] == [] and facts["zerodefect"] == __version__
+    assert facts["cache"] == str(shelf / "cache") and "off" in facts["network"]
+    code, out, _ = run("doctor")
+    assert code == 0 and "everything that 'zerodefect inspect' needs is here" in out
+
+
+def test_doctor_without_weights_says_so(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(loading, "embedded_file", lambda: tmp_path / "none.safetensors")
+    code, out, _ = run("doctor", "--json")
+    assert code == 1 and "none.safetensors" in json.loads(out)["problems"][0]
+    code, out, _ = run("doctor")
+    assert code == 1 and "problem: " in out
+
+
+def test_the_embedded_model_is_the_default(run, shelf, monkeypatch):
+    monkeypatch.setattr(loading, "embedded_file", lambda: shelf / "tiny.safetensors")
+    code, _, _ = run("inspect", shelf / "parts", "--object", "screw", "-o", "run")
+    assert code == 0
+    assert json.loads(Path("run/run.json").read_text())["backbone"] == "embedded"
+
+
+def test_a_vocabulary_file_of_bare_names(tmp_path):
+    (tmp_path / "kinds.txt").write_text("rust\n# a remark\n\n burr \n")
+    assert Vocabulary.load(tmp_path / "kinds.txt").names == ("rust", "burr")
+
+
+# --- as a process of its own -------------------------------------------------------------------
+
+
+def start(*arguments, **options):
+    return subprocess.Popen(
+        [sys.executable, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        **options,
+    )
+
+
+def test_importing_the_command_line_imports_nothing_heavy():
+    code = (
+        "import sys, zerodefect.cli\n"
+        "print(sorted({'torch', 'numpy', 'PIL', 'scipy', 'open_clip'} & set(sys.modules)))"
+    )
+    out, _ = start("-c", code).communicate(timeout=60)
+    assert out.strip() == "[]"
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; sys.argv = ['zerodefect', 'inspect', '--help']\n"
+        "from zerodefect import cli\n"
+        "try:\n    cli.main()\n"
+        "finally:\n    print(sorted({'torch', 'numpy', 'PIL'} & set(sys.modules)))"
+    )
+    out, _ = start("-c", code).communicate(timeout=60)
+    assert "--object" in out and out.strip().endswith("[]")
+
+
+def test_a_real_process_with_relative_paths(shelf, tmp_path):
+    save(tmp_path / "line 1" / "parts" / "a.png")
+    arguments = ["inspect", "parts", "-b", os.path.relpath(shelf, tmp_path / "line 1")]
+    arguments[-1] += "/tiny.safetensors"
+    command = start("-m", "zerodefect", *arguments, "-n", "screw", cwd=tmp_path / "line 1")
+    out, err = command.communicate(timeout=120)
+    assert (command.returncode, err) == (0, "")
+    (folder,) = (tmp_path / "line 1" / "runs").iterdir()
+    assert str(folder.relative_to(tmp_path / "line 1")) in out
+    record = json.loads((folder / "results.jsonl").read_text())
+    assert record["image"] == os.path.join("parts", "a.png")  # noqa: PTH118
+    assert (folder / "report.html").is_file()
+
+
+def test_a_real_process_with_bad_input(shelf, tmp_path):
+    arguments = ["inspect", "parts", "-b", shelf / "tiny.safetensors"]
+    command = start("-m", "zerodefect", *arguments, cwd=tmp_path)
+    out, err = command.communicate(timeout=120)
+    assert (command.returncode, out) == (1, "")
+    assert err == "error: parts: there is no such file or folder. Check the path's spelling\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal")
+def test_ctrl_c_ends_with_130_and_the_next_start_goes_on(run, shelf, tiny, tmp_path):
+    for seed in range(150):
+        save(tmp_path / "parts" / f"{seed:03d}.png", seed)
+    # A shell that starts jobs in the background lets them ignore the signal.
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from zerodefect.cli import main; main()"
+    )
+    arguments = ["inspect", "parts", *tiny, "-o", "run", "--batch-size", "1"]
+    command = start("-c", code, *arguments, cwd=tmp_path)
+    results = tmp_path / "run" / "results.jsonl"
+    until = time.monotonic() + 60
+    while not (results.exists() and results.stat().st_size):
+        assert time.monotonic() < until and command.poll() is None
+        time.sleep(0.005)
+    command.send_signal(signal.SIGINT)
+    out, err = command.communicate(timeout=60)
+    assert (command.returncode, out) == (130, "")
+    assert err.strip() == "interrupted; inspect and pretrain go on when started again"
+    done = len(results.read_text().splitlines())
+    assert 1 <= done < 150
+    code, out, _ = run("inspect", "parts", *tiny, "-o", "run")
+    assert code == 0 and "150 images: " in out and f"({done} done before)" in out
+    images = [json.loads(line)["image"] for line in results.read_text().splitlines()]
+    assert len(images) == len(set(images)) == 150
