@@ -19,7 +19,7 @@ from typing import Any, Literal
 import torch
 from PIL import Image
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader, Dataset
@@ -415,7 +415,7 @@ def export(run: str | Path, target: str | Path) -> Path:
     path = Path(target) / "embedded.safetensors"
     facts = {"format": "pt", "steps": facts["step"], "seed": str(settings["seed"])}
     part = path.with_suffix(".part")
-    save_file(half, part, facts)
+    part.write_bytes(save(half, facts))
     part.replace(path)
     path.with_suffix(".json").write_text(
         json.dumps(_side_car(clip.config), indent=2) + "\n", encoding="utf-8"
