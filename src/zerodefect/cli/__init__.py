@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from zerodefect.cli import backbones, calibrate, demo, doctor, inspect, methods, pretrain
+from zerodefect.cli import backbones, calibrate, data, demo, doctor, inspect, methods, pretrain
 
 app = typer.Typer(
     name="zerodefect",
@@ -45,6 +45,7 @@ app.command("methods")(methods.methods)
 app.command("backbones")(backbones.backbones)
 app.command("doctor")(doctor.doctor)
 app.command("demo")(demo.demo)
+app.add_typer(data.app, name="data")
 
 
 def main() -> None:

@@ -1,0 +1,166 @@
+"""Whether the files of a data set are what their names promise: sizes, or every pixel."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from zerodefect.data.dataset import Dataset, Problem, Sample, Severity
+from zerodefect.data.masks import read_mask_file
+from zerodefect.images import ImageError, open_image
+
+_ORIENTATION = 0x0112  # the EXIF and TIFF tag
+_LOSSY = frozenset({".jpg", ".jpeg", ".jpe", ".jfif"})
+
+
+@dataclass
+class FileCheck:
+    """What looking into the files has shown.
+
+    Attributes:
+        sizes: pictures per ``(width, height)`` in pixels.
+        problems: what is wrong with the files.
+    """
+
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    problems: list[Problem] = field(default_factory=list)
+
+    def report(self, severity: Severity, file: Path, reason: str, remedy: str) -> None:
+        """Note a problem."""
+        self.problems.append(Problem(severity, str(file), reason, remedy))
+
+
+def check_files(
+    dataset: Dataset, *, deep: bool = False, on_sample: Callable[[], None] = lambda: None
+) -> FileCheck:
+    """Look into the files of all samples.
+
+    Args:
+        dataset: as ``load_dataset`` gives it, with ``sizes=False`` to look only once.
+        deep: decode every picture and mask. Besides sizes this finds damaged files, empty masks
+            of defective pictures, marked masks of good ones, masks in a lossy format, and the
+            same pixels in different splits.
+        on_sample: called after each sample.
+    """
+    check = FileCheck()
+    seen: dict[bytes, Sample] = {}
+    for sample in dataset:
+        if deep:
+            _check_pixels(check, sample, seen)
+        else:
+            _check_headers(check, sample)
+        on_sample()
+    return check
+
+
+def check_masks(dataset: Dataset) -> Dataset:
+    """Add a problem for each mask whose size is not its picture's, or that cannot be read."""
+    check = FileCheck()
+    for sample in dataset:
+        if sample.mask:
+            _check_headers(check, sample)
+    return replace(dataset, problems=(*dataset.problems, *check.problems))
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """Read width and height in pixels, upright, from a file's header where that is enough.
+
+    Raises:
+        ImageError: if the file cannot be read.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about size and metadata; nothing is decoded here
+            with Image.open(path) as image:
+                turned = image.getexif().get(_ORIENTATION, 1) not in (0, 1)
+                if not turned:
+                    return image.size
+    except Exception:
+        pass  # the opener knows more formats, and says in words what is wrong
+    picture = open_image(path)
+    return picture.width, picture.height
+
+
+def _check_headers(check: FileCheck, sample: Sample) -> None:
+    sizes = {}
+    for path in (sample.image, *sample.masks):
+        try:
+            sizes[path] = picture_size(path)
+        except ImageError as error:
+            check.report("error", path, error.reason, error.remedy)
+    if sample.image in sizes:
+        check.sizes[sizes[sample.image]] += 1
+        for mask in sample.masks:
+            if mask in sizes:
+                _compare(check, mask, sizes[mask], sizes[sample.image])
+
+
+def _compare(
+    check: FileCheck, mask: Path, size: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    if size != expected:
+        reason = (
+            f"the mask is {size[0]} x {size[1]} pixels, its picture {expected[0]} x {expected[1]}"
+        )
+        check.report("error", mask, reason, "Check the pairing, or draw the mask in that size")
+
+
+def _check_pixels(check: FileCheck, sample: Sample, seen: dict[bytes, Sample]) -> None:
+    size = None
+    try:
+        picture = open_image(sample.image)
+        size = picture.width, picture.height
+        check.sizes[size] += 1
+        _compare_with_seen(check, sample, picture.pixels, seen)
+    except ImageError as error:
+        check.report("error", sample.image, error.reason, error.remedy)
+    marked = 0
+    readable = bool(sample.masks)
+    for path in sample.masks:
+        try:
+            mask = read_mask_file(path)
+        except ImageError as error:
+            check.report("error", path, error.reason, error.remedy)
+            readable = False
+            continue
+        marked += int(np.count_nonzero(mask))
+        if size:
+            _compare(check, path, (mask.shape[1], mask.shape[0]), size)
+        if path.suffix.lower() in _LOSSY:
+            reason = "JPEG blurs a mask, and every pixel that is not black counts as defective"
+            check.report("warning", path, reason, "Save masks as PNG, black and white")
+    if readable:
+        _compare_with_label(check, sample, marked)
+
+
+def _compare_with_seen(
+    check: FileCheck, sample: Sample, pixels: np.ndarray, seen: dict[bytes, Sample]
+) -> None:
+    """Report pixels that occur in two splits or under two labels: figures would be too good."""
+    digest = hashlib.blake2b(pixels.data, digest_size=16)
+    digest.update(str(pixels.shape).encode())
+    other = seen.setdefault(digest.digest(), sample)
+    if (other.split, other.anomalous) != (sample.split, sample.anomalous):
+        reason = (
+            f"it shows the same pixels as {other.image}, in another split or under another label"
+        )
+        check.report("error", sample.image, reason, "Keep one of the two")
+    elif other is not sample:
+        reason = f"it shows the same pixels as {other.image}"
+        check.report("warning", sample.image, reason, "Keep one of the two")
+
+
+def _compare_with_label(check: FileCheck, sample: Sample, marked: int) -> None:
+    if sample.anomalous and not marked:
+        reason = "the mask of a defective picture is empty"
+        check.report("error", sample.masks[0], reason, "Draw the defect, or correct the label")
+    if sample.anomalous is False and marked:
+        reason = f"the mask of a good picture marks {marked} pixels"
+        check.report("error", sample.masks[0], reason, "Correct the label, or remove the mask")

@@ -1,0 +1,265 @@
+"""What a data set is here: plain facts about picture files, and what is wrong with them.
+
+Nothing in this file reads a picture. Labels, kinds and splits are those that the files on disk
+state; none is guessed, and no picture changes its split.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from zerodefect.images.find import natural_key
+
+Split = Literal["train", "validation", "test"]
+Severity = Literal["error", "warning"]
+
+GOOD = "good"
+UNNAMED_DEFECT = "defect"
+
+_SPLIT_ORDER = {"train": 0, "validation": 1, "test": 2, None: 3}
+
+
+class DatasetError(ValueError):
+    """A path that cannot be used as a data set.
+
+    Attributes:
+        path: the path as the user named it.
+        reason: what is wrong, in words.
+        remedy: what the user can do about it; may run over several lines.
+    """
+
+    def __init__(self, path: str | Path, reason: str, remedy: str) -> None:
+        super().__init__(str(path), reason, remedy)
+        self.path = str(path)
+        self.reason = reason
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        """File, reason, remedy."""
+        return f"{self.path}: {self.reason}. {self.remedy}"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture of a data set. Paths are absolute.
+
+    Attributes:
+        image: the picture.
+        mask: picture whose non-zero pixels are defective, or None where there is no such file.
+        product: name of the product that the picture shows.
+        kind: ``good``, the name of the defect kind (``defect`` where it has none), or the empty
+            text for a picture without a label.
+        anomalous: the label; None for a picture without one.
+        split: what the layout says, or None where the layout has no splits.
+        more_masks: further masks of the same picture (MVTec LOCO AD has one per defect).
+    """
+
+    image: Path
+    mask: Path | None
+    product: str
+    kind: str
+    anomalous: bool | None
+    split: Split | None
+    more_masks: tuple[Path, ...] = ()
+
+    @property
+    def masks(self) -> tuple[Path, ...]:
+        """All mask files; their union is the defective area."""
+        return (self.mask, *self.more_masks) if self.mask else ()
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something about a data set that the user should look at.
+
+    Attributes:
+        severity: ``error`` where figures would be wrong or a file is left out, ``warning`` where
+            the data can be used as they are but may not be what was meant.
+        file: the file, folder or table entry concerned.
+        reason: what is wrong, in words.
+        remedy: what the user can do about it.
+    """
+
+    severity: Severity
+    file: str
+    reason: str
+    remedy: str
+
+    def __str__(self) -> str:
+        """One line: severity, file, reason, remedy."""
+        return f"{self.severity}: {self.file}: {self.reason}. {self.remedy}"
+
+
+@dataclass(frozen=True)
+class SplitRow:
+    """One row of the split table: how many pictures and how many of them have masks."""
+
+    product: str
+    split: Split | None
+    kind: str
+    images: int
+    masks: int
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set as it lies on disk, in natural order whatever order the disk lists it in.
+
+    Attributes:
+        name: what the data set is called.
+        root: the folder that paths are relative to.
+        layout: ``folder``, ``mvtec``, ``meta`` or ``csv``.
+        reason: why it was read in that layout.
+        samples: every picture.
+        problems: what should be looked at.
+        notes: consequences that are no fault: no masks, so image metrics only; and the like.
+    """
+
+    name: str
+    root: Path
+    layout: str
+    reason: str
+    samples: tuple[Sample, ...]
+    problems: tuple[Problem, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return iter(self.samples)
+
+    @property
+    def products(self) -> tuple[str, ...]:
+        """Names of the products, in natural order."""
+        return tuple(sorted({s.product for s in self.samples}, key=natural_key))
+
+    def kinds(self, product: str | None = None) -> tuple[str, ...]:
+        """Give the kinds of pictures, ``good`` first; unlabelled pictures have none."""
+        found = {s.kind for s in self.samples if product in (None, s.product)} - {""}
+        return tuple(sorted(found, key=_kind_key))
+
+    def select(
+        self, product: str | None = None, split: Split | None = None, kind: str | None = None
+    ) -> Dataset:
+        """Give the part of the data set that fits; None stands for all.
+
+        Problems and notes stay those of the whole.
+
+        Raises:
+            ValueError: if there is no such product, or no such split or kind in it.
+        """
+        samples = self.samples
+        wanted = {"product": product, "split": split, "kind": kind}
+        for attribute, value in wanted.items():
+            if value is None:
+                continue
+            fitting = tuple(s for s in samples if getattr(s, attribute) == value)
+            if not fitting:
+                there = sorted({str(getattr(s, attribute) or "none") for s in samples})
+                reason = f"no pictures with {attribute} {value!r}"
+                raise ValueError(f"{self.name}: {reason}; there are: {', '.join(there)}")
+            samples = fitting
+        return replace(self, samples=samples)
+
+    def good_train(self, product: str) -> tuple[Sample, ...]:
+        """Give the good training pictures of a product; none where the layout has none.
+
+        Raises:
+            ValueError: if there is no such product.
+        """
+        samples = self.select(product=product).samples
+        return tuple(s for s in samples if s.split == "train" and s.anomalous is False)
+
+    def k_shot(self, product: str, k: int, seed: int) -> tuple[Sample, ...]:
+        """Draw k good training pictures of a product without replacement.
+
+        The draw depends on the seed, the product's name and the number of its good training
+        pictures alone, on every machine; the first k of a larger draw are the smaller draw.
+
+        Raises:
+            ValueError: if there are fewer than k such pictures, or k is below one.
+        """
+        good = self.good_train(product)
+        if not 1 <= k <= len(good):
+            reason = f"cannot draw {k} of {len(good)} good training pictures of {product!r}"
+            raise ValueError(f"{self.name}: {reason}")
+
+        # A hash and not a random generator, whose stream may change between library versions.
+        def lot(position: int) -> bytes:
+            return hashlib.sha256(f"{seed}\0{product}\0{position}".encode()).digest()
+
+        return tuple(good[i] for i in sorted(range(len(good)), key=lot)[:k])
+
+    def split_table(self) -> tuple[SplitRow, ...]:
+        """Count pictures and masks per product, split and kind."""
+        images = Counter((s.product, s.split, s.kind) for s in self.samples)
+        masks = Counter((s.product, s.split, s.kind) for s in self.samples if s.mask)
+        rows = [SplitRow(*key, images[key], masks[key]) for key in images]
+        return tuple(
+            sorted(
+                rows,
+                key=lambda r: (natural_key(r.product), _SPLIT_ORDER[r.split], _kind_key(r.kind)),
+            )
+        )
+
+    def fingerprint(self) -> str:
+        """Hash the samples: names relative to the root, labels, splits and file sizes.
+
+        It tells caches whether the data set is still the same one, also after it was moved. It
+        does not see a change inside a file that leaves the file's size as it was.
+
+        Returns:
+            64 hexadecimal digits (SHA-256).
+        """
+        lines = []
+        for sample in self.samples:
+            facts = [sample.product, sample.kind, str(sample.anomalous), str(sample.split)]
+            for path in (sample.image, *sample.masks):
+                facts += [self.relative(path), str(_size(path))]
+            lines.append("\0".join(facts))
+        text = "\n".join(sorted(lines))
+        return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+    def relative(self, path: Path) -> str:
+        """Give a path relative to the root with forward slashes; absolute if it lies outside."""
+        return (
+            path.relative_to(self.root).as_posix()
+            if path.is_relative_to(self.root)
+            else path.as_posix()
+        )
+
+
+def format_table(rows: Iterable[SplitRow]) -> str:
+    """Lay a split table out as text, one line per row under a head line."""
+    cells = [("product", "split", "kind", "pictures", "with mask")]
+    for row in rows:
+        masks = str(row.masks) if row.masks else "-"
+        cells.append(
+            (row.product, row.split or "-", row.kind or "(no label)", str(row.images), masks)
+        )
+    widths = [max(len(line[column]) for line in cells) for column in range(5)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if column < 3 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in cells
+    )
+
+
+def _kind_key(kind: str) -> tuple[int, object]:
+    """Sort good first and unlabelled last."""
+    return (0 if kind == GOOD else 2 if not kind else 1), natural_key(kind)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1

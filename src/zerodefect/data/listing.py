@@ -1,0 +1,169 @@
+"""What the readers of all layouts collect, and what can be said of any collection of samples."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from zerodefect.data.dataset import GOOD, Problem, Sample, Severity
+
+# Words for "without a defect", in any case: MVTec AD, BTAD, VisA.
+GOOD_NAMES = frozenset({"good", "ok", "normal"})
+
+
+@dataclass
+class Listing:
+    """What a reader has found so far."""
+
+    reason: str
+    samples: list[Sample] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def report(self, severity: Severity, file: str | Path, reason: str, remedy: str) -> None:
+        """Note a problem."""
+        self.problems.append(Problem(severity, str(file), reason, remedy))
+
+
+def is_good(name: str) -> bool:
+    """Whether a folder name or a word says that there is no defect."""
+    return name.strip().casefold() in GOOD_NAMES
+
+
+def finish(listing: Listing) -> None:
+    """Drop repeated files and report everything that file names alone can tell."""
+    _drop_repeated(listing)
+    _report_unexpected(listing)
+    _report_missing_masks(listing)
+    listing.notes += _consequences(listing.samples)
+
+
+def _drop_repeated(listing: Listing) -> None:
+    """Keep each file once, whether it is listed twice or reached twice through links."""
+    groups: dict[object, list[Sample]] = defaultdict(list)
+    for sample in listing.samples:
+        groups[_identity(sample.image)].append(sample)
+    repeated: set[int] = set()
+    for group in groups.values():
+        # Hard links have one identity, too, but are files in their own right.
+        for same in _by_real_path(group) if len(group) > 1 else ():
+            kept = next((s for s in same if str(s.image) == str(s.image.resolve())), same[0])
+            others = [s for s in same if s is not kept]
+            repeated |= {id(s) for s in others}
+            for other in others:
+                _report_repeated(listing, kept, other)
+    listing.samples = [s for s in listing.samples if id(s) not in repeated]
+
+
+def _identity(path: Path) -> object:
+    try:
+        status = path.stat()
+    except OSError:
+        return str(path)
+    return (status.st_dev, status.st_ino) if status.st_ino else str(path)
+
+
+def _by_real_path(group: list[Sample]) -> list[list[Sample]]:
+    places: dict[Path, list[Sample]] = defaultdict(list)
+    for sample in group:
+        places[sample.image.resolve()].append(sample)
+    return [same for same in places.values() if len(same) > 1]
+
+
+def _report_repeated(listing: Listing, kept: Sample, other: Sample) -> None:
+    facts = (other.product, other.kind, other.anomalous, other.split, other.masks)
+    if facts == (kept.product, kept.kind, kept.anomalous, kept.split, kept.masks):
+        reason = "the same picture is listed twice; it is counted once"
+        listing.report("warning", other.image, reason, "Remove the repetition")
+        return
+    reason = (
+        f"the same picture is listed as {_describe(kept)} and as {_describe(other)}; "
+        "only the first is used"
+    )
+    listing.report("error", other.image, reason, "List every picture once")
+
+
+def _describe(sample: Sample) -> str:
+    words = (sample.product, sample.split, sample.kind or "unlabelled")
+    return "/".join(word for word in words if word)
+
+
+def _report_unexpected(listing: Listing) -> None:
+    training: Counter[tuple[str, str]] = Counter()
+    for sample in listing.samples:
+        if sample.anomalous is False and sample.mask:
+            remedy = "Check its label; an all-black mask of a good picture can be deleted"
+            listing.report("warning", sample.image, "a good picture has a mask", remedy)
+        if sample.anomalous and sample.split == "train":
+            training[sample.product, sample.kind] += 1
+    for (product, kind), count in training.items():
+        reason = f"{count} defective pictures ({kind}) are in the training split"
+        remedy = "Methods that learn from good parts leave them out; move them to test if meant so"
+        listing.report("warning", product, reason, remedy)
+
+
+def _report_missing_masks(listing: Listing) -> None:
+    """Report defective pictures without a mask: one record for a product or kind without any."""
+    if not any(s.mask for s in listing.samples):
+        return
+    remedy = "Add the masks, or leave these out of the pixel metrics"
+    for product, samples in _grouped(listing.samples, "product").items():
+        if not any(s.mask for s in samples):
+            reason = f"none of its {len(samples)} defective pictures has a mask"
+            listing.report("warning", product, reason, remedy)
+            continue
+        for kind, pictures in _grouped(samples, "kind").items():
+            bare = [s for s in pictures if not s.mask]
+            if len(bare) == len(pictures):
+                reason = f"none of its {len(bare)} pictures has a mask"
+                listing.report("warning", f"{product}/{kind}", reason, remedy)
+                continue
+            for sample in bare:
+                listing.report("warning", sample.image, "a defective picture has no mask", remedy)
+
+
+def _grouped(samples: Iterable[Sample], attribute: str) -> dict[str, list[Sample]]:
+    groups: dict[str, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        if sample.anomalous:
+            groups[getattr(sample, attribute)].append(sample)
+    return groups
+
+
+def _consequences(samples: list[Sample]) -> list[str]:
+    """Say which questions the data set cannot answer."""
+    notes = []
+    unlabelled = sum(s.anomalous is None for s in samples)
+    if unlabelled == len(samples):
+        notes.append("no labels: the pictures can be inspected, but nothing can be evaluated")
+    elif unlabelled:
+        notes.append(f"{unlabelled} pictures have no label and take no part in image metrics")
+    if not any(s.mask for s in samples):
+        notes.append("no masks: image metrics only")
+    if unlabelled == len(samples):
+        return notes
+    products = sorted({s.product for s in samples})
+    judged = [s for s in samples if s.split in ("test", None)]
+    for word, label in (("good", False), ("defective", True)):
+        lacking = set(products) - {s.product for s in judged if s.anomalous is label}
+        if lacking:
+            names = _some(sorted(lacking))
+            notes.append(f"no {word} pictures to test on, so no image metrics: {names}")
+    trained = {s.product for s in samples if s.split == "train" and s.anomalous is False}
+    if set(products) - trained:
+        names = _some(sorted(set(products) - trained))
+        notes.append(f"no good training pictures, so no k-shot references: {names}")
+    return notes
+
+
+def _some(names: list[str], limit: int = 8) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
+
+
+def labelled(sample: Sample, name: str) -> Sample:
+    """Give the sample the label that a folder name states."""
+    good = is_good(name)
+    return replace(sample, kind=GOOD if good else name, anomalous=not good)

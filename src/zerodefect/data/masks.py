@@ -1,0 +1,122 @@
+"""Masks as boolean arrays, by the binarisation rules that the field uses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from zerodefect.data.dataset import Sample
+from zerodefect.images import ImageError, open_image
+
+_WHITE = 255
+
+
+def _nearest(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    return _resize(mask, size, Image.Resampling.NEAREST) > 0
+
+
+def _bilinear_above(limit: float) -> Callable[[np.ndarray, tuple[int, int]], np.ndarray]:
+    def rule(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        return _resize(mask, size, Image.Resampling.BILINEAR) > limit * _WHITE
+
+    return rule
+
+
+def _bilinear_truncate(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    return _resize(mask, size, Image.Resampling.BILINEAR) == _WHITE
+
+
+def _resize(mask: np.ndarray, size: tuple[int, int], resample: Image.Resampling) -> np.ndarray:
+    """Resize a boolean mask as an 8-bit picture of 0 and 255, as the field's loaders do."""
+    height, width = size
+    picture = Image.fromarray(mask.astype(np.uint8) * np.uint8(_WHITE))
+    return np.array(picture.resize((width, height), resample))
+
+
+MASK_RULES: dict[str, Callable[[np.ndarray, tuple[int, int]], np.ndarray]] = {
+    "nonzero": _nearest,
+    "nearest>0": _nearest,
+    "bilinear>0.5": _bilinear_above(0.5),
+    ">0.45": _bilinear_above(0.45),
+    "bilinear>0": _bilinear_above(0),
+    "bilinear_truncate": _bilinear_truncate,
+}
+
+
+def read_mask(
+    sample: Sample, size: tuple[int, int] | None = None, rule: str = "nonzero"
+) -> np.ndarray:
+    """Read the defective pixels of a sample.
+
+    A pixel of the file is defective if it is not black, so that masks that hold small class ids
+    (VisA) and masks of 0 and 255 read alike; several masks of one picture are united. The rules
+    differ in what happens when the mask is resized to ``size``, and move pixel metrics by tenths
+    of a point:
+
+    - ``nonzero``, ``nearest>0``: nearest neighbour;
+    - ``bilinear>0.5``: bilinear (antialiased, as Pillow does), defective above one half;
+    - ``>0.45``: the same with 0.45;
+    - ``bilinear>0``: every pixel that the resized area touches: the mask grows (MuSc on VisA);
+    - ``bilinear_truncate``: only pixels that lie wholly inside: it shrinks (MuSc on MVTec AD).
+
+    Without ``size``, or where the mask has that size already, all rules give the same.
+
+    Args:
+        sample: where the masks are. A good sample without a mask gives an empty mask.
+        size: ``(height, width)`` to resize to; the mask's own size (for a good sample without a
+            mask, the picture's) if None.
+        rule: name in ``MASK_RULES``.
+
+    Returns:
+        Boolean array ``(H, W)``, True where the product is defective.
+
+    Raises:
+        ImageError: if a mask cannot be read, or the masks of one picture differ in size.
+        ValueError: if there is no such rule, or no mask of a picture that is not labelled good.
+    """
+    if rule not in MASK_RULES:
+        raise ValueError(f"no mask rule {rule!r}; there are: {', '.join(MASK_RULES)}")
+    if sample.masks:
+        mask = _union([(path, read_mask_file(path)) for path in sample.masks])
+    elif sample.anomalous is False:
+        mask = np.zeros(size or _picture_size(sample.image), dtype=np.bool_)
+    else:
+        raise ValueError(f"{sample.image}: there is no mask; pixel metrics need one")
+    return mask if size in (None, mask.shape) else MASK_RULES[rule](mask, size)
+
+
+def read_mask_file(path: Path) -> np.ndarray:
+    """Read one mask file at its own size.
+
+    Returns:
+        Boolean array ``(H, W)``, True where the file is not black.
+
+    Raises:
+        ImageError: if the file cannot be read, or is transparent in places, which leaves open
+            what the transparent parts mean.
+    """
+    picture = open_image(path)
+    # The opener says so because it shows transparent parts on white, which here would be defects.
+    if any(note.startswith("transparent") for note in picture.notes):
+        remedy = "Save the mask without transparency, defects white on black"
+        raise ImageError(str(path), "the mask is transparent in places", remedy)
+    red, green, blue = (picture.pixels[..., channel] for channel in range(3))
+    return (red | green | blue) > 0
+
+
+def _union(masks: list[tuple[Path, np.ndarray]]) -> np.ndarray:
+    first, union = masks[0]
+    for path, mask in masks[1:]:
+        if mask.shape != union.shape:
+            reason = f"the mask has another size than {first.name}"
+            raise ImageError(str(path), reason, "Masks of one picture must have one size")
+        union = union | mask
+    return union
+
+
+def _picture_size(path: Path) -> tuple[int, int]:
+    picture = open_image(path)
+    return picture.height, picture.width
