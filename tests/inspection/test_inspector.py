@@ -587,9 +587,13 @@ def test_a_missing_file_among_many_is_an_error_before_any_work(inspector, tmp_pa
         next(stream)
 
 
-def test_a_stream_that_never_ends(inspector):
-    frames = (picture(seed) for seed in itertools.count())
-    results = itertools.islice(inspector.inspect_many(frames, batch_size=2), 5)
+def test_a_stream_is_read_only_as_far_as_it_is_needed(inspector):
+    def camera():
+        for seed in itertools.count():
+            assert seed < 10, "read too far ahead"
+            yield picture(seed)
+
+    results = itertools.islice(inspector.inspect_many(camera(), batch_size=2), 5)
     assert [type(r) for r in results] == [Inspection] * 5
 
 
