@@ -162,6 +162,7 @@ def _judged(
     """Results in order; files are decoded ahead, two batches at most."""
     if batch_size < 1:
         raise ValueError(f"the batch size must be at least 1, got {batch_size}")
+    inspector.scorer.batch_size = batch_size
     stream = iter(paths)
     with ThreadPoolExecutor(_READERS) as readers:
         ahead: deque[tuple[Path, Future[Picture | Failure]]] = deque()

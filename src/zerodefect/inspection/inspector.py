@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from PIL import Image
 from pydantic import ConfigDict, TypeAdapter, ValidationError
-from torch import Tensor
 
 from zerodefect import methods
 from zerodefect.backbones.loading import load_clip
@@ -23,8 +22,9 @@ from zerodefect.inspection.explain import explain
 from zerodefect.inspection.policy import Policy, calibrate
 from zerodefect.inspection.regions import find_regions
 from zerodefect.methods.detector import Detector
+from zerodefect.methods.scoring import Scored, Scorer, Viewing, read_area
 from zerodefect.prompts.vocabulary import Vocabulary
-from zerodefect.types import Failure, Inspection, Prediction
+from zerodefect.types import Failure, Inspection
 
 Source = str | Path | bytes | Image.Image | np.ndarray | Picture
 DEFAULT_OBJECT = "object"
@@ -38,6 +38,7 @@ def load(
     device: str = "auto",
     precision: Literal["float32", "bfloat16"] = "float32",
     image_size: int | None = None,
+    viewing: Viewing | None = None,
     bit_depth: int | None = None,
     policy: Policy | str | Path | None = None,
     vocabulary: Vocabulary | None = None,
@@ -53,6 +54,7 @@ def load(
         precision: of the towers; bfloat16 is faster where the processor has it, and changes scores
             in the third digit.
         image_size: side of the network's input in pixels, instead of the weights' own.
+        viewing: tiles for large pictures, aspect ratio kept; by default the whole picture, squared.
         bit_depth: significant bits of 16-bit pictures, where not 16.
         policy: a calibration, or the file of one.
         vocabulary: defect kinds to tell apart, instead of the default ones.
@@ -81,7 +83,12 @@ def load(
     if policy is not None and not isinstance(policy, Policy):
         policy = Policy.load(policy)
     return Inspector(
-        detector, policy=policy, vocabulary=vocabulary, bit_depth=bit_depth, device=chosen
+        detector,
+        policy=policy,
+        vocabulary=vocabulary,
+        viewing=viewing,
+        bit_depth=bit_depth,
+        device=chosen,
     )
 
 
@@ -125,7 +132,10 @@ class Inspector:
         detector: gives raw scores and maps.
         policy: the user's calibration, or None.
         vocabulary: defect kinds to tell apart.
+        scorer: shows pictures to the detector.
         bit_depth: significant bits of 16-bit pictures, where not 16.
+        roi, ignore: mask pictures: what counts (white in ``roi``) and what does not (white in
+            ``ignore``), for every picture; nothing outside changes any result.
     """
 
     def __init__(
@@ -134,15 +144,18 @@ class Inspector:
         *,
         policy: Policy | None = None,
         vocabulary: Vocabulary | None = None,
+        viewing: Viewing | None = None,
         bit_depth: int | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         self.detector = detector
+        self.scorer = Scorer(detector, device, viewing)
         self.bit_depth = bit_depth
         self.policy = policy
         self.vocabulary = vocabulary or Vocabulary.default()
-        self.device = torch.device(device)
-        self._references: list[Tensor] = []
+        self.roi: Picture | None = None
+        self.ignore: Picture | None = None
+        self._references: list[Picture] = []
         self._digests: list[str] = []
         self._automatic: tuple[str, Policy] | None = None  # fingerprint it was made for
 
@@ -180,11 +193,17 @@ class Inspector:
         new = {digest: p for digest, p in pictures.items() if digest not in self._digests}
         if not new:
             return 0
-        images = torch.stack([self.detector.preprocess(p) for p in new.values()])
-        self.detector.remember(images.to(self.device))
-        self._references.append(images)
+        self._references += new.values()
         self._digests += new
+        self._remember(list(new.values()))
         return len(new)
+
+    def _remember(self, pictures: Sequence[Picture]) -> None:
+        views = (v for p in pictures for v in self.scorer.views(p, self._area(p)))
+        self.scorer.remember(views)
+
+    def _area(self, picture: Picture) -> np.ndarray | None:
+        return read_area(self.roi, self.ignore, picture.height, picture.width)
 
     def forget(self) -> None:
         """Drop all references."""
@@ -243,10 +262,10 @@ class Inspector:
             self.forget()
             self.remember(good)
             self.policy = self._left_out_policy(false_alarms, review_rate)
-            on_scored(self.detector.shots)
+            on_scored(len(self._references))
             return self.policy
-        scores: list[float] = []
-        maxima: list[float] = []
+        self.scorer.batch_size = batch_size
+        scored: list[Scored] = []
         seen: set[str] = set()
         copies = 0
         for sources in _batches(_expand(good), batch_size):
@@ -260,14 +279,12 @@ class Inspector:
                     "new parts. Keep the two apart, or calibrate the references themselves "
                     "(leave-one-out)"
                 )
-            if pictures:
-                prediction = self._predict(pictures)
-                scores += prediction.score.tolist()
-                maxima += prediction.map.amax(dim=(1, 2)).tolist()
+            # the maps themselves are not kept: large pictures would fill the memory
+            scored += [dataclasses.replace(s, map=_NO_MAP) for s in self._score(pictures)]
             on_scored(len(sources))
         self.policy = calibrate(
-            scores,
-            maxima,
+            [s.score for s in scored],
+            [s.highest for s in scored],
             form="split",
             false_alarms=false_alarms,
             review_rate=review_rate,
@@ -291,21 +308,22 @@ class Inspector:
             return self.policy
         fingerprint = self.fingerprint()
         if self._automatic is None or self._automatic[0] != fingerprint:
-            many = self.detector.shots >= 2  # a single image has no others
+            many = len(self._references) >= 2  # a single image has no others
             made = self._left_out_policy(None, None) if many else self._provisional_policy()
             self._automatic = (fingerprint, made)
         return self._automatic[1]
 
     def _left_out_policy(self, false_alarms: float | None, review_rate: float | None) -> Policy:
-        images = torch.cat(self._references).to(self.device)
+        pictures = self._references
         self.detector.forget()
         try:
-            prediction = self.detector.score_left_out(images)
+            scored = self.scorer.score_left_out(pictures, [self._area(p) for p in pictures])
         finally:
-            self.detector.remember(images)
+            self.detector.forget()
+            self._remember(pictures)
         return calibrate(
-            prediction.score.tolist(),
-            prediction.map.amax(dim=(1, 2)).tolist(),
+            [s.score for s in scored],
+            [s.highest for s in scored],
             form="leave-one-out",
             false_alarms=false_alarms,
             review_rate=review_rate,
@@ -317,13 +335,14 @@ class Inspector:
         low, high = self.detector.map_range
         neutral = self.detector.neutral_score
         region_limit = (low + high) / 2 if neutral is None else neutral
-        if self.detector.shots:
+        if self._references:
             # One reference cannot be left out; its mirror images show at least how far a part
             # like it lies from itself.
-            images = torch.cat(self._references).to(self.device)
-            seen = self.detector(torch.cat([images.flip(-1), images.flip(-2)]))
-            neutral = float(seen.score.max())
-            region_limit = float(seen.map.max())
+            (picture,) = self._references
+            mirrored = [picture.pixels[:, ::-1], picture.pixels[::-1]]
+            seen = self._score([dataclasses.replace(picture, pixels=p) for p in mirrored])
+            neutral = max(s.score for s in seen)
+            region_limit = max(s.highest for s in seen)
             high = max(2 * region_limit - low, low + 1e-3)
         return Policy.provisional(
             neutral=neutral, map_range=(low, high), region_limit=region_limit, **self._identity()
@@ -367,6 +386,7 @@ class Inspector:
         """
         self._prepare(object)
         self.active_policy()
+        self.scorer.batch_size = batch_size
         for batch in _batches(_expand(sources), batch_size):
             opened = [self.open_or_failure(source) for source in batch]
             pictures = [item for item in opened if isinstance(item, Picture)]
@@ -400,36 +420,28 @@ class Inspector:
             return [Failure(pictures[0].path, f"could not be scored ({reason})", remedy)]
 
     def judge(self, pictures: Sequence[Picture]) -> list[Inspection]:
-        """Score decoded pictures in one batch and judge each by the active policy."""
+        """Score decoded pictures and judge each by the active policy."""
         policy = self.active_policy()
-        prediction = self._predict(pictures)
         return [
-            self._judge_one(picture, prediction, row, policy)
-            for row, picture in enumerate(pictures)
+            self._judge_one(picture, scored, policy)
+            for picture, scored in zip(pictures, self._score(pictures), strict=True)
         ]
 
-    def _predict(self, pictures: Sequence[Picture]) -> Prediction:
-        images = torch.stack([self.detector.preprocess(picture) for picture in pictures])
-        with torch.inference_mode():
-            return self.detector(images.to(self.device))
+    def _score(self, pictures: Sequence[Picture]) -> list[Scored]:
+        return self.scorer.score(pictures, [self._area(p) for p in pictures])
 
-    def _judge_one(
-        self, picture: Picture, prediction: Prediction, row: int, policy: Policy
-    ) -> Inspection:
-        height, width = picture.height, picture.width
-        score = float(prediction.score[row])
+    def _judge_one(self, picture: Picture, scored: Scored, policy: Policy) -> Inspection:
+        height, width, score = picture.height, picture.width, scored.score
         if not np.isfinite(score):
             raise RuntimeError(f"the score is {score}")
-        resize = self.detector.preprocess.resize_map
-        full = resize(prediction.map[row].float().cpu(), height, width).numpy()
-        if not np.isfinite(full).all():
+        if not np.isfinite(scored.map).all():
             raise RuntimeError("the anomaly map is not finite")
-        types = None if prediction.type_map is None else prediction.type_map[row].cpu().numpy()
         regions = find_regions(
-            full,
+            scored.map,
             policy.region_limit,
-            type_map=types,
+            type_map=scored.type_map,
             kinds=self.detector.kinds,
+            inspected=self._area(picture),
             p_value=policy.region_p_value,
         )
         verdict = policy.verdict(score)
@@ -445,7 +457,7 @@ class Inspector:
             regions=regions,
             explanation=explain(verdict, score, policy, regions, (height, width)),
             notes=picture.notes,
-            map=full,
+            map=scored.map,
         )
 
     def facts(self) -> dict[str, Any]:
@@ -455,9 +467,14 @@ class Inspector:
     def _facts(self) -> dict[str, Any]:
         return {
             **self.detector.facts(),
+            "viewing": dataclasses.asdict(self.scorer.viewing),
+            "areas": [p and _digest(p) for p in (self.roi, self.ignore)],
             "bit_depth": self.bit_depth,
             "references": sorted(self._digests),
         }
+
+
+_NO_MAP = np.empty((0, 0), np.float32)
 
 
 # ---------------------------------------------------------------------------------------------

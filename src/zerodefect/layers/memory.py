@@ -46,11 +46,13 @@ class MemoryBank(nn.Module):
         self.features = self.features.new_empty(0, 0)
         self.groups = self.groups.new_empty(0)
 
-    def add(self, features: Tensor) -> None:
+    def add(self, features: Tensor, groups: Tensor | None = None) -> None:
         """Store the features of ``K`` further images.
 
         Args:
             features: ``(K, n, W)``; the first axis tells which image a feature came from.
+            groups: ``(K,)`` int64 number under which each image can be left out; by default the
+                images are numbered in the order in which they come.
 
         Raises:
             ValueError: another width than the features already stored, or non-finite values.
@@ -65,9 +67,10 @@ class MemoryBank(nn.Module):
         flat = features.detach().flatten(0, 1)
         if self.metric == "half_cosine":
             flat = F.normalize(flat, dim=-1)
-        first = int(self.groups.max()) + 1 if len(self) else 0
-        groups = torch.arange(features.shape[0], device=flat.device) + first
-        groups = groups.repeat_interleave(features.shape[1])
+        if groups is None:
+            first = int(self.groups.max()) + 1 if len(self) else 0
+            groups = torch.arange(features.shape[0]) + first
+        groups = groups.to(flat.device).repeat_interleave(features.shape[1])
         self.features = torch.cat([self.features, flat]) if len(self) else flat
         self.groups = torch.cat([self.groups.to(flat.device), groups])
 

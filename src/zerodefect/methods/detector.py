@@ -35,6 +35,7 @@ class Detector(nn.Module):
     Attributes:
         info: registered facts.
         preprocess: how pictures become the ``(B, 3, H, W)`` that ``forward`` takes.
+        patch_size: both sides of an input are multiples of this, in pixels.
         config: hyper-parameters.
     """
 
@@ -51,6 +52,7 @@ class Detector(nn.Module):
         self.weights_fingerprint = backbone.fingerprint
         self.precision = str(backbone.clip.logit_scale.dtype).removeprefix("torch.")
         self.preprocess: Preprocess = backbone.preprocess
+        self.patch_size = backbone.clip.config.vision.patch_size
         self.config = config
         self.object_name: str | None = None
         self.vocabulary: Vocabulary | None = None
@@ -103,27 +105,38 @@ class Detector(nn.Module):
         """Score images ``(B, 3, H, W)``, preprocessed as ``preprocess`` does."""
         raise NotImplementedError(f"{type(self).__name__} defines no forward pass")
 
-    def score_left_out(self, images: Tensor) -> Prediction:
-        """Score each image against all OTHER images as its references.
+    def score_left_out(self, images: Tensor, groups: Tensor | None = None) -> Prediction:
+        """Score each image against the OTHER images as its references.
 
         This form works for every method; a memory that can leave an image out is faster. Images
         remembered before stay references of all.
 
+        Args:
+            images: ``(B, 3, H, W)``.
+            groups: ``(B,)`` int64, ascending from 0: images of one group (tiles of one picture)
+                are left out together. By default each image is a group.
+
         Raises:
-            ValueError: fewer than two images, when nothing else is remembered.
+            ValueError: fewer than two groups, when nothing else is remembered.
         """
-        if len(images) + self.shots < 2:
-            raise ValueError("leave-one-out needs at least two images")
+        groups = self._groups(images, groups)
         kept = {name: value.clone() for name, value in self.named_buffers()}
         parts = []
-        for index in range(len(images)):
-            others = torch.cat([images[:index], images[index + 1 :]])
+        for group in groups.unique():
+            others = images[groups != group]
             if len(others):
                 self.remember(others)
-            parts.append(self.forward(images[index : index + 1]))
+            parts.append(self.forward(images[groups == group]))
             self.forget()
             self.restore(kept)
         return concatenate(parts)
+
+    def _groups(self, images: Tensor, groups: Tensor | None) -> Tensor:
+        if groups is None:
+            groups = torch.arange(len(images), device=images.device)
+        if len(groups.unique()) + self.shots < 2:
+            raise ValueError("leave-one-out needs at least two images")
+        return groups
 
     def restore(self, buffers: dict[str, Tensor]) -> None:
         """Put buffers back, also those whose length has changed since."""

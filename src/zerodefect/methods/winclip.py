@@ -26,7 +26,7 @@ from zerodefect.layers.similarity import (
     upsample,
 )
 from zerodefect.layers.windows import harmonic_windows, spread, window_patches
-from zerodefect.methods.detector import Detector
+from zerodefect.methods.detector import Detector, concatenate
 from zerodefect.methods.registry import Figure, MethodInfo, register
 from zerodefect.prompts.ensemble import (
     ANOMALOUS_STATES,
@@ -169,10 +169,10 @@ class WinCLIP(Detector):
         for start in range(0, len(images), 8):
             self._store(self.features(images[start : start + 8]))
 
-    def _store(self, features: Features) -> None:
-        self.patch_memory.add(features.patches)
+    def _store(self, features: Features, groups: Tensor | None = None) -> None:
+        self.patch_memory.add(features.patches, groups)
         for bank, windows in zip(self.banks, features.windows, strict=True):
-            bank.add(windows)
+            bank.add(windows, groups)
         self._shots += len(features.image)
 
     def forget(self) -> None:
@@ -210,23 +210,21 @@ class WinCLIP(Detector):
         return self._predict(self.features(images), images.shape, own_group=None)
 
     @torch.no_grad()
-    def score_left_out(self, images: Tensor) -> Prediction:
+    def score_left_out(self, images: Tensor, groups: Tensor | None = None) -> Prediction:
         """Score each image against the other ones, whose features are computed once."""
         if self.shots:
-            return super().score_left_out(images)
-        if len(images) < 2:
-            raise ValueError("leave-one-out needs at least two images")
+            return super().score_left_out(images, groups)
+        groups = self._groups(images, groups)
         parts = [self.features(part) for part in images.split(8)]
-        features = Features(
-            image=torch.cat([p.image for p in parts]),
-            windows=[torch.cat(w) for w in zip(*(p.windows for p in parts), strict=True)],
-            patches=torch.cat([p.patches for p in parts]),
-            grid=parts[0].grid,
-        )
-        self._store(features)
+        for part, group in zip(parts, groups.split(8), strict=True):
+            self._store(part, group)
         try:
-            own = torch.arange(len(images), device=images.device)
-            return self._predict(features, images.shape, own)
+            return concatenate(
+                [
+                    self._predict(part, images.shape, group)
+                    for part, group in zip(parts, groups.split(8), strict=True)
+                ]
+            )
         finally:
             self.forget()
 
