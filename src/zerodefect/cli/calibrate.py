@@ -37,10 +37,16 @@ def calibrate(
     backbone: shared.BackboneName = None,
     weights: shared.WeightsFile = None,
     image_size: shared.ImageSize = None,
+    tile: shared.Tile = None,
+    overlap: shared.Overlap = 0.25,
+    keep_aspect: shared.KeepAspect = False,
+    roi: shared.Roi = None,
+    ignore: shared.Ignore = None,
     settings: shared.MethodOptions = None,
     batch_size: shared.BatchSize = 8,
     bit_depth: shared.BitDepth = None,
     device: shared.Device = "auto",
+    precision: shared.Precision = "float32",
     as_json: shared.AsJson = False,
 ) -> None:
     """Learn the two limits (unsure, defect) from good parts and write them to a policy file."""
@@ -61,6 +67,12 @@ def calibrate(
         object=object,
         references=reference,
         bit_depth=bit_depth,
+        precision=precision,
+        tile=tile,
+        overlap=overlap,
+        keep_aspect=keep_aspect,
+        roi=roi,
+        ignore=ignore,
     )
     with shared.progress(quiet=as_json) as bar:
         task = bar.add_task("calibrating", total=len(files))

@@ -42,11 +42,17 @@ def inspect(
     backbone: shared.BackboneName = None,
     weights: shared.WeightsFile = None,
     image_size: shared.ImageSize = None,
+    tile: shared.Tile = None,
+    overlap: shared.Overlap = 0.25,
+    keep_aspect: shared.KeepAspect = False,
+    roi: shared.Roi = None,
+    ignore: shared.Ignore = None,
     vocabulary: shared.VocabularyFile = None,
     settings: shared.MethodOptions = None,
     batch_size: shared.BatchSize = 8,
     bit_depth: shared.BitDepth = None,
     device: shared.Device = "auto",
+    precision: shared.Precision = "float32",
     as_json: shared.AsJson = False,
 ) -> None:
     """Inspect pictures: verdict, regions, kinds, scores; killed and started again, it goes on.
@@ -69,6 +75,12 @@ def inspect(
         object=object,
         references=reference,
         bit_depth=bit_depth,
+        precision=precision,
+        tile=tile,
+        overlap=overlap,
+        keep_aspect=keep_aspect,
+        roi=roi,
+        ignore=ignore,
     )
     given = inspector.policy = Policy.load(policy) if policy else None
     if threshold:

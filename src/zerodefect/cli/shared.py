@@ -36,6 +36,21 @@ References = Annotated[
 ImageSize = Annotated[
     int | None, typer.Option("--image-size", help="Input side in pixels instead of the weights'.")
 ]
+Tile = Annotated[
+    int | None,
+    typer.Option("--tile", min=16, help="Side of tiles in picture pixels, for large pictures."),
+]
+Overlap = Annotated[float, typer.Option("--overlap", min=0.0, max=0.5, help="Of neighbour tiles.")]
+KeepAspect = Annotated[
+    bool, typer.Option("--keep-aspect", help="Keep the aspect ratio instead of squaring.")
+]
+Roi = Annotated[
+    Path | None, typer.Option("--roi", help="Mask picture: only what is white is inspected.")
+]
+Ignore = Annotated[
+    Path | None, typer.Option("--ignore", help="Mask picture: what is white does not count.")
+]
+Precision = Annotated[str, typer.Option("--precision", help="float32 or bfloat16.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, ...")]
 BatchSize = Annotated[
     int, typer.Option("--batch-size", min=1, help="Pictures that go through the network at once.")
@@ -105,21 +120,34 @@ def load_inspector(
     settings: list[str] | None,
     object: str | None,
     references: list[Path] | None,
-    bit_depth: int | None = None,
+    bit_depth: int | None,
+    precision: str,
+    tile: int | None,
+    overlap: float,
+    keep_aspect: bool,
+    roi: Path | None,
+    ignore: Path | None,
 ) -> Inspector:
-    """Load a method and tell it the product's name and the references."""
+    """Load a method and tell it the product's name, the inspected area and the references."""
+    from zerodefect.images import open_image
+    from zerodefect.images.tiling import Tiling
     from zerodefect.inspection.inspector import DEFAULT_OBJECT, load
+    from zerodefect.methods.scoring import Viewing
 
     inspector = load(
         method,
         backbone=backbone,
         weights=weights,
         device=device,
+        precision=precision,
         image_size=image_size,
+        viewing=Viewing(Tiling(tile, overlap) if tile else None, keep_aspect),
         bit_depth=bit_depth,
         vocabulary=read_vocabulary(vocabulary),
         **parse_settings(settings),
     )
+    inspector.roi = open_image(roi) if roi else None
+    inspector.ignore = open_image(ignore) if ignore else None
     if "words" in inspector.detector.info.knows_from:
         if object is None:
             say(f"no --object given: the texts say {DEFAULT_OBJECT!r}; a name usually helps")

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, get_type_hints
 
 import numpy as np
 import torch
@@ -36,7 +36,7 @@ def load(
     backbone: str | None = None,
     weights: str | Path | None = None,
     device: str = "auto",
-    precision: Literal["float32", "bfloat16"] = "float32",
+    precision: str = "float32",
     image_size: int | None = None,
     viewing: Viewing | None = None,
     bit_depth: int | None = None,
@@ -51,8 +51,8 @@ def load(
         backbone: None for the embedded model, ``"MODEL/TAG"`` of open_clip, or a weights file.
         weights: local weights file for the architecture that ``backbone`` names.
         device: ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
-        precision: of the towers; bfloat16 is faster where the processor has it, and changes scores
-            in the third digit.
+        precision: of the towers: float32, or bfloat16, which is faster where the processor has it
+            and changes scores in the third digit.
         image_size: side of the network's input in pixels, instead of the weights' own.
         viewing: tiles for large pictures, aspect ratio kept; by default the whole picture, squared.
         bit_depth: significant bits of 16-bit pictures, where not 16.
