@@ -26,6 +26,8 @@ NAMES = [
     "PolicyMismatch",
     "Prediction",
     "Region",
+    "Tiling",
+    "Viewing",
     "Vocabulary",
     "WeightsError",
     "__version__",
@@ -39,7 +41,8 @@ SIGNATURES = [
         load,
         "(method: 'str' = 'winclip', *, backbone: 'str | None' = None, "
         "weights: 'str | Path | None' = None, device: 'str' = 'auto', "
-        "image_size: 'int | None' = None, bit_depth: 'int | None' = None, "
+        "precision: 'str' = 'float32', image_size: 'int | None' = None, "
+        "viewing: 'Viewing | None' = None, bit_depth: 'int | None' = None, "
         "policy: 'Policy | str | Path | None' = None, vocabulary: 'Vocabulary | None' = None, "
         "**options: 'Any') -> 'Inspector'",
     ),

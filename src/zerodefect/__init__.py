@@ -19,9 +19,11 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from zerodefect.backbones.loading import WeightsError
     from zerodefect.images import ImageError, Picture, find_images, open_image
+    from zerodefect.images.tiling import Tiling
     from zerodefect.inspection.inspector import Inspector, load
     from zerodefect.inspection.policy import CalibrationError, Policy, PolicyMismatch
     from zerodefect.methods.detector import Detector
+    from zerodefect.methods.scoring import Viewing
     from zerodefect.prompts.vocabulary import Vocabulary
     from zerodefect.types import Failure, Inspection, Prediction, Region
 
@@ -37,6 +39,8 @@ _HOMES = {
     "PolicyMismatch": "zerodefect.inspection.policy",
     "Prediction": "zerodefect.types",
     "Region": "zerodefect.types",
+    "Tiling": "zerodefect.images.tiling",
+    "Viewing": "zerodefect.methods.scoring",
     "Vocabulary": "zerodefect.prompts.vocabulary",
     "WeightsError": "zerodefect.backbones.loading",
     "find_images": "zerodefect.images",
@@ -56,6 +60,8 @@ __all__ = [
     "PolicyMismatch",
     "Prediction",
     "Region",
+    "Tiling",
+    "Viewing",
     "Vocabulary",
     "WeightsError",
     "__version__",

@@ -325,6 +325,44 @@ def test_a_policy_of_something_else_is_refused(run, shelf, tiny, policy, changed
     assert not Path("run").exists()
 
 
+def test_the_policy_names_the_product_if_nobody_does(run, shelf, policy):
+    weights = ["--backbone", shelf / "tiny.safetensors"]
+    code, _, err = run("inspect", shelf / "parts", *weights, "-p", policy, "-o", "run")
+    assert (code, err) == (0, "")
+    assert json.loads(Path("run/results.jsonl").read_text().splitlines()[0])["object"] == "screw"
+
+
+def test_the_same_weights_by_another_path_resume_the_run(run, shelf, monkeypatch):
+    monkeypatch.chdir(shelf)
+    options = ["--object", "screw", "-o", shelf / "by-path"]
+    code, _, _ = run("inspect", "parts", "-b", "tiny.safetensors", *options)
+    assert code == 0
+    code, out, _ = run("inspect", "parts", "-b", shelf / "tiny.safetensors", *options)
+    assert code == 0 and "4 done before" in out
+
+
+def test_large_pictures_and_areas(run, shelf, tiny):
+    (shelf / "roi.png").write_bytes(encode_png((picture(0, 40, 48) * 0 + 255).astype("uint8")))
+    views = ["--tile", "32", "--keep-aspect", "--roi", shelf / "roi.png"]
+    code, out, _ = run("calibrate", shelf / "good", *tiny, *views, "-o", "tiled.json")
+    assert code == 0 and "10 good images" in out
+    inspect = ["inspect", shelf / "parts", *tiny, "-p", "tiled.json", "-o", "tiled"]
+    assert run(*inspect, *views)[0] == 0
+    code, _, err = run(*inspect, *views[2:])
+    assert code == 1 and "the policy does not fit this run" in err
+    everything = ["--ignore", shelf / "roi.png"]
+    code, _, err = run("inspect", shelf / "parts", *tiny, *everything, "-o", "nothing")
+    assert code == 1 and "nothing to inspect" in err
+
+
+def test_precision_is_part_of_what_a_policy_is_bound_to(run, shelf, tiny, policy):
+    command = ["inspect", shelf / "parts", *tiny, "-o", "half", "--precision", "bfloat16"]
+    assert run(*command)[0] == 0
+    code, _, err = run(*command, "-p", policy)
+    assert code == 1 and "the policy does not fit this run" in err
+    assert "precision is float32 or bfloat16" in run(*command[:-1], "int4")[2]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

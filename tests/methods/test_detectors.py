@@ -208,6 +208,17 @@ def test_kinds_follow_the_vocabulary_and_nothing_else_does(winclip):
     assert winclip(batch).type_map is None
 
 
+def test_refused_words_change_nothing(winclip):
+    """The product's texts and the kinds' texts are replaced together or not at all."""
+    batch = images(2)
+    before = winclip(batch)
+    with pytest.raises(ValueError, match="reads 77"):
+        winclip.describe("bolt", Vocabulary.of(["rust", "rust " * 90]))
+    assert winclip.object_name == "screw"
+    assert torch.equal(winclip(batch).score, before.score)
+    assert torch.equal(winclip(batch).type_map, before.type_map)
+
+
 def test_window_chunks_do_not_change_the_numbers(winclip, monkeypatch):
     batch = images(3)
     whole = winclip(batch).map

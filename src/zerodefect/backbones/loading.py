@@ -88,7 +88,7 @@ def load_clip(
         assert name is not None
         weights, config, preprocess, licence, source = _from_open_clip_cache(name)
     elif name is None or name == EMBEDDED:
-        weights, name = Path(weights), str(weights)
+        weights, name = Path(weights), Path(weights).name
         config, preprocess, licence = _from_sidecar(weights)
         source = f"local file {weights}"
     else:

@@ -64,6 +64,9 @@ def inspect(
     from zerodefect.inspection.policy import Policy
 
     files = find_images(paths)
+    given = Policy.load(policy) if policy else None
+    if object is None and given:
+        object = given.object
     inspector = shared.load_inspector(
         method,
         backbone=backbone,
@@ -82,7 +85,7 @@ def inspect(
         roi=roi,
         ignore=ignore,
     )
-    given = inspector.policy = Policy.load(policy) if policy else None
+    inspector.policy = given
     if threshold:
         inspector.policy = inspector.active_policy().with_threshold(threshold)
     # A policy made on the spot follows from the rest; its last digits vary with the machine's load.

@@ -19,7 +19,7 @@ from zerodefect import methods
 from zerodefect.backbones.loading import load_clip
 from zerodefect.images import ImageError, Picture, find_images, open_image
 from zerodefect.inspection.explain import explain
-from zerodefect.inspection.policy import Policy, calibrate
+from zerodefect.inspection.policy import Policy, calibrate, check_provable
 from zerodefect.inspection.regions import find_regions
 from zerodefect.methods.detector import Detector
 from zerodefect.methods.scoring import Scored, Scorer, Viewing, read_area
@@ -258,9 +258,12 @@ class Inspector:
                 counts every one of them.
         """
         self._prepare(object)
+        images = _expand(good)
+        if isinstance(images, Sequence) and false_alarms is not None:
+            check_provable(false_alarms, len(images), "false-alarm rate")  # before the long work
         if leave_one_out:
             self.forget()
-            self.remember(good)
+            self.remember(images)
             self.policy = self._left_out_policy(false_alarms, review_rate)
             on_scored(len(self._references))
             return self.policy
@@ -268,7 +271,7 @@ class Inspector:
         scored: list[Scored] = []
         seen: set[str] = set()
         copies = 0
-        for sources in _batches(_expand(good), batch_size):
+        for sources in _batches(images, batch_size):
             opened = {_digest(p): p for p in map(self._open, sources)}
             pictures = [p for digest, p in opened.items() if digest not in seen]
             copies += len(sources) - len(pictures)

@@ -75,6 +75,21 @@ def needed_images(rate: float) -> int:
     return n
 
 
+def check_provable(rate: float, n: int, name: str) -> None:
+    """Make sure that ``n`` good images can guarantee a rate; ``name`` is the rate's, for the error.
+
+    Raises:
+        CalibrationError: they cannot, or the rate is not in (0, 1).
+    """
+    _check_rate(rate, name)
+    if _rank(rate, n) < 1:
+        raise CalibrationError(
+            f"a {name} of {rate:g} cannot be guaranteed with {n} good "
+            f"image{'s' if n > 1 else ''}: the smallest provable rate is {smallest_rate(n):.4g}. "
+            f"Give at least {needed_images(rate)} good images, or ask for a larger rate."
+        )
+
+
 def conformal_limit(scores: Sequence[float], rate: float) -> float | None:
     """Limit that a new good score exceeds with probability at most ``rate``.
 
@@ -356,7 +371,7 @@ class Policy(BaseModel):
 
     def _with_rate(self, rate: float, text: str) -> Policy:
         scores = self._good_scores(text)
-        _check_provable(rate, len(scores), "false-alarm rate")
+        check_provable(rate, len(scores), "false-alarm rate")
         return self._with_limit(conformal_limit(scores, rate), rate, text)
 
     def _with_quantile(self, quantile: float, text: str) -> Policy:
@@ -454,10 +469,10 @@ def calibrate(
         raise CalibrationError(f"{n} scores but {len(map_maxima)} map maxima.")
     if false_alarms is None:
         false_alarms = max(DEFAULT_FALSE_ALARMS, smallest_rate(n))
-    _check_provable(false_alarms, n, "false-alarm rate")
+    check_provable(false_alarms, n, "false-alarm rate")
     if review_rate is None:
         review_rate = max(DEFAULT_REVIEW_RATE, false_alarms, smallest_rate(n))
-    _check_provable(review_rate, n, "review rate")
+    check_provable(review_rate, n, "review rate")
     if review_rate < false_alarms:
         raise CalibrationError(
             f"the review rate {review_rate:g} lies below the false-alarm rate {false_alarms:g}, "
@@ -538,16 +553,6 @@ def _checked(values: Iterable[float], name: str) -> list[float]:
 def _check_rate(rate: float, name: str) -> None:
     if not 0 < rate < 1:
         raise CalibrationError(f"the {name} must lie between 0 and 1, got {rate:g}.")
-
-
-def _check_provable(rate: float, n: int, name: str) -> None:
-    _check_rate(rate, name)
-    if _rank(rate, n) < 1:
-        raise CalibrationError(
-            f"a {name} of {rate:g} cannot be guaranteed with {n} good "
-            f"image{'s' if n > 1 else ''}: the smallest provable rate is {smallest_rate(n):.4g}. "
-            f"Give at least {needed_images(rate)} good images, or ask for a larger rate."
-        )
 
 
 def _check_number(score: float) -> None:

@@ -149,12 +149,11 @@ class WinCLIP(Detector):
         mean = self.text_features.mean
         normal = mean(self.prompts.normal_prompts(object_name))
         anomalous = mean(self.prompts.anomalous_prompts(object_name))
+        kinds = vocabulary.kinds if vocabulary else ()
+        kind_texts = [mean(self.prompts.fill(phrases, object_name)) for _, phrases in kinds]
+        # only now, when nothing can be refused any more: words and texts never disagree
         self.texts = torch.stack([normal, anomalous])  # t_n, t_a: (2, D), not normalised
-        if vocabulary:
-            kinds = [mean(self.prompts.fill(p, object_name)) for _, p in vocabulary.kinds]
-            self.kind_texts = torch.stack(kinds)
-        else:
-            self.kind_texts = self.texts[:0]
+        self.kind_texts = torch.stack(kind_texts) if kind_texts else self.texts[:0]
         self.object_name, self.vocabulary = object_name, vocabulary
 
     # --- references ---------------------------------------------------------------------------
