@@ -92,10 +92,11 @@ def _fold(name: str) -> str:
 def _in_named_folders(
     images: list[PurePath], masks: list[PurePath]
 ) -> dict[PurePath, tuple[PurePath, ...]]:
-    by_name = _unambiguous(images, lambda image: image.with_suffix("").as_posix())
+    by_name = _unambiguous(images, _exact_name)
     pairs: dict[PurePath, tuple[PurePath, ...]] = {}
     for mask in masks:
-        image = by_name.get(mask.parent.as_posix())
+        folder = mask.parent
+        image = by_name.get((folder.parent.as_posix(), folder.name))
         if image is not None:
             pairs[image] = (*pairs.get(image, ()), mask)
     return pairs
