@@ -81,6 +81,19 @@ def test_meta(parts, keys):
     assert facts(load_dataset(parts / "meta.json")) == EXPECTED
 
 
+def test_the_order_of_entries_does_not_matter(parts):
+    entries = [entry(f"nut/good/{i}.png") for i in (10, 9, 0)]
+    for i in (9, 10):
+        draw(parts / f"nut/good/{i}.png")
+    loaded = []
+    for listed in (entries, entries[::-1]):
+        write_meta(parts, {"train": {"nut": listed}})
+        loaded.append(load_dataset(parts))
+    assert loaded[0] == loaded[1]
+    assert [s.image.name for s in loaded[0]] == ["0.png", "9.png", "10.png"]
+    assert loaded[0].k_shot("nut", 1, 5) == loaded[1].k_shot("nut", 1, 5)
+
+
 def test_meta_with_absolute_paths_and_backslashes(parts):
     test = [
         entry(str(parts / "nut/good/0.png"), kind=""),

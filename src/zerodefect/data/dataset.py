@@ -108,7 +108,10 @@ class SplitRow:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set as it lies on disk, in natural order whatever order the disk lists it in.
+    """A data set as it lies on disk.
+
+    Samples are in natural order of product, split, kind and path, whatever order the disk or a
+    table lists them in: tables of the field are written from unsorted folder listings.
 
     Attributes:
         name: what the data set is called.
@@ -228,11 +231,7 @@ class Dataset:
 
     def relative(self, path: Path) -> str:
         """Give a path relative to the root with forward slashes; absolute if it lies outside."""
-        return (
-            path.relative_to(self.root).as_posix()
-            if path.is_relative_to(self.root)
-            else path.as_posix()
-        )
+        return _relative(path, self.root)
 
 
 def format_table(rows: Iterable[SplitRow]) -> str:
@@ -256,6 +255,21 @@ def format_table(rows: Iterable[SplitRow]) -> str:
 def _kind_key(kind: str) -> tuple[int, object]:
     """Sort good first and unlabelled last."""
     return (0 if kind == GOOD else 2 if not kind else 1), natural_key(kind)
+
+
+def in_order(samples: Iterable[Sample], root: Path) -> tuple[Sample, ...]:
+    """Sort samples by product, split, kind (good first) and path relative to the root."""
+
+    def place(sample: Sample) -> tuple[object, ...]:
+        inside = _relative(sample.image, root)
+        kind = _kind_key(sample.kind)
+        return natural_key(sample.product), _SPLIT_ORDER[sample.split], kind, natural_key(inside)
+
+    return tuple(sorted(samples, key=place))
+
+
+def _relative(path: Path, root: Path) -> str:
+    return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
 
 
 def _size(path: Path) -> int:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from zerodefect.data import folders, tables
 from zerodefect.data.check import check_masks
-from zerodefect.data.dataset import Dataset, DatasetError
+from zerodefect.data.dataset import Dataset, DatasetError, in_order
 from zerodefect.data.listing import Listing, finish
 
 Layout = Literal["auto", "folder", "mvtec", "meta", "csv"]
@@ -82,7 +82,7 @@ def load_dataset(
         root,
         found,
         listing.reason,
-        tuple(listing.samples),
+        in_order(listing.samples, root),
         tuple(listing.problems),
         tuple(listing.notes),
     )
@@ -103,11 +103,19 @@ def _existing(path: str | Path) -> Path:
         if candidate.exists():
             # not resolve(): the user's name for a linked folder is the one to show
             place = Path(os.path.abspath(candidate))  # noqa: PTH100
-            if place.is_dir() and not os.access(place, os.R_OK | os.X_OK):
-                raise DatasetError(path, "the folder may not be read", "Ask for access to it")
+            _check_access(place)
             return place
     remedy = f"Check the path's spelling. These layouts are understood:\n{expected_layouts()}"
     raise DatasetError(path, "there is no such file or folder", remedy)
+
+
+def _check_access(place: Path) -> None:
+    try:
+        for _ in os.scandir(place) if place.is_dir() else ():
+            break
+    except OSError as error:
+        reason = f"the folder cannot be read ({error.strerror or error})"
+        raise DatasetError(place, reason, "Ask for access to it") from None
 
 
 def _read(place: Path, layout: Layout, name: str) -> tuple[str, Listing]:
