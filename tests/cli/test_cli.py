@@ -265,7 +265,7 @@ def test_a_fault_of_the_program_is_not_hidden(run, shelf, monkeypatch):
         raise TypeError("a fault")
 
     monkeypatch.setattr(loading, "load_clip", fault)
-    monkeypatch.setattr("zerodefect.inspection.inspector.load_clip", fault)
+    monkeypatch.setattr("zerodefect.methods.loading.load_clip", fault)
     with pytest.raises(TypeError, match="a fault"):
         run("inspect", shelf / "parts")
 

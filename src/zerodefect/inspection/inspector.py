@@ -8,20 +8,17 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
-from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from zerodefect import methods
-from zerodefect.backbones.loading import load_clip
 from zerodefect.images import ImageError, Picture, find_images, open_image
 from zerodefect.inspection.explain import explain
 from zerodefect.inspection.policy import Policy, calibrate, check_provable
 from zerodefect.inspection.regions import find_regions
 from zerodefect.methods.detector import Detector
+from zerodefect.methods.loading import load_detector
 from zerodefect.methods.scoring import Scored, Scorer, Viewing, read_area
 from zerodefect.prompts.vocabulary import Vocabulary
 from zerodefect.types import Failure, Inspection
@@ -65,21 +62,15 @@ def load(
             policy file that cannot be read.
         WeightsError: weights that cannot be had or do not fit.
     """
-    chosen = pick_device(device)
-    options = _typed(methods.get(method).detector.Config, options)
-    if precision not in ("float32", "bfloat16"):
-        raise ValueError(f"precision is float32 or bfloat16, not {precision!r}")
-    loaded = load_clip(backbone, weights=weights, device=chosen, dtype=getattr(torch, precision))
-    if image_size is not None:
-        patch = loaded.clip.config.vision.patch_size
-        if image_size < patch or image_size % patch:
-            raise ValueError(
-                f"image size {image_size} is no multiple of the backbone's patch size {patch}; "
-                f"the nearest is {max(1, round(image_size / patch)) * patch}"
-            )
-        preprocess = dataclasses.replace(loaded.preprocess, size=(image_size, image_size))
-        loaded = dataclasses.replace(loaded, preprocess=preprocess)
-    detector = methods.create(method, loaded, **options).to(chosen).eval()
+    detector = load_detector(
+        method,
+        backbone=backbone,
+        weights=weights,
+        device=device,
+        precision=precision,
+        image_size=image_size,
+        **options,
+    )
     if policy is not None and not isinstance(policy, Policy):
         policy = Policy.load(policy)
     return Inspector(
@@ -88,41 +79,7 @@ def load(
         vocabulary=vocabulary,
         viewing=viewing,
         bit_depth=bit_depth,
-        device=chosen,
     )
-
-
-def pick_device(name: str) -> torch.device:
-    """Resolve ``"auto"`` and check that the device is there.
-
-    Raises:
-        ValueError: no such device on this machine.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"device {name!r} cannot be used ({reason}). zerodefect doctor shows what is there"
-        ) from None
-    return device
-
-
-def _typed(config: type, options: dict[str, Any]) -> dict[str, Any]:
-    """Give values the types of the fields of ``config``; unknown names are left to the method."""
-    hints = get_type_hints(config)
-    typed = dict(options)
-    for name in options.keys() & hints.keys():
-        field = TypeAdapter(hints[name], config=ConfigDict(arbitrary_types_allowed=True))
-        try:
-            typed[name] = field.validate_python(options[name])
-        except ValidationError as error:
-            reason = error.errors()[0]["msg"]
-            raise ValueError(f"option {name}={options[name]!r}: {reason}") from None
-    return typed
 
 
 class Inspector:
@@ -146,10 +103,9 @@ class Inspector:
         vocabulary: Vocabulary | None = None,
         viewing: Viewing | None = None,
         bit_depth: int | None = None,
-        device: torch.device | str = "cpu",
     ) -> None:
         self.detector = detector
-        self.scorer = Scorer(detector, device, viewing)
+        self.scorer = Scorer(detector, viewing)
         self.bit_depth = bit_depth
         self.policy = policy
         self.vocabulary = vocabulary or Vocabulary.default()

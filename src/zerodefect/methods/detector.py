@@ -144,6 +144,12 @@ class Detector(nn.Module):
             owner, _, leaf = name.rpartition(".")
             setattr(self.get_submodule(owner), leaf, value)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie and inputs must go."""
+        first = next(self.parameters(), None)
+        return torch.device("cpu") if first is None else first.device
+
     # --- scale of the raw numbers ------------------------------------------------------------
 
     @property

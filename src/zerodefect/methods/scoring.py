@@ -61,7 +61,6 @@ class Scorer:
 
     Args:
         detector: ready to score: described, with references as wanted.
-        device: where the detector lives.
         viewing: how pictures are shown to it.
         batch_size: network inputs that go through at once.
     """
@@ -69,12 +68,10 @@ class Scorer:
     def __init__(
         self,
         detector: Detector,
-        device: torch.device | str = "cpu",
         viewing: Viewing | None = None,
         batch_size: int = 8,
     ) -> None:
         self.detector = detector
-        self.device = torch.device(device)
         self.viewing = viewing or Viewing()
         self.batch_size = batch_size
 
@@ -167,7 +164,7 @@ class Scorer:
             groups = torch.arange(len(views)).repeat_interleave(torch.tensor(list(map(len, views))))
             with torch.inference_mode():
                 seen = self.detector.score_left_out(
-                    torch.stack(flat).to(self.device), groups.to(self.device)
+                    torch.stack(flat).to(self.detector.device), groups.to(self.detector.device)
                 )
             rows = (_row(seen, row) for row in range(len(flat)))
             return [self.combine(picture, rows, area) for picture, area in pairs]
@@ -196,7 +193,7 @@ class Scorer:
         """Neighbours of one size together, at most ``batch_size``."""
         for _, alike in groupby(inputs, key=lambda tensor: tensor.shape):
             while some := list(islice(alike, self.batch_size)):
-                yield torch.stack(some).to(self.device)
+                yield torch.stack(some).to(self.detector.device)
 
     def _resize(self, values: Tensor, size: tuple[int, int]) -> np.ndarray:
         return self.detector.preprocess.resize_map(values.float().cpu(), *size).numpy()
