@@ -1,0 +1,229 @@
+"""One image's map and mask taken apart: normal pixels, defective pixels, regions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from scipy import ndimage
+
+from zerodefect.evaluation.metrics.results import MetricError
+
+_EIGHT = np.ones((3, 3), bool)
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Scores of one image's pixels.
+
+    Attributes:
+        normal: ``(n,)`` float32, pixels outside every region.
+        defective: ``(p,)`` float32, pixels of regions; one that lies in several counts in each.
+        areas: ``(p,)`` for each of them the area whose inverse is its weight in the overlap of its
+            region, in pixels; 0 where it has no weight.
+        regions: number of regions.
+        holes: ``(h,)`` float32, pixels inside the holes of regions, where asked for.
+        hole_areas: ``(h,)`` area of the region around each of them.
+    """
+
+    normal: np.ndarray
+    defective: np.ndarray
+    areas: np.ndarray
+    regions: int
+    holes: np.ndarray
+    hole_areas: np.ndarray
+
+
+def as_array(values: Any) -> np.ndarray:
+    """Take a NumPy array of a torch tensor (any device, any float type), an array or a list."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        if values.is_floating_point() and values.element_size() == 2:
+            values = values.float()  # NumPy knows no bfloat16
+        return cast(np.ndarray, values.numpy())
+    return np.asarray(values)
+
+
+def as_plane(values: Any, what: str) -> np.ndarray:
+    """Take ``(H, W)``, or ``(1, H, W)`` as detectors of one image give it.
+
+    Raises:
+        MetricError: for any other shape, or an empty one.
+    """
+    array = as_array(values)
+    if array.ndim == 3 and len(array) == 1:
+        array = array[0]
+    if array.ndim != 2 or not array.size:
+        raise MetricError(f"{what} must be (height, width), got {array.shape}")
+    return array
+
+
+def as_scores(values: Any) -> np.ndarray:
+    """A map as float32 ``(H, W)``.
+
+    Raises:
+        MetricError: if a score is NaN or infinite, or not exactly a float32.
+    """
+    given = as_plane(values, "map")
+    if given.dtype.kind not in "fiub":
+        raise MetricError(f"map must hold real numbers, got {given.dtype}")
+    with np.errstate(over="ignore"):
+        scores = given.astype(np.float32, copy=False)
+    if not np.isfinite(scores).all():
+        bad = int(np.count_nonzero(~np.isfinite(given)))
+        if bad:
+            raise MetricError(f"map holds {bad} NaN or infinite scores; no metric is defined")
+        raise MetricError("map holds scores beyond the range of float32")
+    if given.dtype.itemsize > 2 and given.dtype != np.float32 and not (scores == given).all():
+        raise MetricError(
+            f"{given.dtype} scores would be rounded to float32, which can make unequal scores "
+            "equal; round them yourself with map.astype(numpy.float32) if that is meant"
+        )
+    return scores
+
+
+def as_mask(values: Any, shape: tuple[int, ...], what: str = "mask") -> np.ndarray:
+    """A mask as boolean ``(H, W)``.
+
+    Raises:
+        MetricError: if it has another shape than the map, or values between black and white.
+    """
+    given = as_plane(values, what)
+    if given.shape != shape:
+        raise MetricError(
+            f"{what} is {given.shape[0]} x {given.shape[1]}, map {shape[0]} x {shape[1]}; "
+            "resize one of them by a rule that you name"
+        )
+    mask = given != 0
+    if given.dtype != bool and not np.isin(given[mask], (given.dtype.type(1), 255)).all():
+        raise MetricError(
+            f"{what} holds values other than 0 and 1 (or 0 and 255): binarise it by a rule that "
+            "you name"
+        )
+    return mask
+
+
+def split(map: Any, mask: Any = None, valid: Any = None, fill_holes: bool = False) -> Pixels:
+    """Split a map by its mask; regions are the mask's 8-connected components.
+
+    Args:
+        map: ``(H, W)`` anomaly scores.
+        mask: ``(H, W)`` defective pixels (True, 1 or 255); None for an image without defects.
+        valid: ``(H, W)`` pixels that count; the others are left out everywhere, and the area of
+            a region is what of it counts. None: all count.
+        fill_holes: whether to collect the pixels in the holes of regions.
+
+    Raises:
+        MetricError: if shapes differ, or scores or masks are not usable.
+    """
+    scores = as_scores(map)
+    counted = None if valid is None else as_mask(valid, scores.shape, "valid")
+    defect = None if mask is None else as_mask(mask, scores.shape)
+    if defect is None or not defect.any():
+        normal = scores.ravel() if counted is None else scores[counted]
+        return _pixels(normal)
+    labels, window = _label(defect)
+    inside = labels > 0 if counted is None else (labels > 0) & counted[window]
+    region = labels[inside]
+    area = np.bincount(region)
+    outside = ~defect if counted is None else ~defect & counted
+    holes = _holes(labels, scores[window], counted, window, area) if fill_holes else None
+    return _pixels(
+        scores[outside],
+        scores[window][inside],
+        area[region],
+        int(np.count_nonzero(area)),
+        *(holes or ()),
+    )
+
+
+def saturated_split(
+    map: Any, channels: Sequence[tuple[Any, int]], valid: Any = None, what: str = "channel"
+) -> Pixels:
+    """Split a map by annotated defects, each one region with a saturation area (MVTec LOCO).
+
+    Only the highest scores of a region, as many as its saturation area has pixels, have a weight:
+    their sum above a threshold is then ``min(hits / saturation, 1)``.
+
+    Args:
+        map: ``(H, W)`` anomaly scores.
+        channels: for each defect its mask ``(H, W)`` and saturation area in pixels, at least 1.
+        valid: as for :func:`split`.
+        what: how messages name a mask.
+    """
+    scores = as_scores(map)
+    counted = np.ones(scores.shape, bool) if valid is None else as_mask(valid, scores.shape)
+    outside = counted.copy()
+    defective, areas = [], []
+    for mask, saturation in channels:
+        region = as_mask(mask, scores.shape, what) & counted
+        outside &= ~region
+        inside = -np.sort(-scores[region])
+        if not len(inside):
+            continue
+        area = np.zeros(len(inside), np.int64)
+        area[:saturation] = min(saturation, len(inside))
+        defective.append(inside)
+        areas.append(area)
+    if not defective:
+        return _pixels(scores[outside])
+    return _pixels(
+        scores[outside], np.concatenate(defective), np.concatenate(areas), len(defective)
+    )
+
+
+def _pixels(
+    normal: np.ndarray,
+    defective: np.ndarray | None = None,
+    areas: np.ndarray | None = None,
+    regions: int = 0,
+    holes: np.ndarray | None = None,
+    hole_areas: np.ndarray | None = None,
+) -> Pixels:
+    def scores(values: np.ndarray | None) -> np.ndarray:
+        # Adding zero turns a negative zero, which equals zero, into zero.
+        return np.empty(0, np.float32) if values is None else values + np.float32(0)
+
+    def numbers(values: np.ndarray | None) -> np.ndarray:
+        return np.empty(0, np.int64) if values is None else values
+
+    return Pixels(
+        normal,
+        scores(defective),
+        numbers(areas),
+        regions,
+        scores(holes),
+        numbers(hole_areas),
+    )
+
+
+def _label(defect: np.ndarray) -> tuple[np.ndarray, tuple[slice, slice]]:
+    """Components inside the upright rectangle around all defects, and that rectangle."""
+    rows, columns = np.flatnonzero(defect.any(1)), np.flatnonzero(defect.any(0))
+    window = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    return ndimage.label(defect[window], _EIGHT)[0], window
+
+
+def _holes(
+    labels: np.ndarray,
+    scores: np.ndarray,
+    counted: np.ndarray | None,
+    window: tuple[slice, slice],
+    area: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    found, areas = [], []
+    for number, box in enumerate(ndimage.find_objects(labels), start=1):
+        if number >= len(area) or not area[number]:
+            continue  # nothing of the region counts
+        region = labels[box] == number
+        # The background inside is 4-connected where the region is 8-connected, and vice versa;
+        # the reference fills with the full structure.
+        hole = ndimage.binary_fill_holes(region, _EIGHT) & ~region
+        if counted is not None:
+            hole &= counted[window][box]
+        inside = scores[box][hole]
+        found.append(inside)
+        areas.append(np.full(len(inside), area[number]))
+    return np.concatenate(found), np.concatenate(areas)
