@@ -124,6 +124,12 @@ def test_absent_weights_by_name_say_where_to_get_the_file(tmp_path, monkeypatch)
     assert "--weights FILE" in message
 
 
+@pytest.mark.parametrize("name", ["/no/such/file", "./file", "a/b/c", "C:\\weights\\file"])
+def test_what_looks_like_a_path_is_called_a_missing_file(name):
+    with pytest.raises(WeightsError, match="no such file"):
+        load_clip(name)
+
+
 def test_unknown_names_suggest_others():
     with pytest.raises(WeightsError, match=r"did you mean .*ViT-B-16"):
         load_clip("ViT-B-16x/openai")

@@ -16,7 +16,17 @@ from zerodefect.backbones import loading
 from zerodefect.images import encode_png
 from zerodefect.prompts.vocabulary import Vocabulary
 
-VERBS = ("inspect", "calibrate", "pretrain", "methods", "backbones", "doctor", "demo")
+VERBS = (
+    "inspect",
+    "calibrate",
+    "evaluate",
+    "pretrain",
+    "methods",
+    "backbones",
+    "data",
+    "doctor",
+    "demo",
+)
 
 
 def save(path, seed=0):

@@ -225,7 +225,9 @@ def _preprocess(config: CLIPConfig, facts: Mapping[str, Any]) -> Preprocess:
 
 
 def _looks_like_path(name: str) -> bool:
-    return name.endswith((".safetensors", ".pt", ".pth", ".bin")) or Path(name).is_file()
+    if name.endswith((".safetensors", ".pt", ".pth", ".bin")) or Path(name).exists():
+        return True
+    return name.startswith(("/", ".", "~")) or "\\" in name or name.count("/") > 1
 
 
 def _split_name(name: str) -> tuple[str, str | None]:

@@ -7,7 +7,17 @@ import sys
 
 import typer
 
-from zerodefect.cli import backbones, calibrate, data, demo, doctor, inspect, methods, pretrain
+from zerodefect.cli import (
+    backbones,
+    calibrate,
+    data,
+    demo,
+    doctor,
+    evaluate,
+    inspect,
+    methods,
+    pretrain,
+)
 
 app = typer.Typer(
     name="zerodefect",
@@ -40,6 +50,7 @@ def root(
 
 app.command("inspect")(inspect.inspect)
 app.command("calibrate")(calibrate.calibrate)
+app.command("evaluate")(evaluate.evaluate)
 app.command("pretrain")(pretrain.pretrain)
 app.command("methods")(methods.methods)
 app.command("backbones")(backbones.backbones)

@@ -75,12 +75,14 @@ def expected(error: Exception) -> bool:
     from pydantic import ValidationError
 
     from zerodefect.backbones.loading import WeightsError
+    from zerodefect.evaluation.metrics import SpillError
     from zerodefect.inspection.files import StoreError
     from zerodefect.methods.detector import UnsupportedError
 
     if isinstance(error, ValidationError):
         return False
-    return isinstance(error, (ValueError, OSError, WeightsError, StoreError, UnsupportedError))
+    kinds = (ValueError, OSError, WeightsError, StoreError, SpillError, UnsupportedError)
+    return isinstance(error, kinds)
 
 
 def parse_settings(settings: list[str] | None) -> dict[str, Any]:

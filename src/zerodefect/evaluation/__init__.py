@@ -1,1 +1,1 @@
-"""Room."""
+"""Metrics, protocols and results that can be reproduced."""

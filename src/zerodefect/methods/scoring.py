@@ -63,6 +63,7 @@ class Scorer:
         detector: ready to score: described, with references as wanted.
         viewing: how pictures are shown to it.
         batch_size: network inputs that go through at once.
+        map_size: ``(height, width)`` of all maps, instead of each picture's own.
     """
 
     def __init__(
@@ -70,7 +71,9 @@ class Scorer:
         detector: Detector,
         viewing: Viewing | None = None,
         batch_size: int = 8,
+        map_size: tuple[int, int] | None = None,
     ) -> None:
+        self.map_size = map_size
         self.detector = detector
         self.viewing = viewing or Viewing()
         self.batch_size = batch_size
@@ -133,9 +136,13 @@ class Scorer:
         """Join the predictions of a picture's views, taken in the order of ``views``."""
         whole = next(predictions)
         score = float(whole.score[0])
-        full = self._resize(whole.map[0], (picture.height, picture.width))
+        own = (picture.height, picture.width)
+        tiles = self.tiles(picture)
+        # through the picture's size only where tiles are to be joined there
+        size = own if tiles else self.map_size or own
+        full = self._resize(whole.map[0], size)
         types = None if whole.type_map is None else whole.type_map[0].float().cpu().numpy()
-        if tiles := self.tiles(picture):
+        if tiles:
             assert self.viewing.tiling is not None
             mosaic = Mosaic(self.viewing.tiling, picture.height, picture.width)
             coarse = _Coarse(picture.height, picture.width, len(self.detector.kinds))
@@ -146,7 +153,10 @@ class Scorer:
             full = np.add(full, mosaic.map, out=mosaic.map)
             full /= 2
             types = None if types is None else coarse.shares()
+        if self.map_size and size != self.map_size:
+            full = self._resize(torch.from_numpy(full), self.map_size)
         if inspected is not None:
+            inspected = resize_area(inspected, (full.shape[0], full.shape[1]))
             full = np.where(inspected, full, np.float32(self.detector.map_range[0]))
         return Scored(score, full, float(full.max()), types)
 
@@ -254,15 +264,22 @@ def read_area(
     area = np.ones((height, width), bool)
     for picture, counts in ((roi, True), (ignore, False)):
         if picture is not None:
-            grey = Image.fromarray(picture.to_uint8()).convert("L")
-            resized = np.asarray(grey.resize((width, height), Image.Resampling.NEAREST))
-            area &= (resized > 127) == counts
+            white = np.asarray(Image.fromarray(picture.to_uint8()).convert("L")) > 127
+            area &= resize_area(white, (height, width)) == counts
     if not area.any():
         raise ValueError(
             "the masks leave nothing to inspect; white means inspect in a region of "
             "interest, and ignore in an ignore mask"
         )
     return area
+
+
+def resize_area(area: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Inspected area ``(H, W)`` bool at another size, by the nearest pixel."""
+    if area.shape == size:
+        return area
+    resized = Image.fromarray(area).resize((size[1], size[0]), Image.Resampling.NEAREST)
+    return np.asarray(resized)
 
 
 def _paint_over(picture: Picture, inspected: np.ndarray | None) -> Picture:

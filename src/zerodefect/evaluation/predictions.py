@@ -1,0 +1,77 @@
+"""Predictions kept on disk: an evaluation that was killed goes on; a further metric is free."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+
+_FORMAT = 1  # raised whenever predictions for the same key would change
+
+
+class PredictionCache:
+    """Maps and scores by everything that decides them.
+
+    Args:
+        folder: where they are kept, or None to keep nothing.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+
+    def shelf(self, key: dict[str, Any]) -> Shelf:
+        """Predictions of one detector in one state; ``key`` is plain data that identifies it."""
+        text = json.dumps([_FORMAT, key], sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:32]
+        return Shelf(self.folder / digest if self.folder else None)
+
+
+class Shelf:
+    """Predictions of one detector in one state, one file per picture."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+
+    def get(self, image: Path) -> tuple[float, np.ndarray] | None:
+        """Score and ``(H, W)`` float32 map of a picture, if it has not changed since."""
+        path = self._path(image)
+        if path is None:
+            return None
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                return float(stored["score"]), stored["map"]
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            return None
+
+    def put(self, image: Path, score: float, map: np.ndarray) -> None:
+        """Keep a prediction; a full or read-only disk costs time, never the job."""
+        path = self._path(image)
+        if path is None:
+            return
+        part = path.with_name(f"{path.name}.{uuid4().hex}.part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with part.open("wb") as file:
+                np.savez(file, score=np.float64(score), map=map)
+            part.replace(path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+
+    def _path(self, image: Path) -> Path | None:
+        if self.folder is None:
+            return None
+        try:
+            state = image.stat()
+        except OSError:
+            return None
+        facts = f"{os.fspath(image)}|{state.st_size}|{state.st_mtime_ns}"
+        digest = hashlib.sha256(facts.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+        return self.folder / f"{digest}.npz"
