@@ -169,9 +169,9 @@ class Run:
         # The last piece that begins below (or at) a value is the one in which its place lies.
         left = np.searchsorted(self.first, values, "left") - 1
         right = np.searchsorted(self.first, values, "right") - 1
-        for number in np.union1d(left, right):
-            if number < 0:
-                continue
+        needed = np.zeros(len(self.first) + 1, bool)
+        needed[left + 1] = needed[right + 1] = True
+        for number in np.flatnonzero(needed[1:]):
             start = int(number) * PIECE
             piece = self.read(start, start + PIECE)
             a, b = np.searchsorted(left, (number, number + 1))

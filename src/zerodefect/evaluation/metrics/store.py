@@ -98,6 +98,9 @@ class PixelStore:
         self.low, self.high = min(self.low, other.low), max(self.high, other.high)
         self._broken = False
 
+    def __getstate__(self) -> dict[str, Any]:
+        raise TypeError("a state is handed to another process by save() and load(), not by pickle")
+
     def _check_whole(self) -> None:
         if self._broken:
             raise SpillError("spilling failed before, so that scores are missing; start over")

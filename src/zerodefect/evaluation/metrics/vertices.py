@@ -32,22 +32,24 @@ class CurvePoints:
 def curve_points(source: Source, most: int | None) -> CurvePoints:
     """Points of a source with anomalous and normal scores; every vertex if ``most`` is None.
 
-    Otherwise up to about ``6 * most`` points, so that no rate moves by more than ``1 / most``
+    Otherwise up to about ``6 * most`` points, so that no rate moves by more than ``2 / most``
     between neighbours unless a single threshold does it.
     """
     totals = source.totals
-    blocks = [_thinned(steps, totals, most) for steps in source.steps()]
-    end = CurvePoints(
-        np.array([source.range[0]]),
-        np.ones(1),
-        np.ones(1),
-        np.array([totals.positives / (totals.positives + totals.negatives)]),
-        np.ones(1),
-    )
-    blocks.append(end)
+    low, high = source.range
+    prevalence = totals.positives / (totals.positives + totals.negatives)
+    blocks = [
+        _point(high, rate=0.0, precision=1.0),
+        *(_thinned(steps, totals, most) for steps in source.steps()),
+        _point(low, rate=1.0, precision=prevalence),
+    ]
     return CurvePoints(
         *(np.concatenate([getattr(b, f.name) for b in blocks]) for f in fields(CurvePoints))
     )
+
+
+def _point(threshold: float, rate: float, precision: float) -> CurvePoints:
+    return CurvePoints(*(np.array([v]) for v in (threshold, rate, rate, precision, rate)))
 
 
 def _thinned(steps: Steps, totals: Totals, most: int | None) -> CurvePoints:
