@@ -407,6 +407,19 @@ def test_saturated_overlap_by_hand():
     assert kind.value == mean.value == pytest.approx(0.25 * 0.5 + 0.75)
 
 
+@pytest.mark.parametrize(
+    ("saturation", "region", "area"),
+    [
+        (Saturation(60), 100, 60),
+        (Saturation(60), 10, 10),
+        (Saturation(0.5, relative=True), 7, 3),
+        (Saturation(1.0, relative=True), 7, 7),
+    ],
+)
+def test_saturation_areas(saturation, region, area):
+    assert saturation.area(region) == area
+
+
 def test_a_full_saturation_is_plain_region_overlap():
     maps, masks = blobs(3)
     state = SPROMetrics(["kind"])

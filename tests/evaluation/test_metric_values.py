@@ -130,6 +130,17 @@ def test_two_hundred_steps_against_masks_per_threshold():
     assert value(pixel_metrics(maps, masks, ["aupro:steps200_afclip"])) == pytest.approx(expected)
 
 
+def test_a_rate_at_the_limit_is_kept_by_one_variant_only():
+    # Ten normal scores 1 ... 10, so that a rate of 3 / 10 lies exactly on the limit, and a region.
+    map = np.array([[*range(1, 11), 9.52, 8.27, 0]], np.float32)
+    mask = np.arange(13)[None] >= 10
+    plain, winclip = pixel_metrics([map], [mask], ["aupro:steps200", "aupro:steps200_winclip"])
+    # Rates 0.1 and 0.2 with one third found between them.
+    assert plain.value == pytest.approx(1 / 3)
+    # Rates 0 to 0.3: nothing, one third, two thirds found, each over one third of the width.
+    assert winclip.value == pytest.approx((0 + 1 / 3 + 2 / 3) / 3)
+
+
 def test_hits_in_a_hole_count_for_winclip_only():
     map = np.zeros((8, 8), np.float32)
     map[2:5, 2:5] = np.linspace(0.5, 0.9, 9).reshape(3, 3)
@@ -303,6 +314,8 @@ def test_negative_zero_equals_zero():
     expected = {"auroc": 0.5, "ap": 0.5}
     for metric in pixel_metrics([map], [mask], list(expected)):
         assert metric.value == expected[metric.name]
+    [f1] = pixel_metrics([map], [mask], ["f1max"])
+    assert str(f1.threshold) == "0.0"
 
 
 def test_images_of_different_sizes():
