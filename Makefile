@@ -16,8 +16,11 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The comparison with anomalib needs its own environment; see the head of that file.
 bench: $(READY)
 	$(BIN)/python benchmarks/inspect_speed.py
+	$(BIN)/python benchmarks/metrics_speed.py
+	$(if $(PEER),$(BIN)/python benchmarks/winclip_vs_anomalib.py --peer $(PEER))
 
 clean:
 	rm -rf .venv demo-run runs

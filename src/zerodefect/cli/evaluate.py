@@ -36,7 +36,7 @@ def evaluate(
         str, typer.Option(help="Where map and mask meet: picture, network, or pixels (256).")
     ] = "picture",
     mask_rule: Annotated[
-        str, typer.Option(help="How masks are resized; see 'docs/metrics.md'.")
+        str, typer.Option(help="How masks are resized; see docs/evaluation.md.")
     ] = "nonzero",
     smoothing: Annotated[float, typer.Option(min=0, help="Gaussian on the maps, pixels.")] = 0.0,
     pixel_metric: Annotated[
