@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from zerodefect.backbones import loading
 from zerodefect.backbones.loading import WeightsError, fetch, load_clip, read_state
+from zerodefect.methods.loading import load_detector
 
 
 def test_a_local_file_with_its_side_car(tmp_path):
@@ -32,6 +33,16 @@ def test_the_side_car_decides_preprocessing_and_activation(tmp_path):
     assert backbone.clip.config.activation == "quick_gelu"
     assert backbone.preprocess.mean == (0.5, 0.5, 0.5)
     assert backbone.preprocess.interpolation == "bilinear"
+
+
+def test_what_the_side_car_recommends_yields_to_what_the_user_asks(tmp_path):
+    path = write_tiny_weights(tmp_path)
+    sidecar = json.loads(path.with_suffix(".json").read_text())
+    sidecar["recommended"] = {"winclip": {"image_score": "map"}}
+    path.with_suffix(".json").write_text(json.dumps(sidecar))
+    assert load_detector("winclip", backbone=str(path)).config.image_score == "map"
+    asked = load_detector("winclip", backbone=str(path), image_score="text")
+    assert asked.config.image_score == "text"
 
 
 def test_another_activation_than_the_weights_is_an_error_unless_asked_for(tmp_path):

@@ -10,7 +10,7 @@ import hashlib
 import json
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,8 @@ class Backbone:
         fingerprint: SHA-256 of the weights file, hexadecimal.
         licence: licence of the weights, or "see source".
         source: where the weights came from, in words.
+        recommended: hyper-parameters that suit these weights better than a method's defaults,
+            per method; measured by whoever made the weights.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Backbone:
     fingerprint: str
     licence: str
     source: str
+    recommended: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def load_clip(
@@ -80,16 +83,17 @@ def load_clip(
     """
     if name and weights is None and _looks_like_path(name):
         name, weights = None, name
+    recommended: Mapping[str, Mapping[str, Any]] = {}
     if weights is None and (name is None or name == EMBEDDED):
         weights, name = embedded_file(), EMBEDDED
-        config, preprocess, licence = _from_sidecar(weights)
+        config, preprocess, licence, recommended = _from_sidecar(weights)
         source = "in the package, trained by this project on procedural images"
     elif weights is None:
         assert name is not None
         weights, config, preprocess, licence, source = _from_open_clip_cache(name)
     elif name is None or name == EMBEDDED:
         weights, name = Path(weights), Path(weights).name
-        config, preprocess, licence = _from_sidecar(weights)
+        config, preprocess, licence, recommended = _from_sidecar(weights)
         source = f"local file {weights}"
     else:
         config, preprocess = _open_clip_facts(name)
@@ -113,7 +117,7 @@ def load_clip(
             "(zerodefect backbones lists them)"
         ) from None
     clip = clip.to(device=device, dtype=dtype).eval().requires_grad_(False)
-    return Backbone(name, clip, preprocess, fingerprint, licence, source)
+    return Backbone(name, clip, preprocess, fingerprint, licence, source, recommended)
 
 
 def embedded_file() -> Path:
@@ -181,7 +185,7 @@ def file_hash(path: Path) -> str:
 # Side-cars: shape and preprocessing that travel with a file
 
 
-def _from_sidecar(weights: Path) -> tuple[CLIPConfig, Preprocess, str]:
+def _from_sidecar(weights: Path) -> tuple[CLIPConfig, Preprocess, str, dict[str, Any]]:
     candidates = [
         weights.with_suffix(".json"),
         weights.with_name(weights.name + ".json"),
@@ -201,12 +205,13 @@ def _from_sidecar(weights: Path) -> tuple[CLIPConfig, Preprocess, str]:
         model = content.get("model_cfg", content)
         config = CLIPConfig.from_open_clip(model)
         preprocess = _preprocess(config, content.get("preprocess_cfg", {}))
+        recommended = {k: dict(v) for k, v in content.get("recommended", {}).items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise WeightsError(
             f"{sidecar}: not a configuration of a ViT CLIP ({error}). Use the form of "
             "open_clip_config.json: model_cfg and preprocess_cfg"
         ) from None
-    return config, preprocess, str(content.get("licence", "see source"))
+    return config, preprocess, str(content.get("licence", "see source")), recommended
 
 
 def _preprocess(config: CLIPConfig, facts: Mapping[str, Any]) -> Preprocess:

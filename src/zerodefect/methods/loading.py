@@ -33,7 +33,8 @@ def load_detector(
         device: ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
         precision: of the towers: float32 or bfloat16.
         image_size: side of the network's input in pixels, instead of the weights' own.
-        options: hyper-parameters of the method.
+        options: hyper-parameters of the method. One that is not given is what the weights'
+            side-car recommends for the method, else the method's default (the paper's value).
 
     Raises:
         ValueError: unknown method, option, precision or device, or a value of another type.
@@ -53,6 +54,7 @@ def load_detector(
             )
         preprocess = dataclasses.replace(loaded.preprocess, size=(image_size, image_size))
         loaded = dataclasses.replace(loaded, preprocess=preprocess)
+    options = {**loaded.recommended.get(method, {}), **options}
     return create(method, loaded, **options).to(chosen).eval()
 
 
