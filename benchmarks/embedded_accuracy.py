@@ -2,7 +2,8 @@
 
 Pixel AUROC is over all pixels of all pictures of a kind; image AUROC compares the kind's pictures
 with the good ones. Folders have the layout ``test/KIND/*`` and ``ground_truth/KIND/STEM_mask.png``,
-with ``good`` as one of the kinds or none. Prints a table.
+with ``good`` as one of the kinds or none. "Kind right" is the share of pictures whose damaged area,
+taken as known, gets its own kind as the likeliest of the vocabulary. Prints a table.
 
     python benchmarks/embedded_accuracy.py [--backbone FILE] [--limit 100] [FOLDER=OBJECT ...]
 """
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from scipy.stats import rankdata
 
@@ -23,6 +25,8 @@ from zerodefect.data.procedural import DEFECT_KINDS, generate
 from zerodefect.images import find_images, open_image
 from zerodefect.methods import create
 from zerodefect.methods.detector import Detector
+from zerodefect.prompts.vocabulary import Vocabulary
+from zerodefect.types import Prediction
 
 SERIES = 1_000_003  # a series of pictures that no training draws from
 Sample = tuple[str, torch.Tensor, np.ndarray]  # kind, network input (3, H, W), mask
@@ -59,6 +63,18 @@ def folder(preprocess, root: Path, limit: int) -> Iterator[Sample]:
             yield kind.name, preprocess(open_image(path)), mask
 
 
+def guesses(detector: Detector, found: Prediction, masks: np.ndarray) -> list[str]:
+    """Likeliest kind of each picture's damaged area, or nothing where there is none."""
+    if found.type_map is None:
+        return [""] * len(masks)
+    size = found.type_map.shape[-2:]
+    area = F.interpolate(torch.from_numpy(masks)[:, None].float(), size=size, mode="area")
+    likely = (found.type_map * area).sum((2, 3)).argmax(1).tolist()
+    return [
+        detector.kinds[kind] if mask.any() else "" for kind, mask in zip(likely, masks, strict=True)
+    ]
+
+
 @torch.no_grad()
 def measure(detector: Detector, samples: Iterable[Sample]) -> None:
     kinds, inputs, masks = zip(*samples, strict=True)
@@ -67,14 +83,25 @@ def measure(detector: Detector, samples: Iterable[Sample]) -> None:
     maps = torch.cat([p.map for p in found]).numpy()
     masks, names = np.stack(masks), np.array(kinds)
     peaks = maps.max((1, 2))
-    print(f"{'kind':<18}{'pictures':>9}{'pixel AUROC':>13}{'image AUROC':>13}{'by map peak':>13}")
+    named = [
+        guess
+        for p, m in zip(found, np.split(masks, range(8, len(masks), 8)), strict=True)
+        for guess in guesses(detector, p, m)
+    ]
+    right = np.array([guess == kind for guess, kind in zip(named, kinds, strict=True)])
+    print(
+        f"{'kind':<18}{'pictures':>9}{'pixel AUROC':>13}{'image AUROC':>13}{'by map peak':>13}"
+        f"{'kind right':>12}"
+    )
     for kind in [*dict.fromkeys(k for k in kinds if k != "good"), "all"]:
         rows = (names != "good") if kind == "all" else (names == kind)
         pixel = auroc(maps[rows].ravel(), masks[rows].ravel())
         both = rows | (names == "good")
         image = auroc(scores[both], rows[both])
         peak = auroc(peaks[both], rows[both])
-        print(f"{kind:<18}{rows.sum():>9}{pixel:>13.3f}{image:>13.3f}{peak:>13.3f}")
+        known = set(names[rows]) <= set(detector.kinds)
+        share = right[rows].mean() if known else float("nan")
+        print(f"{kind:<18}{rows.sum():>9}{pixel:>13.3f}{image:>13.3f}{peak:>13.3f}{share:>12.2f}")
 
 
 def main() -> None:
@@ -90,7 +117,7 @@ def main() -> None:
     detector = create("winclip", backbone)
     if arguments.procedural:
         print(f"procedural pictures, series {SERIES}, object 'product'")
-        detector.describe("product")
+        detector.describe("product", Vocabulary.default())
         measure(detector, procedural(backbone.preprocess, arguments.procedural))
     for entry in arguments.folders:
         root, _, name = entry.partition("=")
