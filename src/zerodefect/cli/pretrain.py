@@ -40,7 +40,7 @@ def pretrain(
         task = bar.add_task("pretraining", total=config.steps)
 
         def on_step(step: int, losses: dict[str, float]) -> None:
-            bar.update(task, completed=step, description=f"loss {sum(losses.values()):.3f}")
+            bar.update(task, completed=step, description=f"loss {losses['total']:.3f}")
 
         weights = training.pretrain(config, output, on_step)
     typer.echo(f"weights: {weights}")

@@ -240,12 +240,11 @@ class WinCLIP(Detector):
             harmonic_windows(s, grid, k) for s, k in zip(s_k, self.config.scales, strict=True)
         ]  # (B, g, g)
         M = harmonic_mean([s_0[:, None, None].expand_as(M_k[0]), *M_k])
+        score = self._image_score(s_0, upsample(M, size))
         if self.shots:
             D = self.reference_distance(features, own_group)
-            score = (self._image_score(s_0, M) + D.amax(dim=(1, 2))) / 2
+            score = (score + D.amax(dim=(1, 2))) / 2
             M = (M + D) / 2
-        else:
-            score = self._image_score(s_0, M)
         type_map = self._type_map(features, s_k) if len(self.kind_texts) else None
         return Prediction(
             score=score,
@@ -312,8 +311,8 @@ class WinCLIP(Detector):
             weight = weight + spread(s, features.grid, k)[:, None]
         return total / weight
 
-    def _image_score(self, s_0: Tensor, M: Tensor) -> Tensor:
-        highest = M.amax(dim=(1, 2))
+    def _image_score(self, s_0: Tensor, map: Tensor) -> Tensor:
+        highest = map.amax(dim=(1, 2))
         choices = {"text": s_0, "map": highest, "mean": (s_0 + highest) / 2}
         return choices[self.config.image_score]
 
