@@ -407,8 +407,12 @@ class CLIP(nn.Module):
         """Weights under the names of the OpenAI layout (open_clip's native one)."""
         return {name.removeprefix("text."): value for name, value in self.state_dict().items()}
 
-    def load_openai_state(self, state: Mapping[str, Tensor]) -> None:
+    def load_openai_state(
+        self, state: Mapping[str, Tensor], dtype: torch.dtype = torch.float32
+    ) -> None:
         """Fill the towers from weights in the OpenAI layout; every name and shape is checked.
+
+        The tensors are taken over, not copied, where their type is right already.
 
         Raises:
             ValueError: names are missing or unknown, or shapes differ; the message lists them.
@@ -429,7 +433,7 @@ class CLIP(nn.Module):
             name if name.startswith("visual.") or name == "logit_scale" else f"text.{name}": value
             for name, value in given.items()
         }
-        self.load_state_dict(renamed)
+        self.load_state_dict({k: v.to(dtype) for k, v in renamed.items()}, assign=True)
 
 
 # Constants that OpenAI's and open_clip's files carry beside the weights.

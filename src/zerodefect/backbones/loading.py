@@ -108,15 +108,16 @@ def load_clip(
             )
         config = config.with_activation(activation)
     state, fingerprint = read_state(Path(weights))
-    clip = CLIP(config)
+    with torch.device("meta"):  # no memory and no random numbers for values that are replaced
+        clip = CLIP(config)
     try:
-        clip.load_openai_state({k: v.float() for k, v in state.items()})
+        clip.load_openai_state(state, dtype)
     except ValueError as error:
         raise WeightsError(
             f"{weights}: {error}. Name the architecture that the file was made for "
             "(zerodefect backbones lists them)"
         ) from None
-    clip = clip.to(device=device, dtype=dtype).eval().requires_grad_(False)
+    clip = clip.to(device=device).eval().requires_grad_(False)
     return Backbone(name, clip, preprocess, fingerprint, licence, source, recommended)
 
 

@@ -317,7 +317,7 @@ class WinCLIP(Detector):
         return choices[self.config.image_score]
 
 
-_TOKENS = 16384  # tokens that enter the tower at once: bounds memory, large enough to be fast
+_TOKENS = 4096  # tokens that enter the tower at once: bounds memory, large enough to be fast
 
 
 def _weighted_mean(type_map: Tensor, weights: Tensor) -> Tensor:
