@@ -21,9 +21,10 @@ from zerodefect.evaluation.predictions import PredictionCache
 from zerodefect.evaluation.protocol import Evaluator, Protocol
 from zerodefect.evaluation.results import summarise, table
 from zerodefect.layers.smoothing import gaussian_smooth
+from zerodefect.methods import create
 from zerodefect.methods.detector import Detector
+from zerodefect.methods.loading import load_detector
 from zerodefect.methods.registry import MethodInfo
-from zerodefect.methods.winclip import WinCLIP
 from zerodefect.paths import cache_folder
 from zerodefect.types import Prediction
 
@@ -77,10 +78,11 @@ def main() -> None:
     arguments = parser.parse_args()
     trained = load_clip(arguments.backbone)
     shots = tuple(int(part) for part in arguments.shots.split(","))
+    advice = trained.recommended.get("winclip", {})
     contenders = {
         "local contrast": (LocalContrast(trained), (0,)),
-        "untrained": (WinCLIP(untrained(trained)), (0,)),
-        "embedded": (WinCLIP(trained), shots),
+        "untrained": (create("winclip", untrained(trained), **advice), (0,)),
+        "embedded": (load_detector("winclip", backbone=arguments.backbone), shots),
     }
     cache = PredictionCache(cache_folder() / "predictions")
     for entry in arguments.folders:
@@ -89,24 +91,20 @@ def main() -> None:
         print(f"\n## {dataset.name}{', all pictures cropped alike' if arguments.alike else ''}\n")
         cells = []
         for label, (detector, numbers) in contenders.items():
-            for number in numbers:
-                if number and not dataset.good_train(dataset.products[0]):
-                    continue
-                protocol = Protocol(
-                    shots=(number,),
-                    seeds=arguments.seeds,
-                    resolution="network",
-                    image_queries=IMAGE,
-                    pixel_queries=PIXEL,
-                    alike=arguments.alike,
-                )
-                names = {product: name or product for product in dataset.products}
-                evaluator = Evaluator(detector, dataset, protocol, names=names, cache=cache)
-                title = f"{label}, {number}-shot" if label == "embedded" else label
-                cells += [
-                    dataclasses.replace(cell, product=title)
-                    for cell in summarise(evaluator.run().rows)
-                ]
+            possible = all(dataset.good_train(product) for product in dataset.products)
+            protocol = Protocol(
+                shots=numbers if possible else (0,),
+                seeds=arguments.seeds,
+                resolution="network",
+                image_queries=IMAGE,
+                pixel_queries=PIXEL,
+                alike=arguments.alike,
+            )
+            names = {product: name or product for product in dataset.products}
+            evaluator = Evaluator(detector, dataset, protocol, names=names, cache=cache)
+            for cell in summarise(evaluator.run().rows):
+                title = f"{label}, {cell.shots}-shot" if label == "embedded" else label
+                cells.append(dataclasses.replace(cell, product=title))
         lines = list(table(cells))
         print(lines[0].replace("| product |", "| contender |"), *lines[1:], sep="\n", flush=True)
 

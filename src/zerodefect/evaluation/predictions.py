@@ -39,6 +39,11 @@ class Shelf:
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
 
+    def has(self, image: Path) -> bool:
+        """Whether there is a prediction; it may still turn out to be damaged."""
+        path = self._path(image)
+        return path is not None and path.exists()
+
     def get(self, image: Path) -> tuple[float, np.ndarray] | None:
         """Score and ``(H, W)`` float32 map of a picture, if it has not changed since."""
         path = self._path(image)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -244,6 +245,7 @@ class Evaluator:
         for product in self.dataset.products:
             samples = self.test_samples(product)
             crop = self._common_side(samples) if self.protocol.alike else None
+            self._fill(product, samples, crop)
             for shots, seed in self.protocol.settings():
                 key = self._prepare(product, shots, seed, crop)
                 groups = _Groups(self.protocol)
@@ -270,6 +272,36 @@ class Evaluator:
             "protocol": asdict(self.protocol),
             "versions": {"zerodefect": __version__, "torch": torch.__version__},
         }
+
+    # --- all settings at once ---------------------------------------------------------------------
+
+    def _fill(self, product: str, samples: Sequence[Sample], crop: int | None) -> None:
+        """Predict under all settings into the cache, running the network once for each picture."""
+        settings = list(self.protocol.settings())
+        if len(settings) < 2 or not self.cache.folder or self.scorer.viewing.tiling:
+            return
+        shelves, states = [], []
+        for shots, seed in settings:
+            shelves.append(self.cache.shelf(self._prepare(product, shots, seed, crop)))
+            states.append(dict(self.detector.named_buffers()))
+        missing = [s for s in samples if not all(shelf.has(s.image) for shelf in shelves)]
+        for start in range(0, len(missing), self.protocol.batch_size):
+            opened = []
+            for sample in missing[start : start + self.protocol.batch_size]:
+                with suppress(ImageError):  # its failure is recorded when it is measured
+                    opened.append((sample, _centre(open_image(sample.image), crop)))
+            pictures = [picture for _, picture in opened]
+            areas = [self._area(picture) for picture in pictures]
+            for shelf, scored in zip(
+                shelves, self.scorer.score_each(pictures, areas, states), strict=True
+            ):
+                for (sample, _), one in zip(opened, scored, strict=True):
+                    shelf.put(sample.image, one.score, self._smoothed(one.map))
+
+    def _smoothed(self, map: np.ndarray) -> np.ndarray:
+        if not self.protocol.smoothing:
+            return map
+        return gaussian_smooth(torch.from_numpy(map), self.protocol.smoothing).numpy()
 
     # --- one setting ----------------------------------------------------------------------------
 
@@ -330,9 +362,7 @@ class Evaluator:
         pictures = [picture for _, picture in waiting]
         scored = self.scorer.score(pictures, [self._area(p) for p in pictures])
         for (sample, _), one in zip(waiting, scored, strict=True):
-            map = one.map
-            if self.protocol.smoothing:
-                map = gaussian_smooth(torch.from_numpy(map), self.protocol.smoothing).numpy()
+            map = self._smoothed(one.map)
             shelf.put(sample.image, one.score, map)
             yield sample, one.score, map
 

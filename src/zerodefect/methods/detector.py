@@ -105,6 +105,18 @@ class Detector(nn.Module):
         """Score images ``(B, 3, H, W)``, preprocessed as ``preprocess`` does."""
         raise NotImplementedError(f"{type(self).__name__} defines no forward pass")
 
+    def encode(self, images: Tensor) -> Any:
+        """The part of ``forward`` that depends on the images alone.
+
+        A method with references does its image side here, so that several memories can judge the
+        same images without running the network again.
+        """
+        return images
+
+    def predict(self, encoded: Any) -> Prediction:
+        """The rest of ``forward``: what ``encode`` gave against the present knowledge."""
+        return self.forward(encoded)
+
     def score_left_out(self, images: Tensor, groups: Tensor | None = None) -> Prediction:
         """Score each image against the OTHER images as its references.
 

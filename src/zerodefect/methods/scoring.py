@@ -130,6 +130,41 @@ class Scorer:
         predictions = self._predict(views)
         return [self.combine(picture, predictions, area) for picture, area in pairs]
 
+    def score_each(
+        self,
+        pictures: Sequence[Picture],
+        inspected: Sequence[np.ndarray | None],
+        states: Sequence[dict[str, Tensor]],
+    ) -> list[list[Scored]]:
+        """Score pictures under several states of the detector; the network runs once.
+
+        Args:
+            pictures: of any sizes; not for tiled viewing.
+            inspected: as for ``score``.
+            states: buffers of the detector (its words and memory), as ``restore`` takes them; the
+                last one stays in place.
+
+        Returns:
+            Per state a list over the pictures.
+        """
+        pairs = list(zip(pictures, inspected, strict=True))
+        views = (next(self.views(picture, area)) for picture, area in pairs)
+        rows: list[list[Prediction]] = [[] for _ in states]
+        for batch in self._batches(views):
+            with torch.inference_mode():
+                encoded = self.detector.encode(batch)
+                for found, state in zip(rows, states, strict=True):
+                    self.detector.restore(state)
+                    prediction = self.detector.predict(encoded)
+                    found += [_row(prediction, row) for row in range(len(batch))]
+        return [
+            [
+                self.combine(p, iter([row]), area)
+                for (p, area), row in zip(pairs, found, strict=True)
+            ]
+            for found in rows
+        ]
+
     def combine(
         self, picture: Picture, predictions: Iterator[Prediction], inspected: np.ndarray | None
     ) -> Scored:

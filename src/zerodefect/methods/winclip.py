@@ -82,12 +82,14 @@ class Features:
         windows: per scale ``(B, n_k, D)``.
         patches: ``(B, g*g, W)``, not projected.
         grid: rows and columns of patches.
+        size: height and width of the network input, which the map is brought to.
     """
 
     image: Tensor
     windows: list[Tensor]
     patches: Tensor
     grid: tuple[int, int]
+    size: tuple[int, int]
 
 
 @register(
@@ -136,7 +138,6 @@ class WinCLIP(Detector):
         self.register_buffer("kind_texts", torch.empty(0, dimension))  # (T, D)
         self.patch_memory = MemoryBank()
         self.window_memory = nn.ModuleList(MemoryBank() for _ in self.config.scales)
-        self._shots = 0
 
     # --- words --------------------------------------------------------------------------------
 
@@ -161,7 +162,8 @@ class WinCLIP(Detector):
     @property
     def shots(self) -> int:
         """Number of images remembered."""
-        return self._shots
+        groups = self.patch_memory.groups
+        return int(groups.max()) + 1 if len(groups) else 0
 
     def remember(self, images: Tensor) -> None:
         """Store the patch and window features of normal images ``(K, 3, H, W)``."""
@@ -172,13 +174,11 @@ class WinCLIP(Detector):
         self.patch_memory.add(features.patches, groups)
         for bank, windows in zip(self.banks, features.windows, strict=True):
             bank.add(windows, groups)
-        self._shots += len(features.image)
 
     def forget(self) -> None:
         """Drop all remembered images; words stay."""
         for bank in (self.patch_memory, *self.banks):
             bank.clear()
-        self._shots = 0
 
     @property
     def banks(self) -> list[MemoryBank]:
@@ -206,7 +206,20 @@ class WinCLIP(Detector):
         Raises:
             RuntimeError: ``describe`` was not called.
         """
-        return self._predict(self.features(images), images.shape, own_group=None)
+        return self.predict(self.encode(images))
+
+    def encode(self, images: Tensor) -> Features:
+        """Features of the pictures, whatever words and references there are."""
+        return self.features(images)
+
+    @torch.no_grad()
+    def predict(self, encoded: Features) -> Prediction:
+        """Score what ``encode`` gave against the present words and references.
+
+        Raises:
+            RuntimeError: ``describe`` was not called.
+        """
+        return self._predict(encoded, own_group=None)
 
     @torch.no_grad()
     def score_left_out(self, images: Tensor, groups: Tensor | None = None) -> Prediction:
@@ -220,20 +233,17 @@ class WinCLIP(Detector):
         try:
             return concatenate(
                 [
-                    self._predict(part, images.shape, group)
+                    self._predict(part, group)
                     for part, group in zip(parts, groups.split(8), strict=True)
                 ]
             )
         finally:
             self.forget()
 
-    def _predict(
-        self, features: Features, shape: torch.Size, own_group: Tensor | None
-    ) -> Prediction:
+    def _predict(self, features: Features, own_group: Tensor | None) -> Prediction:
         if not len(self.texts):
             raise RuntimeError("WinCLIP needs the product's name: call describe(name) first")
-        tau, grid = self.config.temperature, features.grid
-        size = (shape[-2], shape[-1])
+        tau, grid, size = self.config.temperature, features.grid, features.size
         s_0 = anomaly_probability(features.image, self.texts, tau)  # (B,)
         s_k = [anomaly_probability(z, self.texts, tau) for z in features.windows]  # (B, n_k)
         M_k = [
@@ -268,6 +278,7 @@ class WinCLIP(Detector):
                 tokens[:, 1:], norm=self.config.patch_norm, projection=False
             ).float(),
             grid=grid,
+            size=(images.shape[-2], images.shape[-1]),
         )
 
     def _windows(self, embedded: Tensor, grid: tuple[int, int], k: int) -> Tensor:
