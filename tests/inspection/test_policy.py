@@ -375,3 +375,14 @@ def test_a_policy_is_for_one_detector_and_product():
         policy.check("winclip", "abc", "nut")
     with pytest.raises(PolicyMismatch, match=r"method: .*object: .*detector .*calibrate"):
         policy.check("other", "xyz", None)
+
+
+def test_colours_stay_inside_what_a_map_can_be():
+    facts = {"method": "m", "fingerprint": "f", "object": None}
+    maxima = [0.6, 0.7, 0.8, 0.9, 0.95]
+    free = calibrate(maxima, maxima, **facts)
+    assert free.colour_range[1] > 1
+    bounded = calibrate(maxima, maxima, map_range=(0.0, 1.0), **facts)
+    assert bounded.colour_range == (free.colour_range[0], 1.0)
+    saturated = calibrate(maxima, [1.0] * 5, map_range=(0.0, 1.0), **facts)
+    assert saturated.colour_range[0] < saturated.colour_range[1]

@@ -439,6 +439,7 @@ def calibrate(
     false_alarms: float | None = None,
     review_rate: float | None = None,
     monotone: bool = False,
+    map_range: tuple[float, float] = (-math.inf, math.inf),
     notes: Sequence[str] = (),
 ) -> Policy:
     """Learn the limits from good images.
@@ -457,6 +458,7 @@ def calibrate(
             images that show any region. None: 5 %, or what ``false_alarms`` and n make of it.
         monotone: the detector's scores and maps can only fall when a reference is added (matters
             for "leave-one-out" only; see the module's text).
+        map_range: lowest and highest value that a map can take; colours stay inside.
         notes: put in front of the policy's own notes.
 
     Raises:
@@ -496,7 +498,7 @@ def calibrate(
             defect=conformal_limit(scores, false_alarms),
         ),
         region_limit=region_limit,
-        colour_range=_colour_range(map_maxima, region_limit),
+        colour_range=_colour_range(map_maxima, region_limit, map_range),
         notes=(*notes, _statement(n, form, false_alarms, guaranteed)),
     )
 
@@ -516,8 +518,13 @@ def _statement(n: int, form: Form, rate: float, guaranteed: bool) -> str:
     )
 
 
-def _colour_range(map_maxima: Sequence[float], region_limit: float) -> tuple[float, float]:
-    """From the good images' median to as far above the region limit as the median lies below."""
+def _colour_range(
+    map_maxima: Sequence[float], region_limit: float, map_range: tuple[float, float]
+) -> tuple[float, float]:
+    """From the good images' median to as far above the region limit as the median lies below.
+
+    The upper end is at most the highest value that a map can take, if that lies above the limit.
+    """
     ordered = sorted(map_maxima)
     middle = len(ordered) // 2
     median = 0.5 * (ordered[middle] + ordered[~middle])
@@ -526,7 +533,10 @@ def _colour_range(map_maxima: Sequence[float], region_limit: float) -> tuple[flo
     half = region_limit - median
     if half < tiny:
         half = max(ordered[-1] - median, 50 * tiny)
-    return region_limit - half, region_limit + half
+    high = region_limit + half
+    if region_limit < map_range[1] < high:
+        high = map_range[1]
+    return region_limit - half, high
 
 
 def _rank(rate: float, n: int) -> int:
