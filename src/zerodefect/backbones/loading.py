@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ class Backbone:
         source: where the weights came from, in words.
         recommended: hyper-parameters that suit these weights better than a method's defaults,
             per method; measured by whoever made the weights.
+        reload: gives the same towers anew without copying them, or None where that costs memory.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Backbone:
     licence: str
     source: str
     recommended: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    reload: Callable[[], CLIP] | None = None
 
 
 def load_clip(
@@ -107,18 +110,33 @@ def load_clip(
                 "(foreign_activation=True)"
             )
         config = config.with_activation(activation)
-    state, fingerprint = read_state(Path(weights))
+    path = Path(weights)
+    clip = _filled(path, config, dtype).to(device=device)
+    # weights that are mapped from a file, not copied, can be had again at no cost
+    mapped = path.suffix == ".safetensors" and clip.logit_scale.device.type == "cpu"
+    return Backbone(
+        name,
+        clip,
+        preprocess,
+        file_hash(path),
+        licence,
+        source,
+        recommended,
+        partial(_filled, path, config, dtype) if mapped else None,
+    )
+
+
+def _filled(path: Path, config: CLIPConfig, dtype: torch.dtype) -> CLIP:
     with torch.device("meta"):  # no memory and no random numbers for values that are replaced
         clip = CLIP(config)
     try:
-        clip.load_openai_state(state, dtype)
+        clip.load_openai_state(read_state(path), dtype)
     except ValueError as error:
         raise WeightsError(
-            f"{weights}: {error}. Name the architecture that the file was made for "
+            f"{path}: {error}. Name the architecture that the file was made for "
             "(zerodefect backbones lists them)"
         ) from None
-    clip = clip.to(device=device).eval().requires_grad_(False)
-    return Backbone(name, clip, preprocess, fingerprint, licence, source, recommended)
+    return clip.eval().requires_grad_(False)
 
 
 def embedded_file() -> Path:
@@ -126,8 +144,8 @@ def embedded_file() -> Path:
     return _WEIGHTS_FOLDER / "embedded.safetensors"
 
 
-def read_state(path: Path) -> tuple[dict[str, Tensor], str]:
-    """Read a state dict without running any code in it; also its SHA-256.
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Read a state dict without running any code in it.
 
     Wrappers (``{"state_dict": ...}``) and ``module.`` prefixes are taken off.
 
@@ -159,7 +177,7 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], str]:
     state = {str(k).removeprefix("module."): v for k, v in state.items()}
     if not all(isinstance(v, Tensor) for v in state.values()):
         state = {k: v for k, v in state.items() if isinstance(v, Tensor)}
-    return state, file_hash(path)
+    return state
 
 
 def _refuse_torchscript(path: Path) -> None:

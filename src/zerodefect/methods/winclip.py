@@ -129,7 +129,9 @@ class WinCLIP(Detector):
     def __init__(self, backbone: Backbone, config: WinCLIPConfig | None = None) -> None:
         super().__init__(backbone, config or WinCLIPConfig())
         self.clip = backbone.clip
-        self.text_features = TextFeatures(backbone.clip, backbone.fingerprint)
+        self.text_features = TextFeatures(
+            backbone.clip, backbone.fingerprint, reload=backbone.reload
+        )
         self.prompts = PromptEnsemble(
             self.config.normal_states, self.config.anomalous_states, self.config.templates
         )
@@ -147,14 +149,16 @@ class WinCLIP(Detector):
         Raises:
             ValueError: an empty name, or a prompt longer than the text tower reads.
         """
-        mean = self.text_features.mean
-        normal = mean(self.prompts.normal_prompts(object_name))
-        anomalous = mean(self.prompts.anomalous_prompts(object_name))
         kinds = vocabulary.kinds if vocabulary else ()
-        kind_texts = [mean(self.prompts.fill(phrases, object_name)) for _, phrases in kinds]
+        features = self.text_features.means(
+            [
+                self.prompts.normal_prompts(object_name),
+                self.prompts.anomalous_prompts(object_name),
+                *(self.prompts.fill(phrases, object_name) for _, phrases in kinds),
+            ]
+        )
         # only now, when nothing can be refused any more: words and texts never disagree
-        self.texts = torch.stack([normal, anomalous])  # t_n, t_a: (2, D), not normalised
-        self.kind_texts = torch.stack(kind_texts) if kind_texts else self.texts[:0]
+        self.texts, self.kind_texts = features[:2], features[2:]  # not normalised
         self.object_name, self.vocabulary = object_name, vocabulary
 
     # --- references ---------------------------------------------------------------------------
@@ -328,7 +332,7 @@ class WinCLIP(Detector):
         return choices[self.config.image_score]
 
 
-_TOKENS = 4096  # tokens that enter the tower at once: bounds memory, large enough to be fast
+_TOKENS = 2048  # tokens that enter the tower at once: bounds memory, large enough to be fast
 
 
 def _weighted_mean(type_map: Tensor, weights: Tensor) -> Tensor:

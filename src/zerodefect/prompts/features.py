@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
@@ -51,14 +51,21 @@ class TextFeatures:
         clip: the model; ``fingerprint`` must identify its weights.
         fingerprint: hash of the weights, or None to keep nothing on disk.
         folder: disk cache; the user's cache folder by default.
+        reload: gives the same model anew, for texts alone; it is dropped when they are embedded,
+            so that the text tower's weights do not stay in memory.
     """
 
     def __init__(
-        self, clip: CLIP, fingerprint: str | None = None, folder: Path | None = None
+        self,
+        clip: CLIP,
+        fingerprint: str | None = None,
+        folder: Path | None = None,
+        reload: Callable[[], CLIP] | None = None,
     ) -> None:
         self.clip = clip
         self.fingerprint = fingerprint
         self.folder = folder
+        self.reload = reload
         self._memory: dict[str, Tensor] = {}
 
     def mean(self, prompts: Sequence[str]) -> Tensor:
@@ -67,16 +74,28 @@ class TextFeatures:
         Raises:
             ValueError: no prompt, or one that does not fit the context.
         """
-        if not prompts:
+        return self.means([prompts])[0]
+
+    def means(self, groups: Sequence[Sequence[str]]) -> Tensor:
+        """Mean embedding of each group of prompts, ``(len(groups), D)``.
+
+        Raises:
+            ValueError: a group without a prompt, or one that does not fit the context.
+        """
+        if not all(groups):
             raise ValueError("no prompt to embed")
-        key = self._key(prompts, "mean")
-        if key not in self._memory:
+        keys = [self._key(prompts, "mean") for prompts in groups]
+        model: CLIP | None = None
+        for key, prompts in zip(keys, groups, strict=True):
+            if key in self._memory:
+                continue
             stored = self._read(key)
             if stored is None:
-                stored = embed_texts(self.clip, prompts).mean(dim=0)
+                model = model or (self.reload() if self.reload else self.clip)
+                stored = embed_texts(model, prompts).mean(dim=0)
                 self._write(key, stored)
             self._memory[key] = stored
-        return self._memory[key].to(self.clip.logit_scale.device)
+        return torch.stack([self._memory[key] for key in keys]).to(self.clip.logit_scale.device)
 
     def _key(self, prompts: Sequence[str], pooling: str) -> str:
         facts = {
