@@ -351,6 +351,24 @@ def test_the_same_weights_by_another_path_resume_the_run(run, shelf, monkeypatch
     assert code == 0 and "4 done before" in out
 
 
+def test_empty_values_are_not_taken_for_absent_ones(run, shelf, tiny):
+    code, _, err = run("inspect", shelf / "parts", *tiny, "--threshold", "", "-o", "run")
+    assert code == 1 and "threshold" in err
+    command = ["inspect", shelf / "parts", "-b", shelf / "tiny.safetensors", "-o", "run"]
+    code, _, err = run(*command, "--object", "")
+    assert code == 1 and "needs a name" in err
+    assert "finite" in run(*command, "--set", "temperature=1e400")[2]
+    assert "between" in run(*command, "--image-size", "100000")[2]
+
+
+def test_a_second_run_over_the_same_folder_sees_the_same_pictures(run, shelf, tiny):
+    Path("parts").mkdir()
+    save(Path("parts/a.png"))
+    for _ in range(2):
+        code, out, _ = run("inspect", "parts", *tiny, "-o", "parts/out")
+        assert code == 0 and "1 image:" in out
+
+
 def test_large_pictures_and_areas(run, shelf, tiny):
     (shelf / "roi.png").write_bytes(encode_png((picture(0, 40, 48) * 0 + 255).astype("uint8")))
     views = ["--tile", "32", "--keep-aspect", "--roi", shelf / "roi.png"]

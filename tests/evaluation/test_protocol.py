@@ -246,7 +246,7 @@ def test_tiles_can_be_evaluated(detector, tree):
 
 
 def test_too_few_references_and_unlabelled_pictures(detector, tree, tmp_path):
-    with pytest.raises(ValueError, match="cannot draw 9 of 4 good"):
+    with pytest.raises(ValueError, match="9-shot needs 9 good training pictures"):
         run(detector, tree, Protocol(shots=(9,)))
     (tmp_path / "a.png").write_bytes(encode_png(picture()))
     with pytest.raises(ValueError, match="no labelled pictures"):

@@ -93,3 +93,16 @@ def test_folder_that_may_not_be_read(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "listdir", deny)
     with pytest.raises(ImageError, match="Permission denied"):
         find_images([tmp_path])
+
+
+def test_a_run_does_not_inspect_its_own_pictures(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    run = tmp_path / "runs" / "screw"
+    (run / "assets").mkdir(parents=True)
+    (run / "assets" / "b.jpg").write_bytes(b"\xff\xd8\xff")
+    (run / "run.json").write_text('{\n  "format": "zerodefect-run",\n  "version": 1}')
+    assert [path.name for path in find_images([tmp_path])] == ["a.png"]
+    with pytest.raises(ImageError, match="results of an inspection"):
+        find_images([run])
+    (run / "run.json").write_text("{}")  # somebody else's file of that name
+    assert [path.name for path in find_images([tmp_path])] == ["a.png", "b.jpg"]

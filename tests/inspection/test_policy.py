@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from zerodefect.inspection.explain import explain
 from zerodefect.inspection.policy import (
     CalibrationError,
+    Limits,
     Policy,
     PolicyError,
     PolicyMismatch,
@@ -148,7 +150,8 @@ def test_region_limit_sits_in_the_middle_of_the_colours(maxima):
     policy = learn([0.0] * len(maxima), maxima)
     low, high = policy.colour_range
     assert low < high
-    assert (low + high) / 2 == pytest.approx(policy.region_limit)
+    # the ends may be far larger than the limit between them
+    assert (low + high) / 2 == pytest.approx(policy.region_limit, abs=1e-9 * (high - low))
     above = sum(m > policy.region_limit for m in maxima)
     assert above <= policy.review_rate * (len(maxima) + 1)
 
@@ -386,3 +389,52 @@ def test_colours_stay_inside_what_a_map_can_be():
     assert bounded.colour_range == (free.colour_range[0], 1.0)
     saturated = calibrate(maxima, [1.0] * 5, map_range=(0.0, 1.0), **facts)
     assert saturated.colour_range[0] < saturated.colour_range[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"map_maxima": [0.5]}, "come in pairs"),
+        ({"form": "none"}, "proves nothing"),
+        ({"limits": {"unsure": True, "defect": True}}, "limits.unsure"),
+        ({"limits": {"unsure": "0.5", "defect": "0.6"}}, "limits.unsure"),
+    ],
+    ids=str,
+)
+def test_contents_that_contradict_each_other_are_refused(tmp_path, change, reason):
+    learn([0.1, 0.2, 0.3], [0.1, 0.2, 0.3]).save(tmp_path / "p.json")
+    stored = json.loads((tmp_path / "p.json").read_text())
+    (tmp_path / "p.json").write_text(json.dumps({**stored, **change}))
+    with pytest.raises(PolicyError, match=reason):
+        Policy.load(tmp_path / "p.json")
+
+
+def test_a_promise_that_no_longer_holds_is_not_repeated(tmp_path):
+    policy = learn([0.1, 0.2, 0.3], [0.1, 0.2, 0.3])
+    assert any("At most" in note for note in policy.notes)
+    assert not any("At most" in note for note in policy.with_threshold("0.05").notes)
+    policy.save(tmp_path / "p.json")
+    stored = json.loads((tmp_path / "p.json").read_text())
+    stored["limits"] = {"unsure": 0.01, "defect": 0.05}
+    (tmp_path / "p.json").write_text(json.dumps(stored))
+    edited = Policy.load(tmp_path / "p.json")
+    assert not edited.guaranteed
+    assert not any("At most" in note for note in edited.notes)
+    assert edited.notes[0].startswith("Limits learned from 3 good images")
+
+
+def test_an_edited_region_limit_is_said(tmp_path):
+    learn([0.1, 0.2, 0.3], [0.1, 0.2, 0.3]).save(tmp_path / "p.json")
+    stored = json.loads((tmp_path / "p.json").read_text())
+    (tmp_path / "p.json").write_text(json.dumps({**stored, "region_limit": -5.0}))
+    assert "region limit was edited" in Policy.load(tmp_path / "p.json").notes[-1]
+
+
+def test_explanations_agree_with_verdicts():
+    policy = learn([0.1, 0.2, 0.3], [0.1, 0.2, 0.3])
+    without = policy.model_copy(update={"limits": Limits(unsure=None, defect=None)})
+    assert without.verdict(0.2) == "unsure"
+    text = explain("unsure", 0.2, without, (), (10, 10))
+    assert "cannot be judged" in text
+    assert "within what good parts show" not in text
+    assert "within what good parts show" in explain("good", 0.1, policy, (), (10, 10))

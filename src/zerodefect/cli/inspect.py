@@ -86,7 +86,7 @@ def inspect(
         ignore=ignore,
     )
     inspector.policy = given
-    if threshold:
+    if threshold is not None:
         inspector.policy = inspector.active_policy().with_threshold(threshold)
     # A policy made on the spot follows from the rest; its last digits vary with the machine's load.
     choices = [given and given.model_dump(mode="json", exclude={"created"}), threshold]
@@ -190,7 +190,8 @@ def _print_summary(summary: Summary, inspector: Inspector, quiet: bool) -> None:
         if summary.verdicts.get(name)
     )
     resumed = summary.images - summary.inspected
-    lines = [f"{summary.images} images: {counts}" + (f" ({resumed} done before)" * bool(resumed))]
+    noun = "image" if summary.images == 1 else "images"
+    lines = [f"{summary.images} {noun}: {counts}" + (f" ({resumed} done before)" * bool(resumed))]
     if summary.calibrated:
         lines += policy.notes
     else:
@@ -202,7 +203,8 @@ def _print_summary(summary: Summary, inspector: Inspector, quiet: bool) -> None:
     if summary.report:
         lines.append(f"report:  {summary.report}")
     if summary.failed:
-        lines.append(f"{summary.failed} files could not be inspected; the report says why")
+        noun = "file" if summary.failed == 1 else "files"
+        lines.append(f"{summary.failed} {noun} could not be inspected; results.csv says why")
     for line in lines:
         if quiet:
             shared.say(line)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -100,6 +101,8 @@ def parse_settings(settings: list[str] | None) -> dict[str, Any]:
             value = json.loads(text)
         except ValueError:
             value = text
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"--set {entry!r}: the value must be a finite number")
         parsed[name.replace("-", "_")] = tuple(value) if isinstance(value, list) else value
     return parsed
 
@@ -153,7 +156,7 @@ def load_inspector(
     if "words" in inspector.detector.info.knows_from:
         if object is None:
             say(f"no --object given: the texts say {DEFAULT_OBJECT!r}; a name usually helps")
-        inspector.describe(object or DEFAULT_OBJECT)
+        inspector.describe(DEFAULT_OBJECT if object is None else object)
     if references:
         inspector.remember(references)
     return inspector

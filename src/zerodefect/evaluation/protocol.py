@@ -233,6 +233,22 @@ class Evaluator:
         settings = len(list(self.protocol.settings()))
         return settings * sum(len(self.test_samples(p)) for p in self.dataset.products)
 
+    def check(self) -> None:
+        """Make sure that the draws of references are possible, before the long work.
+
+        Raises:
+            ValueError: a product has fewer good training pictures than the largest draw.
+        """
+        most = max(self.protocol.shots)
+        for product in self.dataset.products:
+            good = len(self.dataset.good_train(product))
+            if most > good:
+                raise ValueError(
+                    f"{self.dataset.name}: {most}-shot needs {most} good training pictures of "
+                    f"{product!r}, and there are {good}. Put good ones into train/good, or ask "
+                    "for fewer (--k-shot 0 needs none)"
+                )
+
     def run(self, on_image: Callable[[], None] = lambda: None) -> Evaluation:
         """Measure everything.
 
@@ -240,6 +256,7 @@ class Evaluator:
             ValueError: too few good training pictures for the shots, or nothing labelled.
             UnsupportedError: the method takes no references and shots were asked for.
         """
+        self.check()
         rows: list[Row] = []
         scores = {}
         for product in self.dataset.products:

@@ -17,7 +17,8 @@ def find_images(paths: Iterable[str | Path]) -> list[Path]:
     """List the pictures that files and folders stand for, each once.
 
     A named file is always listed. Folders are searched to any depth, in natural order
-    (``part2`` before ``part10``), without hidden files and folders; symbolic links are followed,
+    (``part2`` before ``part10``), without hidden files and folders and without run folders of
+    ``zerodefect inspect``; symbolic links are followed,
     but no folder is entered twice. In a folder, a file counts as a picture if its ending or its
     first bytes say so: a broken file with an image ending is listed, so that its error is
     reported, and so is a format that cannot be read (HEIC, ...).
@@ -63,6 +64,8 @@ def _expand(path: Path) -> list[Path]:
     if not images:
         endings = ", ".join(sorted(formats.IMAGE_ENDINGS))
         reason = "the folder holds no pictures"
+        if _is_run(path):
+            reason = "the folder holds the results of an inspection, not pictures to inspect"
         raise ImageError(str(path), reason, f"Name a folder with picture files ({endings})")
     return images
 
@@ -77,12 +80,23 @@ def _walk(folder: Path, entered: set[tuple[int, int]]) -> Iterator[Path]:
     if (status.st_dev, status.st_ino) in entered:
         return
     entered.add((status.st_dev, status.st_ino))
+    if _is_run(folder):
+        return  # pictures of a report are no parts
     for name in sorted(names, key=natural_key):
         path = folder / name
         if path.is_dir():
             yield from _walk(path, entered)
         elif path.suffix.lower() in _LISTED_ENDINGS or _looks_like_image(path):
             yield path
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether a folder holds results of an inspection, which would otherwise inspect itself."""
+    try:
+        with (folder / "run.json").open("rb") as file:
+            return b'"zerodefect-run"' in file.read(256)
+    except OSError:
+        return False
 
 
 def _looks_like_image(path: Path) -> bool:

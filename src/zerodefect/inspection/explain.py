@@ -37,7 +37,9 @@ def _evidence(verdict: Verdict, score: float, policy: Policy) -> str:
     rank = {0: "none", n: "all"}.get(reached, str(reached))
     limit = {"defect": policy.limits.defect, "unsure": policy.limits.unsure}.get(verdict)
     above = f" is above the limit {limit:.4f} for {verdict}" if limit is not None else ""
-    above = above or " is within what good parts show"
+    if not above:
+        within = " is within what good parts show"
+        above = within if verdict == "good" else " cannot be judged: the policy has no such limit"
     return (
         f"Score {score:.4f}{above}: {rank} of {n} good images scored as high "
         f"(p = {policy.p_value(score):.3g})."
@@ -52,8 +54,12 @@ def _places(regions: Sequence[Region], size: tuple[int, int]) -> str:
     return (
         f"{'One region stands' if len(regions) == 1 else f'{len(regions)} regions stand'} out; "
         f"the strongest, {what}, lies {place(first.box, size)} and covers "
-        f"{first.area_percent:.2g} % of the image."
+        f"{_percent(first.area_percent)} of the image."
     )
+
+
+def _percent(value: float) -> str:
+    return f"{value:.0f} %" if value >= 10 else f"{value:.2g} %"
 
 
 def place(box: tuple[int, int, int, int], size: tuple[int, int]) -> str:

@@ -110,6 +110,9 @@ def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
+_LEARNED = "Limits learned from"
+
+
 class Limits(BaseModel):
     """Two limits on the raw image score; a score above the limit has the verdict of its name.
 
@@ -118,7 +121,7 @@ class Limits(BaseModel):
         defect: None: no limit can be proven, so no image is called defective.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
 
     unsure: float | None
     defect: float | None
@@ -182,6 +185,13 @@ class Policy(BaseModel):
             raise ValueError(f"colour_range {list(self.colour_range)} does not rise")
         if self.calibrated and not (self.scores and self.map_maxima):
             raise ValueError(f"form {self.form!r} needs scores and map_maxima of good images")
+        if len(self.scores) != len(self.map_maxima):
+            raise ValueError(
+                f"{len(self.scores)} scores but {len(self.map_maxima)} map_maxima; they come in "
+                "pairs, one of each per good image"
+            )
+        if self.guaranteed and not self.calibrated:
+            raise ValueError("guaranteed is true, but form 'none' proves nothing")
         return self
 
     @classmethod
@@ -358,10 +368,24 @@ class Policy(BaseModel):
             "review_rate": (self.limits.unsure, self.review_rate),
         }
         lost = {name: None for name, (limit, rate) in pairs.items() if self._breaks(limit, rate)}
+        proven = conformal_limit(self.map_maxima, self.review_rate) if self.review_rate else None
+        if proven is not None and self.region_limit < proven:
+            note = "The region limit was edited: how many good images show regions is not known."
+            return self.model_copy(update={"notes": (*self.notes, note)})._without(lost)
+        return self._without(lost)
+
+    def _without(self, lost: dict[str, None]) -> Policy:
         if not lost:
             return self
-        note = "A limit was lowered by hand: its false-alarm rate is no longer guaranteed."
-        return self.model_copy(update={**lost, "guaranteed": False, "notes": (*self.notes, note)})
+        note = "A limit or rate was edited by hand: its false-alarm rate is not guaranteed."
+        notes = (*self._notes_without_promise(), note)
+        return self.model_copy(update={**lost, "guaranteed": False, "notes": notes})
+
+    def _notes_without_promise(self) -> tuple[str, ...]:
+        """The notes, with the statement of what is proven cut down to where limits come from."""
+        return tuple(
+            note.split(". ")[0] + "." if note.startswith(_LEARNED) else note for note in self.notes
+        )
 
     def _breaks(self, limit: float | None, rate: float | None) -> bool:
         if limit is None or rate is None:
@@ -415,7 +439,7 @@ class Policy(BaseModel):
                 "guaranteed": self.guaranteed and rate is not None,
                 "false_alarms": rate,
                 "review_rate": review,
-                "notes": (*self.notes, note),
+                "notes": (*self._notes_without_promise(), note),
             }
         )
 
@@ -507,7 +531,7 @@ def _statement(n: int, form: Form, rate: float, guaranteed: bool) -> str:
     """Say in words what the calibration proves."""
     how = "" if form == "split" else ", each scored with the others as references"
     images = "1 good image" if n == 1 else f"{n} good images"
-    text = f"Limits learned from {images}{how}. "
+    text = f"{_LEARNED} {images}{how}. "
     share = f"{100 * rate:.3g} %"
     if guaranteed:
         return text + f"At most {share} of good images like these are called defective."

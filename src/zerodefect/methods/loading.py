@@ -13,6 +13,8 @@ from zerodefect.backbones.loading import load_clip
 from zerodefect.methods.detector import Detector
 from zerodefect.methods.registry import create, get
 
+_LARGEST_INPUT = 4096  # pixels; attention over all patches grows with the fourth power of it
+
 
 def load_detector(
     method: str,
@@ -47,7 +49,12 @@ def load_detector(
     loaded = load_clip(backbone, weights=weights, device=chosen, dtype=getattr(torch, precision))
     if image_size is not None:
         patch = loaded.clip.config.vision.patch_size
-        if image_size < patch or image_size % patch:
+        if not patch <= image_size <= _LARGEST_INPUT:
+            raise ValueError(
+                f"image size {image_size}: it must lie between the backbone's patch size {patch} "
+                f"and {_LARGEST_INPUT} pixels; larger pictures are cut into tiles (--tile)"
+            )
+        if image_size % patch:
             raise ValueError(
                 f"image size {image_size} is no multiple of the backbone's patch size {patch}; "
                 f"the nearest is {max(1, round(image_size / patch)) * patch}"
