@@ -74,8 +74,8 @@ def plain_score(backbone, picture, name: str) -> float:
             total[w] += 1 / score
             cover[w] += 1
         maps.append((cover / total).reshape(1, *grid))
-    upsample(harmonic_mean(maps), (picture.height, picture.width))
-    return float(s_0)
+    # the map's peak, which the embedded model's side-car recommends as image score
+    return float(upsample(harmonic_mean(maps), backbone.preprocess.size).max())
 
 
 def timed(label: str, count: int, run) -> tuple[str, float, object]:
