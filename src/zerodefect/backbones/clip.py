@@ -452,7 +452,8 @@ def tokenize(texts: Sequence[str], context_length: int = 77) -> Tensor:
         tokens = [END_OF_TEXT - 1, *tokenizer.encode(text), END_OF_TEXT]
         if len(tokens) > context_length:
             raise ValueError(
-                f"{len(tokens)} tokens, but the text tower reads {context_length}: {text!r}"
+                f"{len(tokens)} tokens, but the text tower reads {context_length}; use a shorter "
+                f"name or phrase: {text if len(text) <= 100 else text[:97] + '...'!r}"
             )
         ids[row, : len(tokens)] = torch.tensor(tokens)
     return ids
