@@ -18,10 +18,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from scipy.stats import rankdata
 
 from zerodefect.backbones.loading import load_clip
 from zerodefect.data.procedural import DEFECT_KINDS, generate
+from zerodefect.evaluation.metrics import image_metrics
 from zerodefect.images import find_images, open_image
 from zerodefect.methods import create
 from zerodefect.methods.detector import Detector
@@ -33,12 +33,8 @@ Sample = tuple[str, torch.Tensor, np.ndarray]  # kind, network input (3, H, W), 
 
 
 def auroc(scores: np.ndarray, positive: np.ndarray) -> float:
-    """Area under the ROC curve by ranks, ties counted half (Mann and Whitney 1947)."""
-    positives, negatives = int(positive.sum()), int((~positive).sum())
-    if not positives or not negatives:
-        return float("nan")
-    ranks = rankdata(scores)
-    return (ranks[positive].sum() - positives * (positives + 1) / 2) / (positives * negatives)
+    """Area under the ROC curve; NaN where one class is missing."""
+    return image_metrics(scores, positive, ["auroc"])[0].value
 
 
 def procedural(preprocess, count: int) -> Iterator[Sample]:

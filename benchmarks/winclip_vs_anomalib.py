@@ -167,13 +167,9 @@ def child(python: str, role: list[str], folder: Path, arguments) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def auroc(scores, labels) -> float:
-    scores, labels = np.asarray(scores), np.asarray(labels)
-    pairs = scores[labels][:, None] - scores[~labels][None]
-    return float(((pairs > 0) + 0.5 * (pairs == 0)).mean())
-
-
 def compare(arguments) -> None:
+    from zerodefect.evaluation.metrics import image_metrics
+
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         prepare(folder, arguments.images)
@@ -203,7 +199,7 @@ def compare(arguments) -> None:
             f"{name:22s}{one['image']:9.3f}{base['image'] / one['image']:7.2f}{one['text']:8.2f}"
             f"{base['text'] / one['text']:7.1f}{one['text_again']:9.3f}{one['peak']:10.0f}"
             f"{one['peak'] / base['peak']:7.2f}{score:12.1e}{field:10.1e}"
-            f"{auroc(one['scores'], labels):8.3f}{share:9.0%}"
+            f"{image_metrics(one['scores'], labels, ['auroc'])[0].value:8.3f}{share:9.0%}"
         )
     for name, value in peaks.items():
         print(f"matrix product peak, {name}: {value / 1e9:.0f} GFLOP/s")

@@ -10,7 +10,7 @@ import tiny_clip
 import torch
 from safetensors.torch import save_file
 
-from zerodefect.backbones.clip import CLIP, CLIPConfig
+from zerodefect.backbones.clip import CLIP, Activation, CLIPConfig
 from zerodefect.backbones.loading import Backbone
 from zerodefect.images import Preprocess
 
@@ -33,8 +33,14 @@ def tiny_state(seed: int = 0, **shape: int) -> dict[str, torch.Tensor]:
 
 def tiny_backbone(seed: int = 0, **shape: int) -> Backbone:
     """A small CLIP of random weights, ready for a method."""
-    state = tiny_state(seed, **shape)
-    config = CLIPConfig.from_state(state, "gelu")
+    return backbone_of(tiny_state(seed, **shape), f"tiny-{seed}-{sorted(shape.items())}")
+
+
+def backbone_of(
+    state: dict[str, torch.Tensor], fingerprint: str, activation: Activation = "gelu"
+) -> Backbone:
+    """Weights in the OpenAI layout as a backbone."""
+    config = CLIPConfig.from_state(state, activation)
     clip = CLIP(config)
     clip.load_openai_state(state)
     side = config.vision.image_size
@@ -42,7 +48,7 @@ def tiny_backbone(seed: int = 0, **shape: int) -> Backbone:
         name="tiny",
         clip=clip.eval().requires_grad_(False),
         preprocess=Preprocess(size=(side, side)),
-        fingerprint=f"tiny-{seed}-{sorted(shape.items())}",
+        fingerprint=fingerprint,
         licence="none",
         source="made for a test",
     )

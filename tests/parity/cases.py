@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 import tiny_clip
 import torch
+from models import backbone_of
 
-from zerodefect.backbones.clip import CLIP, CLIPConfig
 from zerodefect.backbones.loading import Backbone
-from zerodefect.images import Preprocess
 
 
 def find(method: str) -> list[Any]:
@@ -43,18 +42,7 @@ class Case:
         state = tiny_clip.clip_state(facts["seed"], **facts["config"])
         state = {name: torch.from_numpy(np.asarray(value)) for name, value in state.items()}
         quick = self.meta["activation"].lower().startswith("quick")
-        config = CLIPConfig.from_state(state, "quick_gelu" if quick else "gelu")
-        clip = CLIP(config)
-        clip.load_openai_state(state)
-        size = config.vision.image_size
-        return Backbone(
-            name="tiny",
-            clip=clip.eval().requires_grad_(False),
-            preprocess=Preprocess(size=(size, size)),
-            fingerprint=f"tiny-{facts['seed']}",
-            licence="none",
-            source="tiny_clip",
-        )
+        return backbone_of(state, f"tiny-{facts['seed']}", "quick_gelu" if quick else "gelu")
 
     def check(self, name: str, value: torch.Tensor) -> None:
         """Compare with the stored array at the tolerance that the case states for it."""
