@@ -740,3 +740,11 @@ def test_sixteen_bit_png_round_trip(samples, filters):
     np.testing.assert_array_equal(open_image(write_png16(samples, filters)).pixels, expected)
     if samples.shape[2] == 1:
         np.testing.assert_array_equal(open_image(encode_png(samples[..., 0])).pixels, expected)
+
+
+def test_a_header_that_contradicts_itself_is_an_error():
+    """One byte of a float TIFF set to zero makes its pixels eight values wide."""
+    damaged = bytearray(VALID["float TIFF"])
+    damaged[150] = 0
+    with pytest.raises(ImageError):
+        open_image(bytes(damaged), max_pixels=10_000)

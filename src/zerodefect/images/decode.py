@@ -508,6 +508,8 @@ def _decode_with_tifffile(data: bytes, max_pixels: int) -> _Raw:
             raise _FaultError("its TIFF compression is not supported", _CONVERT) from None
         if page.planarconfig == 2 and samples.ndim == 3:
             samples = np.moveaxis(samples, 0, 2)
+        if samples.shape[:2] != (page.imagelength, page.imagewidth):
+            raise _FaultError("its header contradicts itself")
         if page.photometric == 0 and samples.dtype.kind == "u":
             samples = np.iinfo(samples.dtype).max - samples
         orientation = page.tags.valueof(_ORIENTATION, 1)
@@ -547,6 +549,8 @@ def _to_rgb(raw: _Raw, bit_depth: int | None) -> np.ndarray:
     samples = _to_unsigned(raw)
     samples = samples.reshape(*samples.shape[:2], -1)
     channels = samples.shape[2]
+    if not 1 <= channels <= 4:
+        raise _FaultError(f"its pixels have {channels} values each, which is no picture")
     colours, alpha = samples, None
     if channels in (2, 4):
         colours, alpha = samples[..., :-1], samples[..., -1:]
