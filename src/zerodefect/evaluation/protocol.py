@@ -136,10 +136,13 @@ class _Groups:
     def add_map(
         self, kind: str, map: np.ndarray, mask: np.ndarray, valid: np.ndarray | None
     ) -> None:
-        holes = any("steps200_winclip" in query for query in self.protocol.pixel_queries)
         if kind not in self.pixel:
-            self.pixel[kind] = PixelMetrics(mask_rule=self.protocol.mask_rule, fill_holes=holes)
+            self.pixel[kind] = self._pixel_metrics()
         self.pixel[kind].update(map, mask, valid)
+
+    def _pixel_metrics(self) -> PixelMetrics:
+        holes = any("steps200_winclip" in query for query in self.protocol.pixel_queries)
+        return PixelMetrics(mask_rule=self.protocol.mask_rule, fill_holes=holes)
 
     def rows(self, product: str, shots: int, seed: int) -> Iterator[Row]:
         good = [kind for kind in self.image if kind == "good"]
@@ -157,10 +160,7 @@ class _Groups:
                 continue
             pixel = states[0]
             if len(states) > 1:
-                pixel = PixelMetrics(
-                    mask_rule=self.protocol.mask_rule,
-                    fill_holes=any("steps200_winclip" in q for q in self.protocol.pixel_queries),
-                )
+                pixel = self._pixel_metrics()
                 for state in states:
                     pixel.merge(state)
             for metric in pixel.compute(self.protocol.pixel_queries):
@@ -339,7 +339,7 @@ class Evaluator:
         return {
             "detector": self.detector.facts(),
             "references": references,
-            "viewing": self.facts()["viewing"],
+            "viewing": asdict(self.scorer.viewing),
             "map_size": self.scorer.map_size,
             "smoothing": self.protocol.smoothing,
             "crop": crop,

@@ -383,15 +383,19 @@ class Inspector:
     def judge(self, pictures: Sequence[Picture]) -> list[Inspection]:
         """Score decoded pictures and judge each by the active policy."""
         policy = self.active_policy()
+        areas = [self._area(picture) for picture in pictures]
+        scored = self.scorer.score(pictures, areas)
         return [
-            self._judge_one(picture, scored, policy)
-            for picture, scored in zip(pictures, self._score(pictures), strict=True)
+            self._judge_one(picture, one, area, policy)
+            for picture, one, area in zip(pictures, scored, areas, strict=True)
         ]
 
     def _score(self, pictures: Sequence[Picture]) -> list[Scored]:
         return self.scorer.score(pictures, [self._area(p) for p in pictures])
 
-    def _judge_one(self, picture: Picture, scored: Scored, policy: Policy) -> Inspection:
+    def _judge_one(
+        self, picture: Picture, scored: Scored, area: np.ndarray | None, policy: Policy
+    ) -> Inspection:
         height, width, score = picture.height, picture.width, scored.score
         if not np.isfinite(score):
             raise RuntimeError(f"the score is {score}")
@@ -402,7 +406,7 @@ class Inspector:
             policy.region_limit,
             type_map=scored.type_map,
             kinds=self.detector.kinds,
-            inspected=self._area(picture),
+            inspected=area,
             p_value=policy.region_p_value,
         )
         verdict = policy.verdict(score)
