@@ -32,6 +32,25 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class TrainingBatch:
+    """Labelled images that a trainable method learns from, as the training engine hands them over.
+
+    Attributes:
+        images: ``(B, 3, H, W)``, preprocessed as the detector's ``preprocess`` says.
+        masks: ``(B, H, W)`` float32, 1 where anomalous and 0 elsewhere, at the input's size.
+        labels: ``(B,)`` int64, 1 for images with a defect, 0 for good ones.
+        objects: product name of each image.
+        generator: source of every random draw of the loss, on the CPU.
+    """
+
+    images: torch.Tensor
+    masks: torch.Tensor
+    labels: torch.Tensor
+    objects: tuple[str, ...]
+    generator: torch.Generator
+
+
+@dataclass(frozen=True)
 class Region:
     """One connected anomalous area of one image, in pixels of the original image.
 

@@ -77,7 +77,7 @@ def test_what_a_method_cannot_learn_from_is_said_clearly(detector):
         "words": lambda: detector.describe("screw"),
         "references": lambda: detector.remember(images(1)),
         "set": lambda: detector.score_set(images(3)),
-        "training": lambda: detector.training_loss({}),
+        "training": lambda: detector.training_loss(None),
     }
     for knowledge, call in calls.items():
         if knowledge not in detector.info.knows_from:

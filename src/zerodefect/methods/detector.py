@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, cast
 
 import torch
@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from zerodefect.backbones.loading import Backbone
 from zerodefect.images import Preprocess
+from zerodefect.methods.recipe import Recipe
 from zerodefect.methods.registry import MethodInfo
 from zerodefect.prompts.vocabulary import Vocabulary
-from zerodefect.types import Prediction
+from zerodefect.types import Prediction, TrainingBatch
 
 
 class UnsupportedError(RuntimeError):
@@ -41,6 +42,9 @@ class Detector(nn.Module):
 
     info: ClassVar[MethodInfo]
     Config: ClassVar[type]
+
+    #: How the paper trains it; None for methods that are not trained.
+    recipe: ClassVar[Recipe | None] = None
 
     #: Whether no score can rise when references are added (nearest-neighbour memories). Then
     #: leave-one-out calibration keeps its guarantee, see ``inspection/policy.py``.
@@ -95,9 +99,46 @@ class Detector(nn.Module):
         """Score images ``(B, 3, H, W)`` against each other."""
         raise self._unsupported("set")
 
-    def training_loss(self, batch: dict[str, Any]) -> Tensor:
-        """Loss of one batch of other products' labelled images."""
+    # --- training on other products' labelled defects -----------------------------------------
+
+    def training_loss(self, batch: TrainingBatch) -> dict[str, Tensor]:
+        """Weighted terms of the loss of one batch, by name; the loss is their sum."""
         raise self._unsupported("training")
+
+    @property
+    def learned(self) -> dict[str, nn.Parameter]:
+        """Parameters that training changes, by name: all that require a gradient.
+
+        A trainable method freezes the backbone in its constructor, so these are what a checkpoint
+        holds.
+        """
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+    def parameter_groups(self, recipe: Recipe) -> list[dict[str, Any]]:
+        """Optimiser groups; a method with several rates overrides this."""
+        return [{"params": list(self.learned.values())}]
+
+    def after_learning(self) -> None:
+        """Called when learned values have changed: drop or renew whatever was computed from them.
+
+        The engine calls it before each validation and at the end, the loader after a checkpoint.
+        """
+
+    def official_state(self, published: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Values of ``learned`` from the contents of an official checkpoint.
+
+        Raises:
+            UnsupportedError: no official format is known.
+            ValueError: keys are missing or unknown, or shapes do not fit; all are listed.
+        """
+        raise UnsupportedError(f"{self.info.name} has no official checkpoint format that we know")
+
+    def set_level(self, prediction: Prediction) -> Prediction:
+        """The official step over a whole class or test set, where a code has one (min-max, ...).
+
+        ``forward`` never applies it: what users get is per image. ``prediction`` holds all images.
+        """
+        return prediction
 
     # --- what it says -----------------------------------------------------------------------
 
