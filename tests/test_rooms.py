@@ -27,7 +27,13 @@ TABLE = (
 FLOOR = {room: number for number, row in enumerate(TABLE) for room in row}
 ABOVE_ALL = {"__init__", "__main__"}
 NO_ROOM = {"__version__"}  # facts of the package itself that any room may state
-METHOD_PARTS = {"__init__", "detector", "registry", "recipe"}  # not methods but what they share
+METHOD_PARTS = {
+    "__init__",
+    "detector",
+    "registry",
+    "recipe",
+    "official",
+}  # not methods but what they share
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 
