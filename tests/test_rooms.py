@@ -10,7 +10,7 @@ import zerodefect
 PACKAGE = Path(zerodefect.__file__).parent
 # The design's table, bottom to top; the rooms of one row know nothing of each other.
 TABLE = (
-    {"types", "paths"},
+    {"types", "paths", "files"},
     {"images"},
     {"backbones"},
     {"prompts"},

@@ -17,12 +17,12 @@ from models import picture, write_tiny_weights
 
 import zerodefect
 from zerodefect import Inspector, Vocabulary
+from zerodefect import files as files_module
 from zerodefect.engines import local
 from zerodefect.engines.local import Outputs, inspect_files
+from zerodefect.files import StoreError
 from zerodefect.images import encode_jpeg, encode_png, find_images
-from zerodefect.inspection import files as files_module
 from zerodefect.inspection import store as store_module
-from zerodefect.inspection.files import StoreError
 from zerodefect.inspection.policy import PolicyMismatch
 from zerodefect.inspection.store import RunBusy, RunMismatch
 

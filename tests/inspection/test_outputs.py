@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from zerodefect.inspection.files import StoreError
+from zerodefect.files import StoreError
 from zerodefect.inspection.outputs import (
     IMAGE_COLUMNS,
     REGION_COLUMNS,

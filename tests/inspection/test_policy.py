@@ -364,7 +364,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     def full(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("zerodefect.inspection.files.os.fsync", full)
+    monkeypatch.setattr("zerodefect.files.os.fsync", full)
     with pytest.raises(RuntimeError, match="No space left"):
         learn([0.2]).save(path)
     assert path.read_bytes() == before

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from zerodefect.inspection.files import StoreError, atomic_write
+from zerodefect.files import StoreError, atomic_write
 from zerodefect.inspection.store import RunBusy, RunMismatch, RunStore, image_key
 
 MANIFEST = {"object": "screw", "settings": {"size": (240, 240)}, "policy": {"created": "now"}}
@@ -360,7 +360,7 @@ def test_when_even_cutting_fails_the_next_start_cuts(tmp_path, monkeypatch):
 
 LIMITED = """
 import resource, signal, sys
-from zerodefect.inspection.files import StoreError
+from zerodefect.files import StoreError
 from zerodefect.inspection.store import RunStore
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))

@@ -165,14 +165,14 @@ def test_a_damaged_cache_costs_time_but_no_job(clip, tmp_path):
     for damage in (b"", b"rubbish", file.read_bytes()[:-4]):
         file.write_bytes(damage)
         assert torch.equal(TextFeatures(clip, "weights", tmp_path).mean(PROMPTS), mean)
-    assert list(tmp_path.glob("*.part")) == []
+    assert list(tmp_path.glob("*.tmp")) == []
 
 
 def test_a_full_disk_costs_no_job(clip, tmp_path, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(features, "save_file", full)
+    monkeypatch.setattr(features, "save", full)
     mean = TextFeatures(clip, "weights", tmp_path).mean(PROMPTS)
     torch.testing.assert_close(mean, embed_texts(clip, PROMPTS).mean(0))
     assert list(tmp_path.iterdir()) == []

@@ -77,7 +77,7 @@ def expected(error: Exception) -> bool:
 
     from zerodefect.backbones.loading import WeightsError
     from zerodefect.evaluation.metrics import SpillError
-    from zerodefect.inspection.files import StoreError
+    from zerodefect.files import StoreError
     from zerodefect.methods.detector import UnsupportedError
 
     if isinstance(error, ValidationError):

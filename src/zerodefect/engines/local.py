@@ -13,8 +13,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from zerodefect.files import store_error
 from zerodefect.images import Picture
-from zerodefect.inspection.files import store_error
 from zerodefect.inspection.inspector import Inspector
 from zerodefect.inspection.outputs import (
     map_path,

@@ -9,9 +9,10 @@ import os
 import zipfile
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
+
+from zerodefect.files import StoreError, atomic_write
 
 _FORMAT = 1  # raised whenever predictions for the same key would change
 
@@ -60,15 +61,8 @@ class Shelf:
         path = self._path(image)
         if path is None:
             return
-        part = path.with_name(f"{path.name}.{uuid4().hex}.part")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with part.open("wb") as file:
-                np.savez(file, score=np.float64(score), map=map)
-            part.replace(path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
+        with contextlib.suppress(StoreError), atomic_write(path, cached=True) as file:
+            np.savez(file, score=np.float64(score), map=map)
 
     def _path(self, image: Path) -> Path | None:
         if self.folder is None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from zerodefect.evaluation.metrics import Metric
 from zerodefect.evaluation.protocol import ALL, Evaluation, Row
+from zerodefect.files import atomic_write
 from zerodefect.methods.registry import Figure, get
 
 MEAN = "mean over products"
@@ -123,9 +124,8 @@ def write_results(evaluation: Evaluation, folder: Path, method: str) -> list[Pat
 
 
 def _write(path: Path, text: str) -> None:
-    part = path.with_suffix(path.suffix + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    with atomic_write(path) as file:
+        file.write(text.encode("utf-8"))
 
 
 def _number(value: float | None) -> float | None:
@@ -227,9 +227,8 @@ def draw_curves(evaluation: Evaluation, path: Path) -> bool:
     )
     if len(drawable) <= 20:
         precision_recall.legend(fontsize="small")
-    part = path.with_suffix(".part.png")
-    canvas.savefig(part, dpi=110)
-    part.replace(path)
+    with atomic_write(path) as file:
+        canvas.savefig(file, format="png", dpi=110)
     return True
 
 

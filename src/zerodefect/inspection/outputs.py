@@ -19,7 +19,7 @@ import numpy as np
 import tifffile
 
 from zerodefect import __version__
-from zerodefect.inspection.files import atomic_write
+from zerodefect.files import atomic_write
 from zerodefect.inspection.records import Record
 
 IMAGE_COLUMNS = (

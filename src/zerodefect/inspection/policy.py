@@ -34,7 +34,7 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from zerodefect import __version__
-from zerodefect.inspection.files import atomic_write
+from zerodefect.files import atomic_write
 from zerodefect.types import Verdict
 
 FORMAT: Final = "zerodefect-policy"

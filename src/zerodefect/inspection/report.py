@@ -25,6 +25,7 @@ from urllib.parse import quote
 import numpy as np
 from PIL import Image
 
+from zerodefect.files import atomic_write
 from zerodefect.images import (
     blend,
     colorize,
@@ -34,7 +35,6 @@ from zerodefect.images import (
     heat_rgba,
     thumbnail,
 )
-from zerodefect.inspection.files import atomic_write
 from zerodefect.types import Inspection, Region
 
 PICTURE_SIDE = 1024

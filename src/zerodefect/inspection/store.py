@@ -20,7 +20,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from zerodefect import __version__
-from zerodefect.inspection.files import StoreError, atomic_write, store_error, sync_folder
+from zerodefect.files import StoreError, atomic_write, store_error, sync_folder
 from zerodefect.inspection.records import Record
 
 FORMAT = "zerodefect-run"

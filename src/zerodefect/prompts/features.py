@@ -7,14 +7,14 @@ import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from zerodefect.backbones.clip import CLIP, TextTower, tokenize
+from zerodefect.files import StoreError, atomic_write
 from zerodefect.paths import cache_folder
 
 _FORMAT = 1  # raised whenever the numbers for the same key would change
@@ -125,12 +125,6 @@ class TextFeatures:
         if self.fingerprint is None:
             return
         path = self._path(key)
-        # a name of its own: several processes may compute the same feature at once
-        part = path.with_name(f"{key}.{uuid4().hex}.part")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_file({"feature": feature.float().cpu().contiguous()}, part)
-            part.replace(path)
-        except (OSError, SafetensorError):  # a full or read-only disk: it stays in memory
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
+        # a full or read-only disk: it stays in memory
+        with suppress(StoreError, SafetensorError), atomic_write(path, cached=True) as file:
+            file.write(save({"feature": feature.float().cpu().contiguous()}))

@@ -19,13 +19,14 @@ from typing import Any, Literal
 import torch
 from PIL import Image
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save, save_file
+from safetensors.torch import save
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader, Dataset
 
 from zerodefect.backbones.clip import CLIP, CLIPConfig, TextConfig, VisionConfig
 from zerodefect.data.procedural import ProceduralBatch, generate
+from zerodefect.files import atomic_write
 from zerodefect.images.preprocess import CLIP_MEAN, CLIP_STD
 from zerodefect.training.objectives import text_losses, total_loss, training_losses
 
@@ -174,9 +175,9 @@ class _State:
 
     def save(self, path: Path, identity: str) -> None:
         """Write the checkpoint in one move: a reader sees the old one or the new one."""
-        part = path.with_suffix(".part")
-        save_file(self.tensors(), part, {"step": str(self.step), "config": identity})
-        part.replace(path)
+        facts = {"step": str(self.step), "config": identity}
+        with atomic_write(path) as file:
+            file.write(save(self.tensors(), facts))
 
     @torch.no_grad()
     def load(self, path: Path, identity: str) -> None:
@@ -415,12 +416,10 @@ def export(run: str | Path, target: str | Path) -> Path:
     clip = CLIP(_model_config(settings["model"]))
     clip.load_state_dict(weights)
     half = {n: v.detach().half().contiguous() for n, v in clip.openai_state().items()}
-    Path(target).mkdir(parents=True, exist_ok=True)
     path = Path(target) / "embedded.safetensors"
     facts = {"format": "pt", "steps": facts["step"], "seed": str(settings["seed"])}
-    part = path.with_suffix(".part")
-    part.write_bytes(save(half, facts))
-    part.replace(path)
+    with atomic_write(path) as file:
+        file.write(save(half, facts))
     path.with_suffix(".json").write_text(
         json.dumps(_side_car(clip.config), indent=2) + "\n", encoding="utf-8"
     )

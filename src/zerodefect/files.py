@@ -1,4 +1,7 @@
-"""Writing files so that a crash, a full disk or a pulled plug never leaves half of one."""
+"""Writing files so that a crash, a full disk or a pulled plug never leaves half of one.
+
+This file imports nothing of the project.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
+from uuid import uuid4
 
 
 class StoreError(RuntimeError):
@@ -45,24 +49,33 @@ def store_error(path: str | Path, error: OSError) -> StoreError:
 
 
 @contextlib.contextmanager
-def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """Open ``path`` for writing; it appears under its name only when it is complete on disk.
+def atomic_write(path: Path, *, cached: bool = False) -> Iterator[BinaryIO]:
+    """Open ``path`` for writing; it appears under its name only when it is complete.
 
     Missing parent folders are made. When the block fails, whatever stood at ``path`` before
     stays as it was.
 
+    Args:
+        path: where the file shall stand.
+        cached: for what can be made anew: it is not forced to the disk, which takes time, and
+            several processes may write the same file at once.
+
     Raises:
         StoreError: the operating system refused to write (disk full, no permission, ...).
     """
-    # The name depends on the target alone: a leftover of a killed run is overwritten, not kept.
-    digest = hashlib.sha256(path.name.encode("utf-8", "surrogatepass")).hexdigest()
-    temporary = path.parent / f".{digest[:16]}.tmp"
+    if cached:
+        temporary = path.parent / f".{uuid4().hex}.tmp"
+    else:
+        # The name depends on the target alone: a leftover of a killed run is overwritten, not kept.
+        digest = hashlib.sha256(path.name.encode("utf-8", "surrogatepass")).hexdigest()
+        temporary = path.parent / f".{digest[:16]}.tmp"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            if not cached:
+                file.flush()
+                os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
         _forget(temporary)
@@ -70,7 +83,8 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         _forget(temporary)
         raise
-    sync_folder(path.parent)
+    if not cached:
+        sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:
