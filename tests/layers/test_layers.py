@@ -16,6 +16,7 @@ from zerodefect.layers.similarity import (
     harmonic_mean,
     text_probabilities,
     to_grid,
+    two_class,
     upsample,
 )
 from zerodefect.layers.smoothing import gaussian_smooth
@@ -66,6 +67,18 @@ def test_grid_and_upsampling_keep_the_order_of_rows():
     assert up[0, 0, 0] == 0
     assert up[0, -1, -1] == 5
     assert upsample(grid[:, None].repeat(1, 3, 1, 1), (4, 6)).shape == (1, 3, 4, 6)
+
+
+def test_aligned_corners_keep_their_values():
+    grid = torch.tensor([[[0.0, 4.0], [8.0, 2.0]]])
+    got = upsample(grid, (5, 5), align_corners=True)[0]
+    torch.testing.assert_close(got[::4, ::4], grid[0])
+    torch.testing.assert_close(got[0], torch.arange(5.0))
+
+
+def test_two_classes_from_the_difference_of_their_logits():
+    logits = 5 * torch.randn(3, 2, 4, 5, generator=seeded(1))
+    torch.testing.assert_close(two_class(logits[:, 1] - logits[:, 0]), logits.softmax(1))
 
 
 def test_harmonic_mean_by_hand():

@@ -42,11 +42,25 @@ def to_grid(patches: Tensor, grid: tuple[int, int]) -> Tensor:
     return patches.unflatten(-1, grid)
 
 
-def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear, ``align_corners=False``: ``(B, h, w)`` or ``(B, T, h, w)`` -> ``(..., *size)``."""
+def upsample(maps: Tensor, size: tuple[int, int], *, align_corners: bool = False) -> Tensor:
+    """Bilinear: ``(B, h, w)`` or ``(B, T, h, w)`` -> ``(..., *size)`` float32.
+
+    ``align_corners`` puts the corner values onto the corner pixels, as many official codes do,
+    instead of half a patch inside.
+    """
     channels = maps if maps.dim() == 4 else maps[:, None]
-    resized = F.interpolate(channels.float(), size=size, mode="bilinear", align_corners=False)
+    resized = F.interpolate(
+        channels.float(), size=size, mode="bilinear", align_corners=align_corners
+    )
     return resized if maps.dim() == 4 else resized[:, 0]
+
+
+def two_class(difference: Tensor) -> Tensor:
+    """Softmax of two logits from their difference (second - first), ``(B, ...) -> (B, 2, ...)``.
+
+    A linear step before the softmax, such as ``upsample``, then has one channel to do, not two.
+    """
+    return torch.stack([(-difference).sigmoid(), difference.sigmoid()], dim=1)
 
 
 def harmonic_mean(maps: list[Tensor]) -> Tensor:
