@@ -48,6 +48,28 @@ WINCLIP_TEMPLATES = (
 )
 
 
+def domain_templates(kind: str) -> tuple[str, ...]:
+    """The 22 sentences of AnoVL (arXiv 2308.15939) about one kind of picture, without full stop.
+
+    Args:
+        kind: what the picture is, such as ``industrial photo`` or ``surface picture``.
+    """
+    article = "an" if kind.startswith("industrial") else "a"
+    return (
+        *(f"a cropped {kind} of {the} {{}}" for the in ("the", "a")),
+        *(f"a close-up {kind} of {the} {{}}" for the in ("a", "the")),
+        *(f"a bright {kind} of {the} {{}}" for the in ("a", "the")),
+        *(f"a dark {kind} of {the} {{}}" for the in ("the", "a")),
+        *(f"a jpeg corrupted {kind} of {the} {{}}" for the in ("a", "the")),
+        *(f"a blurry {kind} of {the} {{}}" for the in ("the", "a")),
+        *(f"{article} {kind} of {the} {{}}" for the in ("a", "the")),
+        *(f"{article} {kind} of {the} small {{}}" for the in ("a", "the")),
+        *(f"{article} {kind} of {the} large {{}}" for the in ("a", "the")),
+        *(f"{article} {kind} of {the} {{}} for visual inspection" for the in ("the", "a")),
+        *(f"{article} {kind} of {the} {{}} for anomaly detection" for the in ("the", "a")),
+    )
+
+
 @dataclass(frozen=True)
 class PromptEnsemble:
     """Every template filled with every state, filled with the object's name.
