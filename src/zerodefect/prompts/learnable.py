@@ -1,0 +1,300 @@
+"""Learned sentences: context vectors in place of words, and deep tokens inside the text tower.
+
+The object-agnostic prompts of AnomalyCLIP (Zhou et al., ICLR 2024, arXiv 2310.18961) and of the
+methods built on it (GlocalCLIP, Crane, LECLIP, CoPS): a sentence is
+``[start][contexts][words][end]`` where the contexts are learned, and before some of the text
+tower's blocks the tokens behind the start are replaced by further learned ones.
+
+Symbols: S the number of sentences, n the vectors of a context, W the text tower's width, D the
+joint dimension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zerodefect.backbones.clip import TextTower, tokenize
+from zerodefect.backbones.transformer import Edits, Overwrite
+
+Place = Literal["pad_suffix", "pad_prefix", "replace_suffix", "replace_prefix"]
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """One learned sentence.
+
+    Attributes:
+        name: as the official checkpoints call its token buffers (``token_prefix_<name>``).
+        contexts: names of the learned contexts, in order; sentences may share one.
+        words: what follows them, ending with a full stop.
+        placeholder: word that stands for a context vector in the official token ids.
+    """
+
+    name: str
+    contexts: tuple[str, ...]
+    words: str
+    placeholder: str = "X"
+
+
+NORMAL_AND_DAMAGED = (
+    Sentence("pos", ("ctx_pos",), "object."),
+    Sentence("neg", ("ctx_neg",), "damaged object."),
+)
+
+
+class PublishedValues(Protocol):
+    """What is needed of the checker of official checkpoints (``methods/official.py``)."""
+
+    def take(self, key: str, shape: Sequence[int]) -> Tensor:
+        """Value of a key, whose shape must be ``shape``."""
+
+    def ignore(self, pattern: str) -> None:
+        """Leave out keys."""
+
+    def fault(self, text: str) -> None:
+        """Note what is wrong."""
+
+
+class LearnedPrompts(nn.Module):
+    """Learned contexts and deep tokens; all values are drawn from N(0, std²).
+
+    Parameters carry the names of the official checkpoints: each context ``(1, 1, n, W)`` under its
+    own name, ``compound_prompts_text.i`` ``(deep_length, W)``. The text tower stays outside, so
+    that it is nobody's copy; it is handed in where it is run.
+
+    Args:
+        text: the tower the sentences are for.
+        sentences: in the order of the rows of the result.
+        lengths: vectors per context name.
+        depth: how many text blocks read learned tokens: the first reads the contexts, each further
+            one starts with deep tokens in place of positions ``1..deep_length``.
+        deep_length: deep tokens per block.
+        generator: source of the initial values.
+        std: their standard deviation.
+
+    Raises:
+        ValueError: sizes that the text tower cannot read.
+    """
+
+    compound_prompts_text: nn.ParameterList
+    texts: Tensor
+
+    def __init__(
+        self,
+        text: TextTower,
+        sentences: Sequence[Sentence] = NORMAL_AND_DAMAGED,
+        *,
+        lengths: Mapping[str, int],
+        depth: int,
+        deep_length: int,
+        generator: torch.Generator,
+        std: float = 0.02,
+    ) -> None:
+        super().__init__()
+        self.sentences = tuple(sentences)
+        self.lengths = dict(lengths)
+        self._context_length = text.config.context_length
+        self._words = tuple(_words(s, self._context_length) for s in self.sentences)
+        self._check(text, depth, deep_length)
+
+        def drawn(*shape: int) -> nn.Parameter:
+            return nn.Parameter(std * torch.randn(*shape, generator=generator))
+
+        width = text.config.width
+        for name, length in self.lengths.items():
+            self.register_parameter(name, drawn(1, 1, length, width))
+        self.compound_prompts_text = nn.ParameterList(
+            drawn(deep_length, width) for _ in range(depth - 1)
+        )
+        joint = text.text_projection.shape[1]
+        self.register_buffer("texts", torch.empty(0, joint), persistent=False)  # see cached
+
+    def _check(self, text: TextTower, depth: int, deep_length: int) -> None:
+        if min(self.lengths.values()) < 1 or deep_length < 1:
+            raise ValueError("a learned context and a deep prompt have at least one vector")
+        blocks = text.config.layers
+        if not 1 <= depth <= blocks:
+            raise ValueError(
+                f"depth {depth}: the learned tokens reach into 1..{blocks} blocks of this text "
+                "tower; choose a depth among them or leave it out"
+            )
+        ends = [self._end(row) for row in range(len(self.sentences))]
+        if max(ends) >= text.config.context_length:
+            raise ValueError(
+                f"a learned sentence has {max(ends) + 1} tokens, but the text tower reads "
+                f"{text.config.context_length}; choose shorter contexts"
+            )
+        if depth > 1 and deep_length >= min(ends):
+            raise ValueError(
+                f"{deep_length} deep tokens would overwrite the end of a sentence of "
+                f"{min(ends) + 1} tokens; choose fewer"
+            )
+
+    def _end(self, row: int) -> int:
+        """Position of the end-of-text token of a sentence with its own contexts."""
+        vectors = sum(self.lengths[name] for name in self.sentences[row].contexts)
+        return vectors + len(self._words[row]) - 1
+
+    # --- text features ------------------------------------------------------------------------
+
+    def context(self, name: str) -> Tensor:
+        """A learned context ``(n, W)``."""
+        return self.get_parameter(name)[0, 0]
+
+    def forward(self, text: TextTower, contexts: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Text features of the sentences, differentiable.
+
+        Args:
+            text: the frozen tower.
+            contexts: values ``(..., n, W)`` in place of the learned ones of that name, of any
+                length n; the leading dimensions (images, samples) broadcast among the contexts.
+
+        Returns:
+            ``(..., S, D)`` float32, not normalised.
+        """
+        embeddings, ends = self.embeddings(text, contexts)
+        return text.encode(embeddings, ends, edits=self.edits()).float()
+
+    def embeddings(
+        self, text: TextTower, contexts: Mapping[str, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Token embeddings ``(..., S, L, W)`` without positions, and end positions ``(..., S)``.
+
+        The sequences end with the last end-of-text token: under the causal mask nothing behind it
+        can reach it.
+        """
+        table = text.token_embedding.weight
+        values = {name: self.context(name) for name in self.lengths} | dict(contexts or {})
+        lead = torch.broadcast_shapes(*(value.shape[:-2] for value in values.values()))
+        rows = []
+        for sentence, words in zip(self.sentences, self._words, strict=True):
+            fixed = text.token_embedding(words.to(table.device))
+            parts = [fixed[:1], *(values[name] for name in sentence.contexts), fixed[1:]]
+            parts = [part.to(table.dtype).expand(*lead, -1, -1) for part in parts]
+            rows.append(torch.cat(parts, dim=-2))
+        lengths = [row.shape[-2] for row in rows]
+        padded = [F.pad(row, (0, 0, 0, max(lengths) - row.shape[-2])) for row in rows]
+        ends = torch.tensor(lengths, device=table.device) - 1
+        return torch.stack(padded, dim=-3), ends.expand(*lead, -1)
+
+    def edits(self) -> Edits:
+        """Deep tokens, rounded through float16 as the official codes do."""
+        return {
+            number: [Overwrite(tokens, half=True, at=1)]
+            for number, tokens in enumerate(self.compound_prompts_text, start=2)
+        }
+
+    def cached(self, text: TextTower) -> Tensor:
+        """``forward`` of the learned values ``(S, D)``, computed once; ``clear`` drops it."""
+        if not len(self.texts):
+            # no inference tensor: what is kept may meet gradients later
+            with torch.inference_mode(False), torch.no_grad():
+                self.texts = self(text)
+        return self.texts
+
+    def clear(self) -> None:
+        """Drop what was computed from values that have changed."""
+        self.texts = self.texts[:0]
+
+    # --- official checkpoints -------------------------------------------------------------------
+
+    def token_ids(self) -> Tensor:
+        """Token ids ``(S, context length)`` with placeholders, as the official codes store them."""
+        texts = []
+        for sentence in self.sentences:
+            vectors = sum(self.lengths[name] for name in sentence.contexts)
+            texts.append(" ".join([*[sentence.placeholder] * vectors, sentence.words]))
+        return tokenize(texts, self._context_length)
+
+    def published(
+        self, checked: PublishedValues, text: TextTower, *, tokens: bool = True
+    ) -> dict[str, Tensor]:
+        """Learned values by parameter name, from an official checkpoint's ``prompt_learner``.
+
+        Args:
+            checked: its entries; faults are noted there.
+            text: the tower that the values are to be used with.
+            tokens: the file also carries slices of its CLIP's token embedding and the token ids;
+                they must be those of this tower and of these sentences.
+        """
+        state = {name: checked.take(name, value.shape) for name, value in self.named_parameters()}
+        checked.ignore("compound_prompt_projections.*")  # in the official module, but never used
+        if tokens:
+            for row, sentence in zip(self.token_ids(), self.sentences, strict=True):
+                self._check_tokens(checked, text, sentence, row)
+        return state
+
+    def _check_tokens(
+        self, checked: PublishedValues, text: TextTower, sentence: Sentence, ids: Tensor
+    ) -> None:
+        table, name = text.token_embedding.weight, sentence.name
+        found = checked.take(f"tokenized_prompts_{name}", (1, 1, len(ids)))
+        if not torch.equal(found.flatten().long(), ids):
+            checked.fault(f"tokenized_prompts_{name} are not the tokens of {sentence.words!r}")
+        vectors = sum(self.lengths[context] for context in sentence.contexts)
+        parts = {"prefix": ids[:1], "suffix": ids[1 + vectors :]}
+        for part, places in parts.items():
+            key = f"token_{part}_{name}"
+            stored = checked.take(key, (1, 1, len(places), table.shape[1]))[0, 0]
+            own = table[places.to(table.device)].detach().to("cpu", torch.float32)
+            # wide enough for weights that are run in bfloat16, far from those of another CLIP
+            if not torch.allclose(stored, own, atol=1e-3, rtol=1e-2):
+                checked.fault(f"{key} is not this backbone's token embedding")
+
+
+def published_sizes(published: Mapping[str, Any], context: str = "ctx_pos") -> dict[str, int]:
+    """Sizes that can be read from an official ``prompt_learner``; empty where it is none.
+
+    Returns:
+        ``context_length``, ``depth`` and ``deep_length`` as ``LearnedPrompts`` takes them.
+    """
+    vectors, first = published.get(context), published.get("compound_prompts_text.0")
+    if not isinstance(vectors, Tensor) or vectors.dim() != 4:
+        return {}
+    sizes = {"context_length": vectors.shape[2]}
+    deep = [key for key in published if key.startswith("compound_prompts_text.")]
+    sizes["depth"] = len(deep) + 1
+    if isinstance(first, Tensor) and first.dim() == 2:
+        sizes["deep_length"] = first.shape[0]
+    return sizes
+
+
+def with_token(context: Tensor, token: Tensor, place: Place) -> Tensor:
+    """A context with one further token per image (Crane's conditioned prompts).
+
+    Args:
+        context: ``(n, W)``.
+        token: ``(B, W)``.
+        place: ``pad_suffix`` behind the context, ``pad_prefix`` before it, ``replace_suffix`` and
+            ``replace_prefix`` in place of its last or first vector.
+
+    Returns:
+        ``(B, n + 1, W)``, or ``(B, n, W)`` where a vector is replaced.
+    """
+    if token.shape[-1] != context.shape[-1]:
+        raise ValueError(
+            f"a token of width {token.shape[-1]} cannot stand in a text of width "
+            f"{context.shape[-1]}"
+        )
+    many, one = context.expand(len(token), -1, -1), token[:, None].to(context.dtype)
+    parts = {
+        "pad_suffix": (many, one),
+        "pad_prefix": (one, many),
+        "replace_suffix": (many[:, :-1], one),
+        "replace_prefix": (one, many[:, 1:]),
+    }
+    if place not in parts:
+        raise ValueError(f"place is one of {', '.join(parts)}, not {place!r}")
+    return torch.cat(parts[place], dim=1)
+
+
+def _words(sentence: Sentence, context_length: int) -> Tensor:
+    """Ids of start, words and end."""
+    ids = tokenize([sentence.words], context_length)
+    return ids[0, : int(TextTower.ends(ids)) + 1]
