@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError
@@ -16,6 +17,8 @@ from torch import Tensor
 from zerodefect.backbones.clip import CLIP, TextTower, tokenize
 from zerodefect.files import StoreError, atomic_write
 from zerodefect.paths import cache_folder
+
+Pooling = Literal["mean", "rows"]
 
 _FORMAT = 1  # raised whenever the numbers for the same key would change
 
@@ -82,22 +85,36 @@ class TextFeatures:
         Raises:
             ValueError: a group without a prompt, or one that does not fit the context.
         """
+        return torch.stack(self._features(groups, "mean"))
+
+    def rows(self, prompts: Sequence[str]) -> Tensor:
+        """Embedding of every prompt, ``(len(prompts), D)``, not normalised, in the order given.
+
+        Raises:
+            ValueError: no prompt, or one that does not fit the context.
+        """
+        return self._features([prompts], "rows")[0]
+
+    def _features(self, groups: Sequence[Sequence[str]], pooling: Pooling) -> list[Tensor]:
         if not all(groups):
             raise ValueError("no prompt to embed")
-        keys = [self._key(prompts, "mean") for prompts in groups]
+        keys = [self._key(prompts, pooling) for prompts in groups]
         model: CLIP | None = None
         for key, prompts in zip(keys, groups, strict=True):
             if key in self._memory:
                 continue
-            stored = self._read(key)
+            dimension = self.clip.config.embed_dim
+            shape = (dimension,) if pooling == "mean" else (len(prompts), dimension)
+            stored = self._read(key, shape)
             if stored is None:
                 model = model or (self.reload() if self.reload else self.clip)
-                stored = embed_texts(model, prompts).mean(dim=0)
+                stored = embed_texts(model, prompts)
+                stored = stored.mean(dim=0) if pooling == "mean" else stored
                 self._write(key, stored)
             self._memory[key] = stored
-        return torch.stack([self._memory[key] for key in keys]).to(self.clip.logit_scale.device)
+        return [self._memory[key].to(self.clip.logit_scale.device) for key in keys]
 
-    def _key(self, prompts: Sequence[str], pooling: str) -> str:
+    def _key(self, prompts: Sequence[str], pooling: Pooling) -> str:
         facts = {
             "format": _FORMAT,
             "weights": self.fingerprint,
@@ -111,14 +128,14 @@ class TextFeatures:
     def _path(self, key: str) -> Path:
         return (self.folder or cache_folder() / "text") / f"{key}.safetensors"
 
-    def _read(self, key: str) -> Tensor | None:
+    def _read(self, key: str, shape: tuple[int, ...]) -> Tensor | None:
         if self.fingerprint is None:
             return None
         try:
             stored = load_file(self._path(key))["feature"]
         except (OSError, KeyError, SafetensorError):
             return None
-        fits = stored.shape == (self.clip.config.embed_dim,) and bool(stored.isfinite().all())
+        fits = stored.shape == shape and bool(stored.isfinite().all())
         return stored if fits else None
 
     def _write(self, key: str, feature: Tensor) -> None:

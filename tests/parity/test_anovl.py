@@ -1,0 +1,161 @@
+"""AnoVL against the numbers of the authors' program (see the case's meta)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tiny_clip
+import torch
+from cases import Case, find
+
+from zerodefect.images import Preprocess, open_image
+from zerodefect.layers.neighbourhood import neighbourhood_mean
+from zerodefect.layers.similarity import anomaly_probability, text_probabilities, upsample
+from zerodefect.layers.views import anovl_views
+from zerodefect.methods.anovl import Adapter, AnoVL, AnoVLConfig, adapt
+
+
+@pytest.fixture(scope="module", params=find("anovl"))
+def case(request) -> Case:
+    return Case(request.param)
+
+
+@pytest.fixture(scope="module")
+def detector(case) -> AnoVL:
+    tta = case.meta["tta"]
+    config = AnoVLConfig(
+        steps=tta["iterations"],
+        learning_rate=tta["lr"],
+        weight_decay=tta["weight_decay"],
+        noise=tta["noise_std"],
+    )
+    detector = AnoVL(case.backbone(), config)
+    detector.describe(case.meta["class_name"])
+    return detector
+
+
+@pytest.fixture(scope="module")
+def features(case, detector):
+    return detector.encode(case.tensor("input"))
+
+
+def draw(case: Case, name: str, shape) -> torch.Tensor:
+    seed = case.meta["extra_parameters"]["seed"]
+    return torch.from_numpy(tiny_clip.draw(seed, name, tuple(shape)))
+
+
+def prepared(case: Case, bank: torch.Tensor, shapes: dict, prefix: str = "") -> Adapter:
+    """The adapter with the case's initial values."""
+    adapter = Adapter(bank, 0.5, torch.Generator())
+    seed = case.meta["extra_parameters"]["seed"]
+    adapter.load_state_dict(
+        {
+            name: torch.from_numpy(tiny_clip.fill(seed, prefix + name, tuple(shape)))
+            for name, shape in shapes.items()
+        },
+        strict=False,
+    )
+    assert set(shapes) == {name for name, _ in adapter.named_parameters()}
+    return adapter
+
+
+def test_preprocessing(case):
+    size = case.meta["run_image_size"]
+    preprocess = Preprocess(size=(size, size), interpolation="bilinear", resize_on="pil")
+    got = preprocess(open_image(case.arrays["image"]))
+    np.testing.assert_allclose(got, case.arrays["input"][0], atol=1e-5)
+
+
+def test_texts(case, detector):
+    case.check("out/text_features", detector.texts)
+    prompts, dimension, states = case.arrays["out/text_bank_shape"]
+    assert detector.bank.shape == (prompts * states, dimension)
+    case.check("out/text_bank_head", detector.bank[::33])
+
+
+def test_views_and_image_score(case, detector, features):
+    views = torch.cat(anovl_views(case.tensor("input")))
+    case.check("out/aug_input_subsampled", views[..., ::8, ::8])
+    units = torch.nn.functional.normalize(features.views[0], dim=-1)
+    case.check("out/aug_class_token", units)
+    case.check("out/aug_global_prob", text_probabilities(units, detector.texts, 1.0))
+    case.check("out/image_score", detector.predict(features).score)
+
+
+def test_patch_tokens(case, features):
+    tokens = torch.cat([features.views[:, :1], features.patches], dim=1)
+    case.check("out/projected_all_tokens", tokens)
+    case.check("out/patch_tokens", features.patches)
+
+
+def test_map_without_adaptation(case, features):
+    plain = AnoVL(case.backbone(), AnoVLConfig(adapt=False))
+    plain.describe(case.meta["class_name"])
+    p = anomaly_probability(features.patches, plain.texts, 1.0)
+    case.check("out/no_adapter/patch_prob", p)
+    case.check("out/no_adapter/anomaly_map", plain.predict(features).map)
+
+
+def test_adaptation(case, detector, features):
+    shapes = case.meta["extra_parameters"]["shapes"]
+    X = features.patches[0]
+    noise = [n.flatten(0, -2) for n in case.tensor("noise")]
+    for step, n in enumerate(noise):
+        drawn = detector.config.noise * draw(
+            case, f"noise/{step}", case.arrays["noise"][step].shape
+        )
+        torch.testing.assert_close(n, drawn.flatten(0, -2))
+
+    adapter = prepared(case, detector.bank, shapes)
+    adapt(adapter, X, detector.texts, noise[:1], detector.config)
+    case.check("out/tta/grad_bias_first", adapter.ad.bias.grad)
+
+    adapter = prepared(case, detector.bank, shapes)
+    losses = adapt(adapter, X, detector.texts, noise, detector.config)
+    case.check("out/loss/per_iteration", torch.tensor(losses))
+    case.check("out/tta/bias_after", adapter.ad.bias)
+    case.check("out/tta/weight_after_head", adapter.ad.weight[::33])
+    case.check("out/tta/tokens", adapter(X))
+    p = anomaly_probability(adapter(X), detector.texts, 1.0).view(1, 1, *features.grid)
+    case.check("out/patch_prob", p)
+    smooth = neighbourhood_mean(p, 3, "replicate")
+    case.check("out/anomaly_map", upsample(smooth, features.size, align_corners=True))
+
+
+def test_adaptation_of_a_well_conditioned_picture(case, detector):
+    shapes = case.meta["unit"]["shapes"]
+    X = case.tensor("unit/tokens").flatten(0, -2)
+    texts = case.tensor("unit/text").T
+    bank = case.tensor("unit/bank").permute(2, 0, 1).flatten(0, 1)
+    shape = case.arrays["unit/tokens"].shape
+    noise = [
+        (detector.config.noise * draw(case, f"unit/noise/{step}", shape)).flatten(0, -2)
+        for step in range(detector.config.steps)
+    ]
+    adapter = prepared(case, bank, shapes, "unit/")
+    adapt(adapter, X, texts, noise[:1], detector.config)
+    case.check("out/unit/grad_weight_first", adapter.ad.weight.grad)
+
+    adapter = prepared(case, bank, shapes, "unit/")
+    case.check(
+        "out/unit/loss_per_iteration",
+        torch.tensor(adapt(adapter, X, texts, noise, detector.config)),
+    )
+    case.check("out/unit/weight_after", adapter.ad.weight)
+    case.check("out/unit/tokens", adapter(X))
+    case.check("out/unit/patch_prob", anomaly_probability(adapter(X), texts, 1.0))
+
+
+def test_forward_is_those_steps_with_its_own_draws(case, detector, features):
+    X = features.patches[0]
+    generator = torch.Generator().manual_seed(detector.config.seed)
+    adapter = Adapter(detector.bank, detector.config.residual, generator)
+    noise = [
+        detector.config.noise * torch.randn(X.shape, generator=generator)
+        for _ in range(detector.config.steps)
+    ]
+    adapt(adapter, X, detector.texts, noise, detector.config)
+    p = anomaly_probability(adapter(X), detector.texts, 1.0).view(1, 1, *features.grid)
+    expected = upsample(neighbourhood_mean(p, 3, "replicate"), features.size, align_corners=True)
+    got = detector(case.tensor("input"))
+    torch.testing.assert_close(got.map, expected.detach()[:, 0], atol=1e-6, rtol=0)
