@@ -18,6 +18,7 @@ from zerodefect.backbones.transformer import (
     Overwrite,
     Remove,
     SecondStream,
+    same_depth,
 )
 
 TEXTS = ["a photo of a screw.", "damaged metal nut with a scratch", "x"]
@@ -195,6 +196,30 @@ def test_class_only_equals_the_full_run(clip, pixels):
     short = clip.visual.encode(tokens, class_only=True).tokens
     assert short.shape == (3, 1, 64)
     torch.testing.assert_close(short, clip.visual.encode(tokens).tokens[:, :1], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("rule", ["vv", "qq+kk+vv"])
+@pytest.mark.parametrize("taps", [(), (2,), (1, 3)])
+def test_class_only_beside_a_second_stream(clip, pixels, rule, taps):
+    tokens, second = clip.visual.embed(pixels), SecondStream(rule, start=2)
+    short = clip.visual.encode(tokens, second=second, taps=taps, class_only=True)
+    full = clip.visual.encode(tokens, second=second, taps=taps)
+    assert short.tokens.shape == (3, 1, 64)
+    torch.testing.assert_close(short.tokens, full.tokens[:, :1], atol=1e-5, rtol=0)
+    assert torch.equal(short.second, full.second)
+    for number in taps:
+        assert torch.equal(short.second_taps[number], full.second_taps[number])
+        assert torch.equal(short.middle[number], full.middle[number])
+        ordinary = full.taps[number][:, : short.taps[number].shape[1]]
+        torch.testing.assert_close(short.taps[number], ordinary, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("block", "of", "layers", "expected"),
+    [(6, 24, 24, 6), (6, 24, 12, 3), (6, 24, 6, 2), (6, 24, 3, 1), (9, 12, 12, 9), (9, 12, 4, 3)],
+)
+def test_the_same_depth_in_another_tower(block, of, layers, expected):
+    assert same_depth(block, of, layers) == expected
 
 
 @pytest.mark.parametrize("norm", [True, False])

@@ -290,6 +290,14 @@ class States:
         return torch.cat([self.tokens[:, :1], self.second[:, 1:]], dim=1)
 
 
+def same_depth(block: int, of: int, layers: int) -> int:
+    """Block of a tower of ``layers`` that lies as deep as ``block`` does in one of ``of`` blocks.
+
+    Rounded to the nearest (halves up), at least 1; with ``layers == of`` it is ``block`` itself.
+    """
+    return max(1, (2 * block * layers + of) // (2 * of))
+
+
 class Transformer(nn.Module):
     """The stack of blocks that both towers share."""
 
@@ -333,7 +341,9 @@ class Transformer(nn.Module):
             aliased_taps: reproduce official codes whose collected second-stream taps are one
                 tensor updated in place, so that all of them show the last block.
             edits: deep prompts, block number -> edits applied before it.
-            first_only: read only the first token of the last block; ``tokens`` is ``(B, 1, W)``.
+            first_only: read only the first token of the last block; ``tokens`` is ``(B, 1, W)``,
+                and so is the ordinary stream's tap there. A second stream and the states between
+                attention and MLP stay whole.
 
         Raises:
             ValueError: a block number outside the tower, or options that exclude each other.
@@ -345,16 +355,21 @@ class Transformer(nn.Module):
         for number, block in enumerate(self.blocks, start=1):
             for edit in edits.get(number, ()):
                 x = edit.apply(x)
-            if first_only and number == self.layers:
+            last = first_only and number == self.layers
+            if last and second is None:
                 x = block.forward_first(x, causal)
                 break
             h = block.ln_1(x)
             q, k, v = block.attn.project(h)
             if second and rule and number >= second.start:
                 w = (x if w is None else w) + block.attn.join(rule(q, k, v, h))
+            if last and number not in taps:  # the other tokens' queries would be thrown away
+                x, q = x[:, :1], q[:, :, :1]
             x = x + block.attn.join(F.scaled_dot_product_attention(q, k, v, is_causal=causal))
             if number in taps:
                 states.middle[number] = x
+            if last:
+                x = x[:, :1]
             x = x + block.mlp(block.ln_2(x))
             if number in taps:
                 states.taps[number] = x
@@ -381,5 +396,5 @@ class Transformer(nn.Module):
             raise ValueError(f"block {outside[0]} asked for, but the tower has 1..{self.layers}")
         if second and edits:
             raise ValueError("a second stream and deep prompts in one tower are not defined")
-        if first_only and (taps or second):
-            raise ValueError("first_only keeps one token: no taps and no second stream with it")
+        if first_only and taps and second is None:
+            raise ValueError("first_only keeps one token: no taps with it")
