@@ -33,6 +33,7 @@ METHOD_PARTS = {
     "registry",
     "recipe",
     "official",
+    "checkpoint",
 }  # not methods but what they share
 
 FILES = sorted(PACKAGE.rglob("*.py"))
