@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from zerodefect.backbones.loading import Backbone
 from zerodefect.backbones.transformer import SecondStream
+from zerodefect.layers.adapters import linear
 from zerodefect.layers.neighbourhood import neighbourhood_mean
 from zerodefect.layers.similarity import anomaly_probability, text_probabilities, to_grid, upsample
 from zerodefect.layers.views import anovl_views
@@ -104,7 +105,7 @@ class Adapter(nn.Module):
     Args:
         bank: B, ``(M, D)``, rows of unit length.
         residual: r.
-        generator: source of the initial values, uniform in ``+-1/sqrt(D)``.
+        generator: source of the initial values, torch's default ones of a linear layer.
     """
 
     bank: Tensor
@@ -114,11 +115,7 @@ class Adapter(nn.Module):
         prompts, dimension = bank.shape
         self.residual = residual
         self.register_buffer("bank", bank)
-        self.ad = nn.utils.skip_init(nn.Linear, dimension, prompts, device=bank.device)
-        bound = dimension**-0.5
-        for parameter in (self.ad.weight, self.ad.bias):
-            drawn = torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator)
-            parameter.data.copy_(drawn)
+        self.ad = linear(dimension, prompts, generator).to(bank.device)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(L, D) -> (L, D)``."""
