@@ -161,15 +161,6 @@ def test_pictures_directly_in_a_split_have_no_label(tmp_path):
     only_problem(dataset, "warning", "have no label")
 
 
-def test_masks_of_dagm_lie_in_a_folder_called_label(tmp_path):
-    for number in ("0001", "0002"):
-        draw(tmp_path / f"Class1/Test/{number}.PNG")
-    draw(tmp_path / "Class1/Test/Label/0002_label.PNG", value=255)
-    dataset = load_dataset(tmp_path)
-    assert counts(dataset) == {("Class1", "test", ""): (2, 1)}
-    assert [s.anomalous for s in dataset] == [None, None]
-
-
 # The plain folder
 
 

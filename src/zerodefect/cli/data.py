@@ -29,7 +29,7 @@ def data() -> None:
 def check(
     path: Annotated[Path, typer.Argument(help="Folder, meta.json, or CSV/JSON-lines table.")],
     layout: Annotated[
-        str, typer.Option(help="folder, mvtec, meta or csv, instead of recognising it.")
+        str, typer.Option(help="Layout or data set (see 'zerodefect datasets'); else recognised.")
     ] = "auto",
     deep: Annotated[bool, typer.Option("--deep", help="Open every picture and mask.")] = False,
     as_json: shared.AsJson = False,
@@ -40,7 +40,7 @@ def check(
     """
     from zerodefect.data import check_files, load_dataset
 
-    dataset = load_dataset(path, layout=layout, sizes=False)  # type: ignore[arg-type]
+    dataset = load_dataset(path, layout=layout, sizes=False)
     with shared.progress(quiet=as_json) as bar:
         task = bar.add_task("opening files" if deep else "reading sizes", total=len(dataset))
         files = check_files(dataset, deep=deep, on_sample=lambda: bar.advance(task))

@@ -6,21 +6,23 @@ import json
 import re
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from zerodefect.cli import shared
 
-if TYPE_CHECKING:
-    from zerodefect.data import Dataset
-
 
 def evaluate(
     data: Annotated[list[str], typer.Option("--data", "-d", help="NAME=PATH or PATH; repeatable.")],
     method: Annotated[
-        str, typer.Option("--method", "-m", help="One or more methods, comma separated.")
-    ] = "winclip",
+        str | None,
+        typer.Option("--method", "-m", help="One or more methods, comma separated."),
+    ] = None,
+    checkpoint: Annotated[
+        list[Path] | None,
+        typer.Option("--checkpoint", help="Of a trained method; repeatable."),
+    ] = None,
     k_shot: Annotated[
         str, typer.Option("--k-shot", "-k", help="Numbers of references, such as 0,1,2,4.")
     ] = "0",
@@ -46,7 +48,9 @@ def evaluate(
     alike: Annotated[
         bool, typer.Option("--alike", help="Crop the centre of all pictures to one size first.")
     ] = False,
-    layout: Annotated[str, typer.Option(help="auto, folder, mvtec, meta or csv.")] = "auto",
+    layout: Annotated[
+        str, typer.Option(help="Layout or data set (see 'zerodefect datasets'); else recognised.")
+    ] = "auto",
     cache: Annotated[bool, typer.Option(help="Keep predictions and reuse them.")] = True,
     backbone: shared.BackboneName = None,
     weights: shared.WeightsFile = None,
@@ -87,7 +91,8 @@ def evaluate(
         alike=alike,
         batch_size=batch_size,
     )
-    datasets = [_open(text, layout) for text in data]
+    chosen = _chosen(method, checkpoint or [])
+    datasets = [shared.open_dataset(text, layout) for text in data]
     for dataset in datasets:
         shared.say(f"{dataset.name} ({dataset.layout}: {dataset.reason})")
         shared.say(format_table(dataset.split_table()))
@@ -98,9 +103,10 @@ def evaluate(
     everything = []
     for dataset in datasets:
         results = []
-        for name in [part.strip() for part in method.split(",") if part.strip()]:
+        for name, one, learned in chosen:
             detector = load_detector(
-                name,
+                one,
+                checkpoint=learned,
                 backbone=backbone,
                 weights=weights,
                 device=device,
@@ -113,7 +119,7 @@ def evaluate(
                 dataset,
                 protocol,
                 viewing=Viewing(Tiling(tile, overlap) if tile else None, keep_aspect),
-                names=_names(object, dataset),
+                names=shared.product_names(object, [dataset]),
                 roi=open_image(roi) if roi else None,
                 ignore=open_image(ignore) if ignore else None,
                 cache=kept,
@@ -121,7 +127,7 @@ def evaluate(
             with shared.progress(quiet=as_json) as bar:
                 task = bar.add_task(f"{name} on {dataset.name}", total=evaluator.count())
                 evaluation = evaluator.run(partial(bar.advance, task))
-            files = write_results(evaluation, output / _slug(dataset.name) / name, name)
+            files = write_results(evaluation, output / _slug(dataset.name) / name, one)
             left_out += len(evaluation.failures)
             results.append((name, evaluation))
             for failure in evaluation.failures:
@@ -137,6 +143,30 @@ def evaluate(
         typer.echo(json.dumps(everything))
     if left_out:
         raise typer.Exit(3)
+
+
+def _chosen(method: str | None, checkpoints: list[Path]) -> list[tuple[str, str, Path | None]]:
+    """Label, method and checkpoint of each detector to measure, in the order of the methods."""
+    from zerodefect.methods.checkpoint import read_checkpoint
+    from zerodefect.methods.loading import DEFAULT_METHOD
+
+    found = [read_checkpoint(path) for path in checkpoints]
+    named = [part.strip() for part in (method or "").split(",") if part.strip()]
+    for one in found:
+        if named and one.method not in named:
+            raise ValueError(
+                f"{one.path}: a checkpoint of {one.method}, which --method {method} leaves out"
+            )
+    names = named or list(dict.fromkeys(one.method for one in found)) or [DEFAULT_METHOD]
+    chosen: list[tuple[str, str, Path | None]] = []
+    for name in names:
+        own = [one for one in found if one.method == name]
+        for one in own:
+            label = name if len(own) == 1 else f"{name}-{one.sha256[:8]}"
+            chosen.append((label, name, one.path))
+        if not own:
+            chosen.append((name, name, None))
+    return chosen
 
 
 def _slug(name: str) -> str:
@@ -157,29 +187,3 @@ def _resolution(text: str) -> Literal["picture", "network"] | int:
         return int(text)
     except ValueError:
         raise ValueError(f"--resolution {text!r}: write picture, network or pixels") from None
-
-
-def _open(text: str, layout: str) -> Dataset:
-    from zerodefect.data import load_dataset
-
-    name, separator, path = text.partition("=")
-    if not separator or Path(text).exists():
-        return load_dataset(text, layout=layout)  # type: ignore[arg-type]
-    return load_dataset(path, layout=layout, name=name)  # type: ignore[arg-type]
-
-
-def _names(entries: list[str] | None, dataset: Dataset) -> dict[str, str]:
-    """Words per product; an entry without ``=`` is for all of them."""
-    names: dict[str, str] = {}
-    for entry in entries or []:
-        product, separator, words = entry.partition("=")
-        if not separator:
-            names |= dict.fromkeys(dataset.products, entry)
-        elif product not in dataset.products:
-            known = ", ".join(dataset.products)
-            raise ValueError(
-                f"--object {entry!r}: {dataset.name} has no such product; it has: {known}"
-            )
-        else:
-            names[product] = words
-    return names

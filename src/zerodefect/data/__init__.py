@@ -1,31 +1,37 @@
 """Data sets by their layout on disk, and procedural pictures."""
 
+from zerodefect.data.catalogue import CATALOGUE, KnownSet, find_known
 from zerodefect.data.check import FileCheck, check_files
 from zerodefect.data.dataset import (
     Dataset,
     DatasetError,
+    DefectType,
     Problem,
     Sample,
     SplitRow,
     format_table,
 )
-from zerodefect.data.layouts import LAYOUTS, Layout, expected_layouts, load_dataset
-from zerodefect.data.masks import MASK_RULES, read_mask, read_mask_file
+from zerodefect.data.layouts import LAYOUTS, expected_layouts, load_dataset
+from zerodefect.data.masks import MASK_RULES, read_channels, read_mask, read_mask_file
 
 __all__ = [
+    "CATALOGUE",
     "LAYOUTS",
     "MASK_RULES",
     "Dataset",
     "DatasetError",
+    "DefectType",
     "FileCheck",
-    "Layout",
+    "KnownSet",
     "Problem",
     "Sample",
     "SplitRow",
     "check_files",
     "expected_layouts",
+    "find_known",
     "format_table",
     "load_dataset",
+    "read_channels",
     "read_mask",
     "read_mask_file",
 ]

@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from zerodefect.data.dataset import Dataset, Problem, Sample, Severity
-from zerodefect.data.masks import read_mask_file
+from zerodefect.data.dataset import Dataset, DefectType, Problem, Sample, Severity
+from zerodefect.data.masks import read_channels, read_mask_file
 from zerodefect.images import ImageError, open_image
 
 _ORIENTATION = 0x0112  # the EXIF and TIFF tag
@@ -45,15 +45,15 @@ def check_files(
     Args:
         dataset: as ``load_dataset`` gives it, with ``sizes=False`` to look only once.
         deep: decode every picture and mask. Besides sizes this finds damaged files, empty masks
-            of defective pictures, marked masks of good ones, masks in a lossy format, and the
-            same pixels in different splits.
+            of defective pictures, marked masks of good ones, masks in a lossy format, masks
+            whose values are no kind of defect, and the same pixels in different splits.
         on_sample: called after each sample.
     """
     check = FileCheck()
     seen: dict[bytes, Sample] = {}
     for sample in dataset:
         if deep:
-            _check_pixels(check, sample, seen)
+            _check_pixels(check, sample, seen, dataset.defects.get(sample.product, ()))
         else:
             _check_headers(check, sample)
         on_sample()
@@ -112,7 +112,16 @@ def _compare(
         check.report("error", mask, reason, "Check the pairing, or draw the mask in that size")
 
 
-def _check_pixels(check: FileCheck, sample: Sample, seen: dict[bytes, Sample]) -> None:
+def _check_channels(check: FileCheck, sample: Sample, defects: Sequence[DefectType]) -> None:
+    try:
+        read_channels(sample, defects)
+    except ImageError as error:
+        check.report("error", Path(error.path), error.reason, error.remedy)
+
+
+def _check_pixels(
+    check: FileCheck, sample: Sample, seen: dict[bytes, Sample], defects: Sequence[DefectType]
+) -> None:
     size = None
     try:
         picture = open_image(sample.image)
@@ -138,6 +147,8 @@ def _check_pixels(check: FileCheck, sample: Sample, seen: dict[bytes, Sample]) -
             check.report("warning", path, reason, "Save masks as PNG, black and white")
     if readable:
         _compare_with_label(check, sample, marked)
+        if defects:
+            _check_channels(check, sample, defects)
 
 
 def _compare_with_seen(

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -96,6 +96,24 @@ class Problem:
 
 
 @dataclass(frozen=True)
+class DefectType:
+    """How much of a kind of defect must be found, as MVTec LOCO AD states it.
+
+    Attributes:
+        name: of the defect.
+        pixel_value: that its pixels have in masks.
+        saturation: area that must be found for full credit: pixels of the mask, or share of the
+            defect's area if ``relative``.
+        relative: which of the two.
+    """
+
+    name: str
+    pixel_value: int
+    saturation: float
+    relative: bool
+
+
+@dataclass(frozen=True)
 class SplitRow:
     """One row of the split table: how many pictures and how many of them have masks."""
 
@@ -116,11 +134,12 @@ class Dataset:
     Attributes:
         name: what the data set is called.
         root: the folder that paths are relative to.
-        layout: ``folder``, ``mvtec``, ``meta`` or ``csv``.
+        layout: name of the reader, see ``load_dataset``.
         reason: why it was read in that layout.
         samples: every picture.
         problems: what should be looked at.
         notes: consequences that are no fault: no masks, so image metrics only; and the like.
+        defects: per product, what the values in its masks mean (MVTec LOCO AD).
     """
 
     name: str
@@ -130,6 +149,7 @@ class Dataset:
     samples: tuple[Sample, ...]
     problems: tuple[Problem, ...] = ()
     notes: tuple[str, ...] = ()
+    defects: Mapping[str, tuple[DefectType, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.samples)

@@ -30,9 +30,9 @@ def mvtec_products(root: Path) -> list[Path]:
         Folders that hold train/ or test/ (any case) with something in them; none if this is no
         such tree.
     """
-    if _split_folders(root):
+    if split_folders(root):
         return [root]
-    return [folder for folder in subfolders(root) if _split_folders(folder)]
+    return [folder for folder in subfolders(root) if split_folders(folder)]
 
 
 def read_mvtec(root: Path, name: str) -> Listing:
@@ -52,7 +52,7 @@ def read_mvtec(root: Path, name: str) -> Listing:
     for folder in products:
         _read_product(listing, folder, folder.name)
     for folder in subfolders(root):
-        if folder not in products and _pictures(listing, folder, may_be_empty=True):
+        if folder not in products and listed_pictures(listing, folder, may_be_empty=True):
             reason = "its pictures are not read: it has no train/ or test/ folder"
             listing.report("warning", folder, reason, "Arrange it like the other products")
     return listing
@@ -83,7 +83,7 @@ def read_folder(root: Path, name: str) -> Listing:
                 _read_kinds(listing, folder, folder.name, None)
             elif not _is_mask_folder(folder):
                 _read_unlabelled(listing, folder, folder.name, None)
-        loose = _direct_pictures(root)
+        loose = direct_pictures(root)
         _add_pictures(listing, root, *_split_masks(root, loose), name, None)
         return listing
     return _read_bare(root, name)
@@ -110,7 +110,8 @@ def _entries(folder: Path) -> list[Path]:
     return [folder / name for name in sorted(names, key=natural_key)]
 
 
-def _split_folders(folder: Path) -> list[tuple[Path, Split]]:
+def split_folders(folder: Path) -> list[tuple[Path, Split]]:
+    """List train/, validation/ and test/, in any case; none without a train/ or test/."""
     folders = [(f, _SPLITS[f.name.casefold()]) for f in subfolders(folder) if _is_split(f)]
     return folders if {split for _, split in folders} & {"train", "test"} else []
 
@@ -135,13 +136,13 @@ def _read_product(listing: Listing, folder: Path, product: str) -> None:
     before = len(listing.samples)
     ignored = [f for f in subfolders(folder) if not (_is_split(f) or _is_mask_folder(f))]
     truth = [f for f in subfolders(folder) if _is_mask_folder(f)]
-    for part, split in _split_folders(folder):
+    for part, split in split_folders(folder):
         # Masks beside the splits belong to the tests: training pictures of this tree are good.
         _read_kinds(listing, part, product, split, truth if split == "test" else ())
     if len(listing.samples) == before:
         listing.report("error", folder, "the product has no pictures", "Add them or remove it")
     for other in ignored:
-        if _pictures(listing, other, may_be_empty=True):
+        if listed_pictures(listing, other, may_be_empty=True):
             reason = "its pictures are not read: it is no split and no folder of masks"
             listing.report("warning", other, reason, "Move them under train/ or test/ if meant so")
 
@@ -155,7 +156,7 @@ def _read_kinds(
 ) -> None:
     """Read folders of kinds, with their masks in the folders ``truth`` or in folders beside."""
     inside = subfolders(folder)
-    loose = _direct_pictures(folder)
+    loose = direct_pictures(folder)
     mask_folders = _INNER_MASK_FOLDERS if loose else _MASK_FOLDERS
     truth = [*truth, *(f for f in inside if f.name.casefold() in mask_folders)]
     kinds = [f for f in inside if f not in truth]
@@ -164,7 +165,7 @@ def _read_kinds(
     if len(defects) == 1 and not loose and defects[0] not in masks:
         masks[defects[0]] = masks.pop("", {})  # a single kind needs no folder for its masks
     for kind in kinds:
-        found = _without_depth(listing, kind, _pictures(listing, kind))
+        found = _without_depth(listing, kind, listed_pictures(listing, kind))
         if not found:
             continue
         images, beside = _split_masks(kind, found)
@@ -187,7 +188,7 @@ def _masks_by_kind(listing: Listing, truth: Iterable[Path]) -> dict[str, dict[Pu
     """List mask files by kind in lower case, each under its path in the folder of that kind."""
     masks: dict[str, dict[PurePath, Path]] = {}
     for folder in truth:
-        for file in _pictures(listing, folder, may_be_empty=True):
+        for file in listed_pictures(listing, folder, may_be_empty=True):
             first, *rest = file.relative_to(folder).parts
             of_kind = masks.setdefault(first.casefold() if rest else "", {})
             _add_mask(listing, of_kind, PurePath(*rest) if rest else PurePath(first), file)
@@ -203,14 +204,14 @@ def _add_mask(listing: Listing, masks: dict[PurePath, Path], inside: PurePath, f
 
 
 def _read_unlabelled(listing: Listing, folder: Path, product: str, split: Split | None) -> None:
-    found = _pictures(listing, folder)
+    found = listed_pictures(listing, folder)
     _add_pictures(listing, folder, *_split_masks(folder, found), product, split)
 
 
 def _read_bare(root: Path, name: str) -> Listing:
     """Read pictures without labels; folders in the root are products."""
     listing = Listing("no sub-folder is called good, ok, normal, train or test: no labels")
-    loose = _direct_pictures(root)
+    loose = direct_pictures(root)
     folders = [f for f in subfolders(root) if f.name.casefold() not in _INNER_MASK_FOLDERS]
     pictured = [f for f in folders if f.name.casefold() in {"image", "images", "img", "imgs"}]
     has_masks = len(folders) < len(subfolders(root))
@@ -230,13 +231,13 @@ def _read_bare(root: Path, name: str) -> Listing:
     return listing
 
 
-def _direct_pictures(folder: Path) -> list[Path]:
+def direct_pictures(folder: Path) -> list[Path]:
     """List the pictures that lie in a folder itself."""
     files = {entry for entry in _entries(folder) if not entry.is_dir()}
     return [file for file in find_images([folder]) if file in files] if files else []
 
 
-def _pictures(listing: Listing, folder: Path, may_be_empty: bool = False) -> list[Path]:
+def listed_pictures(listing: Listing, folder: Path, may_be_empty: bool = False) -> list[Path]:
     """List the pictures in a folder at any depth; an empty or closed folder is a problem."""
     try:
         return find_images([folder])
@@ -310,12 +311,13 @@ def _add_pictures(
         if files:
             sample = Sample(image, files[0], product, "", None, split, tuple(files[1:]))
         listing.samples.append(sample if kind is None else labelled(sample, kind))
-    _report_pairing(listing, folder, pairing, masks)
+    report_pairing(listing, folder, pairing, masks)
 
 
-def _report_pairing(
+def report_pairing(
     listing: Listing, folder: Path, pairing: Pairing, masks: dict[PurePath, Path]
 ) -> None:
+    """Note what a pairing leaves to look at: masks without a picture, pairs made by order."""
     if pairing.by_order:
         listing.notes.append(
             f"{folder}: names of pictures and masks do not agree; the {len(pairing.masks)} masks "

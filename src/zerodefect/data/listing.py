@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from zerodefect.data.dataset import GOOD, Problem, Sample, Severity
+from zerodefect.data.dataset import GOOD, DefectType, Problem, Sample, Severity
 
 # Words for "without a defect", in any case: MVTec AD, BTAD, VisA.
 GOOD_NAMES = frozenset({"good", "ok", "normal"})
@@ -21,6 +21,7 @@ class Listing:
     samples: list[Sample] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    defects: dict[str, tuple[DefectType, ...]] = field(default_factory=dict)
 
     def report(self, severity: Severity, file: str | Path, reason: str, remedy: str) -> None:
         """Note a problem."""

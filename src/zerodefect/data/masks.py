@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from zerodefect.data.dataset import Sample
+from zerodefect.data.dataset import DefectType, Sample
 from zerodefect.images import ImageError, open_image
 
 _WHITE = 255
@@ -98,13 +98,50 @@ def read_mask_file(path: Path) -> np.ndarray:
         ImageError: if the file cannot be read, or is transparent in places, which leaves open
             what the transparent parts mean.
     """
+    return _values(path) > 0
+
+
+def read_channels(
+    sample: Sample, defects: Sequence[DefectType]
+) -> list[tuple[np.ndarray, DefectType]]:
+    """Read every annotated defect of a sample on its own, at the masks' size.
+
+    Args:
+        sample: each of its masks shows one defect, whose pixels have the value of its kind.
+        defects: kinds of the sample's product.
+
+    Returns:
+        Per mask a boolean array ``(H, W)`` and the defect's kind; none for a sample without masks.
+
+    Raises:
+        ImageError: if a mask cannot be read, differs in size from the first, is empty, or has a
+            value that is not one of the kinds'.
+    """
+    kinds = {defect.pixel_value: defect for defect in defects}
+    channels: list[tuple[np.ndarray, DefectType]] = []
+    for path in sample.masks:
+        values = _values(path)
+        if channels and values.shape != channels[0][0].shape:
+            reason = f"the mask has another size than {sample.masks[0].name}"
+            raise ImageError(str(path), reason, "Masks of one picture must have one size")
+        found = np.unique(values[values > 0])
+        if len(found) != 1 or int(found[0]) not in kinds:
+            there = ", ".join(map(str, found[:5])) or "none"
+            known = ", ".join(map(str, sorted(kinds)))
+            reason = f"one defect has one value; the values here are {there}, of the kinds {known}"
+            raise ImageError(str(path), reason, "Copy the mask and defects_config.json anew")
+        channels.append((values > 0, kinds[int(found[0])]))
+    return channels
+
+
+def _values(path: Path) -> np.ndarray:
+    """The largest of the three colours at every pixel, ``(H, W)``."""
     picture = open_image(path)
     # The opener says so because it shows transparent parts on white, which here would be defects.
     if any(note.startswith("transparent") for note in picture.notes):
         remedy = "Save the mask without transparency, defects white on black"
         raise ImageError(str(path), "the mask is transparent in places", remedy)
-    red, green, blue = (picture.pixels[..., channel] for channel in range(3))
-    return (red | green | blue) > 0
+    return picture.pixels.max(axis=-1)
 
 
 def _union(masks: list[tuple[Path, np.ndarray]]) -> np.ndarray:

@@ -185,6 +185,15 @@ def _csv_rows(file: Path) -> list[_Row]:
     return rows
 
 
+def plain_rows(file: Path) -> list[dict[str, str]]:
+    """Read a CSV file's rows under lower-case names.
+
+    Raises:
+        DatasetError: if it cannot be read.
+    """
+    return [row.values for row in _csv_rows(file)]
+
+
 def _text(file: Path) -> str:
     try:
         data = file.read_bytes()

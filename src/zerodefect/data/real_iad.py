@@ -1,0 +1,157 @@
+"""Real-IAD: a JSON file for every class, beside folders of pictures in several sizes."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from zerodefect.data.dataset import GOOD, DatasetError, Sample, Split
+from zerodefect.data.folders import subfolders
+from zerodefect.data.listing import Listing, is_good
+from zerodefect.images.find import natural_key
+
+_PICTURES = re.compile(r"realiad_(\d+)", re.IGNORECASE)
+_DEFAULT = "realiad_jsons"
+_SPLITS: dict[str, Split] = {"train": "train", "test": "test"}
+
+
+def is_real_iad(place: Path) -> bool:
+    """Whether ``place`` or the folder above has ``realiad_jsons``, or is such a folder or file."""
+    return _jsons_of(place) is not None
+
+
+def read_real_iad(place: Path) -> Listing:
+    """Read the lists ``train`` and ``test`` of one JSON file per class.
+
+    An entry's ``image_path`` and ``mask_path`` are relative to ``meta.prefix``, or to the class's
+    name, in a folder ``realiad_256``, ``realiad_512`` or ``realiad_1024``.
+
+    Args:
+        place: the root (several views, the largest pictures); or the folder of one size; or one of
+            the folders of JSON files, or a single file, for another protocol.
+
+    Raises:
+        DatasetError: if JSON files or pictures are missing, or a file is not of that form.
+    """
+    files = _jsons_of(place)
+    if files is None:
+        reason = "there is no folder realiad_jsons with a JSON file for each class"
+        raise DatasetError(place, reason, "Name the folder that holds it")
+    listing = Listing(f"a JSON file for each class in {files[0].parent.name}/ lists the pictures")
+    base = _pictures_of(place, files[0], listing)
+    for file in files:
+        _read_class(listing, file, base)
+    return listing
+
+
+def _jsons_of(place: Path) -> list[Path] | None:
+    """Find the JSON files: those of a folder or the one named, else the default protocol."""
+    if place.is_file():
+        return [place] if _is_listing(place) else None
+    roots = [place.parent] if _PICTURES.fullmatch(place.name) else [place]
+    for root in roots:
+        for folder in (root / _DEFAULT / _DEFAULT, root / _DEFAULT, root):
+            files = sorted(folder.glob("*.json"), key=natural_key)
+            if files and _is_listing(files[0]):
+                return files
+    return None
+
+
+def _is_listing(file: Path) -> bool:
+    """Whether a JSON file is one of Real-IAD's: it begins with what the others have not."""
+    if file.suffix.lower() != ".json":
+        return False
+    try:
+        with file.open("rb") as stream:
+            head = stream.read(4096)
+    except OSError:
+        return False
+    return b'"prefix"' in head or b'"anomaly_class"' in head
+
+
+def _pictures_of(place: Path, file: Path, listing: Listing) -> Path:
+    if _PICTURES.fullmatch(place.name):
+        return place
+    for root in list(file.parents)[:4]:
+        sizes = {int(m[1]): f for f in subfolders(root) if (m := _PICTURES.fullmatch(f.name))}
+        if sizes:
+            chosen = sizes[max(sizes)]
+            if len(sizes) > 1:
+                others = ", ".join(f.name for f in sizes.values() if f != chosen)
+                listing.notes.append(f"{chosen.name}/ is read; for {others} name that folder")
+            return chosen
+    reason = "there is no folder realiad_256, realiad_512 or realiad_1024 with the pictures"
+    raise DatasetError(place, reason, "Put one beside realiad_jsons")
+
+
+def _read_class(listing: Listing, file: Path, pictures: Path) -> None:
+    content = _content(file)
+    meta = content.get("meta")
+    prefix = str(meta.get("prefix") or "") if isinstance(meta, dict) else ""
+    # the prefix first: it may be empty or not, and the pictures may lie one folder higher
+    bases = [pictures / prefix, pictures / file.stem, pictures]
+    for split, number, entry in _entries(listing, file, content):
+        where = f"{file}: {split} entry {number}"
+        image = _locate(listing, where, entry.get("image_path"), bases)
+        if image is None:
+            continue
+        named = entry.get("mask_path")
+        mask = _locate(listing, where, named, bases) if named else None
+        kind = str(entry.get("anomaly_class") or "")
+        if not kind:
+            reason = "the entry has no anomaly_class, so the picture has no label"
+            listing.report("error", where, reason, "Write OK or the kind of defect")
+        good = is_good(kind)
+        listing.samples.append(
+            Sample(
+                image,
+                mask,
+                str(entry.get("category") or file.stem),
+                GOOD if good else kind,
+                (not good) if kind else None,
+                split,
+            )
+        )
+
+
+def _content(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise DatasetError(file, f"it cannot be read as JSON ({error})", "Copy it anew") from None
+    if not isinstance(content, dict) or not content.keys() & _SPLITS.keys():
+        reason = "it has no list called train or test"
+        raise DatasetError(file, reason, "Copy Real-IAD's own file there")
+    return content
+
+
+def _entries(
+    listing: Listing, file: Path, content: dict[str, Any]
+) -> Iterator[tuple[Split, int, dict[str, Any]]]:
+    for name, split in _SPLITS.items():
+        entries = content.get(name) or []
+        if not isinstance(entries, list):
+            listing.report("error", f"{file}: {name}", "this is no list", "Copy the file anew")
+            continue
+        for number, entry in enumerate(entries, 1):
+            if isinstance(entry, dict):
+                yield split, number, entry
+            else:
+                where = f"{file}: {name} entry {number}"
+                listing.report("error", where, "this is no entry", "Copy the file anew")
+
+
+def _locate(listing: Listing, where: str, written: Any, bases: list[Path]) -> Path | None:
+    if not isinstance(written, str) or not written:
+        listing.report("error", where, "the entry names no picture", "Copy the file anew")
+        return None
+    inside = written.replace("\\", "/")
+    for base in bases:
+        if (base / inside).is_file():
+            return base / inside
+    reason = f"there is no such file: {written}"
+    listing.report("error", where, reason, f"Copy it into {bases[0]}")
+    return None
