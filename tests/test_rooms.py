@@ -33,6 +33,7 @@ METHOD_PARTS = {
     "registry",
     "recipe",
     "official",
+    "agnostic",
     "checkpoint",
 }  # not methods but what they share
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -34,6 +34,17 @@ class Figure:
     metric: str
     value: float
     source: str
+
+
+def published_table(
+    source: str, setting: str, metrics: Sequence[str], values: Mapping[str, Sequence[float]]
+) -> tuple[Figure, ...]:
+    """Figures of a published table: per data set one value for each of ``metrics``."""
+    return tuple(
+        Figure(data, setting, metric, value, source)
+        for data, row in values.items()
+        for metric, value in zip(metrics, row, strict=True)
+    )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,75 @@
+"""What the detectors share whose learned sentences say "object" instead of the product's name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from zerodefect.backbones.loading import Backbone
+from zerodefect.methods.detector import Detector
+from zerodefect.methods.official import Checked
+from zerodefect.prompts.learnable import LearnedPrompts, published_sizes
+from zerodefect.prompts.vocabulary import Vocabulary
+
+
+class ObjectAgnosticDetector(Detector):
+    """A detector with learned sentences about any object, on a frozen CLIP.
+
+    Its texts depend on neither the image nor the product and are computed once. Pictures are
+    resized as these papers do it: 8-bit values, bicubic, antialiased.
+
+    Attributes:
+        clip: the frozen towers.
+        prompts: the learned sentences; all that training changes.
+    """
+
+    #: Context whose length the official files tell, see ``official_options``.
+    main_context: ClassVar[str] = "ctx_pos"
+
+    prompts: LearnedPrompts
+
+    def __init__(self, backbone: Backbone, config: Any) -> None:
+        super().__init__(backbone, config)
+        self.clip = backbone.clip.requires_grad_(False)
+        self.preprocess = replace(
+            backbone.preprocess, interpolation="bicubic", antialias=True, resize_on="pil"
+        )
+
+    def describe(self, object_name: str, vocabulary: Vocabulary | None = None) -> None:
+        """Keep the product's name for reports; nothing that is scored depends on it."""
+        self.object_name = object_name
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """There is one anomalous class; kinds are not told apart."""
+        return ()
+
+    @property
+    def texts(self) -> Tensor:
+        """Text features ``(S, D)`` of the learned sentences, not normalised; computed once."""
+        return self.prompts.cached(self.clip.text)
+
+    def after_learning(self) -> None:
+        """Drop the texts of the former values."""
+        self.prompts.clear()
+
+    @classmethod
+    def official_options(cls, published: Mapping[str, Any]) -> dict[str, Any]:
+        """Lengths and depth of the learned tokens."""
+        learner = published.get("prompt_learner")
+        return published_sizes(learner, cls.main_context) if isinstance(learner, Mapping) else {}
+
+    def official_state(self, published: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Learned values from ``{"prompt_learner": ...}``, the format of this family.
+
+        Raises:
+            ValueError: keys are missing or unknown, shapes do not fit, or the tokens are those of
+                another CLIP or of other sentences; all are listed.
+        """
+        checked = Checked(published, f"{self.info.title} checkpoint")
+        state = self.prompts.published(checked.inside("prompt_learner"), self.clip.text)
+        checked.done()
+        return {f"prompts.{name}": value for name, value in state.items()}

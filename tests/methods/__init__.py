@@ -1,0 +1,1 @@
+"""A package, because files of tests/parity have the same names."""
