@@ -211,3 +211,24 @@ def test_open_clip_itself_can_run_the_embedded_model():
     torch.testing.assert_close(
         model.encode_image(pixels), backbone.clip.visual(pixels), atol=1e-4, rtol=0
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_only_towers_of_the_files_own_precision_are_to_be_had_again(tmp_path, dtype):
+    """Those are mapped; others would be converted, and copied, a second time."""
+    path = write_tiny_weights(tmp_path)
+    backbone = load_clip(str(path), dtype=dtype)
+    for name, value in backbone.clip.openai_state().items():
+        assert torch.equal(value, tiny_state()[name].to(dtype)), name
+    assert (backbone.reload is not None) == (dtype == torch.float32)
+    if backbone.reload:
+        again = backbone.reload().openai_state()
+        assert all(torch.equal(again[k], v) for k, v in backbone.clip.openai_state().items())
+
+
+def test_whole_numbers_in_a_file_keep_their_type(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_file({"context_length": torch.tensor(77), "x": torch.ones(3)}, path)
+    state = read_state(path, torch.bfloat16)
+    assert state["context_length"].dtype == torch.int64
+    assert state["x"].dtype == torch.bfloat16

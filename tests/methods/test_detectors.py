@@ -224,7 +224,7 @@ def test_refused_words_change_nothing(winclip):
 def test_window_chunks_do_not_change_the_numbers(winclip, monkeypatch):
     batch = images(3)
     whole = winclip(batch).map
-    monkeypatch.setattr("zerodefect.methods.winclip._TOKENS", 64)
+    monkeypatch.setattr("zerodefect.methods.winclip._TOKENS_CPU", 64)
     torch.testing.assert_close(winclip(batch).map, whole, atol=1e-6, rtol=0)
 
 

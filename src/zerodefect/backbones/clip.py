@@ -12,6 +12,7 @@ by option instead of editing a transformer. Conventions that hold throughout:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -21,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zerodefect.backbones import catalogue
 from zerodefect.backbones.transformer import (
     Activation,
     Edits,
@@ -380,7 +382,7 @@ class CLIP(nn.Module):
         self.config = config
         self.visual = VisionTower(config.vision, config.embed_dim, config.activation)
         self.text = TextTower(config.text, config.embed_dim, config.activation)
-        self.logit_scale = nn.Parameter(torch.tensor(1 / 0.07).log())
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
         self._initialise()
 
     @torch.no_grad()
@@ -461,6 +463,4 @@ def tokenize(texts: Sequence[str], context_length: int = 77) -> Tensor:
 
 @cache
 def _tokenizer() -> Any:
-    from open_clip.tokenizer import SimpleTokenizer
-
-    return SimpleTokenizer()
+    return catalogue.tokenizer()

@@ -6,18 +6,23 @@ and nothing is unpickled: safetensors, or ``torch.load(weights_only=True)``.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
+from zerodefect.backbones import catalogue
 from zerodefect.backbones.clip import CLIP, Activation, CLIPConfig
 from zerodefect.images import Preprocess
 
@@ -42,7 +47,7 @@ class Backbone:
         source: where the weights came from, in words.
         recommended: hyper-parameters that suit these weights better than a method's defaults,
             per method; measured by whoever made the weights.
-        reload: gives the same towers anew without copying them, or None where that costs memory.
+        reload: gives the same towers anew, mapped from their file, or None where that would copy.
     """
 
     name: str
@@ -112,8 +117,7 @@ def load_clip(
         config = config.with_activation(activation)
     path = Path(weights)
     clip = _filled(path, config, dtype).to(device=device)
-    # weights that are mapped from a file, not copied, can be had again at no cost
-    mapped = path.suffix == ".safetensors" and clip.logit_scale.device.type == "cpu"
+    on_cpu = clip.logit_scale.device.type == "cpu"
     return Backbone(
         name,
         clip,
@@ -122,15 +126,30 @@ def load_clip(
         licence,
         source,
         recommended,
-        partial(_filled, path, config, dtype) if mapped else None,
+        partial(_filled, path, config, dtype) if on_cpu and _is_mapped(path, dtype) else None,
     )
 
 
+class _NoRandomNumbers(TorchFunctionMode):
+    """Leaves out random initial values.
+
+    On the meta device they cost no memory themselves, but PyTorch goes through its compiler for
+    them, whose import takes 150 MiB and two seconds.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if getattr(func, "__name__", "") in {"normal_", "uniform_", "kaiming_uniform_"}:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
 def _filled(path: Path, config: CLIPConfig, dtype: torch.dtype) -> CLIP:
-    with torch.device("meta"):  # no memory and no random numbers for values that are replaced
+    with torch.device("meta"), _NoRandomNumbers():  # all values are replaced
         clip = CLIP(config)
     try:
-        clip.load_openai_state(read_state(path), dtype)
+        clip.load_openai_state(read_state(path, dtype), dtype)
     except ValueError as error:
         raise WeightsError(
             f"{path}: {error}. Name the architecture that the file was made for "
@@ -144,10 +163,16 @@ def embedded_file() -> Path:
     return _WEIGHTS_FOLDER / "embedded.safetensors"
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
+def read_state(path: Path, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
     """Read a state dict without running any code in it.
 
-    Wrappers (``{"state_dict": ...}``) and ``module.`` prefixes are taken off.
+    Wrappers (``{"state_dict": ...}``) and ``module.`` prefixes are taken off. Tensors of a
+    safetensors file are mapped: they cost memory when they are first used.
+
+    Args:
+        path: the file.
+        dtype: precision that floating-point values of a safetensors file are brought to, one
+            tensor at a time, so that the file's own precision is never in memory as a whole.
 
     Raises:
         WeightsError: absent, damaged, a TorchScript archive, or not a state dict.
@@ -156,9 +181,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"{path}: no such file. Give the path of a weights file")
     try:
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state: Any = load_file(path)
+            state: Any = _read_safetensors(path, dtype)
         else:
             _refuse_torchscript(path)
             state = torch.load(path, map_location="cpu", weights_only=True)
@@ -178,6 +201,24 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if not all(isinstance(v, Tensor) for v in state.values()):
         state = {k: v for k, v in state.items() if isinstance(v, Tensor)}
     return state
+
+
+def _read_safetensors(path: Path, dtype: torch.dtype | None) -> dict[str, Tensor]:
+    state = load_file(path)
+    for name, value in state.items():
+        if dtype and value.is_floating_point() and value.dtype != dtype:
+            # A mapping of its own, which is dropped with the tensor: pages of the one above would
+            # stay in memory as long as any of its tensors does.
+            with safe_open(path, "pt") as again:
+                state[name] = again.get_tensor(name).to(dtype)
+    return state
+
+
+def _is_mapped(path: Path, dtype: torch.dtype) -> bool:
+    """Whether towers of this precision are mapped from the file: then a second pair is free."""
+    if path.suffix != ".safetensors":
+        return False
+    return all(v.dtype == dtype for v in load_file(path).values() if v.is_floating_point())
 
 
 def _refuse_torchscript(path: Path) -> None:
@@ -261,10 +302,8 @@ def _split_name(name: str) -> tuple[str, str | None]:
 
 def _open_clip_facts(name: str) -> tuple[CLIPConfig, Preprocess]:
     """Shape, activation and preprocessing of open_clip's ``MODEL`` or ``MODEL/TAG``."""
-    import open_clip
-
     model, tag = _split_name(name)
-    raw = open_clip.get_model_config(model)
+    raw = catalogue.model_config(model)
     if raw is None:
         raise WeightsError(
             f"{name}: open_clip knows no architecture {model!r}{_similar(model)}. "
@@ -274,9 +313,9 @@ def _open_clip_facts(name: str) -> tuple[CLIPConfig, Preprocess]:
         config = CLIPConfig.from_open_clip(raw)
     except ValueError as error:
         raise WeightsError(f"{name}: {error}. Choose a plain ViT CLIP") from None
-    pretrained = open_clip.get_pretrained_cfg(model, tag) if tag else {}
+    pretrained = catalogue.weights_facts(model, tag) if tag else {}
     if tag and not pretrained:
-        tags = ", ".join(open_clip.list_pretrained_tags_by_model(model)) or "none"
+        tags = ", ".join(catalogue.tags(model)) or "none"
         raise WeightsError(f"{name}: open_clip has no weights {tag!r} for {model}; it has: {tags}")
     if pretrained.get("quick_gelu"):
         config = config.with_activation("quick_gelu")
@@ -284,11 +323,7 @@ def _open_clip_facts(name: str) -> tuple[CLIPConfig, Preprocess]:
 
 
 def _similar(model: str) -> str:
-    import difflib
-
-    import open_clip
-
-    close = difflib.get_close_matches(model, open_clip.list_models(), n=3)
+    close = difflib.get_close_matches(model, catalogue.model_names(), n=3)
     return f" (did you mean {', '.join(close)}?)" if close else ""
 
 
@@ -296,9 +331,7 @@ def _from_open_clip_cache(name: str) -> tuple[Path, CLIPConfig, Preprocess, str,
     config, preprocess = _open_clip_facts(name)
     model, tag = _split_name(name)
     if tag is None:
-        import open_clip
-
-        tags = ", ".join(open_clip.list_pretrained_tags_by_model(model)) or "none"
+        tags = ", ".join(catalogue.tags(model)) or "none"
         raise WeightsError(
             f"{name}: an architecture without weights. Add a tag ({name}/TAG with one of: {tags}) "
             "or give a local file (--weights FILE)"
@@ -320,13 +353,11 @@ def weights_origin(name: str) -> str:
     Raises:
         WeightsError: no such weights.
     """
-    import open_clip
-
     _open_clip_facts(name)
     model, tag = _split_name(name)
     if tag is None:
         raise WeightsError(f"{name}: name the weights as MODEL/TAG, as zerodefect backbones lists")
-    facts = open_clip.get_pretrained_cfg(model, tag)
+    facts = catalogue.weights_facts(model, tag)
     if facts.get("hf_hub"):
         return f"https://huggingface.co/{facts['hf_hub'].strip('/')}"
     return str(facts.get("url", "an unknown place"))
@@ -334,12 +365,11 @@ def weights_origin(name: str) -> str:
 
 def cached_file(name: str) -> Path | None:
     """File of open_clip's weights ``MODEL/TAG`` in the local caches, or None."""
-    import open_clip
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
     model, tag = _split_name(name)
-    facts = open_clip.get_pretrained_cfg(model, tag)
+    facts = catalogue.weights_facts(model, tag or "")
     repository, _, filename = (facts.get("hf_hub") or "").rpartition("/")
     if repository:
         files = [filename] if filename else []
@@ -364,19 +394,18 @@ def fetch(name: str) -> tuple[Path, str]:
     Raises:
         WeightsError: unknown name, the network is switched off, or the download failed.
     """
-    import open_clip
     from huggingface_hub import constants
 
     origin = weights_origin(name)
     model, tag = _split_name(name)
-    facts = open_clip.get_pretrained_cfg(model, tag)
+    facts = catalogue.weights_facts(model, tag or "")
     remedy = (
         f"Bring the file from {origin} on a medium and pass it (--backbone {model} --weights FILE)"
     )
     if constants.HF_HUB_OFFLINE:
         raise WeightsError(f"{name}: HF_HUB_OFFLINE switches the network off. {remedy}")
     try:
-        path = Path(open_clip.download_pretrained(facts))
+        path = catalogue.download(facts)
     except Exception as error:  # the hub's and urllib's errors share no base
         raise WeightsError(f"{name}: the download failed ({error}). {remedy}") from None
     return path, file_hash(path)
@@ -384,14 +413,14 @@ def fetch(name: str) -> tuple[Path, str]:
 
 def runnable_models() -> list[tuple[str, str]]:
     """Every ``(MODEL, TAG)`` of open_clip that the towers here can run."""
-    import open_clip
+    published = catalogue.pretrained()
+    return [(model, tag) for model, tag in published if _runs(model)]
 
-    usable: dict[str, bool] = {}
-    for model, _ in open_clip.list_pretrained():
-        if model not in usable:
-            try:
-                CLIPConfig.from_open_clip(open_clip.get_model_config(model))
-                usable[model] = True
-            except (ValueError, KeyError, TypeError):
-                usable[model] = False
-    return [(model, tag) for model, tag in open_clip.list_pretrained() if usable[model]]
+
+@cache
+def _runs(model: str) -> bool:
+    try:
+        CLIPConfig.from_open_clip(catalogue.model_config(model) or {})
+    except (ValueError, KeyError, TypeError):
+        return False
+    return True

@@ -291,7 +291,8 @@ class WinCLIP(Detector):
         rows = window_patches(grid, k).to(embedded.device) + 1  # row 0 is the class token
         rows = torch.cat([rows.new_zeros(len(rows), 1), rows], dim=1)  # (n_k, 1+k*k)
         parts = []
-        for some in rows.split(max(1, _TOKENS // (rows.shape[1] * len(embedded)))):
+        at_once = _TOKENS_CPU if embedded.device.type == "cpu" else _TOKENS_GPU
+        for some in rows.split(max(1, at_once // (rows.shape[1] * len(embedded)))):
             windows = embedded[:, some].flatten(0, 1)  # (B*n, 1+k*k, W)
             z = visual.encode(windows, class_only=True).tokens[:, 0]
             parts.append(visual.project(z).unflatten(0, (len(embedded), -1)))
@@ -332,7 +333,8 @@ class WinCLIP(Detector):
         return choices[self.config.image_score]
 
 
-_TOKENS = 2048  # tokens that enter the tower at once: bounds memory, large enough to be fast
+# Tokens that enter the tower at once: bounds memory, and is large enough to be fast.
+_TOKENS_CPU, _TOKENS_GPU = 1024, 16384
 
 
 def _weighted_mean(type_map: Tensor, weights: Tensor) -> Tensor:

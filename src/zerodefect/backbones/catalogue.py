@@ -1,0 +1,77 @@
+"""open_clip's names, shapes, addresses and tokenizer, without its networks.
+
+``import open_clip`` brings torchvision and timm: 240 MiB of memory and a second that nothing here
+needs, because the towers are ours. Its own modules are run all the same, so that nothing is copied
+and every version behaves as itself: they are imported under a private package that has open_clip's
+folder but not its ``__init__``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import sys
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+_PRIVATE = "_open_clip_without_networks"
+
+
+@cache
+def _folder() -> Path:
+    spec = importlib.util.find_spec("open_clip")  # looks for the package and does not run it
+    if spec is None or not spec.submodule_search_locations:
+        raise ImportError("open_clip is not installed. Install it: pip install open_clip_torch")
+    return Path(spec.submodule_search_locations[0])
+
+
+@cache
+def _module(name: str) -> Any:
+    package = ModuleType(_PRIVATE)
+    package.__path__ = [str(_folder())]
+    sys.modules.setdefault(_PRIVATE, package)
+    return importlib.import_module(f"{_PRIVATE}.{name}")
+
+
+def tokenizer() -> Any:
+    """A new ``SimpleTokenizer``: CLIP's byte-pair encoding."""
+    return _module("tokenizer").SimpleTokenizer()
+
+
+def model_names() -> list[str]:
+    """Every architecture of open_clip, sorted."""
+    return sorted(path.stem for path in (_folder() / "model_configs").glob("*.json"))
+
+
+def model_config(model: str) -> dict[str, Any] | None:
+    """Configuration of an architecture, as in ``model_configs/*.json``; None if unknown."""
+    if model not in model_names():
+        return None
+    path = _folder() / "model_configs" / f"{model}.json"
+    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return config
+
+
+def pretrained() -> list[tuple[str, str]]:
+    """Every published ``(MODEL, TAG)``."""
+    pairs: list[tuple[str, str]] = _module("pretrained").list_pretrained()
+    return pairs
+
+
+def tags(model: str) -> list[str]:
+    """Tags of the weights published for an architecture."""
+    return [tag for name, tag in pretrained() if name == model]
+
+
+def weights_facts(model: str, tag: str) -> dict[str, Any]:
+    """Address and preprocessing of published weights; empty if there are none of that name."""
+    facts: dict[str, Any] = _module("pretrained").get_pretrained_cfg(model, tag)
+    return facts
+
+
+def download(facts: dict[str, Any]) -> Path:
+    """Download what ``weights_facts`` describes into open_clip's cache."""
+    return Path(_module("pretrained").download_pretrained(facts))
