@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tiny_clip
 import torch
 from cases import Case, find
 
-from zerodefect.images import Preprocess, open_image
+from zerodefect.images import open_image
 from zerodefect.layers.neighbourhood import neighbourhood_mean
 from zerodefect.layers.similarity import anomaly_probability, text_probabilities, upsample
 from zerodefect.layers.views import anovl_views
@@ -59,9 +61,9 @@ def prepared(case: Case, bank: torch.Tensor, shapes: dict, prefix: str = "") -> 
     return adapter
 
 
-def test_preprocessing(case):
+def test_preprocessing(case, detector):
     size = case.meta["run_image_size"]
-    preprocess = Preprocess(size=(size, size), interpolation="bilinear", resize_on="pil")
+    preprocess = dataclasses.replace(detector.preprocess, size=(size, size))
     got = preprocess(open_image(case.arrays["image"]))
     np.testing.assert_allclose(got, case.arrays["input"][0], atol=1e-5)
 

@@ -13,7 +13,7 @@ image tower's width, D the joint dimension.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -144,6 +144,9 @@ class AFRCLIP(Detector):
     def __init__(self, backbone: Backbone, config: AFRCLIPConfig | None = None) -> None:
         super().__init__(backbone, config or AFRCLIPConfig())
         self.clip = backbone.clip.requires_grad_(False)
+        self.preprocess = replace(
+            backbone.preprocess, interpolation="bicubic", antialias=True, resize_on="pil"
+        )
         shape = backbone.clip.config
         blocks = shape.vision.layers
         self.taps = check_taps(self.config.taps or quarter_depths(blocks), blocks)

@@ -201,7 +201,9 @@ class AnoVL(Detector):
 
     def __init__(self, backbone: Backbone, config: AnoVLConfig | None = None) -> None:
         super().__init__(backbone, config or AnoVLConfig())
-        self.preprocess = replace(backbone.preprocess, interpolation="bilinear")
+        self.preprocess = replace(
+            backbone.preprocess, interpolation="bilinear", antialias=True, resize_on="pil"
+        )
         self.clip = backbone.clip
         self.text_features = TextFeatures(
             backbone.clip, backbone.fingerprint, reload=backbone.reload
