@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, ClassVar
 
 import pytest
 import torch
 from models import tiny_backbone
 
+from zerodefect.backbones.loading import Backbone
 from zerodefect.methods.detector import Detector
 from zerodefect.types import TrainingBatch
+
+
+@cache
+def frozen() -> Backbone:
+    """A backbone that nothing changes."""
+    return tiny_backbone()
 
 
 def images(count: int, *size: int, seed: int = 0) -> torch.Tensor:
@@ -45,7 +53,7 @@ class LearnedMethod:
     options: ClassVar[dict[str, Any]] = {}
 
     def build(self, backbone=None, **options: Any) -> Detector:
-        return self.method.build(backbone or tiny_backbone(), **{**self.options, **options}).eval()
+        return self.method.build(backbone or frozen(), **{**self.options, **options}).eval()
 
     @pytest.fixture
     def detector(self) -> Detector:

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import pytest
 import torch
-from learned import LearnedMethod, images
+from learned import LearnedMethod, frozen, images
 from models import tiny_backbone
 
 from zerodefect.methods.anomalyclip import AnomalyCLIP, AnomalyCLIPConfig
@@ -33,12 +33,12 @@ def test_the_papers_proportions_hold_in_any_tower():
 
 
 def test_only_the_sentences_are_learned():
-    names = AnomalyCLIP(tiny_backbone()).learned.keys()
+    names = AnomalyCLIP(frozen()).learned.keys()
     assert names == {"prompts.ctx_pos", "prompts.ctx_neg", "prompts.compound_prompts_text.0"}
 
 
 def test_several_taps_are_summed():
-    backbone = tiny_backbone()
+    backbone = frozen()
     each = [AnomalyCLIP(backbone, AnomalyCLIPConfig(taps=(tap,))) for tap in (1, 2, 3)]
     together = AnomalyCLIP(backbone, AnomalyCLIPConfig(taps=(1, 2, 3)))
     maps = [detector(images(2)).map for detector in each]
@@ -59,7 +59,7 @@ def test_texts_are_computed_once(monkeypatch):
 
 
 def test_a_sharp_temperature_keeps_the_map_in_its_range():
-    detector = AnomalyCLIP(tiny_backbone(), AnomalyCLIPConfig(temperature=1e-4))
+    detector = AnomalyCLIP(frozen(), AnomalyCLIPConfig(temperature=1e-4))
     got = detector(images(4))
     assert got.map.min() >= 0 and got.map.max() <= 1
 
@@ -76,4 +76,4 @@ def test_a_sharp_temperature_keeps_the_map_in_its_range():
 )
 def test_impossible_options(option, reason):
     with pytest.raises(ValueError, match=reason):
-        AnomalyCLIP.build(tiny_backbone(), **option)
+        AnomalyCLIP.build(frozen(), **option)

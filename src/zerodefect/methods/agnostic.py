@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from zerodefect.backbones.loading import Backbone
+from zerodefect.backbones.transformer import SecondStream
 from zerodefect.methods.detector import Detector
 from zerodefect.methods.official import Checked
 from zerodefect.prompts.learnable import LearnedPrompts, published_sizes
 from zerodefect.prompts.vocabulary import Vocabulary
 
 
+@dataclass(frozen=True)
+class Features:
+    """Image-side features of one batch.
+
+    Attributes:
+        image: ``g (B, C)``, from the class token of CLIP's own stream.
+        patches: ``F_l (B, N, C)`` per tap, from the second stream.
+        grid: rows and columns of patches.
+        size: height and width of the network input, which the map is brought to.
+    """
+
+    image: Tensor
+    patches: tuple[Tensor, ...]
+    grid: tuple[int, int]
+    size: tuple[int, int]
+
+
 class ObjectAgnosticDetector(Detector):
-    """A detector with learned sentences about any object, on a frozen CLIP.
+    """A detector with learned sentences about any object, on a frozen CLIP with a second stream.
 
     Its texts depend on neither the image nor the product and are computed once. Pictures are
     resized as these papers do it: 8-bit values, bicubic, antialiased.
@@ -36,6 +55,36 @@ class ObjectAgnosticDetector(Detector):
         self.clip = backbone.clip.requires_grad_(False)
         self.preprocess = replace(
             backbone.preprocess, interpolation="bicubic", antialias=True, resize_on="pil"
+        )
+
+    @torch.no_grad()
+    def two_streams(
+        self, images: Tensor, taps: Sequence[int], stream: SecondStream, *, norm: bool
+    ) -> Features:
+        """Run the image tower on ``(B, 3, H, W)``.
+
+        Args:
+            images: the network's input.
+            taps: blocks whose second stream is read.
+            stream: the second stream.
+            norm: whether the class token passes ``ln_post``, as the patches always do.
+        """
+        visual = self.clip.visual
+        images = images.to(visual.proj.dtype)
+        last = visual.transformer.layers
+        states = visual.encode(
+            visual.embed(images, resize="bilinear"),
+            taps=[tap for tap in taps if tap < last],
+            second=stream,
+            class_only=True,
+        )
+        assert states.second is not None
+        streams = {**states.second_taps, last: states.second}
+        return Features(
+            image=visual.project(states.tokens[:, 0], norm=norm).float(),
+            patches=tuple(visual.project(streams[tap][:, 1:]).float() for tap in taps),
+            grid=visual.grid(images),
+            size=(images.shape[-2], images.shape[-1]),
         )
 
     def describe(self, object_name: str, vocabulary: Vocabulary | None = None) -> None:

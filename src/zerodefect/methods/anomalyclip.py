@@ -24,7 +24,7 @@ from zerodefect.layers.adapters import check_taps
 from zerodefect.layers.losses import dice_loss, focal_loss
 from zerodefect.layers.similarity import cosine, text_probabilities, to_grid, upsample
 from zerodefect.layers.smoothing import gaussian_smooth
-from zerodefect.methods.agnostic import ObjectAgnosticDetector
+from zerodefect.methods.agnostic import Features, ObjectAgnosticDetector
 from zerodefect.methods.recipe import Recipe
 from zerodefect.methods.registry import MethodInfo, published_table, register
 from zerodefect.prompts.learnable import LearnedPrompts
@@ -79,23 +79,6 @@ class AnomalyCLIPConfig:
             raise ValueError(f"temperature must be positive, got {self.temperature}")
         if not 0 <= self.sigma < float("inf"):
             raise ValueError(f"sigma must be a finite number >= 0, got {self.sigma}")
-
-
-@dataclass(frozen=True)
-class Features:
-    """Image-side features of one batch.
-
-    Attributes:
-        image: ``g (B, C)``.
-        patches: ``F_l (B, N, C)`` per tap.
-        grid: rows and columns of patches.
-        size: height and width of the network input, which the map is brought to.
-    """
-
-    image: Tensor
-    patches: tuple[Tensor, ...]
-    grid: tuple[int, int]
-    size: tuple[int, int]
 
 
 @register(
@@ -159,24 +142,8 @@ class AnomalyCLIP(ObjectAgnosticDetector):
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Features:
-        """The image tower with its second stream."""
-        visual = self.clip.visual
-        images = images.to(visual.proj.dtype)
-        last = visual.transformer.layers
-        states = visual.encode(
-            visual.embed(images, resize="bilinear"),
-            taps=[tap for tap in self.taps if tap < last],
-            second=self.stream,
-            class_only=True,
-        )
-        assert states.second is not None
-        streams = {**states.second_taps, last: states.second}
-        return Features(
-            image=visual.project(states.tokens[:, 0], norm=False).float(),  # no ln_post here
-            patches=tuple(visual.project(streams[tap][:, 1:]).float() for tap in self.taps),
-            grid=visual.grid(images),
-            size=(images.shape[-2], images.shape[-1]),
-        )
+        """The image tower with its second stream; the class token skips ``ln_post``."""
+        return self.two_streams(images, self.taps, self.stream, norm=False)
 
     @torch.no_grad()
     def predict(self, encoded: Features) -> Prediction:
