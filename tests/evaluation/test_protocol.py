@@ -18,11 +18,11 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from zerodefect import cli
 from zerodefect.data import load_dataset
-from zerodefect.evaluation.metrics import MetricError
+from zerodefect.evaluation.metrics import MetricError, Saturation, SPROMetrics
 from zerodefect.evaluation.predictions import PredictionCache
 from zerodefect.evaluation.protocol import ALL, Evaluator, Protocol
 from zerodefect.evaluation.results import MEAN, published, summarise, write_results
-from zerodefect.images import Picture, encode_png
+from zerodefect.images import Picture, encode_png, open_image
 from zerodefect.images.tiling import Tiling
 from zerodefect.methods.scoring import Viewing
 from zerodefect.methods.winclip import WinCLIP
@@ -366,3 +366,96 @@ def test_killed_and_started_again_it_goes_on(command, tree, tmp_path, monkeypatc
     for one, other in zip(resumed["summary"], fresh["summary"], strict=True):
         assert one["metric"] == other["metric"]
         assert one["mean"] == pytest.approx(other["mean"], abs=1e-3)
+
+
+# --- MVTec LOCO AD: saturated overlap -------------------------------------------------------------
+
+
+@pytest.fixture
+def loco(tmp_path):
+    """The tree of ``write_product`` with a folder of masks per picture, two defects in rust's."""
+    write_product(tmp_path / "loco", "box", 0)
+    truth = tmp_path / "loco/box/ground_truth"
+    for file in sorted(truth.rglob("*_mask.png")):
+        folder = file.with_name(file.stem.removesuffix("_mask"))
+        folder.mkdir()
+        file.rename(folder / "000.png")
+        if folder.parent.name == "rust":
+            mask = np.zeros((40, 48), np.uint8)
+            mask[30:36, 2:8] = 254
+            (folder / "001.png").write_bytes(encode_png(mask))
+    config = [
+        {
+            "defect_name": name,
+            "pixel_value": pixel,
+            "saturation_threshold": threshold,
+            "relative_saturation": relative,
+        }
+        for name, pixel, threshold, relative in (("a", 255, 20, False), ("b", 254, 0.5, True))
+    ]
+    (tmp_path / "loco/box/defects_config.json").write_text(json.dumps(config))
+    return tmp_path / "loco"
+
+
+LABEL = "pixel spro:exact@0.05"
+
+
+def test_spro_is_that_of_the_maps_and_the_saturations(detector, loco):
+    evaluation = run(detector, loco, Protocol())
+    expected = SPROMetrics(("hole", "rust"))
+    evaluator = Evaluator(detector, load_dataset(loco), Protocol())
+    detector.describe("box")
+    for sample in evaluator.test_samples("box"):
+        map = evaluator.scorer.score([open_image(sample.image)])[0].map
+        channels = []
+        if sample.anomalous:
+            mask = np.zeros((40, 48), bool)
+            mask[10:20, 12:24] = True
+            channels = [(mask, Saturation(20))]
+        if sample.kind == "rust":
+            mask = np.zeros((40, 48), bool)
+            mask[30:36, 2:8] = True
+            channels.append((mask, Saturation(0.5, relative=True)))
+        expected.update(map, channels, sample.kind if sample.anomalous else None)
+    for metric in expected.compute():
+        group = ALL if metric.group == "mean" else metric.group
+        assert value(evaluation, "box", group, LABEL) == pytest.approx(metric.value, abs=1e-6)
+    images = {r.group: r.images for r in evaluation.rows if r.metric.label == LABEL}
+    assert images == {"hole": 5, "rust": 5, ALL: 7}
+
+
+def test_spro_with_other_limits_and_other_metrics(detector, loco):
+    evaluation = run(detector, loco, Protocol(pixel_queries=("spro@0.3", "auroc")))
+    labels = {r.metric.label for r in evaluation.rows if r.metric.level == "pixel"}
+    assert labels == {"pixel spro:exact@0.3", "pixel auroc:exact"}
+    evaluation = run(detector, loco, Protocol(pixel_queries=("auroc",)))
+    assert LABEL not in {r.metric.label for r in evaluation.rows}
+
+
+def test_spro_stands_in_the_results_and_what_it_counts(detector, loco, tmp_path):
+    evaluation = run(detector, loco, Protocol())
+    text = write_results(evaluation, tmp_path / "results", "winclip")[1].read_text()
+    assert LABEL in text and "counts false positives on the good pictures" in text
+
+
+def test_spro_only_where_it_means_something(detector, loco, tree):
+    for protocol in (Protocol(resolution="network"), Protocol(alike=True)):
+        evaluation = run(detector, loco, protocol)
+        assert LABEL not in {r.metric.label for r in evaluation.rows}
+        assert any("no sPRO" in note for note in evaluation.notes)
+    with pytest.raises(ValueError, match="needs the resolution 'picture'"):
+        Protocol(pixel_queries=("spro",), resolution=64)
+    with pytest.raises(ValueError, match=r"only MVTec LOCO AD's defects_config\.json"):
+        run(detector, tree, Protocol(pixel_queries=("spro",)))
+    assert LABEL not in {r.metric.label for r in run(detector, tree, Protocol()).rows}
+
+
+def test_masks_that_mean_nothing_are_left_out_of_spro_and_named(detector, loco):
+    mask = np.zeros((40, 48), np.uint8)
+    (loco / "box/ground_truth/rust/0/001.png").write_bytes(encode_png(mask + 7))
+    mask[0, 0] = 254  # half of one pixel is none
+    (loco / "box/ground_truth/rust/1/001.png").write_bytes(encode_png(mask))
+    evaluation = run(detector, loco, Protocol())
+    assert {Path(f.image).name for f in evaluation.failures} == {"001.png", "1.png"}
+    assert math.isnan(value(evaluation, "box", "rust", LABEL))
+    assert value(evaluation, "box", "hole", LABEL) >= 0

@@ -13,15 +13,18 @@ import torch
 
 from zerodefect import __version__
 from zerodefect.backbones.loading import file_hash
-from zerodefect.data import MASK_RULES, Dataset, Sample, read_mask
+from zerodefect.data import MASK_RULES, Dataset, Sample, read_channels, read_mask
 from zerodefect.data.check import picture_size
 from zerodefect.evaluation.metrics import (
     IMAGE_PANEL,
     PIXEL_PANEL,
     ImageMetrics,
     Metric,
+    MetricError,
     PixelMetrics,
     Query,
+    Saturation,
+    SPROMetrics,
 )
 from zerodefect.evaluation.predictions import PredictionCache
 from zerodefect.images import ImageError, Picture, open_image
@@ -45,7 +48,8 @@ class Protocol:
             network's input size (most CLIP papers), or a square of that many pixels.
         mask_rule: how masks are resized, see ``data.read_mask``.
         smoothing: standard deviation of a Gaussian on the map, in pixels at ``resolution``.
-        image_queries, pixel_queries: metrics, as ``metrics.Query`` writes them.
+        image_queries, pixel_queries: metrics, as ``metrics.Query`` writes them. sPRO joins the
+            panel where the data set says how much of a defect must be found (MVTec LOCO AD).
         alike: crop the centre of every picture to the same number of pixels first, the largest
             that all pictures of the product have. Where size or crop go with the label, only then
             does an image figure tell of defects.
@@ -71,6 +75,32 @@ class Protocol:
             raise ValueError(f"no mask rule {self.mask_rule!r}; there are: {', '.join(MASK_RULES)}")
         for query in (*self.image_queries, *self.pixel_queries):
             Query.parse(query)  # an unknown metric is an error before the work
+        if self._named_spro and not self.at_picture_size:
+            raise ValueError(
+                "spro counts pixels of the pictures' own size: it needs the resolution 'picture' "
+                "and no common crop"
+            )
+
+    @property
+    def at_picture_size(self) -> bool:
+        """Whether maps and masks meet at the picture's own, whole size."""
+        return self.resolution == "picture" and not self.alike
+
+    @property
+    def plain_queries(self) -> tuple[str, ...]:
+        """Pixel metrics that a mask alone is enough for."""
+        return tuple(query for query in self.pixel_queries if Query.parse(query).name != "spro")
+
+    @property
+    def spro_limits(self) -> tuple[float, ...]:
+        """False-positive limits of sPRO: those that were named, or its own with the panel."""
+        default = (Query("spro").limit,) if self.pixel_queries == PIXEL_PANEL else ()
+        return self._named_spro or default
+
+    @property
+    def _named_spro(self) -> tuple[float, ...]:
+        queries = map(Query.parse, self.pixel_queries)
+        return tuple(query.limit for query in queries if query.name == "spro")
 
     def settings(self) -> Iterator[tuple[int, int]]:
         """Pairs of shots and seed; zero-shot has one seed, since nothing is drawn."""
@@ -123,6 +153,7 @@ class _Groups:
     """Metric states of one product under one setting."""
 
     protocol: Protocol
+    saturated: SPROMetrics | None = None
     image: dict[str, ImageMetrics] = field(default_factory=dict)
     pixel: dict[str, PixelMetrics] = field(default_factory=dict)
     scores: list[float] = field(default_factory=list)
@@ -163,8 +194,14 @@ class _Groups:
                 pixel = self._pixel_metrics()
                 for state in states:
                     pixel.merge(state)
-            for metric in pixel.compute(self.protocol.pixel_queries):
+            for metric in pixel.compute(self.protocol.plain_queries):
                 yield Row(product, group, shots, seed, metric, pixel.images)
+        if self.saturated:
+            for metric in self.saturated.compute(self.protocol.spro_limits):
+                group = metric.group if metric.group in self.saturated.groups else ALL
+                parts = self.pixel if group == ALL else [*good, group]
+                images = sum(self.pixel[kind].images for kind in parts if kind in self.pixel)
+                yield Row(product, group or ALL, shots, seed, metric, images)
 
 
 class Evaluator:
@@ -237,8 +274,17 @@ class Evaluator:
         """Make sure that the draws of references are possible, before the long work.
 
         Raises:
-            ValueError: a product has fewer good training pictures than the largest draw.
+            ValueError: a product has fewer good training pictures than the largest draw, or sPRO
+                was named and the data set does not say how much of a defect must be found.
         """
+        if self.protocol.spro_limits and self.protocol.pixel_queries != PIXEL_PANEL:
+            unknown = [p for p in self.dataset.products if not self.dataset.defects.get(p)]
+            if unknown:
+                raise ValueError(
+                    f"{self.dataset.name}: spro needs the saturation of every kind of defect, "
+                    f"which only MVTec LOCO AD's defects_config.json gives; {', '.join(unknown)} "
+                    "has none. Name other pixel metrics"
+                )
         most = max(self.protocol.shots)
         for product in self.dataset.products:
             good = len(self.dataset.good_train(product))
@@ -265,7 +311,7 @@ class Evaluator:
             self._fill(product, samples, crop)
             for shots, seed in self.protocol.settings():
                 key = self._prepare(product, shots, seed, crop)
-                groups = _Groups(self.protocol)
+                groups = _Groups(self.protocol, self._saturated(product, samples))
                 for sample, score, map in self._predictions(samples, key, crop, on_image):
                     self._add(groups, sample, score, map, crop)
                 rows += groups.rows(product, shots, seed)
@@ -273,6 +319,17 @@ class Evaluator:
         return Evaluation(
             tuple(rows), scores, tuple(self._failures.values()), tuple(self._notes), self.facts()
         )
+
+    def _saturated(self, product: str, samples: Iterable[Sample]) -> SPROMetrics | None:
+        """State of sPRO, where the data set says how much of a defect must be found."""
+        kinds = list(dict.fromkeys(s.kind for s in samples if s.anomalous))
+        if not (self.protocol.spro_limits and self.dataset.defects.get(product) and kinds):
+            return None
+        if not self.protocol.at_picture_size:
+            note = "no sPRO: it counts pixels of whole pictures at their own size"
+            self._notes[f"{note} (--resolution picture, without --alike)"] = None
+            return None
+        return SPROMetrics(kinds, mask_rule=self.protocol.mask_rule)
 
     def facts(self) -> dict[str, Any]:
         """Everything that a reader needs to repeat the evaluation, as plain data."""
@@ -398,7 +455,25 @@ class Evaluator:
         area = read_area(self.roi, self.ignore, *mask.shape)
         if mask.shape != size:
             mask = MASK_RULES[self.protocol.mask_rule](mask, size)
-        groups.add_map(sample.kind, map, mask, None if area is None else resize_area(area, size))
+        valid = None if area is None else resize_area(area, size)
+        groups.add_map(sample.kind, map, mask, valid)
+        if groups.saturated:
+            self._add_saturated(groups.saturated, sample, map, valid)
+
+    def _add_saturated(
+        self, state: SPROMetrics, sample: Sample, map: np.ndarray, valid: np.ndarray | None
+    ) -> None:
+        try:
+            channels = [
+                (mask, Saturation(kind.saturation, kind.relative))
+                for mask, kind in read_channels(sample, self.dataset.defects[sample.product])
+            ]
+            state.update(map, channels, sample.kind if sample.anomalous else None, valid)
+        except ImageError as error:
+            self._failures[error.path] = error.failure
+        except MetricError as error:
+            remedy = "It counts in all metrics but sPRO; check its masks"
+            self._failures[str(sample.image)] = Failure(str(sample.image), str(error), remedy)
 
     def _mask(self, sample: Sample, crop: int | None) -> np.ndarray | None:
         if sample.anomalous and not sample.masks:

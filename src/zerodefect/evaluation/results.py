@@ -168,6 +168,9 @@ def markdown(
     yield ""
     yield "- Image values of a kind compare its pictures with the good ones; pixel values of a kind"
     yield "  look at its own pictures alone; `all` pools everything."
+    if any("spro" in cell.metric for cell in cells):
+        yield "- sPRO of a kind counts false positives on the good pictures, too; `all` is the mean"
+        yield "  of the kinds, as MVTec's script has it."
     for name, value in protocol.items():
         yield f"- {name}: {value}"
     yield f"- viewing: {facts['viewing']}"
