@@ -321,7 +321,9 @@ class CoPS(Detector):
         c, g = self.config, encoded.image
         F = patch_mean(encoded.patches, encoded.grid, c.window, "zeros")  # (B, L, C)
         P_n, P_a = self.extractor(self.t_n, F), self.extractor(self.t_a, F)
-        t = self.texts(P_n, P_a, self.vae_decoder(self.z)[None])  # (B, 2, C)
+        bias = self.vae_decoder(self.z)[None]  # (1, R, C)
+        some = zip(P_n.split(_IMAGES), P_a.split(_IMAGES), strict=True)
+        t = torch.cat([self.texts(*prototypes, bias) for prototypes in some])  # (B, 2, C)
         p = self.logits(F, t).softmax(-1)[..., 1]  # (B, L)
         p = p * self.weight(distance(F, P_n), distance(F, P_a))
         s = self.logits(g[:, None], t).softmax(-1)[:, 0, 1]  # (B,)
@@ -444,7 +446,9 @@ class CoPS(Detector):
             return {}
         sizes = published_sizes(learner)
         queries = learner.get("t_n")
-        found = {name: sizes[name] for name in ("depth", "deep_length") if name in sizes}
+        found: dict[str, Any] = {
+            name: sizes[name] for name in ("depth", "deep_length") if name in sizes
+        }
         if isinstance(queries, Tensor) and queries.dim() == 2:
             found["prototypes"] = queries.shape[0]
         return found
@@ -470,6 +474,9 @@ class CoPS(Detector):
         learner.ignore("extractor_.*")
         checked.done()
         return state
+
+
+_IMAGES = 8  # whose sentences enter the text tower at once: bounds memory
 
 
 def distance(F: Tensor, prototypes: Tensor) -> Tensor:
