@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from cases import Case, find
 from sklearn.cluster import KMeans
 
-from zerodefect.images import Preprocess, open_image
+from zerodefect.images import open_image
 from zerodefect.methods.adaclip import AdaCLIP, AdaCLIPConfig, Features
 from zerodefect.types import TrainingBatch
 
@@ -28,6 +30,7 @@ def build(case: Case, **options) -> AdaCLIP:
         "fusion": settings["hsf_alpha"],
         "temperature": settings["temperature"],
         "sigma": settings["gaussian_sigma"],
+        "round_tokens": True,
         **options,
     }
     detector = AdaCLIP(case.backbone(), AdaCLIPConfig(**options)).eval()
@@ -95,9 +98,9 @@ def check_all(case, values):
         case.check(f"out/{name}", value)
 
 
-def test_preprocessing(case):
+def test_preprocessing(case, detector):
     size = case.meta["case_settings"]["size"]
-    preprocess = Preprocess(size=(size, size), resize_on="pil")
+    preprocess = replace(detector.preprocess, size=(size, size))
     got = preprocess(open_image(case.arrays["image"]))
     np.testing.assert_allclose(got, case.arrays["input"][0], atol=1e-5)
 

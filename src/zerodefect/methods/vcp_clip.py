@@ -1,0 +1,459 @@
+"""VCP-CLIP (Qu et al., ECCV 2024, arXiv 2407.12276).
+
+Segmentation without the product's name: a pseudo-word made of the image's global feature stands in
+its place ("Pre-VCP"); the two text features are then rewritten by attention over each layer's
+patches ("Post-VCP"); the maps before and after are mixed.
+
+Symbols: r vectors of the pseudo-word, n deep tokens, W the image tower's width, C the width of text
+and joint space (they must be equal here), N the number of patches, l a layer that is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zerodefect.backbones.clip import TextTower, tokenize
+from zerodefect.backbones.loading import Backbone
+from zerodefect.backbones.transformer import Edit, Insert, Overwrite, Remove
+from zerodefect.layers.adapters import (
+    Projections,
+    check_taps,
+    initialised,
+    linear,
+    quarter_depths,
+)
+from zerodefect.layers.losses import dice_loss, focal_loss
+from zerodefect.layers.similarity import to_grid, two_class, upsample
+from zerodefect.layers.smoothing import gaussian_smooth
+from zerodefect.methods.detector import Detector
+from zerodefect.methods.official import Checked
+from zerodefect.methods.recipe import Recipe
+from zerodefect.methods.registry import Figure, MethodInfo, register
+from zerodefect.prompts.vocabulary import Vocabulary
+from zerodefect.types import Prediction, TrainingBatch
+
+_LATER = "as quoted by later papers that compare with it"
+_ISSUE = "the paper's values as quoted in issue 3 of the official repository"
+
+
+@dataclass(frozen=True)
+class VCPCLIPConfig:
+    """Hyper-parameters; the defaults are the published code's.
+
+    Attributes:
+        taps: image-tower blocks (from 1) whose patches are read; None for quarters of the depth.
+        normal_prompt, anomalous_prompt: the two sentences; ``{}`` is where the pseudo-word goes.
+        word_length: r vectors of the pseudo-word.
+        deep_length: n learned tokens in front of each text block.
+        dropout: of the deep tokens, in training.
+        heads: of the attention over patches; must divide the image tower's width.
+        mix: share of the map after Post-VCP in the final one.
+        sigma: of the map's Gaussian smoothing, in pixels.
+        top_pixels: the image score averages this many of the highest pixels; None for the
+            published share, which is 2000 of 518 x 518.
+        seed: of the initial values.
+    """
+
+    taps: tuple[int, ...] | None = None
+    normal_prompt: str = "a photo of a good {}"
+    anomalous_prompt: str = "a photo of a damaged {}"
+    word_length: int = 2
+    deep_length: int = 1
+    dropout: float = 0.1
+    heads: int = 8
+    mix: float = 0.8
+    sigma: float = 8.0
+    top_pixels: int | None = None
+    seed: int = 333
+
+    def __post_init__(self) -> None:
+        for name in ("word_length", "deep_length", "heads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.top_pixels is not None and self.top_pixels < 1:
+            raise ValueError(f"top_pixels must be at least 1, got {self.top_pixels}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is a share in [0, 1), got {self.dropout}")
+        if not 0 <= self.mix <= 1:
+            raise ValueError(f"mix is a share in 0..1, got {self.mix}")
+        for name in ("normal_prompt", "anomalous_prompt"):
+            if getattr(self, name).count("{}") != 1:
+                raise ValueError(f"{name} needs '{{}}' exactly once: {getattr(self, name)!r}")
+
+
+@dataclass(frozen=True)
+class Features:
+    """Image side of one batch; nothing here is normalised.
+
+    Attributes:
+        image: ``(B, C)`` global feature.
+        tokens: per layer ``(B, 1+N, W)`` class token and patches.
+        grid: rows and columns of patches.
+        size: height and width of the network input, which the map is brought to.
+    """
+
+    image: Tensor
+    tokens: list[Tensor]
+    grid: tuple[int, int]
+    size: tuple[int, int]
+
+
+class PreVCP(nn.Module):
+    """The pseudo-word of an image, and the temperature of the comparison that uses it."""
+
+    def __init__(self, r: int, C: int, generator: torch.Generator) -> None:
+        super().__init__()
+        query = torch.empty(1, r, C)
+        nn.init.trunc_normal_(query, std=1.0, a=-2.0, b=2.0, generator=generator)
+        self.prompt_query = nn.Parameter(query)
+        self.prompt_linear1 = initialised(
+            nn.utils.skip_init(nn.Conv1d, 1, r, kernel_size=3, padding=1), generator
+        )
+        self.prompt_temp = nn.Parameter(torch.tensor(1 / 0.07).log())
+
+    def forward(self, g: Tensor) -> Tensor:
+        """``(B, C) -> (B, r, C)``: the convolution slides over the feature's values."""
+        return self.prompt_query + self.prompt_linear1(g[:, None])
+
+
+class PostVCP(nn.Module):
+    """Text features rewritten by cross-attention over patches; one module serves all layers."""
+
+    def __init__(self, C: int, W: int, heads: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q_proj_pre = linear(C, W, generator)
+        self.k_proj_pre_1 = linear(W, W, generator)
+        self.v_proj_pre_1 = linear(W, W, generator)
+        self.proj_post_t = linear(W, W, generator)
+        self.prompt_temp_l1 = nn.Parameter(torch.tensor(1 / 0.07).log())
+
+    def forward(self, t: Tensor, e: Tensor) -> Tensor:
+        """Texts ``(B, 2, C)`` and unit-length patches ``(B, N, W)`` -> texts ``(B, 2, W)``.
+
+        With K = Wk e + bk and V = Wv e + bv, the attention softmax(Q K^T) V (no 1/sqrt(d) in the
+        published code) needs neither K nor V of the many patches: Q K^T = (Q Wk) e^T + Q bk, whose
+        last term is the same for all patches and leaves the softmax alone; A V = (A e) Wv^T + bv,
+        as the rows of A sum to one. So the bias bk has no effect and gets no gradient.
+        """
+        Q = self.q_proj_pre(t).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, heads, 2, d)
+        Wk = self.k_proj_pre_1.weight.unflatten(0, (self.heads, -1))  # (heads, d, W)
+        Wv = self.v_proj_pre_1.weight.unflatten(0, (self.heads, -1))
+        A = ((Q @ Wk) @ e.mT[:, None]).softmax(dim=-1)  # (B, heads, 2, N)
+        o = ((A @ e[:, None]) @ Wv.mT).transpose(1, 2).flatten(-2) + self.v_proj_pre_1.bias
+        return F.normalize(self.proj_post_t(o), dim=-1)
+
+
+@register(
+    MethodInfo(
+        name="vcp_clip",
+        title="VCP-CLIP",
+        school="prompt",
+        knows_from=("training",),
+        paper="Qu et al., ECCV 2024, arXiv 2407.12276",
+        code_licence="MIT (stated in the README, no licence file)",
+        parity="official code at 4dd96ec6: forward, losses, gradients",
+        figures=(
+            Figure("MVTec AD", "0-shot", "pixel AUROC", 92.0, _LATER),
+            Figure("MVTec AD", "0-shot", "AUPRO", 87.3, _LATER),
+            Figure("VisA", "0-shot", "pixel AUROC", 95.7, _ISSUE),
+            Figure("VisA", "0-shot", "AUPRO", 90.7, _ISSUE),
+            Figure("VisA", "0-shot", "pixel AP", 30.1, _ISSUE),
+            Figure("VisA", "0-shot", "image AUROC", 83.8, _ISSUE),
+            Figure("VisA", "0-shot", "image AP", 87.6, _ISSUE),
+        ),
+    )
+)
+class VCPCLIP(Detector):
+    """CLIP with visual context prompting; needs no words.
+
+    The map is a probability; the score is the sum of two, of the most anomalous pixels before and
+    after Post-VCP, and lies in (0, 2).
+    """
+
+    Config = VCPCLIPConfig
+    recipe: ClassVar[Recipe | None] = Recipe(
+        epochs=10,
+        batch_size=32,
+        learning_rate=4e-5,
+        optimizer="adam",
+        betas=(0.5, 0.999),
+        augment="vcp",
+        seed=333,
+    )
+    config: VCPCLIPConfig
+
+    def __init__(self, backbone: Backbone, config: VCPCLIPConfig | None = None) -> None:
+        super().__init__(backbone, config or VCPCLIPConfig())
+        self.clip = backbone.clip.requires_grad_(False)
+        self.preprocess = replace(
+            backbone.preprocess, interpolation="bicubic", antialias=True, resize_on="pil"
+        )
+        vision, text = self.clip.config.vision, self.clip.config.text
+        W, C = vision.width, text.width
+        if self.clip.config.embed_dim != C:
+            raise ValueError(
+                "VCP-CLIP puts a feature of the joint space among the words, so both must have the "
+                f"same width; {backbone.name} has a joint space of {self.clip.config.embed_dim} "
+                f"and a text tower of {C}. Choose another backbone, such as ViT-L-14-336/openai"
+            )
+        if W % self.config.heads:
+            raise ValueError(
+                f"heads={self.config.heads} does not divide the image tower's width {W}"
+            )
+        self.taps = check_taps(self.config.taps or quarter_depths(vision.layers), vision.layers)
+        prompts = (self.config.normal_prompt, self.config.anomalous_prompt)
+        self.sentences = [self._around(prompt) for prompt in prompts]
+
+        draws = torch.Generator().manual_seed(self.config.seed)
+        self.trainable_linearlayer = Projections(len(self.taps), W, C, draws)
+        self.pre_vcp = PreVCP(self.config.word_length, C, draws)
+        self.post_vcp = PostVCP(C, W, self.config.heads, draws)
+        n = self.config.deep_length
+        self.prompt_embeddings = _uniform((1, n, C), draws)
+        self.deep_prompt_embeddings = _uniform((text.layers - 1, n, C), draws)
+        self.prompt_proj = linear(C, C, draws)
+        nn.init.kaiming_normal_(self.prompt_proj.weight, mode="fan_out", generator=draws)
+        self.prompt_norm = nn.LayerNorm(C, eps=1e-6)
+
+    def _around(self, prompt: str) -> tuple[Tensor, Tensor]:
+        """Token ids before and behind the pseudo-word, with start and end of text."""
+        context = self.clip.config.text.context_length
+        before, behind = tokenize(prompt.split("{}"), context)
+        before, behind = before[: TextTower.ends(before)], behind[1 : TextTower.ends(behind) + 1]
+        length = len(before) + len(behind) + self.config.word_length + self.config.deep_length
+        if length > context:
+            raise ValueError(
+                f"{prompt!r} with its learned tokens has {length} tokens, but the text tower reads "
+                f"{context}; choose a shorter prompt, word_length or deep_length"
+            )
+        return before, behind
+
+    # --- words: none ----------------------------------------------------------------------------
+
+    def describe(self, object_name: str, vocabulary: Vocabulary | None = None) -> None:
+        """Keep the product's name for reports; nothing that is scored depends on it."""
+        self.object_name = object_name
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """VCP-CLIP has one anomalous class and tells no kinds apart."""
+        return ()
+
+    # --- scale --------------------------------------------------------------------------------
+
+    @property
+    def neutral_score(self) -> float | None:
+        """1: the most anomalous pixels are as likely normal as anomalous, in both maps."""
+        return 1.0
+
+    @property
+    def map_range(self) -> tuple[float, float]:
+        """Probabilities: [0, 1]."""
+        return 0.0, 1.0
+
+    def set_level(self, prediction: Prediction) -> Prediction:
+        """Scale scores and maps to [0, 1] over all images of a class, as the official test does."""
+        return Prediction(score=_min_max(prediction.score), map=_min_max(prediction.map))
+
+    # --- forward pass, in the order of the paper ----------------------------------------------
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Prediction:
+        """Score ``(B, 3, H, W)``."""
+        return self.predict(self.encode(images))
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Features:
+        """Global feature and the patches of all layers, from the frozen image tower."""
+        visual = self.clip.visual
+        images = images.to(visual.proj.dtype)
+        embedded = visual.embed(images, resize="bicubic_antialias")
+        states = visual.encode(embedded, taps=self.taps)
+        return Features(
+            image=visual.project(states.tokens[:, 0]).float(),
+            tokens=[states.taps[tap].float() for tap in self.taps],
+            grid=visual.grid(images),
+            size=(images.shape[-2], images.shape[-1]),
+        )
+
+    @torch.no_grad()
+    def predict(self, encoded: Features) -> Prediction:
+        """The rest of ``forward``: texts of each image and their comparison with its patches."""
+        pre, post = (self.map(z, encoded) for z in self.logits(encoded, self.texts(encoded.image)))
+        mixed = (1 - self.config.mix) * pre + self.config.mix * post
+        return Prediction(
+            score=self._highest(pre) + self._highest(post),
+            map=gaussian_smooth(mixed, self.config.sigma),
+        )
+
+    def texts(self, g: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Text features of the images with global features ``g (B, C)``.
+
+        Args:
+            g: global features.
+            generator: draws the dropout of the deep tokens; None for no dropout.
+
+        Returns:
+            ``(B, 2, C)`` unit length: normal, anomalous.
+        """
+        text, n = self.clip.text, self.config.deep_length
+        x, ends = self._sentences(self.pre_vcp(g))
+        B, two, length, _ = x.shape
+        x = (x + text.positional_embedding[:length]).flatten(0, 1)  # deep tokens get no position
+
+        def deep(tokens: Tensor) -> Tensor:
+            return self._dropped(self.prompt_proj(tokens), len(x), generator)
+
+        edits: dict[int, list[Edit | Remove]] = {1: [Insert(deep(self.prompt_embeddings[0]), at=1)]}
+        for block, tokens in enumerate(self.deep_prompt_embeddings, start=2):
+            edits[block] = [Overwrite(deep(tokens), at=1)]
+        edits[text.transformer.layers + 1] = [Remove(at=1, count=n)]
+        x = text.transformer(x, causal=True, edits=edits).tokens
+        x = self.prompt_norm(x.float()).to(x.dtype)
+        t = text.pool(x, ends.repeat(B)).float()
+        return F.normalize(t, dim=-1).unflatten(0, (B, two))
+
+    def _sentences(self, words: Tensor) -> tuple[Tensor, Tensor]:
+        """Both sentences around pseudo-words ``(B, r, C)``: ``(B, 2, L, C)``, and ends ``(2,)``.
+
+        They are cut after the end of text, behind which nothing matters under the causal mask.
+        """
+        table, rows = self.clip.text.token_embedding, []
+        for ids in self.sentences:
+            before, behind = (table(part.to(words.device)) for part in ids)
+            parts = [part.expand(len(words), -1, -1) for part in (before, behind)]
+            rows.append(torch.cat([parts[0], words.to(before.dtype), parts[1]], dim=1))
+        lengths = [row.shape[1] for row in rows]
+        padded = [F.pad(row, (0, 0, 0, max(lengths) - row.shape[1])) for row in rows]
+        return torch.stack(padded, dim=1), torch.tensor(lengths, device=words.device) - 1
+
+    def _dropped(self, tokens: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
+        """Dropout of deep tokens ``(n, C)``, drawn for each of ``count`` sequences."""
+        p = self.config.dropout
+        if generator is None or not p:
+            return tokens
+        kept = torch.rand(count, *tokens.shape, generator=generator) >= p
+        return tokens * kept.to(tokens.device) / (1 - p)
+
+    def logits(self, features: Features, t: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Per layer ``(B, N, 2)``: patches against the texts before and after Post-VCP."""
+        patches = [tokens[:, 1:] for tokens in features.tokens]
+        return self.pre_logits(patches, t), self.post_logits(patches, t)
+
+    def pre_logits(self, patches: Sequence[Tensor], t: Tensor) -> list[Tensor]:
+        """``z_l``: mapped patches against the texts of Pre-VCP."""
+        d = [F.normalize(d_l, dim=-1) for d_l in self.trainable_linearlayer(patches)]
+        return [self.pre_vcp.prompt_temp.exp() * d_l @ t.mT for d_l in d]
+
+    def post_logits(self, patches: Sequence[Tensor], t: Tensor) -> list[Tensor]:
+        """``y_l``: patches as they are against the texts rewritten for their layer."""
+        e = [F.normalize(e_l, dim=-1) for e_l in patches]
+        scale = self.post_vcp.prompt_temp_l1.exp()
+        return [scale * e_l @ self.post_vcp(t, e_l).mT for e_l in e]
+
+    def map(self, z: Sequence[Tensor], features: Features) -> Tensor:
+        """Mean over layers of the anomaly probability per pixel, ``(B, H, W)``."""
+        return torch.stack([self._upsampled(z_l, features).sigmoid() for z_l in z]).mean(dim=0)
+
+    def _upsampled(self, z: Tensor, features: Features) -> Tensor:
+        """Anomalous minus normal logit per pixel: ``(B, N, 2) -> (B, H, W)``."""
+        grid = to_grid(z[..., 1] - z[..., 0], features.grid)
+        return upsample(grid, features.size, align_corners=True)
+
+    def _highest(self, map: Tensor) -> Tensor:
+        """Mean of the highest pixels of each map, ``(B,)``."""
+        pixels = map.flatten(1)
+        count = self.config.top_pixels or max(1, round(2000 / 518**2 * pixels.shape[1]))
+        return pixels.topk(min(count, pixels.shape[1])).values.mean(dim=1)
+
+    # --- training -----------------------------------------------------------------------------
+
+    def training_loss(self, batch: TrainingBatch) -> dict[str, Tensor]:
+        """Focal and Dice loss of each layer's map before and after Post-VCP, summed over layers.
+
+        Deep tokens are dropped in training mode only (``self.training``).
+        """
+        features = self.encode(batch.images)
+        t = self.texts(features.image, batch.generator if self.training else None)
+        losses = {}
+        for stage, z in zip(("pre", "post"), self.logits(features, t), strict=True):
+            terms = [self.layer_losses(z_l, features, batch.masks) for z_l in z]
+            for name in terms[0]:
+                losses[f"{stage}_{name}"] = torch.stack([term[name] for term in terms]).sum()
+        return losses
+
+    def layer_losses(self, z: Tensor, features: Features, masks: Tensor) -> dict[str, Tensor]:
+        """Loss terms of one layer's logits ``(B, N, 2)`` against masks ``(B, H, W)``."""
+        p = two_class(self._upsampled(z, features))  # (B, 2, H, W)
+        return {"focal": focal_loss(p, masks), "dice": dice_loss(p[:, 1], masks)}
+
+    def parameter_groups(self, recipe: Recipe) -> list[dict[str, Any]]:
+        """The two temperatures learn at 0.01, everything else at the recipe's rate."""
+        temperatures = [self.pre_vcp.prompt_temp, self.post_vcp.prompt_temp_l1]
+        others = [p for p in self.learned.values() if not any(p is t for t in temperatures)]
+        return [{"params": others}, {"params": temperatures, "lr": 0.01}]
+
+    # --- official checkpoints -----------------------------------------------------------------
+
+    @classmethod
+    def official_options(cls, published: Mapping[str, Any]) -> dict[str, Any]:
+        """Lengths of the pseudo-word and the deep tokens, which the file's shapes tell."""
+        query = _entry(published, "New_Lan_Embed", "prompt_query")
+        deep = _entry(published, "prompt_embeddings")
+        shapes = {"word_length": query, "deep_length": deep}
+        return {k: int(v.shape[1]) for k, v in shapes.items() if getattr(v, "ndim", 0) == 3}
+
+    def official_state(self, published: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Learned values of an official checkpoint: three dictionaries and seven tensors.
+
+        Raises:
+            ValueError: keys are missing or unknown, or shapes do not fit; all are listed.
+        """
+        checked = Checked(published, "VCP-CLIP checkpoint")
+        parts = {part: checked.inside(theirs) for part, theirs in _OFFICIAL_PARTS.items()}
+        state = {}
+        for name, parameter in self.learned.items():
+            part, _, leaf = name.partition(".")
+            source, key = (parts[part], leaf) if part in parts else (checked, name)
+            for ours, theirs in _OFFICIAL_LEAVES.items():
+                key = key.replace(ours, theirs)
+            # their linear layers over patches are convolutions of kernel 1
+            pointwise = part == "post_vcp" and parameter.dim() == 2
+            shape = (*parameter.shape, 1) if pointwise else tuple(parameter.shape)
+            state[name] = source.take(key, shape).reshape(parameter.shape)
+        checked.ignore("prompt_text_projection")  # the published code never uses it
+        checked.done()
+        return state
+
+
+_OFFICIAL_PARTS = {
+    "trainable_linearlayer": "trainable_linearlayer",
+    "pre_vcp": "New_Lan_Embed",
+    "post_vcp": "Zero_try",
+}
+_OFFICIAL_LEAVES = {"head.": "fc.", "prompt_linear1.": "prompt_linear1.fc."}
+
+
+def _entry(published: Mapping[str, Any], *keys: str) -> Any:
+    """Value under nested keys, or None."""
+    value: Any = published
+    for key in keys:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
+def _uniform(shape: tuple[int, ...], generator: torch.Generator) -> nn.Parameter:
+    return nn.Parameter(torch.empty(shape).uniform_(-1, 1, generator=generator))
+
+
+def _min_max(values: Tensor) -> Tensor:
+    """Scaled so that the lowest of all is 0 and the highest 1; all equal: zeros."""
+    low, high = values.min(), values.max()
+    return (values - low) / (high - low) if high > low else torch.zeros_like(values)
