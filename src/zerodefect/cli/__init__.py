@@ -14,9 +14,11 @@ from zerodefect.cli import (
     demo,
     doctor,
     evaluate,
+    import_,
     inspect,
     methods,
     pretrain,
+    train,
 )
 
 app = typer.Typer(
@@ -51,6 +53,8 @@ def root(
 app.command("inspect")(inspect.inspect)
 app.command("calibrate")(calibrate.calibrate)
 app.command("evaluate")(evaluate.evaluate)
+app.command("train")(train.train)
+app.command("import")(import_.import_)
 app.command("pretrain")(pretrain.pretrain)
 app.command("methods")(methods.methods)
 app.command("backbones")(backbones.backbones)
@@ -68,7 +72,9 @@ def main() -> None:
         app()
     except SystemExit as ended:
         if ended.code == _INTERRUPTED:  # what typer makes of Ctrl-C
-            typer.echo("interrupted; inspect and pretrain go on when started again", err=True)
+            typer.echo(
+                "interrupted; inspect, train and pretrain go on when started again", err=True
+            )
         raise
     except Exception as error:
         from zerodefect.cli.shared import expected

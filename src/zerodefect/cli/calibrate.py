@@ -33,7 +33,8 @@ def calibrate(
     output: Annotated[Path, typer.Option("--output", "-o", help="Policy file.")] = Path(
         "policy.json"
     ),
-    method: shared.Method = "winclip",
+    method: shared.Method = None,
+    checkpoint: shared.CheckpointFile = None,
     backbone: shared.BackboneName = None,
     weights: shared.WeightsFile = None,
     image_size: shared.ImageSize = None,
@@ -58,6 +59,7 @@ def calibrate(
         raise ValueError("--leave-one-out makes the good parts the references; drop --reference")
     inspector = shared.load_inspector(
         method,
+        checkpoint=checkpoint,
         backbone=backbone,
         weights=weights,
         device=device,

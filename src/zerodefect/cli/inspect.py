@@ -38,7 +38,8 @@ def inspect(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Throw away an older run in that folder.")
     ] = False,
-    method: shared.Method = "winclip",
+    method: shared.Method = None,
+    checkpoint: shared.CheckpointFile = None,
     backbone: shared.BackboneName = None,
     weights: shared.WeightsFile = None,
     image_size: shared.ImageSize = None,
@@ -69,6 +70,7 @@ def inspect(
         object = given.object
     inspector = shared.load_inspector(
         method,
+        checkpoint=checkpoint,
         backbone=backbone,
         weights=weights,
         device=device,

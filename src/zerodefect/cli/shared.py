@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +15,7 @@ import typer
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from zerodefect.data import Dataset
     from zerodefect.inspection.inspector import Inspector
     from zerodefect.prompts.vocabulary import Vocabulary
 
@@ -22,7 +23,14 @@ Paths = Annotated[list[Path], typer.Argument(help="Pictures and folders of pictu
 ObjectName = Annotated[
     str | None, typer.Option("--object", "-n", help="What the product is called, e.g. 'screw'.")
 ]
-Method = Annotated[str, typer.Option("--method", "-m", help="See 'zerodefect methods'.")]
+Method = Annotated[
+    str | None,
+    typer.Option("--method", "-m", help="See 'zerodefect methods'; default: winclip."),
+]
+CheckpointFile = Annotated[
+    Path | None,
+    typer.Option("--checkpoint", help="Of a trained method, from 'train' or 'import'."),
+]
 BackboneName = Annotated[
     str | None,
     typer.Option("--backbone", "-b", help="MODEL/TAG or weights file; default: embedded model."),
@@ -79,11 +87,12 @@ def expected(error: Exception) -> bool:
     from zerodefect.evaluation.metrics import SpillError
     from zerodefect.files import StoreError
     from zerodefect.methods.detector import UnsupportedError
+    from zerodefect.training.checkpoints import TrainingError
 
     if isinstance(error, ValidationError):
         return False
     kinds = (ValueError, OSError, WeightsError, StoreError, SpillError, UnsupportedError)
-    return isinstance(error, kinds)
+    return isinstance(error, (*kinds, TrainingError))
 
 
 def parse_settings(settings: list[str] | None) -> dict[str, Any]:
@@ -107,6 +116,37 @@ def parse_settings(settings: list[str] | None) -> dict[str, Any]:
     return parsed
 
 
+def open_dataset(entry: str, layout: str = "auto") -> Dataset:
+    """Read the data set that ``NAME=PATH`` or ``PATH`` names."""
+    from zerodefect.data import load_dataset
+
+    name, separator, path = entry.partition("=")
+    if not separator or Path(entry).exists():
+        return load_dataset(entry, layout=layout)
+    return load_dataset(path, layout=layout, name=name)
+
+
+def product_names(entries: list[str] | None, datasets: Sequence[Dataset]) -> dict[str, str]:
+    """Words per product; an entry without ``=`` is for all of them.
+
+    Raises:
+        ValueError: no data set has the product.
+    """
+    products = [product for dataset in datasets for product in dataset.products]
+    names: dict[str, str] = {}
+    for entry in entries or []:
+        product, separator, words = entry.partition("=")
+        if not separator:
+            names |= dict.fromkeys(products, entry)
+        elif product not in products:
+            where = ", ".join(dataset.name for dataset in datasets)
+            known = ", ".join(dict.fromkeys(products))
+            raise ValueError(f"--object {entry!r}: {where} has no such product; it has: {known}")
+        else:
+            names[product] = words
+    return names
+
+
 def read_vocabulary(path: Path | None) -> Vocabulary | None:
     """Load the user's defect kinds, if a file was named."""
     from zerodefect.prompts.vocabulary import Vocabulary
@@ -115,8 +155,9 @@ def read_vocabulary(path: Path | None) -> Vocabulary | None:
 
 
 def load_inspector(
-    method: str,
+    method: str | None,
     *,
+    checkpoint: Path | None,
     backbone: str | None,
     weights: Path | None,
     device: str,
@@ -141,6 +182,7 @@ def load_inspector(
 
     inspector = load(
         method,
+        checkpoint=checkpoint,
         backbone=backbone,
         weights=weights,
         device=device,

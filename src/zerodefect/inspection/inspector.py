@@ -28,8 +28,9 @@ DEFAULT_OBJECT = "object"
 
 
 def load(
-    method: str = "winclip",
+    method: str | None = None,
     *,
+    checkpoint: str | Path | None = None,
     backbone: str | None = None,
     weights: str | Path | None = None,
     device: str = "auto",
@@ -44,7 +45,9 @@ def load(
     """Load a method ready to inspect.
 
     Args:
-        method: a name from ``zerodefect methods``.
+        method: a name from ``zerodefect methods``; by default the checkpoint's, or WinCLIP.
+        checkpoint: learned values of a trained method, from ``zerodefect train`` or ``zerodefect
+            import``; input size, hyper-parameters and backbone are then as they were learned.
         backbone: None for the embedded model, ``"MODEL/TAG"`` of open_clip, or a weights file.
         weights: local weights file for the architecture that ``backbone`` names.
         device: ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
@@ -60,10 +63,12 @@ def load(
     Raises:
         ValueError: unknown method, option or device, an option's value of another type, or a
             policy file that cannot be read.
+        CheckpointError: a checkpoint that does not fit, or none for a method that must be trained.
         WeightsError: weights that cannot be had or do not fit.
     """
     detector = load_detector(
         method,
+        checkpoint=checkpoint,
         backbone=backbone,
         weights=weights,
         device=device,

@@ -38,6 +38,7 @@ class Detector(nn.Module):
         preprocess: how pictures become the ``(B, 3, H, W)`` that ``forward`` takes.
         patch_size: both sides of an input are multiples of this, in pixels.
         config: hyper-parameters.
+        checkpoint: SHA-256 of the file that the learned values are from, or None.
     """
 
     info: ClassVar[MethodInfo]
@@ -58,6 +59,7 @@ class Detector(nn.Module):
         self.preprocess: Preprocess = backbone.preprocess
         self.patch_size = backbone.clip.config.vision.patch_size
         self.config = config
+        self.checkpoint: str | None = None
         self.object_name: str | None = None
         self.vocabulary: Vocabulary | None = None
 
@@ -123,6 +125,11 @@ class Detector(nn.Module):
 
         The engine calls it before each validation and at the end, the loader after a checkpoint.
         """
+
+    @classmethod
+    def official_options(cls, published: Mapping[str, Any]) -> dict[str, Any]:
+        """Fields of ``Config`` that the shapes in an official checkpoint tell (lengths, depths)."""
+        return {}
 
     def official_state(self, published: Mapping[str, Any]) -> dict[str, Tensor]:
         """Values of ``learned`` from the contents of an official checkpoint.
@@ -222,7 +229,9 @@ class Detector(nn.Module):
 
     def facts(self) -> dict[str, Any]:
         """Everything besides the image and the references that decides its score, plain data."""
+        learned = {"checkpoint": self.checkpoint} if self.checkpoint else {}
         return {
+            **learned,
             "method": self.info.name,
             "backbone": self.backbone_name,
             "weights": self.weights_fingerprint,

@@ -7,12 +7,14 @@ from zerodefect.data.procedural.captions import (
     MORE_NORMAL_STATES,
     NORMAL_STATES,
     NOUNS,
+    SURFACE_NOUNS,
     TEMPLATES,
 )
 from zerodefect.data.procedural.damage import DEFECT_KINDS
 from zerodefect.data.procedural.pictures import (
     PRODUCTS,
     ProceduralBatch,
+    asked_for_damage,
     draw_product,
     generate,
 )
@@ -28,8 +30,10 @@ __all__ = [
     "NOUNS",
     "PRODUCTS",
     "SURFACES",
+    "SURFACE_NOUNS",
     "TEMPLATES",
     "ProceduralBatch",
+    "asked_for_damage",
     "draw_product",
     "generate",
 ]

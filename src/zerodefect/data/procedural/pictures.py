@@ -213,9 +213,22 @@ def _moved(scene: Scene, draws: Draws, distance: torch.Tensor) -> Scene:
     return Scene(**fields)
 
 
+def asked_for_damage(seed: int, start: int, count: int) -> list[bool]:
+    """Whether each of these pictures of a series is to be damaged; nothing is drawn.
+
+    Of those that are, some stay good because their damage falls outside the product.
+    """
+    numbers = np.arange(start, start + count, dtype=np.uint64)
+    return _damaged(Draws(seed, numbers, torch.device("cpu")))
+
+
+def _damaged(picture: Draws) -> list[bool]:
+    return picture.chance("kind.damaged", 0.52).tolist()
+
+
 def _random_kinds(picture: Draws) -> list[list[int]]:
     """No damage in half of the pictures, one in most others, two in some."""
-    damaged = picture.chance("kind.damaged", 0.52).tolist()
+    damaged = _damaged(picture)
     second = picture.chance("kind.second", 0.12).tolist()
     first_kind = picture.integers("kind.first", len(DEFECT_KINDS)).tolist()
     second_kind = picture.integers("kind.another", len(DEFECT_KINDS)).tolist()

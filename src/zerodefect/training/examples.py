@@ -1,0 +1,246 @@
+"""What a method learns from: pictures with masks, of data sets on disk or drawn by the project."""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zerodefect.backbones.loading import file_hash
+from zerodefect.data import Dataset, DatasetError, Sample, read_mask
+from zerodefect.data.procedural import SURFACE_NOUNS, asked_for_damage, generate
+from zerodefect.images import Picture, open_image
+
+_SERIES = 1_000_000_007  # procedural series of training: not those of the embedded model
+
+_KEPT = 2**28  # bytes of drawn pictures that stay in memory for the next epoch
+
+
+@dataclass(frozen=True)
+class Example:
+    """One labelled picture.
+
+    Attributes:
+        picture: as decoded.
+        mask: ``(H, W)`` bool, True where defective.
+        anomalous: the label.
+        object: words for the product.
+    """
+
+    picture: Picture
+    mask: np.ndarray
+    anomalous: bool
+    object: str
+
+
+class Source(ABC):
+    """A numbered list of examples that is the same in every process and at any time."""
+
+    name: str
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def read(self, index: int) -> Example:
+        """Open one example.
+
+        Raises:
+            ImageError: the picture or its mask cannot be read.
+        """
+
+    @abstractmethod
+    def label(self, index: int) -> tuple[str, bool]:
+        """Name of the product and whether it is defective, without opening the picture."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Hash of everything that the examples depend on."""
+
+    def facts(self) -> dict[str, Any]:
+        """Name, counts and hash, plain data."""
+        anomalous = sum(self.label(i)[1] for i in range(len(self)))
+        return {
+            "name": self.name,
+            "good": len(self) - anomalous,
+            "anomalous": anomalous,
+            "fingerprint": self.fingerprint(),
+        }
+
+
+class Pictures(Source):
+    """The labelled pictures of a data set.
+
+    The field trains on the TEST split of an auxiliary data set, since only there defects with
+    masks are; where a data set has no splits, all labelled pictures count.
+
+    Args:
+        dataset: as loaded.
+        names: product -> words for it; by default the product's own name.
+        train_good: add the good pictures of the training split.
+
+    Attributes:
+        samples: what is learned from.
+        left_out: defective pictures without a mask.
+
+    Raises:
+        DatasetError: nothing labelled, or no defective picture with a mask.
+    """
+
+    def __init__(
+        self, dataset: Dataset, names: Mapping[str, str] | None = None, *, train_good: bool = False
+    ) -> None:
+        self.name = dataset.name
+        self.names = dict(names or {})
+        test = tuple(s for s in dataset if s.split == "test")
+        labelled = [s for s in test or dataset.samples if s.anomalous is not None]
+        if train_good and test:
+            labelled += [s for s in dataset if s.split == "train" and s.anomalous is False]
+        self.samples = tuple(s for s in labelled if s.masks or not s.anomalous)
+        self.left_out = len(labelled) - len(self.samples)
+        if not any(s.anomalous for s in self.samples):
+            reason = "there are no defective pictures with masks to learn from"
+            remedy = "Training needs both: give masks, or another data set (zerodefect data check)"
+            raise DatasetError(dataset.root, reason, remedy)
+        chosen = Dataset(dataset.name, dataset.root, dataset.layout, "", self.samples)
+        words = "\0".join(f"{product}={text}" for product, text in sorted(self.names.items()))
+        self._fingerprint = hashlib.sha256((chosen.fingerprint() + words).encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def read(self, index: int) -> Example:
+        """Open one picture with its mask."""
+        sample = self.samples[index]
+        picture = open_image(sample.image)
+        if sample.masks:
+            mask = read_mask(sample)
+        else:
+            mask = np.zeros((picture.height, picture.width), dtype=np.bool_)
+        return Example(picture, mask, bool(sample.anomalous), self._words(sample))
+
+    def _words(self, sample: Sample) -> str:
+        return self.names.get(sample.product, sample.product)
+
+    def label(self, index: int) -> tuple[str, bool]:
+        """Words for the product, and the label."""
+        return self._words(self.samples[index]), bool(self.samples[index].anomalous)
+
+    def fingerprint(self) -> str:
+        """Hash of names, labels, file sizes and words."""
+        return self._fingerprint
+
+
+class Procedural(Source):
+    """Pictures that the project draws itself, about half of them damaged.
+
+    Args:
+        count: how many.
+        seed: of the series.
+        size: side in pixels; drawn at the next multiple of 8.
+        good_only: only undamaged ones.
+    """
+
+    def __init__(self, count: int, seed: int, size: int, *, good_only: bool = False) -> None:
+        if count < 1:
+            raise ValueError(f"procedural:{count}: ask for at least one picture")
+        self.name = "procedural-good" if good_only else "procedural"
+        self.series = _SERIES + seed
+        self.size = -(-size // 8) * 8
+        numbers = range(4 * count + 32 if good_only else count)  # nearly half are good
+        asked = asked_for_damage(self.series, 0, len(numbers))
+        chosen = [n for n in numbers if not (good_only and asked[n])][:count]
+        self.numbers, self.damaged = chosen, [asked[n] for n in chosen]
+        self._kept: dict[int, Example] = {}
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def read(self, index: int) -> Example:
+        """Draw one picture; damage that fell outside of it leaves it good."""
+        if index in self._kept:
+            return self._kept[index]
+        drawn = generate(self.series, self.numbers[index], 1, self.size)
+        pixels = (drawn.images[0] * 255).round().byte().permute(1, 2, 0).numpy()
+        mask = drawn.masks[0].numpy()
+        picture = Picture(f"{self.name} {self.numbers[index]}", pixels)
+        nouns = SURFACE_NOUNS[drawn.surfaces[0]]
+        noun = nouns[zlib.crc32(str(self.numbers[index]).encode()) % len(nouns)]
+        example = Example(picture, mask, bool(mask.any()), noun)
+        if (len(self._kept) + 1) * 4 * self.size**2 <= _KEPT:
+            self._kept[index] = example
+        return example
+
+    def label(self, index: int) -> tuple[str, bool]:
+        """No product is drawn twice, so each has a name of its own; whether damage was asked."""
+        return f"{self.name} {self.numbers[index]}", self.damaged[index]
+
+    def fingerprint(self) -> str:
+        """Hash of series, count and size."""
+        facts = f"{self.name} {self.series} {self.size} {len(self.numbers)}"
+        return hashlib.sha256(facts.encode()).hexdigest()
+
+
+class Examples:
+    """Several sources as one list."""
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self.sources = tuple(sources)
+        if not self.sources:
+            raise ValueError("there is nothing to learn from; name a data set (--data NAME=PATH)")
+        self._places = [(s, i) for s in self.sources for i in range(len(s))]
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def read(self, index: int) -> Example:
+        """Open one example."""
+        source, number = self._places[index]
+        return source.read(number)
+
+    def label(self, index: int) -> tuple[str, str, bool]:
+        """Source, product and label of one example, without opening it."""
+        source, number = self._places[index]
+        return source.name, *source.label(number)
+
+    def facts(self) -> list[dict[str, Any]]:
+        """Facts of the sources, in their order."""
+        return [source.facts() for source in self.sources]
+
+
+def check_apart(sources: Sequence[Source], target: Dataset) -> None:
+    """Make sure that no picture of a target data set is learned from, by name or by content.
+
+    Raises:
+        DatasetError: there is one; figures on that data set would mean nothing.
+    """
+    learned = [
+        s.image for source in sources if isinstance(source, Pictures) for s in source.samples
+    ]
+    places = {path.resolve() for path in learned}
+    sizes: dict[int, list[Path]] = {}
+    for path in learned:
+        sizes.setdefault(path.stat().st_size, []).append(path)
+    hashes: dict[Path, str] = {}
+
+    def content(path: Path) -> str:
+        if path not in hashes:
+            hashes[path] = file_hash(path)
+        return hashes[path]
+
+    for sample in target:
+        alike = sizes.get(sample.image.stat().st_size, [])
+        same = sample.image.resolve() in places
+        if same or any(content(path) == content(sample.image) for path in alike):
+            reason = f"{sample.image.name} is also a training picture"
+            remedy = (
+                f"{target.name} is measured on, so nothing of it may be learned from: "
+                "take another data set to train, or to measure"
+            )
+            raise DatasetError(sample.image, reason, remedy)
