@@ -199,8 +199,8 @@ class _Groups:
         if self.saturated:
             for metric in self.saturated.compute(self.protocol.spro_limits):
                 group = metric.group if metric.group in self.saturated.groups else ALL
-                parts = self.pixel if group == ALL else [*good, group]
-                images = sum(self.pixel[kind].images for kind in parts if kind in self.pixel)
+                members = [*good, *kinds] if group == ALL else [*good, group]
+                images = sum(self.pixel[kind].images for kind in members if kind in self.pixel)
                 yield Row(product, group or ALL, shots, seed, metric, images)
 
 
