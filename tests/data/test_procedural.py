@@ -15,6 +15,7 @@ from zerodefect.data.procedural import (
     ProceduralBatch,
     draw_product,
     generate,
+    possible_kinds,
 )
 
 ROUNDING = 1.01 / 255
@@ -94,7 +95,7 @@ def test_captions_name_the_state(many: ProceduralBatch) -> None:
 
 def test_damage_changes_the_picture_under_the_mask() -> None:
     for name in PRODUCTS:
-        for number, kind in enumerate(DEFECT_KINDS):
+        for number, kind in enumerate(possible_kinds(name)):
             image, mask = draw_product(name, 1, number, kind, 128)
             assert image.shape == (128, 128, 3) and image.dtype == np.uint8
             assert mask.shape == (128, 128) and mask.dtype == bool
@@ -127,3 +128,5 @@ def test_wrong_arguments_are_named() -> None:
         draw_product("unknown", 0, 0, None)
     with pytest.raises(ValueError, match="scratch"):
         draw_product("metal plate", 0, 0, "rust")
+    with pytest.raises(ValueError, match="woven fabric cannot have a 'missing part'"):
+        draw_product("woven fabric", 0, 0, "missing part")

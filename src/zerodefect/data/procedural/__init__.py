@@ -17,6 +17,7 @@ from zerodefect.data.procedural.pictures import (
     asked_for_damage,
     draw_product,
     generate,
+    possible_kinds,
 )
 from zerodefect.data.procedural.surfaces import SURFACES
 
@@ -36,4 +37,5 @@ __all__ = [
     "asked_for_damage",
     "draw_product",
     "generate",
+    "possible_kinds",
 ]

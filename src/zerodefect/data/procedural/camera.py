@@ -33,15 +33,18 @@ def lighting(draws: Draws, plane: Field, harshness: float) -> tuple[torch.Tensor
     width = column(draws.log_uniform("shadow.width", 12, 80))
     shade = column(draws.uniform("shadow.depth", 0.1, 0.5) * draws.chance("shadow.there", 0.2))
     factor = factor * (1 - harshness * shade * smoothstep(edge, edge + width, v))
-    along, across = plane.turned(draws.uniform("glare.angle", 0, math.pi))
-    wide = column(draws.log_uniform("glare.wide", 10, 40))
-    long = column(draws.log_uniform("glare.long", 20, 300))
-    place = draws.uniforms("glare.place", 2, -60, 60)
-    away = ((across - column(place[:, 0])) / wide) ** 2 + (
-        (along - column(place[:, 1])) / long
-    ) ** 2
-    glare = column(draws.uniform("glare.bright", 0.05, 0.45) * draws.chance("glare.there", 0.25))
-    return factor.clamp_min(0.15), harshness * glare * torch.exp(-away)
+    shine = torch.zeros_like(factor)
+    for part in ("", "band."):  # a highlight, and a long reflection such as a lamp's tube
+        along, across = plane.turned(draws.uniform(f"{part}glare.angle", 0, math.pi))
+        wide = column(draws.log_uniform(f"{part}glare.wide", *((3, 14) if part else (8, 40))))
+        long = column(draws.log_uniform(f"{part}glare.long", *((60, 500) if part else (10, 200))))
+        place = draws.uniforms(f"{part}glare.place", 2, -64, 64)
+        away = ((across - column(place[:, 0])) / wide) ** 2
+        away = away + ((along - column(place[:, 1])) / long) ** 2
+        there = draws.chance(f"{part}glare.there", 0.12 if part else 0.35)
+        bright = column(draws.log_uniform(f"{part}glare.bright", 0.05, 0.6) * there)
+        shine = shine + bright * torch.exp(-away)
+    return factor.clamp_min(0.15), harshness * shine.clamp_max(1)
 
 
 @functools.lru_cache(maxsize=4)

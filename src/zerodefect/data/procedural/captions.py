@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from zerodefect.data.procedural.damage import DEFECT_KINDS
 from zerodefect.data.procedural.draws import Draws
 from zerodefect.prompts.ensemble import ANOMALOUS_STATES, NORMAL_STATES
@@ -58,7 +60,6 @@ KIND_STATES: dict[str, tuple[str, ...]] = {
         "chipped {}",
         "{} with a chip",
         "{} with a broken edge",
-        "{} with a missing part",
         "{} with a cut",
     ),
     "discolouration": (
@@ -76,7 +77,56 @@ KIND_STATES: dict[str, tuple[str, ...]] = {
         "{} with uneven texture",
     ),
     "fray": ("{} with a fray", "frayed {}", "{} with frayed edges", "{} with loose threads"),
+    "missing part": (
+        "{} with a missing component",
+        "incomplete {}",
+        "{} with a part missing",
+        "{} that lacks a part",
+    ),
+    "extra part": (
+        "{} with an extra part",
+        "{} with an additional part",
+        "{} with a part too many",
+        "{} with a surplus component",
+    ),
+    "misplaced part": (
+        "{} with a misplaced part",
+        "{} with a shifted part",
+        "misaligned {}",
+        "{} with a part in the wrong place",
+        "{} with a swapped component",
+    ),
+    "bent": ("bent {}", "{} with a bend", "{} with a bent part", "warped {}", "crooked {}"),
+    "print error": (
+        "{} with a print error",
+        "misprinted {}",
+        "{} with a faulty imprint",
+        "{} with smudged print",
+        "{} with broken lettering",
+    ),
+    "burn": (
+        "{} with a burn",
+        "burnt {}",
+        "burned {}",
+        "{} with scorch marks",
+        "scorched {}",
+        "{} with burn marks",
+    ),
+    "bubble": (
+        "{} with a bubble",
+        "{} with bubbles",
+        "{} with a blister",
+        "{} with air bubbles",
+        "blistered {}",
+    ),
 }
+
+_WHERE = (
+    ("in the upper left", "at the top", "in the upper right"),
+    ("on the left", "in the middle", "on the right"),
+    ("in the lower left", "at the bottom", "in the lower right"),
+)
+_SPREAD = 0.35  # share of the picture from which damage has no place any more
 
 TEMPLATES = (
     "a cropped photo of the {}.",
@@ -123,8 +173,27 @@ _SURFACE_NOUNS = {
     "stripes": "corrugated sheet, thread, screw thread, zipper, cable, heat sink, spring",
     "mesh": "mesh, grid, grating, sieve, wire mesh, perforated plate, net, grille",
     "paper": "paper, cardboard, label, packaging, nonwoven, wallpaper, plasterboard, tablet",
+    "rolled": "hot-rolled steel, steel strip, steel sheet, metal surface, slab, sheet metal",
+    "glass": "glass, film, foil, display, screen, lens, window, mirror, touch panel, coated film",
     "plain": "plastic part, glass, film, foil, painted panel, car body panel, bottle, lens, screen",
 }
+_SURFACE_WORDS = {
+    "fractal": "rough", "brushed": "brushed", "ground": "ground", "cast": "cast",
+    "weave": "woven", "leather": "leather", "wood": "wooden", "stone": "stone",
+    "granules": "granular", "tiles": "tiled", "stripes": "striped", "mesh": "meshed",
+    "paper": "paper", "rolled": "hot-rolled", "glass": "glossy", "plain": "smooth",
+}  # fmt: skip
+_OBJECT_NOUNS = {
+    "disc": "disc, lid, coin", "ring": "ring, seal, washer, gasket", "bar": "bar, rod, strip",
+    "polygon": "polygonal part", "plate": "plate, panel, tile", "margin": "plate, sheet, panel",
+    "gear": "gear, cogwheel", "bottle": "bottle, vial", "capsule": "capsule",
+    "screw": "screw, bolt", "hex bolt": "hexagon bolt, nut, metal nut",
+    "many": "set of parts, tray of parts, group of parts", "comb": "connector, plug",
+    "cables": "cable, cable bundle, wires", "grid": "perforated plate, panel with parts",
+    "row": "row of parts, strip with parts", "circle": "flange, cover with screws",
+    "text": "label, printed label, nameplate", "board": "pcb, printed circuit board",
+    "dots": "printed film, patterned sheet, wallpaper",
+}  # fmt: skip
 _PRODUCT_NOUNS = (
     "object, product, part, component, item, workpiece, sample, piece, surface, material, "
     "texture, screw, bolt, nut, metal nut, washer, gear, bearing, shaft, pipe, tube, pipe "
@@ -161,21 +230,45 @@ NOUNS = tuple(
 name the network never met says nothing about good or bad."""
 
 
-def write_captions(draws: Draws, surfaces: list[str], kinds: list[int]) -> list[str]:
+OBJECT_NOUNS = {name: _nouns(text) for name, text in _OBJECT_NOUNS.items()}
+
+
+def place_words(cover: torch.Tensor) -> str:
+    """Where in the picture a ``(S, S)`` bool mask lies; empty if nowhere or nearly everywhere."""
+    size = cover.shape[0]
+    rows, columns = cover.nonzero(as_tuple=True)
+    if not len(rows) or len(rows) > _SPREAD * size * size:
+        return ""
+    row = min(2, int(3 * float(rows.float().mean() + 0.5) / size))
+    column = min(2, int(3 * float(columns.float().mean() + 0.5) / size))
+    return _WHERE[row][column]
+
+
+def write_captions(
+    draws: Draws, surfaces: list[str], objects: list[str], kinds: list[int], kind_map: torch.Tensor
+) -> list[str]:
     """One caption per picture.
 
     Args:
         draws: decides the wording.
         surfaces: surface of each picture.
+        objects: what is drawn: name of a structure or of a shape.
         kinds: position in ``DEFECT_KINDS``, or -1 for good pictures.
+        kind_map: ``(B, S, S)`` where the damage lies.
     """
-    own = draws.chance("caption.own", 0.4).tolist()
+    which = draws.uniform("caption.own").tolist()
     named = draws.chance("caption.named", 0.7).tolist()
+    worded = draws.chance("caption.surface", 0.25).tolist()
+    placed = draws.chance("caption.place", 0.35).tolist()
     noun, state = draws.integers("caption.noun", 1 << 20), draws.integers("caption.state", 1 << 20)
     template = draws.integers("caption.template", len(TEMPLATES))
     captions = []
-    for i, (surface, kind) in enumerate(zip(surfaces, kinds, strict=True)):
-        names = SURFACE_NOUNS[surface] if own[i] else NOUNS
+    for i, (surface, thing, kind) in enumerate(zip(surfaces, objects, kinds, strict=True)):
+        names = NOUNS
+        if which[i] < 0.45:
+            names = SURFACE_NOUNS[surface]
+        if which[i] < 0.2:
+            names = OBJECT_NOUNS.get(thing, names)
         states: tuple[str, ...]
         if kind < 0:
             states = NORMAL_STATES + MORE_NORMAL_STATES
@@ -183,6 +276,11 @@ def write_captions(draws: Draws, surfaces: list[str], kinds: list[int]) -> list[
             states = KIND_STATES[DEFECT_KINDS[kind]]
         else:
             states = ANOMALOUS_STATES + MORE_ANOMALOUS_STATES
-        product = states[state[i] % len(states)].format(names[noun[i] % len(names)])
+        name = names[noun[i] % len(names)]
+        if worded[i] and _SURFACE_WORDS[surface] not in name:
+            name = f"{_SURFACE_WORDS[surface]} {name}"
+        product = states[state[i] % len(states)].format(name)
+        if placed[i] and kind >= 0:
+            product = f"{product} {place_words(kind_map[i] == kind + 1)}".rstrip()
         captions.append(TEMPLATES[template[i]].format(product))
     return captions

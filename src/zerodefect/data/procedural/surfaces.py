@@ -159,6 +159,27 @@ def _plain(identity: Draws, picture: Draws, plane: Field) -> torch.Tensor:
     return 0.4 * plane.noise(picture, "plain", "smooth", scale)
 
 
+def _rolled(identity: Draws, picture: Draws, plane: Field) -> torch.Tensor:
+    """Hot-rolled steel: noisy, with short strokes along the grain and clouds of scale."""
+    at = plane.turned(grain_angle(identity, picture))
+    stretch = identity.log_uniform("rolled.stretch", 1.5, 8)
+    strokes = plane.noise(picture, "rolled.strokes", "rough", 1.2, stretch, at)
+    speckle = plane.noise(picture, "rolled.speckle", "white", 1.3)
+    clouds = plane.noise(picture, "rolled.clouds", "cloud", 0.8, 2.0, at)
+    share = column(identity.uniform("rolled.share", 0.1, 0.7))
+    return 0.6 * strokes + 0.6 * speckle + share * clouds
+
+
+def _glass(identity: Draws, picture: Draws, plane: Field) -> torch.Tensor:
+    """Film or glass: smooth gradients and soft parallel reflections."""
+    u, _ = plane.turned(identity.uniform("glass.angle", 0, math.pi))
+    slope = column(identity.uniform("glass.slope", -1.5, 1.5)) * u / 64
+    rate = column(2 * math.pi / identity.log_uniform("glass.period", 30, 150))
+    wave = torch.sin(u * rate + column(picture.uniform("glass.phase", 0, 6.28)))
+    bands = column(identity.uniform("glass.bands", 0, 0.8)) * wave.clamp_min(0) ** 3
+    return slope + bands + 0.2 * plane.noise(picture, "glass.haze", "smooth", 0.5)
+
+
 SURFACES: dict[str, Painter] = {
     "fractal": _fractal,
     "brushed": _brushed,
@@ -173,6 +194,8 @@ SURFACES: dict[str, Painter] = {
     "stripes": _stripes,
     "mesh": _mesh,
     "paper": _paper,
+    "rolled": _rolled,
+    "glass": _glass,
     "plain": _plain,
 }
 SURFACE_WEIGHTS = {
@@ -180,6 +203,7 @@ SURFACE_WEIGHTS = {
     "brushed": 2.5,
     "ground": 2.0,
     "cast": 1.5,
+    "rolled": 2.5,
     "paper": 1.5,
     "plain": 2.0,
 }
