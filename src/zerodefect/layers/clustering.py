@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -40,45 +41,55 @@ def kmeans(
     x = points.detach().cpu().double()
     if not x.isfinite().all():
         raise ValueError("points to cluster are not finite; check the input image and the weights")
-    centres = x[_start(x, min(clusters, len(x)), generator)]
-    enough = tolerance * float(x.var(dim=0, correction=0).mean())
-    labels = _distances(x, centres).argmin(dim=1)
+    # Every centre is a weighted mean of the points, so all distances follow from the points' inner
+    # products, and the dimension d does not matter any more.
+    x = x - x.mean(dim=0)
+    products = x @ x.T  # (n, n)
+    enough = tolerance * float(products.diagonal().mean()) / x.shape[1]
+    first = _start(products, min(clusters, len(x)), generator)
+    centres = F.one_hot(torch.tensor(first), len(x)).double()  # (k, n) weights of the points
+    labels = _distances(products, centres).argmin(dim=1)
     for _ in range(iterations):
-        moved = _means(x, labels, centres)
-        shift = float((moved - centres).square().sum())
+        moved = _means(products, labels, centres)
+        change = moved - centres
+        shift = float(((change @ products) * change).sum())  # squared, of all centres together
         centres = moved
-        before, labels = labels, _distances(x, centres).argmin(dim=1)
+        before, labels = labels, _distances(products, centres).argmin(dim=1)
         if shift <= enough or torch.equal(before, labels):
             break
     return labels.to(points.device)
 
 
-def _start(x: Tensor, clusters: int, generator: torch.Generator) -> list[int]:
+def _start(products: Tensor, clusters: int, generator: torch.Generator) -> list[int]:
     """Rows that the centres start from."""
-    chosen = [int(torch.randint(len(x), (1,), generator=generator))]
-    nearest = _distances(x, x[chosen])[:, 0]  # (n,) squared distance to the nearest centre
+    between = _distances(products, torch.eye(len(products), dtype=products.dtype))
+    same = 1e-12 * float(between.max())  # equal points, up to rounding
+    chosen = [int(torch.randint(len(products), (1,), generator=generator))]
+    nearest = between[chosen[0]]  # (n,) squared distance to the nearest centre
     trials = 2 + int(math.log(clusters))
-    while len(chosen) < clusters and nearest.max() > 0:
+    while len(chosen) < clusters and nearest.max() > same:
         drawn = torch.multinomial(nearest, trials, replacement=True, generator=generator)
-        left = torch.minimum(nearest, _distances(x[drawn], x))  # (trials, n)
+        left = torch.minimum(nearest, between[drawn])  # (trials, n)
         best = int(left.sum(dim=1).argmin())
         chosen.append(int(drawn[best]))
         nearest = left[best]
     return chosen
 
 
-def _distances(a: Tensor, b: Tensor) -> Tensor:
-    """Squared distances, ``(n, d), (m, d) -> (n, m)``; equal points are at exactly 0."""
-    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist").square()
+def _distances(products: Tensor, centres: Tensor) -> Tensor:
+    """Squared distances ``(n, k)`` of the points to centres given by their weights ``(k, n)``."""
+    mixed = centres @ products  # (k, n)
+    lengths = (mixed * centres).sum(dim=1)
+    return (products.diagonal()[:, None] - 2 * mixed.T + lengths).clamp(min=0)
 
 
-def _means(x: Tensor, labels: Tensor, centres: Tensor) -> Tensor:
-    """Mean of each cluster's points; an empty cluster takes over the worst-placed point."""
-    counts = labels.bincount(minlength=len(centres))
-    sums = torch.zeros_like(centres).index_add_(0, labels, x)
-    means = sums / counts.clamp(min=1)[:, None]
+def _means(products: Tensor, labels: Tensor, centres: Tensor) -> Tensor:
+    """Weights of each cluster's mean; an empty cluster takes over the worst-placed point."""
+    members = F.one_hot(labels, len(centres)).T.to(products.dtype)  # (k, n)
+    counts = members.sum(dim=1)
+    means = members / counts.clamp(min=1)[:, None]
     empty = (counts == 0).nonzero()[:, 0]
     if len(empty):
-        off = (x - means[labels]).square().sum(dim=1)
-        means[empty] = x[off.topk(len(empty)).indices]
+        off = _distances(products, means)[torch.arange(len(labels)), labels]
+        means[empty] = F.one_hot(off.topk(len(empty)).indices, len(labels)).to(means.dtype)
     return means

@@ -179,6 +179,7 @@ class AdaCLIP(Detector):
         self.prompts = PromptEnsemble(
             self.config.normal_states, self.config.anomalous_states, self.config.templates
         )
+        self._known: dict[str, Tensor] = {}  # token ids by product: training asks again and again
         # as many sentences of the product as templates and states make, (S, L); see describe
         self.register_buffer("sentences", torch.empty(0, 0, dtype=torch.long), persistent=False)
 
@@ -206,6 +207,11 @@ class AdaCLIP(Detector):
 
     def _tokens(self, name: str) -> Tensor:
         """Token ids ``(S, L)``, normal sentences first; only hyphens in a name are replaced."""
+        if name not in self._known:
+            self._known[name] = self._tokenized(name)
+        return self._known[name]
+
+    def _tokenized(self, name: str) -> Tensor:
         name = name.replace("-", " ")
         sentences = [*self.prompts.normal_prompts(name), *self.prompts.anomalous_prompts(name)]
         ids = tokenize(sentences, self.clip.config.text.context_length)
