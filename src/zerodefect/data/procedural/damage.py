@@ -342,7 +342,7 @@ def _hole(draws: Draws, scene: Scene) -> Damage:
 
 
 def _stain(draws: Draws, scene: Scene) -> Damage:
-    radius = draws.log_uniform("stain.radius", 3, 52)
+    radius = draws.log_uniform("stain.radius", 4, 62)
     streak = draws.chance("stain.streak", 0.35)
     long = torch.where(streak, draws.uniform("stain.long", 2.0, 7), 1.0)
     radius = torch.where(streak, radius * 0.4, radius).clamp_min(1.5)
@@ -408,7 +408,7 @@ def _break(draws: Draws, scene: Scene) -> Damage:
     """A piece broken out, mostly of the edge: angular or rough, background or fracture shows."""
     at_edge = draws.chance("break.edge", 0.75)
     centre = torch.where(at_edge[:, None], scene.border, scene.centre)
-    radius = draws.log_uniform("break.radius", 3.5, 42)
+    radius = draws.log_uniform("break.radius", 4, 46)
     group = _group(draws, centre, several=0.25, most=4)
     long = draws.log_uniform("break.long", 1, 3.5)
     height = _blobs(draws, scene, group, radius / long.sqrt(), rough=(0.25, 0.7), long=long)
@@ -439,7 +439,7 @@ def _break(draws: Draws, scene: Scene) -> Damage:
 
 
 def _discolouration(draws: Draws, scene: Scene) -> Damage:
-    radius = draws.log_uniform("colour.radius", 5, 75)
+    radius = draws.log_uniform("colour.radius", 7, 80)
     group = _group(draws, scene.centre, several=0.35)
     height = _blobs(draws, scene, group, radius, rough=(0.15, 0.7))
     alpha = smoothstep(0.0, column(draws.log_uniform("colour.soft", 0.1, 1.0)), height)
@@ -459,7 +459,7 @@ def _dent(draws: Draws, scene: Scene) -> Damage:
     )
     floor = column(draws.uniform("dent.floor", 0, 0.3))
     group = _group(draws, scene.centre, several=0.3, most=4)
-    large = draws.log_uniform("dent.radius", 3.5, 34)
+    large = draws.log_uniform("dent.radius", 4, 38)
     shading, bowls = torch.zeros_like(scene.clean[:, 0]), torch.zeros_like(scene.clean[:, 0])
     squash = column(draws.uniform("dent.squash", 0.6, 1.6))
     for n in range(4):
@@ -476,7 +476,7 @@ def _dent(draws: Draws, scene: Scene) -> Damage:
 
 def _uneven(draws: Draws, scene: Scene) -> Damage:
     """A large area of waves, streaks or clouds, or of another gloss or grain."""
-    radius = draws.log_uniform("uneven.radius", 14, 85)
+    radius = draws.log_uniform("uneven.radius", 18, 90)
     streaked = draws.chance("uneven.streaked", 0.45)
     long = torch.where(streaked, draws.uniform("uneven.long", 1.5, 5), 1.0)
     turn = scene.grain + math.pi / 2 * draws.chance("uneven.across", 0.2)
@@ -509,8 +509,8 @@ def _fray(draws: Draws, scene: Scene) -> Damage:
     centre = torch.where(at_edge[:, None], scene.border, scene.centre)
     angle = scene.grain + math.pi / 2 * draws.chance("fray.across", 0.5)
     u, v = scene.turned(angle + draws.uniform("fray.turn", -0.2, 0.2), centre)
-    half = column(draws.log_uniform("fray.half", 6, 75))
-    deep = column(draws.log_uniform("fray.deep", 3, 34))
+    half = column(draws.log_uniform("fray.half", 9, 85))
+    deep = column(draws.log_uniform("fray.deep", 4, 40))
     ragged = scene.plane.noise(draws, "fray.ragged", "pink", 1.0, 1.0, (u, v * 0.15))
     clouds = scene.plane.noise(draws, "fray.clouds", "cloud", 0.8)
     away = torch.maximum(u.abs() / half, v.abs() / deep - 0.35 * ragged) + 0.25 * clouds
@@ -532,7 +532,7 @@ def _fray(draws: Draws, scene: Scene) -> Damage:
 
 def _burn(draws: Draws, scene: Scene) -> Damage:
     """Charred matter in the middle, scorched around it, fading out."""
-    radius = draws.log_uniform("burn.radius", 4, 48)
+    radius = draws.log_uniform("burn.radius", 5, 52)
     group = _group(draws, scene.centre, several=0.3, most=5)
     height = _blobs(draws, scene, group, radius, rough=(0.25, 0.7))
     core = smoothstep(0.25, column(draws.uniform("burn.core", 0.4, 1.0)), height)

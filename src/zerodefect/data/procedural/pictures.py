@@ -32,6 +32,8 @@ from zerodefect.data.procedural.surfaces import SURFACE_WEIGHTS, SURFACES, grain
 
 _CHUNK = 32  # pictures drawn together: more would leave the processor's cache
 _LEAST_AREA = 3.0  # of damage, in pixels of a 128-pixel picture; less is not damage
+_MOST_SHARE = 0.65  # of the product: where nearly all of it is alike, nothing stands out
+_LEAST_SEEN = 0.009  # mean change of brightness in the light of the scene
 _LEAST_STEP = 0.012  # mean change of brightness that can be seen; less is not damage
 _STRUCTURED = 0.45  # share of large products that have parts or print on them
 
@@ -121,7 +123,7 @@ def _random_look(identity: Draws) -> _Look:
             list(STRUCTURES)[n] if b and shape in LARGE else ""
             for b, n, shape in zip(built, picks, shapes, strict=True)
         ],
-        level=identity.uniform("look.level", 0.1, 0.9),
+        level=identity.uniform("look.level", 0.08, 0.88),
         contrast=identity.log_uniform("look.contrast", 0.008, 0.17),
         behind=behind,
         tint_dark=dark,
@@ -385,6 +387,7 @@ def _add_damage(
     step = change.flatten(1).sum(1) / area.clamp_min(1)
     weaker = (faint / step.clamp_min(1e-6)).clamp(max=1.0)
     enough = (area * per_unit >= _LEAST_AREA) & (step >= _LEAST_STEP)
+    enough &= area <= _MOST_SHARE * on_product.flatten(1).sum(1)
     alpha = damage.alpha * on_product * (enough * weaker)[:, None, None]
     light[rows] = light[rows] + (damage.target - light[rows]) * alpha[:, None]
     cover = cover & enough[:, None, None]
@@ -398,7 +401,7 @@ def _draw(
     good = Change.none(len(picture), plane.device)
     scene, distance = _clean_scene(look, identity, picture, plane, good)
     light, kind_map, moved = _misbuilt(look, identity, picture, plane, scene, kinds)
-    scene = replace(scene, clean=light.clone())
+    good_scene, scene = scene, replace(scene, clean=light.clone())
     distance = torch.minimum(distance, moved)
     for place in reversed(range(max(map(len, kinds)))):  # the chief damage comes last, on top
         for kind in range(len(DEFECT_KINDS)):
@@ -426,8 +429,17 @@ def _draw(
                 faint=faint,
             )
     factor, glare = lighting(picture, plane, look.harshness)
-    light = light * factor[:, None]
-    light = light + glare[:, None] * (1 - light.clamp(0, 1))
+
+    def lit(what: torch.Tensor) -> torch.Tensor:
+        what = what * factor[:, None]
+        return what + glare[:, None] * (1 - what.clamp(0, 1))
+
+    light, good_light = lit(light), lit(good_scene.clean)
+    # What light or darkness swallows is not damage. The camera's gain is a little above one.
+    change = (light.clamp(0, 0.9) - good_light.clamp(0, 0.9)).abs().amax(1) * (kind_map > 0)
+    seen = change.flatten(1).sum(1) / (kind_map > 0).flatten(1).sum(1).clamp_min(1) > _LEAST_SEEN
+    light = torch.where(seen[:, None, None, None], light, good_light)
+    kind_map = torch.where(column(seen), kind_map, torch.zeros_like(kind_map))
     return exposed(picture, plane, light, look.harshness), kind_map
 
 
@@ -461,7 +473,8 @@ def _possible(shape: str, structure: str) -> np.ndarray:
         "bent": shape in BENDABLE,
         "print error": structure in PRINTED,
     }
-    weights = np.array([3.0 * build[kind] if kind in build else 1.0 for kind in DEFECT_KINDS])
+    often = 8.0 if build["bent"] and sum(build.values()) == 1 else 3.0
+    weights = np.array([often * build[kind] if kind in build else 1.0 for kind in DEFECT_KINDS])
     return weights / weights.sum()
 
 

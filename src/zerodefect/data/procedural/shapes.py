@@ -11,12 +11,12 @@ from zerodefect.data.procedural.draws import Draws, Field, column
 from zerodefect.data.procedural.parts import PARTS, Found, box, polygon
 
 _WEIGHTS = {
-    "filled": 0.30,
-    "margin": 0.20,
-    "plate": 0.13,
-    "disc": 0.05,
-    "ring": 0.05,
-    "bar": 0.05,
+    "filled": 0.36,
+    "margin": 0.22,
+    "plate": 0.11,
+    "disc": 0.04,
+    "ring": 0.04,
+    "bar": 0.045,
     "polygon": 0.03,
     "gear": 0.025,
     "bottle": 0.025,
