@@ -16,7 +16,9 @@ import toy_method
 from models import tiny_backbone, write_tiny_weights
 from safetensors.torch import load_file
 from toy_method import Toy, read_steps, registered, write_parts
+from typer.testing import CliRunner
 
+from zerodefect.cli import app
 from zerodefect.data import DatasetError, load_dataset
 from zerodefect.images import ImageError
 from zerodefect.methods.checkpoint import load_checkpoint
@@ -371,9 +373,15 @@ def test_generators_depend_on_their_numbers_alone():
 
 def command(parts: Path, weights: Path, output: Path, *more: str) -> list[str]:
     return [
-        toy_method.__file__, "train", "toy", "--data", f"parts={parts}", "--backbone", str(weights),
+        "train", "toy", "--data", f"parts={parts}", "--backbone", str(weights),
         "--output", str(output), "--device", "cpu", "--set", "dropout=0.3", *more,
     ]  # fmt: skip
+
+
+def here(arguments: list[str]) -> None:
+    """Run the command in this process, which has PyTorch loaded already."""
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
 
 
 def environment() -> dict[str, str]:
@@ -383,11 +391,10 @@ def environment() -> dict[str, str]:
 def test_killed_in_mid_epoch_and_started_again_it_ends_with_the_same_bytes(parts, tmp_path):
     weights = write_tiny_weights(tmp_path)
     more = ("--epochs", "40", "--save-every", "1")
-    whole = [sys.executable, *command(parts, weights, tmp_path / "whole", *more)]
-    subprocess.run(whole, check=True, capture_output=True, env=environment())
-    cut = [sys.executable, *command(parts, weights, tmp_path / "cut", *more)]
+    cut = command(parts, weights, tmp_path / "cut", *more)
+    program = [sys.executable, toy_method.__file__]
     with subprocess.Popen(
-        cut, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment()
+        [*program, *cut], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment()
     ) as running:
         state = tmp_path / "cut" / STATE
         while not state.exists() and running.poll() is None:
@@ -396,7 +403,8 @@ def test_killed_in_mid_epoch_and_started_again_it_ends_with_the_same_bytes(parts
         running.wait()
     assert running.returncode == -signal.SIGKILL
     assert not (tmp_path / "cut" / "toy.safetensors").exists()
-    subprocess.run(cut, check=True, capture_output=True, env=environment())
+    here(cut)
+    here(command(parts, weights, tmp_path / "whole", *more))
     assert values(tmp_path / "cut") == values(tmp_path / "whole")
     assert read_steps(tmp_path / "cut") == read_steps(tmp_path / "whole")
 
@@ -420,12 +428,11 @@ def test_two_processes_learn_what_one_learns(parts, tmp_path):
         "--nproc-per-node",
         "2",
     ]
-    two = [*launcher, *command(parts, weights, tmp_path / "two", *more)]
+    two = [*launcher, toy_method.__file__, *command(parts, weights, tmp_path / "two", *more)]
     done = subprocess.run(two, check=False, capture_output=True, text=True, env=environment())
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("checkpoint:") == 1
-    one = [sys.executable, *command(parts, weights, tmp_path / "one", *more)]
-    subprocess.run(one, check=True, capture_output=True, env=environment())
+    here(command(parts, weights, tmp_path / "one", *more))
     found, expected = (load_file(tmp_path / n / "toy.safetensors") for n in ("two", "one"))
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, atol=1e-5, rtol=0)

@@ -74,7 +74,9 @@ VocabularyFile = Annotated[
 ]
 MethodOptions = Annotated[
     list[str] | None,
-    typer.Option("--set", help="Hyper-parameter of the method as NAME=VALUE; repeatable."),
+    typer.Option(
+        "--set", "--option", help="Hyper-parameter of the method as NAME=VALUE; repeatable."
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
 
