@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 import sys
 
 import typer
@@ -11,6 +13,7 @@ from zerodefect.cli import (
     backbones,
     calibrate,
     data,
+    datasets,
     demo,
     doctor,
     evaluate,
@@ -31,6 +34,7 @@ app = typer.Typer(
 )
 
 _INTERRUPTED = 130
+_PIPE_CLOSED = 141  # what a shell sees of tools that end because nobody reads them: 128 + SIGPIPE
 
 
 def _version(asked: bool) -> None:
@@ -57,6 +61,7 @@ app.command("train")(train.train)
 app.command("import")(import_.import_)
 app.command("pretrain")(pretrain.pretrain)
 app.command("methods")(methods.methods)
+app.command("datasets")(datasets.datasets)
 app.command("backbones")(backbones.backbones)
 app.command("doctor")(doctor.doctor)
 app.command("demo")(demo.demo)
@@ -71,6 +76,9 @@ def main() -> None:
     try:
         app()
     except SystemExit as ended:
+        if _pipe_closed(ended):
+            _drop_output()
+            sys.exit(_PIPE_CLOSED)
         if ended.code == _INTERRUPTED:  # what typer makes of Ctrl-C
             typer.echo(
                 "interrupted; inspect, train and pretrain go on when started again", err=True
@@ -83,3 +91,20 @@ def main() -> None:
             raise
         typer.echo(f"error: {error}", err=True)
         sys.exit(1)
+
+
+def _pipe_closed(error: BaseException | None) -> bool:
+    """Whether the command ended because its reader did, as in ``zerodefect ... | head``."""
+    while error is not None:
+        if isinstance(error, BrokenPipeError):
+            return True
+        error = error.__context__
+    return False
+
+
+def _drop_output() -> None:
+    """Let what is still buffered go nowhere, so that nothing complains when the process ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # a stream that is no file
+            os.dup2(nowhere, stream.fileno())
