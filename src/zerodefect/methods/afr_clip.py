@@ -128,6 +128,7 @@ class Features:
         paper="arXiv 2503.12910 (abstract only)",
         code_licence="none released by the authors; our completion of the abstract",
         parity="our completion: derived numbers of the same equations, not the authors' code",
+        completion=True,
     )
 )
 class AFRCLIP(Detector):

@@ -60,6 +60,7 @@ class MethodInfo:
         code_licence: licence of the authors' code, or what there is instead.
         parity: which implementation our numbers are proven against.
         figures: published figures with their source.
+        completion: whether parts are ours because what is public does not say them.
     """
 
     name: str
@@ -70,6 +71,7 @@ class MethodInfo:
     code_licence: str
     parity: str
     figures: tuple[Figure, ...] = ()
+    completion: bool = False
 
 
 @dataclass(frozen=True)
