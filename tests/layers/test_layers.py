@@ -14,6 +14,7 @@ from zerodefect.layers.similarity import (
     anomaly_probability,
     cosine,
     harmonic_mean,
+    inner_products,
     text_probabilities,
     to_grid,
     two_class,
@@ -67,6 +68,14 @@ def test_grid_and_upsampling_keep_the_order_of_rows():
     assert up[0, 0, 0] == 0
     assert up[0, -1, -1] == 5
     assert upsample(grid[:, None].repeat(1, 3, 1, 1), (4, 6)).shape == (1, 3, 4, 6)
+
+
+def test_inner_products_stay_exact_under_autocast():
+    features, texts = torch.randn(2, 5, 8, generator=seeded(0)), torch.randn(2, 3, 8)
+    expected = torch.einsum("bnd,btd->bnt", features, texts)
+    torch.testing.assert_close(inner_products(features, texts), expected)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(inner_products(features, texts), expected)
 
 
 def test_aligned_corners_keep_their_values():

@@ -199,6 +199,17 @@ def test_the_clustering_draws_from_the_batch():
     assert not torch.equal(first, other)
 
 
+def test_mixed_precision_is_close():
+    detector = build()
+    expected = detector.training_loss(batch([0, 1]))
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = detector.training_loss(batch([0, 1]))
+    for name, value in losses.items():
+        assert value.item() == pytest.approx(expected[name].item(), abs=0.1), name
+    sum(losses.values()).backward()
+    assert all(p.grad.isfinite().all() for p in detector.learned.values() if p.grad is not None)
+
+
 def test_learning_lowers_the_loss():
     detector = build()
     optimizer = torch.optim.AdamW(detector.parameter_groups(detector.recipe)[0]["params"], lr=1e-2)

@@ -208,6 +208,17 @@ def test_the_temperatures_have_a_rate_of_their_own():
     }
 
 
+def test_mixed_precision_is_close():
+    detector = build()
+    expected = detector.training_loss(batch([0, 1]))
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = detector.training_loss(batch([0, 1]))
+    for name, value in losses.items():
+        assert value.item() == pytest.approx(expected[name].item(), abs=0.1), name
+    sum(losses.values()).backward()
+    assert all(p.grad.isfinite().all() for p in detector.learned.values() if p.grad is not None)
+
+
 def test_learning_lowers_the_loss():
     detector = build()
     optimizer = torch.optim.Adam(detector.learned.values(), lr=5e-3)

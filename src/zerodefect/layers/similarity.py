@@ -12,6 +12,16 @@ def cosine(features: Tensor, texts: Tensor) -> Tensor:
     return F.normalize(features, dim=-1) @ F.normalize(texts, dim=-1).T
 
 
+def inner_products(features: Tensor, texts: Tensor) -> Tensor:
+    """``(..., N, D), (..., T, D) -> (..., N, T)`` in float32, also where autocast is on.
+
+    Similarities of unit vectors are multiplied by up to 100 before a softmax: eight bits would
+    leave steps of a quarter there.
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        return features.float() @ texts.float().mT
+
+
 def text_probabilities(features: Tensor, texts: Tensor, temperature: float) -> Tensor:
     """Softmax over the texts of ``cosine / temperature``: ``(..., D), (T, D) -> (..., T)``.
 

@@ -25,7 +25,7 @@ from zerodefect.backbones.transformer import Append, Edits, Overwrite
 from zerodefect.layers.adapters import Projections, check_taps, quarter_depths
 from zerodefect.layers.clustering import kmeans
 from zerodefect.layers.losses import dice_loss, focal_loss
-from zerodefect.layers.similarity import to_grid, two_class, upsample
+from zerodefect.layers.similarity import inner_products, to_grid, two_class, upsample
 from zerodefect.layers.smoothing import gaussian_smooth
 from zerodefect.methods.detector import Detector
 from zerodefect.methods.official import Checked
@@ -334,7 +334,7 @@ class AdaCLIP(Detector):
 
     def logits(self, features: Features, t: Tensor) -> list[Tensor]:
         """Per layer ``z_l (B, N, 2)``: patches against the texts ``(B, 2, C)``."""
-        return [self.config.temperature * p @ t.mT for p in features.patches]
+        return [self.config.temperature * inner_products(p, t) for p in features.patches]
 
     def map(self, z: Sequence[Tensor], features: Features) -> Tensor:
         """Anomaly probability per pixel ``(B, H, W)``, before smoothing.
@@ -363,7 +363,7 @@ class AdaCLIP(Detector):
         if self.config.fusion:
             h = self.cluster_features(features, z, generators)
             u = F.normalize(self.config.fusion * h + (1 - self.config.fusion) * u, dim=-1)
-        return self.config.temperature * (u[:, None] @ t.mT)[:, 0]
+        return self.config.temperature * inner_products(u[:, None], t)[:, 0]
 
     def cluster_features(
         self, features: Features, z: Sequence[Tensor], generators: Sequence[torch.Generator]

@@ -29,7 +29,7 @@ from zerodefect.layers.adapters import (
     quarter_depths,
 )
 from zerodefect.layers.losses import dice_loss, focal_loss
-from zerodefect.layers.similarity import to_grid, two_class, upsample
+from zerodefect.layers.similarity import inner_products, to_grid, two_class, upsample
 from zerodefect.layers.smoothing import gaussian_smooth
 from zerodefect.methods.detector import Detector
 from zerodefect.methods.official import Checked
@@ -350,13 +350,13 @@ class VCPCLIP(Detector):
     def pre_logits(self, patches: Sequence[Tensor], t: Tensor) -> list[Tensor]:
         """``z_l``: mapped patches against the texts of Pre-VCP."""
         d = [F.normalize(d_l, dim=-1) for d_l in self.trainable_linearlayer(patches)]
-        return [self.pre_vcp.prompt_temp.exp() * d_l @ t.mT for d_l in d]
+        return [self.pre_vcp.prompt_temp.exp() * inner_products(d_l, t) for d_l in d]
 
     def post_logits(self, patches: Sequence[Tensor], t: Tensor) -> list[Tensor]:
         """``y_l``: patches as they are against the texts rewritten for their layer."""
         e = [F.normalize(e_l, dim=-1) for e_l in patches]
         scale = self.post_vcp.prompt_temp_l1.exp()
-        return [scale * e_l @ self.post_vcp(t, e_l).mT for e_l in e]
+        return [scale * inner_products(e_l, self.post_vcp(t, e_l)) for e_l in e]
 
     def map(self, z: Sequence[Tensor], features: Features) -> Tensor:
         """Mean over layers of the anomaly probability per pixel, ``(B, H, W)``."""
