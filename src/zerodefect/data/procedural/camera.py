@@ -35,15 +35,18 @@ def lighting(draws: Draws, plane: Field, harshness: float) -> tuple[torch.Tensor
     factor = factor * (1 - harshness * shade * smoothstep(edge, edge + width, v))
     shine = torch.zeros_like(factor)
     for part in ("", "band."):  # a highlight, and a long reflection such as a lamp's tube
-        along, across = plane.turned(draws.uniform(f"{part}glare.angle", 0, math.pi))
-        wide = column(draws.log_uniform(f"{part}glare.wide", *((3, 14) if part else (8, 40))))
-        long = column(draws.log_uniform(f"{part}glare.long", *((60, 500) if part else (10, 200))))
-        place = draws.uniforms(f"{part}glare.place", 2, -64, 64)
+        at = draws.chance(f"{part}glare.there", 0.12 if part else 0.35).nonzero()[:, 0]
+        if not len(at):
+            continue
+        own = draws.rows(at)
+        along, across = plane.turned(own.uniform(f"{part}glare.angle", 0, math.pi))
+        wide = column(own.log_uniform(f"{part}glare.wide", *((3, 14) if part else (8, 40))))
+        long = column(own.log_uniform(f"{part}glare.long", *((60, 500) if part else (10, 200))))
+        place = own.uniforms(f"{part}glare.place", 2, -64, 64)
         away = ((across - column(place[:, 0])) / wide) ** 2
         away = away + ((along - column(place[:, 1])) / long) ** 2
-        there = draws.chance(f"{part}glare.there", 0.12 if part else 0.35)
-        bright = column(draws.log_uniform(f"{part}glare.bright", 0.05, 0.6) * there)
-        shine = shine + bright * torch.exp(-away)
+        bright = column(own.log_uniform(f"{part}glare.bright", 0.05, 0.6))
+        shine[at] += bright * torch.exp(-away)
     return factor.clamp_min(0.15), harshness * shine.clamp_max(1)
 
 
@@ -73,8 +76,13 @@ def _blurred(image: torch.Tensor) -> torch.Tensor:
     padded = F.pad(image, (2, 2, 2, 2), mode="replicate")
     weights = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
     width, height = image.shape[-1], image.shape[-2]
-    rows = sum(w * padded[..., i : i + width] for i, w in enumerate(weights))
-    return sum(w * rows[..., i : i + height, :] for i, w in enumerate(weights))  # type: ignore
+    rows = weights[0] * padded[..., :width]
+    for i, weight in enumerate(weights[1:], 1):
+        rows.add_(padded[..., i : i + width], alpha=weight)
+    columns = weights[0] * rows[..., :height, :]
+    for i, weight in enumerate(weights[1:], 1):
+        columns.add_(rows[..., i : i + height, :], alpha=weight)
+    return columns
 
 
 def exposed(draws: Draws, plane: Field, light: torch.Tensor, harshness: float) -> torch.Tensor:
@@ -89,8 +97,11 @@ def exposed(draws: Draws, plane: Field, light: torch.Tensor, harshness: float) -
     Returns:
         ``(B, 3, S, S)`` in [0, 1], rounded to 8 bits.
     """
-    share = draws.uniform("camera.blur") * draws.chance("camera.blurred", 0.6) * harshness
-    light = light + share[:, None, None, None] * (_blurred(light) - light)
+    at = draws.chance("camera.blurred", 0.6).nonzero()[:, 0]
+    if len(at):
+        share = draws.rows(at).uniform("camera.blur") * harshness
+        sharp = light[at]
+        light = light.index_copy(0, at, torch.lerp(sharp, _blurred(sharp), share.view(-1, 1, 1, 1)))
     gain = 1 + harshness * draws.uniform("camera.gain", -0.35, 0.2)
     lift = harshness * draws.uniform("camera.lift", -0.06, 0.1)
     light = light * gain[:, None, None, None] + lift[:, None, None, None]

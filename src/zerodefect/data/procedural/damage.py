@@ -195,6 +195,13 @@ def _blobs(
     return 1 - away + column(draws.uniform("blob.rough", *rough)) * edge
 
 
+def _extent(draws: Draws, name: str, low: float, high: float) -> torch.Tensor:
+    """``(B,)`` size in [low, high): small ones and large ones are equally frequent."""
+    large = draws.uniform(f"{name}.large", 0.4 * high, high)
+    small = draws.log_uniform(name, low, high)
+    return torch.where(draws.chance(f"{name}.is_large", 0.4), large, small)
+
+
 def _one(centre: torch.Tensor) -> _Group:
     """A single instance."""
     return _Group(centre[:, None], torch.ones_like(centre[:, :1]))
@@ -342,7 +349,7 @@ def _hole(draws: Draws, scene: Scene) -> Damage:
 
 
 def _stain(draws: Draws, scene: Scene) -> Damage:
-    radius = draws.log_uniform("stain.radius", 4, 62)
+    radius = _extent(draws, "stain.radius", 4, 62)
     streak = draws.chance("stain.streak", 0.35)
     long = torch.where(streak, draws.uniform("stain.long", 2.0, 7), 1.0)
     radius = torch.where(streak, radius * 0.4, radius).clamp_min(1.5)
@@ -439,7 +446,7 @@ def _break(draws: Draws, scene: Scene) -> Damage:
 
 
 def _discolouration(draws: Draws, scene: Scene) -> Damage:
-    radius = draws.log_uniform("colour.radius", 7, 80)
+    radius = _extent(draws, "colour.radius", 7, 80)
     group = _group(draws, scene.centre, several=0.35)
     height = _blobs(draws, scene, group, radius, rough=(0.15, 0.7))
     alpha = smoothstep(0.0, column(draws.log_uniform("colour.soft", 0.1, 1.0)), height)
@@ -476,7 +483,7 @@ def _dent(draws: Draws, scene: Scene) -> Damage:
 
 def _uneven(draws: Draws, scene: Scene) -> Damage:
     """A large area of waves, streaks or clouds, or of another gloss or grain."""
-    radius = draws.log_uniform("uneven.radius", 18, 90)
+    radius = _extent(draws, "uneven.radius", 18, 90)
     streaked = draws.chance("uneven.streaked", 0.45)
     long = torch.where(streaked, draws.uniform("uneven.long", 1.5, 5), 1.0)
     turn = scene.grain + math.pi / 2 * draws.chance("uneven.across", 0.2)
@@ -509,8 +516,8 @@ def _fray(draws: Draws, scene: Scene) -> Damage:
     centre = torch.where(at_edge[:, None], scene.border, scene.centre)
     angle = scene.grain + math.pi / 2 * draws.chance("fray.across", 0.5)
     u, v = scene.turned(angle + draws.uniform("fray.turn", -0.2, 0.2), centre)
-    half = column(draws.log_uniform("fray.half", 9, 85))
-    deep = column(draws.log_uniform("fray.deep", 4, 40))
+    half = column(_extent(draws, "fray.half", 9, 85))
+    deep = column(_extent(draws, "fray.deep", 4, 40))
     ragged = scene.plane.noise(draws, "fray.ragged", "pink", 1.0, 1.0, (u, v * 0.15))
     clouds = scene.plane.noise(draws, "fray.clouds", "cloud", 0.8)
     away = torch.maximum(u.abs() / half, v.abs() / deep - 0.35 * ragged) + 0.25 * clouds

@@ -35,7 +35,7 @@ _LEAST_AREA = 3.0  # of damage, in pixels of a 128-pixel picture; less is not da
 _MOST_SHARE = 0.65  # of the product: where nearly all of it is alike, nothing stands out
 _LEAST_SEEN = 0.009  # mean change of brightness in the light of the scene
 _LEAST_STEP = 0.012  # mean change of brightness that can be seen; less is not damage
-_STRUCTURED = 0.45  # share of large products that have parts or print on them
+_STRUCTURED = 0.4  # share of large products that have parts or print on them
 
 
 @dataclass(frozen=True)
@@ -192,9 +192,9 @@ def _wear(look: _Look, identity: Draws, picture: Draws, plane: Field) -> torch.T
         stretch = own_id.log_uniform("wear.long", 40, 600)
         scale = own_id.uniform("wear.scale", 0.4, 1.1)
         lines = plane.noise(own, "wear.lines", "white", scale, stretch, (u, v))
-        least = column(own_id.uniform("wear.least", 0.8, 2.0))
+        least = column(own_id.uniform("wear.least", 0.4, 1.5))
         sign = column(torch.where(own_id.chance("wear.bright", 0.6), 1.0, -1.0))
-        strength = column(own_id.log_uniform("wear.strength", 0.02, 0.2) + contrast)
+        strength = column(own_id.log_uniform("wear.strength", 0.02, 0.13) + contrast)
         tone[at] += sign * strength * smoothstep(least, least + 1.2, lines)
     at, own, angle = _some(identity.chance("wear.cloudy", 0.4), picture, grain)
     if len(at):
