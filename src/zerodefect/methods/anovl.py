@@ -125,7 +125,7 @@ class Adapter(nn.Module):
 
 def adapt(
     adapter: Adapter, X: Tensor, texts: Tensor, noise: Sequence[Tensor], config: AnoVLConfig
-) -> list[float]:
+) -> Tensor:
     """Optimise the adapter on the tokens of one picture.
 
     Each step: the picture's tokens are to look normal and its noisy tokens anomalous, and what the
@@ -139,7 +139,7 @@ def adapt(
         config: learning rate and weight decay.
 
     Returns:
-        Loss before each step.
+        Loss before each step, ``(steps,)``.
     """
     optimizer = torch.optim.AdamW(
         adapter.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
@@ -154,8 +154,8 @@ def adapt(
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.append(float(loss.detach()))
-    return losses
+        losses.append(loss.detach())
+    return torch.stack(losses)
 
 
 @dataclass(frozen=True)
