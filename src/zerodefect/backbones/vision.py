@@ -1,0 +1,222 @@
+"""Vision-only encoders through timm: patch tokens of DINO, DINOv2 and other plain ViTs.
+
+timm is imported where an encoder is built. Weights come from a local file or from the hub's cache;
+nothing is downloaded unasked, and nothing is unpickled (``backbones/loading.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zerodefect.backbones.loading import WeightsError, file_hash, read_state
+
+DINOV2_BASE_REGISTERS = "vit_base_patch14_reg4_dinov2"
+
+
+class VisionEncoder(nn.Module):
+    """A plain ViT of timm's, reduced to its patch tokens.
+
+    Attributes:
+        name: timm's name of the architecture.
+        fingerprint: SHA-256 of the weights file, hexadecimal.
+        patch_size: side of a patch in pixels.
+        width: channels C of a token.
+        mean, std: of the input, per RGB channel on the [0, 1] scale.
+
+    Args:
+        model: timm's ``VisionTransformer``, with weights.
+        name: see above.
+        fingerprint: see above.
+
+    Raises:
+        ValueError: another kind of network.
+    """
+
+    def __init__(self, model: Any, name: str, fingerprint: str) -> None:
+        from timm.models.vision_transformer import VisionTransformer
+
+        super().__init__()
+        plain = isinstance(model, VisionTransformer)
+        if not plain or model.pos_embed is None or model.cls_token is None:
+            raise ValueError(
+                f"{name}: not a plain ViT with a class token and learned positions; choose one "
+                f"such as {DINOV2_BASE_REGISTERS}"
+            )
+        self.model: Any = model
+        self.name, self.fingerprint = name, fingerprint
+        self.patch_size = int(model.patch_embed.patch_size[0])
+        self.width = int(model.embed_dim)
+        facts: Any = model.pretrained_cfg
+        self.mean = tuple(float(v) for v in facts["mean"])
+        self.std = tuple(float(v) for v in facts["std"])
+
+    def forward(self, images: Tensor, blocks: Sequence[int] | None = None) -> list[Tensor]:
+        """Patch tokens after the final LayerNorm.
+
+        Args:
+            images: ``(B, 3, H, W)``, normalised with ``mean`` and ``std``; the patch size divides
+                H and W.
+            blocks: whose outputs are wanted, from 1; None for the last one.
+
+        Returns:
+            Per block ``(B, C, H / patch, W / patch)``.
+
+        Raises:
+            ValueError: a size that patches do not divide, or a block that is not there.
+        """
+        model, last = self.model, len(self.model.blocks)
+        wanted = [last] if blocks is None else list(blocks)
+        if not all(1 <= number <= last for number in wanted):
+            raise ValueError(f"blocks {wanted}: {self.name} has 1..{last}")
+        x, grid = self._embedded(images)
+        states = {}
+        for number, block in enumerate(model.blocks[: max(wanted)], start=1):
+            x = block(x)
+            if number in wanted:
+                tokens = model.norm(x)[:, model.num_prefix_tokens :]
+                states[number] = tokens.transpose(1, 2).unflatten(2, grid)
+        return [states[number] for number in wanted]
+
+    def like(
+        self, images: Tensor, mean: Sequence[float], std: Sequence[float], grid: tuple[int, int]
+    ) -> Tensor:
+        """Last tokens ``(B, C, *grid)`` of pictures that were prepared for another network.
+
+        Args:
+            images: ``(B, 3, H, W)``, normalised with ``mean`` and ``std``.
+            mean, std: of the other network.
+            grid: rows and columns wanted. Pictures that do not give them are resized (bicubic,
+                antialiased).
+        """
+        size = (grid[0] * self.patch_size, grid[1] * self.patch_size)
+        dtype = self.model.pos_embed.dtype
+        pixels = images.float() * _channels(std, images) + _channels(mean, images)
+        if pixels.shape[-2:] != size:
+            pixels = F.interpolate(pixels, size=size, mode="bicubic", antialias=True)
+        pixels = (pixels - _channels(self.mean, images)) / _channels(self.std, images)
+        return self(pixels.to(dtype))[0]
+
+    def _embedded(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Tokens that enter the first block ``(B, P + N, C)``, and their grid."""
+        model, patch = self.model, self.patch_size
+        height, width = images.shape[-2:]
+        if height % patch or width % patch or not height or not width:
+            raise ValueError(
+                f"input of {height}x{width} px: both sides must be multiples of the patch size "
+                f"{patch} of {self.name}"
+            )
+        grid = (height // patch, width // patch)
+        tokens = model.patch_embed.proj(images).flatten(2).transpose(1, 2)
+        positions = self._positions(grid)
+        parts = [part for part in (model.cls_token, model.reg_token) if part is not None]
+        first = torch.cat([part.expand(len(images), -1, -1) for part in parts], dim=1)
+        if positions.shape[1] == tokens.shape[1]:  # class token and registers have none
+            tokens = tokens + positions
+            return model.norm_pre(torch.cat([first, tokens], dim=1)), grid
+        return model.norm_pre(torch.cat([first, tokens], dim=1) + positions), grid
+
+    def _positions(self, grid: tuple[int, int]) -> Tensor:
+        """Positions of the patches, behind the class token's where it has one: ``(1, ., C)``.
+
+        DINO and DINOv2 without registers are resized by a factor that is a tenth of a patch too
+        large, which shifts the samples; those with registers to the size, antialiased.
+        """
+        stored = self.model.pos_embed
+        first = 0 if self.model.no_embed_class else self.model.num_prefix_tokens
+        side = round((stored.shape[1] - first) ** 0.5)
+        if grid == (side, side):
+            return stored
+        square = stored[:, first:].transpose(1, 2).unflatten(2, (side, side)).float()
+        if self.model.reg_token is None:
+            factors = [(length + 0.1) / side for length in grid]
+            resized = F.interpolate(square, scale_factor=factors, mode="bicubic")
+        else:
+            resized = F.interpolate(square, size=grid, mode="bicubic", antialias=True)
+        resized = resized.flatten(2).transpose(1, 2).to(stored.dtype)
+        return torch.cat([stored[:, :first], resized], dim=1)
+
+
+def _channels(values: Sequence[float], images: Tensor) -> Tensor:
+    return torch.tensor(values, device=images.device).view(1, -1, 1, 1)
+
+
+def load_vision(
+    name: str = DINOV2_BASE_REGISTERS,
+    *,
+    weights: str | Path | None = None,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    **shape: Any,
+) -> VisionEncoder:
+    """Load a vision-only encoder, frozen and in eval mode.
+
+    Args:
+        name: timm's name of a plain ViT, with or without a tag of pretrained weights.
+        weights: local ``.safetensors`` or ``.pth`` file, in timm's layout or as DINO's authors
+            released it; None for the hub's cache.
+        device: where it goes.
+        dtype: its precision.
+        shape: what differs from the named architecture (``img_size``, ``depth``, ...).
+
+    Raises:
+        WeightsError: unknown name, or a file that is absent, damaged or of another shape.
+    """
+    import timm
+    from timm.models.vision_transformer import checkpoint_filter_fn
+
+    try:
+        with torch.device("meta"):  # no memory for values that are replaced
+            model: Any = timm.create_model(name, pretrained=False, num_classes=0, **shape)
+    except (RuntimeError, TypeError) as error:
+        raise WeightsError(
+            f"{name}: timm cannot build it ({str(error).splitlines()[0]}). "
+            f"Give one of its names, such as {DINOV2_BASE_REGISTERS}"
+        ) from None
+    path = Path(weights) if weights is not None else _cached(name)
+    state = checkpoint_filter_fn(read_state(path), model)
+    own = model.state_dict()
+    faults = [f"missing {key}" for key in own if key not in state]
+    faults += [f"unknown {key}" for key in state if key not in own]
+    faults += [
+        f"{key} is {tuple(state[key].shape)}, expected {tuple(own[key].shape)}"
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    ]
+    if faults:
+        more = f" and {len(faults) - 5} more" if len(faults) > 5 else ""
+        raise WeightsError(
+            f"{path}: does not fit {name}: {'; '.join(faults[:5])}{more}. Name the architecture "
+            "that the file was made for"
+        )
+    model.load_state_dict({key: value.to(dtype) for key, value in state.items()}, assign=True)
+    encoder = VisionEncoder(model, name, file_hash(path))
+    return encoder.to(device).eval().requires_grad_(False)
+
+
+def _cached(name: str) -> Path:
+    """File of timm's pretrained weights in the local caches."""
+    from huggingface_hub import try_to_load_from_cache
+    from timm.models import get_pretrained_cfg
+
+    facts = get_pretrained_cfg(name)
+    hub, url = (str(facts.hf_hub_id or ""), str(facts.url or "")) if facts else ("", "")
+    for file in ("model.safetensors", "pytorch_model.bin") if hub else ():
+        found = try_to_load_from_cache(hub, file)
+        if isinstance(found, str):
+            return Path(found)
+    local = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
+    if url and local.is_file():
+        return local
+    if not hub and not url:
+        raise WeightsError(f"{name}: timm has no pretrained weights for it. Give a local file")
+    fetch = f"With a network: hf download {hub} model.safetensors. Without: b" if hub else "B"
+    raise WeightsError(
+        f"{name}: the weights are not on this machine, and nothing is downloaded unasked. "
+        f"{fetch}ring the file from {url or f'https://huggingface.co/{hub}'} and give its path"
+    )
