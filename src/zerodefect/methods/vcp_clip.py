@@ -39,7 +39,7 @@ from zerodefect.prompts.vocabulary import Vocabulary
 from zerodefect.types import Prediction, TrainingBatch
 
 _LATER = "as quoted by later papers that compare with it"
-_ISSUE = "the paper's values as quoted in issue 3 of the official repository"
+_QUOTED = "the paper's values as quoted in a discussion at the official repository"
 
 
 @dataclass(frozen=True)
@@ -162,11 +162,11 @@ class PostVCP(nn.Module):
         figures=(
             Figure("MVTec AD", "0-shot", "pixel AUROC", 92.0, _LATER),
             Figure("MVTec AD", "0-shot", "AUPRO", 87.3, _LATER),
-            Figure("VisA", "0-shot", "pixel AUROC", 95.7, _ISSUE),
-            Figure("VisA", "0-shot", "AUPRO", 90.7, _ISSUE),
-            Figure("VisA", "0-shot", "pixel AP", 30.1, _ISSUE),
-            Figure("VisA", "0-shot", "image AUROC", 83.8, _ISSUE),
-            Figure("VisA", "0-shot", "image AP", 87.6, _ISSUE),
+            Figure("VisA", "0-shot", "pixel AUROC", 95.7, _QUOTED),
+            Figure("VisA", "0-shot", "AUPRO", 90.7, _QUOTED),
+            Figure("VisA", "0-shot", "pixel AP", 30.1, _QUOTED),
+            Figure("VisA", "0-shot", "image AUROC", 83.8, _QUOTED),
+            Figure("VisA", "0-shot", "image AP", 87.6, _QUOTED),
         ),
     )
 )
