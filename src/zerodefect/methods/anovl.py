@@ -272,7 +272,7 @@ class AnoVL(Detector):
         visual = self.clip.visual
         pixels = images.to(visual.proj.dtype)
         embedded = visual.embed(pixels, resize="bicubic_antialias")
-        states = visual.encode(embedded, second=SecondStream("vv", start=1))
+        states = visual.encode(embedded, second=SecondStream("vv"), class_only=True)
         tokens = visual.project(states.class_and_second()).float()  # (B, 1+L, D)
         others = self._class_tokens(anovl_views(images.float())[1:]) if self.config.views else []
         return Features(
