@@ -240,15 +240,16 @@ def _line(distance: torch.Tensor, width: torch.Tensor) -> torch.Tensor:
 
 def _scratch(draws: Draws, scene: Scene) -> Damage:
     """Fine lines, alone or side by side, or a band right across; whole, fading or dashed."""
-    band = draws.chance("scratch.band", 0.3)
+    band = draws.chance("scratch.band", 0.4)
     free = draws.chance("scratch.free", 0.55)
     along_grain = scene.grain + draws.uniform("scratch.off", -0.06, 0.06)
     free = free & ~(band & draws.chance("scratch.straight", 0.6))
     angle = torch.where(free, draws.uniform("scratch.angle", 0, math.pi), along_grain)
     u, v = scene.turned(angle, scene.centre)
-    across = draws.chance("scratch.across", 0.6) & band
-    half = torch.where(across, 300.0, draws.log_uniform("scratch.half", 6, 90))
-    bend = draws.uniform("scratch.bend", -0.3, 0.3) / half.clamp_max(90) * ~band
+    across = draws.chance("scratch.across", 0.65) & band
+    half = draws.log_uniform("scratch.half", 6, 90)
+    half = torch.where(across, 300.0, torch.where(band, half.clamp_min(18), half))
+    bend = 0.3 * draws.uniform("scratch.bend", -1, 1) ** 3 / half.clamp_max(90) * ~band
     v = v - column(bend) * u * u
     wave = column(torch.where(band, 0.15, 0.6))
     v = v - wave * scene.plane.noise(draws, "scratch.wave", "smooth", 0.5, 1.0, (u, 0 * u))
@@ -362,7 +363,7 @@ def _stain(draws: Draws, scene: Scene) -> Damage:
     target = _shifted(draws, scene, low=0.08, high=0.85, over=0.8, dark=0.78)
     target = _retextured(draws, scene, target)
     opacity = torch.where(dried, ring, alpha)
-    return Damage(opacity, target, alpha > 0.35)
+    return Damage(opacity, target, torch.where(dried, ring > 0.3, alpha > 0.35))
 
 
 def _paint(draws: Draws, scene: Scene) -> torch.Tensor:

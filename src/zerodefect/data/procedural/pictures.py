@@ -32,6 +32,7 @@ from zerodefect.data.procedural.surfaces import SURFACE_WEIGHTS, SURFACES, grain
 
 _CHUNK = 32  # pictures drawn together: more would leave the processor's cache
 _LEAST_AREA = 3.0  # of damage, in pixels of a 128-pixel picture; less is not damage
+_OFTEN = {"scratch": 1.6, "contamination": 1.3, "break": 1.3, "uneven surface": 1.3}
 _MOST_SHARE = 0.65  # of the product: where nearly all of it is alike, nothing stands out
 _LEAST_SEEN = 0.009  # mean change of brightness in the light of the scene
 _LEAST_STEP = 0.012  # mean change of brightness that can be seen; less is not damage
@@ -474,7 +475,9 @@ def _possible(shape: str, structure: str) -> np.ndarray:
         "print error": structure in PRINTED,
     }
     often = 8.0 if build["bent"] and sum(build.values()) == 1 else 3.0
-    weights = np.array([often * build[kind] if kind in build else 1.0 for kind in DEFECT_KINDS])
+    weights = np.array(
+        [often * build[kind] if kind in build else _OFTEN.get(kind, 1.0) for kind in DEFECT_KINDS]
+    )
     return weights / weights.sum()
 
 
