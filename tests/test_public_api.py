@@ -39,7 +39,8 @@ NAMES = [
 SIGNATURES = [
     (
         load,
-        "(method: 'str' = 'winclip', *, backbone: 'str | None' = None, "
+        "(method: 'str | None' = None, *, checkpoint: 'str | Path | None' = None, "
+        "backbone: 'str | None' = None, "
         "weights: 'str | Path | None' = None, device: 'str' = 'auto', "
         "precision: 'str' = 'float32', image_size: 'int | None' = None, "
         "viewing: 'Viewing | None' = None, bit_depth: 'int | None' = None, "
