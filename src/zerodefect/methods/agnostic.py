@@ -26,12 +26,15 @@ class Features:
         patches: ``F_l (B, N, C)`` per tap, from the second stream.
         grid: rows and columns of patches.
         size: height and width of the network input, which the map is brought to.
+        middle: ``(B, 1+N, W)`` CLIP's own stream inside the last block, after its attention and
+            before its MLP, where it is wanted.
     """
 
     image: Tensor
     patches: tuple[Tensor, ...]
     grid: tuple[int, int]
     size: tuple[int, int]
+    middle: Tensor | None = None
 
 
 class ObjectAgnosticDetector(Detector):
@@ -59,7 +62,13 @@ class ObjectAgnosticDetector(Detector):
 
     @torch.no_grad()
     def two_streams(
-        self, images: Tensor, taps: Sequence[int], stream: SecondStream, *, norm: bool
+        self,
+        images: Tensor,
+        taps: Sequence[int],
+        stream: SecondStream,
+        *,
+        norm: bool,
+        middle: bool = False,
     ) -> Features:
         """Run the image tower on ``(B, 3, H, W)``.
 
@@ -68,13 +77,14 @@ class ObjectAgnosticDetector(Detector):
             taps: blocks whose second stream is read.
             stream: the second stream.
             norm: whether the class token passes ``ln_post``, as the patches always do.
+            middle: keep the state inside the last block.
         """
         visual = self.clip.visual
         images = images.to(visual.proj.dtype)
         last = visual.transformer.layers
         states = visual.encode(
             visual.embed(images, resize="bilinear"),
-            taps=[tap for tap in taps if tap < last],
+            taps=[tap for tap in taps if tap < last] + [last] * middle,
             second=stream,
             class_only=True,
         )
@@ -85,6 +95,7 @@ class ObjectAgnosticDetector(Detector):
             patches=tuple(visual.project(streams[tap][:, 1:]).float() for tap in taps),
             grid=visual.grid(images),
             size=(images.shape[-2], images.shape[-1]),
+            middle=states.middle[last] if middle else None,
         )
 
     def describe(self, object_name: str, vocabulary: Vocabulary | None = None) -> None:
