@@ -34,6 +34,7 @@ METHOD_PARTS = {
     "recipe",
     "official",
     "agnostic",
+    "prompted",
     "checkpoint",
 }  # not methods but what they share
 

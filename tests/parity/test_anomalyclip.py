@@ -122,7 +122,7 @@ def test_gradients_and_one_optimiser_step(case):
         own = detector.prompts.get_parameter(name.removeprefix("out/after_adam_step/"))
         gradient = case.tensor(name.replace("after_adam_step", "grad")).abs()
         certain = gradient > case.tolerance("gradients_relative_to_max") * gradient.max()
-        assert certain.float().mean() > 0.9
+        assert certain.float().mean() > 0.5
         off = (own.detach() - case.tensor(name)).abs()
         assert float(off[certain].max()) <= 1e-6
         assert float(off.max()) <= 2 * recipe.learning_rate + 1e-6
