@@ -582,9 +582,9 @@ _PRODUCTS = {
     "ceramic tile": _Product("stone", "plate", 0.75, 0.02, 0.25, (1.05, 1.0, 0.9), 3),
     "wooden board": _Product("wood", "filled", 0.5, 0.06, 0.5, (1.2, 0.9, 0.6), 4),
     "seal ring": _Product("paper", "ring", 0.22, 0.02, 0.8, (1.0, 1.0, 1.0), 5),
-    "drilled plate": _Product("ground", "plate", 0.6, 0.03, 0.05, (1.0, 1.0, 1.02), 6, "grid"),
-    "name plate": _Product("paper", "plate", 0.8, 0.02, 0.3, (1.0, 0.98, 0.9), 7, "text"),
-    "cable bundle": _Product("plain", "cables", 0.3, 0.02, 0.75, (0.8, 0.9, 1.2), 8),
+    "drilled plate": _Product("ground", "plate", 0.6, 0.03, 0.05, (1.0, 1.0, 1.0), 6, "grid"),
+    "name plate": _Product("paper", "plate", 0.8, 0.02, 0.3, (1.0, 0.98, 0.9), 13, "text"),
+    "cable bundle": _Product("plain", "cables", 0.3, 0.02, 0.75, (0.8, 0.9, 1.2), 15),
 }
 PRODUCTS = tuple(_PRODUCTS)
 """Names that ``draw_product`` knows."""
