@@ -283,6 +283,27 @@ def test_a_fault_of_the_program_is_not_hidden(run, shelf, monkeypatch):
         run("inspect", shelf / "parts")
 
 
+def test_many_views_are_told_and_too_many_refused_before_the_work(run, shelf, tiny, tmp_path):
+    large = tmp_path / "large.png"
+    large.write_bytes(encode_png(picture(0, 220, 250)))
+    few = ["inspect", shelf / "parts", *tiny, "-o", "few", "--tile", "16"]
+    code, _, err = run(*few)
+    assert code == 0 and "views" not in err
+    code, _, err = run("inspect", large, *tiny, "-o", "run", "--tile", "16")
+    assert code == 0
+    assert "tiles of 16 pixels: 1 picture takes 379 views, up to 379 each; with --tile 20" in err
+    huge = tmp_path / "huge.png"
+    huge.write_bytes(encode_png(picture(0, 1000, 1000)))
+    for verb in (["inspect", "-o", "refused"], ["calibrate", "-o", "refused.json"]):
+        code, out, err = run(*verb, large, huge, *tiny, "--tile", "16")
+        assert (code, out) == (1, "")
+        assert f"error: {huge}: 6890 views" in err and "more than the 4096" in err
+        assert "Take larger tiles" in err
+    code, _, err = run("inspect", large, "--reference", huge, *tiny, "--tile", "16")
+    assert code == 1 and f"{huge}: 6890 views" in err
+    assert not Path("refused").exists() and not Path("refused.json").exists()
+
+
 # --- calibrate ---------------------------------------------------------------------------------
 
 
@@ -394,6 +415,38 @@ def test_precision_is_part_of_what_a_policy_is_bound_to(run, shelf, tiny, policy
     assert "precision is float32 or bfloat16" in run(*command[:-1], "int4")[2]
 
 
+def test_calibrate_names_every_broken_file_and_goes_on_with_the_rest(run, shelf, tiny, tmp_path):
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(b"")
+    files = [tmp_path / "a.png", shelf / "good", tmp_path / "b.png"]
+    code, out, err = run("calibrate", *files, *tiny)
+    assert code == 3
+    assert [line for line in err.splitlines() if line.startswith("left out: ")] == [
+        f"left out: {tmp_path / name}: the file is empty. Copy the file again from its source"
+        for name in ("a.png", "b.png")
+    ]
+    assert "2 files could not be read and do not count" in err
+    assert "10 images can prove" in out and len(Policy.load("policy.json").scores) == 10
+    code, out, err = run("calibrate", *files, *tiny, "--json", "-o", "other.json")
+    assert code == 3 and json.loads(out) == json.loads(Path("other.json").read_text())
+    code, out, err = run("calibrate", *files, *tiny, "--leave-one-out", "-o", "left.json")
+    assert code == 3 and "remove them before they are --reference" in err
+
+
+def test_calibrate_stops_when_too_few_can_be_read(run, shelf, tiny, tmp_path):
+    (tmp_path / "a.png").write_bytes(b"")
+    files = [tmp_path / "a.png", shelf / "good"]
+    code, out, err = run("calibrate", *files, *tiny, "--false-alarms", "0.085")  # 11 would do
+    assert (code, out) == (1, "")
+    assert "left out: " in err and "the smallest provable rate is 0.09091" in err
+    assert not Path("policy.json").exists()
+
+
+def test_calibrating_on_one_picture_says_so_in_the_singular(run, shelf, tiny):
+    code, out, _ = run("calibrate", shelf / "good" / "10.png", *tiny)
+    assert code == 0 and "that 1 image can prove: 0.5" in out
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -402,7 +455,7 @@ def test_precision_is_part_of_what_a_policy_is_bound_to(run, shelf, tiny, policy
         (["--false-alarms", "0.2", "--review-rate", "0.1"], "lies below the false-alarm rate"),
         (["--reference", "{shelf}/good/12.png"], "also a reference"),
         (["{shelf}/empty"], "the folder holds no pictures"),
-        (["{shelf}/junk.json"], "junk.json"),
+        (["{shelf}/gone.png"], "gone.png"),
     ],
 )
 def test_what_cannot_be_calibrated(run, shelf, tiny, options, message):

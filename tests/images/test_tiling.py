@@ -81,3 +81,19 @@ def test_a_small_picture_is_one_tile():
 def test_impossible_tilings(wrong):
     with pytest.raises(ValueError, match=r"tile size|overlap"):
         Tiling(*wrong)
+
+
+@given(
+    size=st.integers(1, 300),
+    overlap=st.sampled_from([0.0, 0.25, 0.5]),
+    height=st.integers(1, 700),
+    width=st.integers(1, 700),
+)
+def test_views_are_the_tiles_and_the_whole(size, overlap, height, width):
+    tiling = Tiling(size, overlap)
+    tiles = tiling.tiles(height, width) if tiling.views(height, width) < 3000 else None
+    if tiles is not None:
+        assert tiling.views(height, width) == (len(tiles) + 1 if len(tiles) > 1 else 1)
+    larger = tiling.size_for(height, width, 50)
+    assert larger >= size
+    assert Tiling(larger, overlap).views(height, width) <= 50

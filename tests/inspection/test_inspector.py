@@ -2,6 +2,7 @@ import io
 import itertools
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,7 +23,10 @@ from zerodefect import (
     WeightsError,
 )
 from zerodefect.images import encode_png, open_image
+from zerodefect.images.tiling import Tiling
+from zerodefect.inspection import inspector as inspector_module
 from zerodefect.methods.detector import UnsupportedError
+from zerodefect.methods.scoring import Viewing
 from zerodefect.types import Prediction
 
 
@@ -370,6 +374,61 @@ def test_a_method_that_takes_no_references_says_so(inspector, monkeypatch):
         inspector.remember(picture(0))
 
 
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        np.zeros((40, 48, 3), np.uint8),
+        np.full((40, 48), 255, np.uint8),
+        np.full((1, 1, 3), 7, np.uint8),
+        np.tile(np.array([250, 3, 90], np.uint8), (40, 48, 1)),
+    ],
+    ids=["black", "white", "one pixel", "red"],
+)
+def test_a_picture_of_a_single_colour_gets_a_note(inspector, pixels):
+    note = "the picture is a single colour: nothing can be seen in it"
+    assert inspector.inspect(pixels).notes == (note,)
+    if pixels.size > 3:
+        pixels = pixels.copy()
+        pixels[-1, -1] = 100
+        assert inspector.inspect(pixels).notes == ()
+
+
+def test_what_counts_is_the_inspected_area(inspector):
+    pixels = picture(0, 40, 48)
+    pixels[:, 24:] = 9
+    roi = np.zeros((40, 48, 3), np.uint8)
+    roi[:, 24:] = 255
+    inspector.roi = open_image(roi)
+    note = "the inspected area is a single colour: nothing can be seen in it"
+    assert inspector.inspect(pixels).notes == (note,)
+
+
+def test_the_area_is_hashed_once_and_follows_what_is_set(inspector, monkeypatch):
+    hashed = []
+    digest = inspector_module._digest
+    monkeypatch.setattr(inspector_module, "_digest", lambda p: hashed.append(p) or digest(p))
+    before = inspector.fingerprint()
+    white = np.full((40, 48, 3), 255, np.uint8)
+    inspector.roi = open_image(white)
+    with_roi = inspector.fingerprint()
+    list(inspector.inspect_many([picture(seed) for seed in range(4)], batch_size=1))
+    assert len(hashed) == 1
+    inspector.ignore = open_image(255 - white)
+    assert len({before, with_roi, inspector.fingerprint()}) == 3
+    inspector.roi = inspector.ignore = None
+    assert inspector.fingerprint() == before and inspector.roi is None
+
+
+def test_a_picture_of_too_many_tiles_is_a_failure_of_its_own(weights):
+    inspector = zerodefect.load("winclip", backbone=str(weights), viewing=Viewing(Tiling(4)))
+    few, many = picture(0, 20, 20), picture(1, 400, 400)
+    first, second = inspector.inspect_many([few, many], object="screw")
+    assert isinstance(first, Inspection) and isinstance(second, Failure)
+    assert "more than the 4096" in second.reason and "larger tiles" in second.remedy
+    with pytest.raises(ImageError, match="more than the 4096"):
+        inspector.inspect(many)
+
+
 # --- calibration -------------------------------------------------------------------------------
 
 
@@ -439,6 +498,31 @@ def test_a_broken_calibration_picture_is_an_error(inspector, tmp_path):
     with pytest.raises(ImageError, match=r"bad\.png"):
         inspector.calibrate(folder)
     assert inspector.policy is None
+
+
+@pytest.mark.parametrize("leave_one_out", [False, True])
+def test_broken_calibration_pictures_are_told_and_left_out(inspector, tmp_path, leave_one_out):
+    folder = folder_of(tmp_path / "good", 5)
+    for name in ("1a.png", "3a.png", "9.png"):
+        broken(folder / name)
+    told = []
+    policy = inspector.calibrate(
+        folder, leave_one_out=leave_one_out, batch_size=2, on_failure=told.append
+    )
+    assert [Path(failure.image).name for failure in told] == ["1a.png", "3a.png", "9.png"]
+    assert len(policy.scores) == 5
+    assert policy.notes[0] == "Files that could not be read, not counted: 3."
+    alone = inspector.calibrate([picture(seed) for seed in range(5)], leave_one_out=leave_one_out)
+    assert policy.scores == pytest.approx(alone.scores, abs=1e-5)
+
+
+@pytest.mark.parametrize("leave_one_out", [False, True])
+def test_without_a_readable_picture_nothing_is_calibrated(inspector, tmp_path, leave_one_out):
+    broken(tmp_path / "bad.png")
+    told = []
+    with pytest.raises(CalibrationError, match="no good image"):
+        inspector.calibrate(tmp_path, leave_one_out=leave_one_out, on_failure=told.append)
+    assert len(told) == 1 and inspector.policy is None
 
 
 def test_a_policy_comes_back_from_its_file(inspector, weights, tmp_path):

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from zerodefect.cli import shared
+
+if TYPE_CHECKING:
+    from zerodefect.inspection.policy import Policy
+    from zerodefect.types import Failure
 
 
 def calibrate(
@@ -50,13 +54,17 @@ def calibrate(
     precision: shared.Precision = "float32",
     as_json: shared.AsJson = False,
 ) -> None:
-    """Learn the two limits (unsure, defect) from good parts and write them to a policy file."""
+    """Learn the two limits (unsure, defect) from good parts and write them to a policy file.
+
+    Exit code 0: the policy is written. 1: nothing could be done. 3: it is written, but some files
+    could not be read and do not count.
+    """
     from zerodefect.images import find_images
-    from zerodefect.inspection.policy import smallest_rate
 
     files = find_images(good)
     if leave_one_out and reference:
         raise ValueError("--leave-one-out makes the good parts the references; drop --reference")
+    shared.tell_views(tile, overlap, [*files, *find_images(reference or [])])
     inspector = shared.load_inspector(
         method,
         checkpoint=checkpoint,
@@ -76,6 +84,12 @@ def calibrate(
         roi=roi,
         ignore=ignore,
     )
+    failures: list[Failure] = []
+
+    def on_failure(failure: Failure) -> None:
+        failures.append(failure)
+        shared.say(f"left out: {failure}")
+
     with shared.progress(quiet=as_json) as bar:
         task = bar.add_task("calibrating", total=len(files))
         policy = inspector.calibrate(
@@ -85,11 +99,23 @@ def calibrate(
             leave_one_out=leave_one_out,
             batch_size=batch_size,
             on_scored=lambda count: bar.advance(task, count),
+            on_failure=on_failure,
         )
     policy.save(output)
     if as_json:
         typer.echo(policy.model_dump_json())
-        return
+    else:
+        _tell(policy, output, leave_one_out)
+    if failures:
+        noun = "file" if len(failures) == 1 else "files"
+        again = "; remove them before they are --reference" if leave_one_out else ""
+        shared.say(f"{len(failures)} {noun} could not be read and do not count{again}")
+        raise typer.Exit(3)
+
+
+def _tell(policy: Policy, output: Path, leave_one_out: bool) -> None:
+    from zerodefect.inspection.policy import smallest_rate
+
     limits = policy.limits
     for note in policy.notes:
         typer.echo(note)
@@ -99,6 +125,7 @@ def calibrate(
         else "too few images for a finite limit"
     )
     n = len(policy.scores)
-    typer.echo(f"smallest false-alarm rate that {n} images can prove: {smallest_rate(n):.3g}")
+    images = "1 image" if n == 1 else f"{n} images"
+    typer.echo(f"smallest false-alarm rate that {images} can prove: {smallest_rate(n):.3g}")
     flag = " and the same good parts as --reference" if leave_one_out else ""
     typer.echo(f"policy: {output}; pass it with --policy{flag}")

@@ -98,6 +98,9 @@ def evaluate(
         shared.say(format_table(dataset.split_table()))
         for remark in (*dataset.problems, *dataset.notes):
             shared.say(str(remark))
+    if not alike:  # else the pictures are cropped first
+        wanted = (s for d in datasets for s in d if s.split != "train" or max(protocol.shots))
+        shared.tell_views(tile, overlap, (sample.image for sample in wanted))
     kept = PredictionCache(cache_folder() / "predictions" if cache else None)
     left_out = 0
     everything = []

@@ -65,6 +65,7 @@ def inspect(
     from zerodefect.inspection.policy import Policy
 
     files = find_images(paths)
+    shared.tell_views(tile, overlap, [*files, *find_images(reference or [])])
     given = Policy.load(policy) if policy else None
     if object is None and given:
         object = given.object

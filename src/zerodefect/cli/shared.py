@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -204,6 +204,36 @@ def load_inspector(
     if references:
         inspector.remember(references)
     return inspector
+
+
+def tell_views(tile: int | None, overlap: float, files: Iterable[Path]) -> None:
+    """Say before the work how much of it tiles make, where that is a lot.
+
+    Raises:
+        ImageError: a picture would take more views than are allowed.
+    """
+    if not tile:
+        return
+    from zerodefect.data.check import picture_size
+    from zerodefect.images import ImageError
+    from zerodefect.images.tiling import MANY_VIEWS, Tiling
+    from zerodefect.methods.scoring import check_views
+
+    tiling = Tiling(tile, overlap)
+    views, largest = [], (0, 0)
+    for file in files:
+        try:
+            width, height = picture_size(file)
+        except ImageError:
+            continue  # it is reported when its turn comes
+        views.append(check_views(str(file), tiling, height, width))
+        largest = max(largest, (height, width), key=lambda size: tiling.views(*size))
+    if views and max(views) > MANY_VIEWS:
+        pictures = "1 picture takes" if len(views) == 1 else f"{len(views)} pictures take"
+        say(
+            f"tiles of {tile} pixels: {pictures} {sum(views)} views, up to {max(views)} each; "
+            f"with --tile {tiling.size_for(*largest)} no picture would take more than {MANY_VIEWS}"
+        )
 
 
 def say(text: str) -> None:

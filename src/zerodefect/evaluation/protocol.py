@@ -234,6 +234,7 @@ class Evaluator:
         self.protocol = protocol
         self.names = names or {}
         self.roi, self.ignore = roi, ignore
+        self._areas = [p and hashlib.sha256(p.pixels.tobytes()).hexdigest() for p in (roi, ignore)]
         self.cache = cache or PredictionCache(None)
         self.scorer = Scorer(
             detector, viewing, protocol.batch_size, map_size=self._map_size(protocol.resolution)
@@ -400,10 +401,7 @@ class Evaluator:
             "map_size": self.scorer.map_size,
             "smoothing": self.protocol.smoothing,
             "crop": crop,
-            "areas": [
-                p and hashlib.sha256(p.pixels.tobytes()).hexdigest()
-                for p in (self.roi, self.ignore)
-            ],
+            "areas": self._areas,
         }
 
     def _predictions(

@@ -31,6 +31,7 @@ from zerodefect.images.samples import (
     CONVERT,
     COPY_AGAIN,
     FULL_SCALE,
+    SMALLER,
     FaultError,
     Raw,
     check_size,
@@ -211,7 +212,7 @@ def _read_file(path: Path, max_pixels: int) -> bytes:
             size = path.stat().st_size
             if size > 8 * max_pixels + 2**24:  # 16-bit RGBA, and room for metadata
                 reason = f"the file is too large ({size / 2**30:.1f} GiB)"
-                raise FaultError(reason, "Cut the picture into tiles, or raise max_pixels")
+                raise FaultError(reason, f"If you trust the file, {SMALLER}")
             return head + file.read()
     except FileNotFoundError:
         raise FaultError("there is no such file", "Check the path and its spelling") from None

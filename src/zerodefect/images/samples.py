@@ -45,6 +45,9 @@ class Raw:
     bits: int | None = None
 
 
+SMALLER = "cut it into smaller pictures; in Python, open_image(..., max_pixels=...) takes more"
+
+
 def check_size(width: int, height: int, max_pixels: int) -> None:
     """Refuse a picture of no pixels or of too many, before memory is claimed."""
     if width < 1 or height < 1:
@@ -54,7 +57,7 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
             f"the picture is too large: {width} x {height} = {width * height / 1e6:,.0f} million "
             f"pixels, the limit is {max_pixels / 1e6:,.0f} million"
         )
-        raise FaultError(reason, "If you trust the file, cut it into tiles or raise max_pixels")
+        raise FaultError(reason, f"If you trust the file, {SMALLER}")
 
 
 def from_pillow(image: Image.Image) -> Raw:

@@ -9,6 +9,12 @@ import numpy as np
 
 from zerodefect.images.decode import Picture
 
+MANY_VIEWS = 256
+"""A picture that is shown to the network more often takes long enough to say so before."""
+
+MOST_VIEWS = 4096
+"""A picture that would be shown to the network more often is refused."""
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -57,6 +63,18 @@ class Tiling:
         stride = max(1, math.floor(self.size * (1 - self.overlap)))
         count = math.ceil((length - self.size) / stride) + 1
         return [round(i * (length - self.size) / (count - 1)) for i in range(count)]
+
+    def views(self, height: int, width: int) -> int:
+        """Number of network inputs that a picture takes: the whole of it, and its tiles."""
+        tiles = len(self.starts(height)) * len(self.starts(width))
+        return tiles + 1 if tiles > 1 else 1
+
+    def size_for(self, height: int, width: int, most: int = MANY_VIEWS) -> int:
+        """Side of tiles, not much larger than needed, that give at most so many views."""
+        size = self.size
+        while Tiling(size, self.overlap).views(height, width) > most:
+            size += max(1, size // 16)
+        return size
 
     def tiles(self, height: int, width: int) -> list[Tile]:
         """Tiles that cover a picture, row by row."""

@@ -15,7 +15,7 @@ from PIL import Image
 
 from zerodefect.images import ImageError, Picture, find_images, open_image
 from zerodefect.inspection.explain import explain
-from zerodefect.inspection.policy import Policy, calibrate, check_provable
+from zerodefect.inspection.policy import CalibrationError, Policy, calibrate, check_provable
 from zerodefect.inspection.regions import find_regions
 from zerodefect.methods.detector import Detector
 from zerodefect.methods.loading import load_detector
@@ -114,11 +114,33 @@ class Inspector:
         self.bit_depth = bit_depth
         self.policy = policy
         self.vocabulary = vocabulary or Vocabulary.default()
-        self.roi: Picture | None = None
-        self.ignore: Picture | None = None
+        self._areas: dict[str, tuple[Picture, str]] = {}  # each with its digest
         self._references: list[Picture] = []
         self._digests: list[str] = []
         self._automatic: tuple[str, Policy] | None = None  # fingerprint it was made for
+
+    @property
+    def roi(self) -> Picture | None:
+        """Mask picture: only what is white is inspected."""
+        return self._areas["roi"][0] if "roi" in self._areas else None
+
+    @roi.setter
+    def roi(self, picture: Picture | None) -> None:
+        self._set_area("roi", picture)
+
+    @property
+    def ignore(self) -> Picture | None:
+        """Mask picture: what is white does not count."""
+        return self._areas["ignore"][0] if "ignore" in self._areas else None
+
+    @ignore.setter
+    def ignore(self, picture: Picture | None) -> None:
+        self._set_area("ignore", picture)
+
+    def _set_area(self, name: str, picture: Picture | None) -> None:
+        self._areas.pop(name, None)
+        if picture is not None:
+            self._areas[name] = picture, _digest(picture)
 
     # --- knowledge ----------------------------------------------------------------------------
 
@@ -198,6 +220,7 @@ class Inspector:
         leave_one_out: bool = False,
         batch_size: int = 8,
         on_scored: Callable[[int], None] = lambda count: None,
+        on_failure: Callable[[Failure], None] | None = None,
     ) -> Policy:
         """Learn the limits from good images only, use them from now on, and return them.
 
@@ -212,20 +235,32 @@ class Inspector:
                 others, and afterwards all are remembered.
             batch_size: images that go through the network at once.
             on_scored: called with the number of images just scored.
+            on_failure: called with every image that cannot be read; it is left out, and the
+                guarantee is that of the rest.
 
         Raises:
             CalibrationError: too few images for the asked rate; it says how many it takes.
-            ImageError, FileNotFoundError: an image cannot be used. None is skipped: the guarantee
-                counts every one of them.
+            FileNotFoundError: a file or folder is not there.
+            ImageError: an image cannot be read, and there is no ``on_failure``.
         """
         self._prepare(object)
         images = _expand(good)
         if isinstance(images, Sequence) and false_alarms is not None:
             check_provable(false_alarms, len(images), "false-alarm rate")  # before the long work
+        failures: list[Failure] = []
+
+        def readable(sources: Iterable[Source]) -> list[Picture]:
+            opened = [self._open_or_tell(source, on_failure) for source in sources]
+            failures.extend(one for one in opened if isinstance(one, Failure))
+            return [one for one in opened if isinstance(one, Picture)]
+
         if leave_one_out:
+            pictures = readable(images)
+            if not pictures:
+                raise CalibrationError("no good image can be read. Give at least one.")
             self.forget()
-            self.remember(images)
-            self.policy = self._left_out_policy(false_alarms, review_rate)
+            self.remember(pictures)
+            self.policy = self._left_out_policy(false_alarms, review_rate, _uncounted(0, failures))
             on_scored(len(self._references))
             return self.policy
         self.scorer.batch_size = batch_size
@@ -233,9 +268,10 @@ class Inspector:
         seen: set[str] = set()
         copies = 0
         for sources in _batches(images, batch_size):
-            opened = {_digest(p): p for p in map(self._open, sources)}
+            given = readable(sources)
+            opened = {_digest(p): p for p in given}
             pictures = [p for digest, p in opened.items() if digest not in seen]
-            copies += len(sources) - len(pictures)
+            copies += len(given) - len(pictures)
             seen |= opened.keys()
             if seen & set(self._digests):
                 raise ValueError(
@@ -253,7 +289,7 @@ class Inspector:
             map_range=self.detector.map_range,
             false_alarms=false_alarms,
             review_rate=review_rate,
-            notes=[f"Copies of pictures given before, not counted: {copies}."] if copies else [],
+            notes=_uncounted(copies, failures),
             **self._identity(),
         )
         return self.policy
@@ -278,7 +314,9 @@ class Inspector:
             self._automatic = (fingerprint, made)
         return self._automatic[1]
 
-    def _left_out_policy(self, false_alarms: float | None, review_rate: float | None) -> Policy:
+    def _left_out_policy(
+        self, false_alarms: float | None, review_rate: float | None, notes: Sequence[str] = ()
+    ) -> Policy:
         pictures = self._references
         self.detector.forget()
         try:
@@ -294,6 +332,7 @@ class Inspector:
             false_alarms=false_alarms,
             review_rate=review_rate,
             monotone=self.detector.monotone_memory,
+            notes=notes,
             **self._identity(),
         )
 
@@ -372,15 +411,27 @@ class Inspector:
         except ImageError as error:
             return error.failure
 
+    def _open_or_tell(
+        self, source: Source, on_failure: Callable[[Failure], None] | None
+    ) -> Picture | Failure:
+        if on_failure is None:
+            return self._open(source)
+        opened = self.open_or_failure(source)
+        if isinstance(opened, Failure):
+            on_failure(opened)
+        return opened
+
     def judge_or_failure(self, pictures: Sequence[Picture]) -> list[Inspection | Failure]:
         """``judge``, where a picture that breaks the batch costs itself alone."""
         if not pictures:
             return []
         try:
             return list(self.judge(pictures))
-        except (RuntimeError, MemoryError) as error:
+        except (ImageError, RuntimeError, MemoryError) as error:
             if len(pictures) > 1:
                 return [result for p in pictures for result in self.judge_or_failure([p])]
+            if isinstance(error, ImageError):
+                return [error.failure]
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             remedy = "Free memory, use a smaller --batch-size, or shrink the picture"
             return [Failure(pictures[0].path, f"could not be scored ({reason})", remedy)]
@@ -426,7 +477,7 @@ class Inspector:
             p_value=policy.p_value(score),
             regions=regions,
             explanation=explain(verdict, score, policy, regions, (height, width)),
-            notes=picture.notes,
+            notes=(*picture.notes, *_seen_nothing(picture, area)),
             map=scored.map,
         )
 
@@ -438,7 +489,7 @@ class Inspector:
         return {
             **self.detector.facts(),
             "viewing": dataclasses.asdict(self.scorer.viewing),
-            "areas": [p and _digest(p) for p in (self.roi, self.ignore)],
+            "areas": [self._areas.get(name, (None, None))[1] for name in ("roi", "ignore")],
             "bit_depth": self.bit_depth,
             "references": sorted(self._digests),
         }
@@ -465,6 +516,27 @@ def _expand(sources: Source | Iterable[Source]) -> Iterable[Source]:
     if not found:
         raise ValueError("no image was given")
     return found
+
+
+def _seen_nothing(picture: Picture, area: np.ndarray | None) -> list[str]:
+    """A note where the picture is a single colour, as of a covered or unplugged camera."""
+    pixels = picture.pixels if area is None else picture.pixels[area]
+    colours = pixels.reshape(-1, pixels.shape[-1])
+    # most pictures tell within the first pixels
+    if not (colours[:256] == colours[0]).all() or not (colours == colours[0]).all():
+        return []
+    what = "picture" if area is None else "inspected area"
+    return [f"the {what} is a single colour: nothing can be seen in it"]
+
+
+def _uncounted(copies: int, failures: Sequence[Failure]) -> list[str]:
+    """Notes on pictures that a calibration was given and does not count."""
+    notes = []
+    if copies:
+        notes.append(f"Copies of pictures given before, not counted: {copies}.")
+    if failures:
+        notes.append(f"Files that could not be read, not counted: {len(failures)}.")
+    return notes
 
 
 def _images_of(source: Source) -> Sequence[Source]:

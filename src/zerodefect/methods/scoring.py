@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from zerodefect.images import Picture
-from zerodefect.images.tiling import Mosaic, Tile, Tiling
+from zerodefect.images import ImageError, Picture
+from zerodefect.images.tiling import MOST_VIEWS, Mosaic, Tile, Tiling
 from zerodefect.methods.detector import Detector
 from zerodefect.types import Prediction
 
@@ -91,10 +91,16 @@ class Scorer:
         return preprocess(picture)
 
     def tiles(self, picture: Picture) -> list[Tile]:
-        """Tiles besides the global view; none where one tile would hold the picture."""
-        if self.viewing.tiling is None:
+        """Tiles besides the global view; none where one tile would hold the picture.
+
+        Raises:
+            ImageError: more views than ``MOST_VIEWS``.
+        """
+        tiling = self.viewing.tiling
+        if tiling is None:
             return []
-        tiles = self.viewing.tiling.tiles(picture.height, picture.width)
+        check_views(picture.path, tiling, picture.height, picture.width)
+        tiles = tiling.tiles(picture.height, picture.width)
         return tiles if len(tiles) > 1 else []
 
     def views(self, picture: Picture, inspected: np.ndarray | None = None) -> Iterator[Tensor]:
@@ -102,6 +108,7 @@ class Scorer:
 
         Raises:
             ValueError: an inspected area that is empty or of another size.
+            ImageError: more views than ``MOST_VIEWS``.
         """
         shown = _paint_over(picture, inspected)
         yield self.tensor(shown)
@@ -242,6 +249,23 @@ class Scorer:
 
     def _resize(self, values: Tensor, size: tuple[int, int]) -> np.ndarray:
         return self.detector.preprocess.resize_map(values.float().cpu(), *size).numpy()
+
+
+def check_views(path: str, tiling: Tiling, height: int, width: int) -> int:
+    """Number of views that a picture takes.
+
+    Raises:
+        ImageError: there are more than ``MOST_VIEWS``.
+    """
+    views = tiling.views(height, width)
+    if views > MOST_VIEWS:
+        reason = (
+            f"{views} views of the {width} x {height} pixels in tiles of {tiling.size} are more "
+            f"than the {MOST_VIEWS} that are allowed"
+        )
+        larger = tiling.size_for(height, width)
+        raise ImageError(path, reason, f"Take larger tiles: {larger} pixels would do well")
+    return views
 
 
 class _Coarse:
