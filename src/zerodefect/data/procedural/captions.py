@@ -78,6 +78,7 @@ KIND_STATES: dict[str, tuple[str, ...]] = {
     ),
     "fray": ("{} with a fray", "frayed {}", "{} with frayed edges", "{} with loose threads"),
     "missing part": (
+        "{} with a missing part",
         "{} with a missing component",
         "incomplete {}",
         "{} with a part missing",
