@@ -20,6 +20,7 @@ lint: $(READY)
 bench: $(READY)
 	$(BIN)/python benchmarks/inspect_speed.py
 	$(BIN)/python benchmarks/metrics_speed.py
+	$(BIN)/python benchmarks/prompt_methods.py
 	$(if $(PEER),$(BIN)/python benchmarks/winclip_vs_anomalib.py --peer $(PEER))
 
 clean:

@@ -1,0 +1,166 @@
+"""Speed of the prompt methods against a plain loop over the same detector.
+
+The plain loop takes one picture at a time and embeds the texts for each anew, in sequences of the
+full 77 tokens. Official codes cut no sequence; those whose sentences depend on the picture
+(AdaCLIP, VCP-CLIP, CoPS, Crane) embed them for every picture, the others once per product or run.
+For these the column "texts kept" counts: the same loop, with the texts kept where they can be.
+Weights, pictures and image tower are the same everywhere, and so are the results: the table prints
+by how much they differ, and a difference that is more than rounding ends the run. No time is
+asserted.
+
+    python benchmarks/prompt_methods.py [--methods anomalyclip,vcp_clip] [--images 8] [--plain 2]
+
+Weights are random, of ViT-B/16's size; ``--backbone embedded`` takes the model in the package.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zerodefect.backbones import catalogue
+from zerodefect.backbones.clip import CLIP, CLIPConfig, TextTower
+from zerodefect.backbones.loading import Backbone, load_clip
+from zerodefect.data.procedural import generate
+from zerodefect.images import Preprocess
+from zerodefect.methods.detector import Detector, concatenate
+from zerodefect.methods.registry import create, get, names
+from zerodefect.prompts.features import TextFeatures
+from zerodefect.types import Prediction
+
+PRODUCT = "metal plate"
+RANDOM = "ViT-B-16"
+ROUNDING = 1e-3  # of the range of the map; clusters and adapted steps enlarge float32's own
+
+
+def backbone_of(name: str, device: str) -> Backbone:
+    if name != RANDOM:
+        return load_clip(name, device=device)
+    torch.manual_seed(0)
+    config = CLIPConfig.from_open_clip(catalogue.model_config(RANDOM) or {})
+    clip = CLIP(config).eval().requires_grad_(False).to(device)
+    side = config.vision.image_size
+    facts = ("random values", "none", "made for this run")
+    return Backbone(RANDOM, clip, Preprocess(size=(side, side)), *facts)
+
+
+def pictures(count: int, preprocess: Preprocess) -> Tensor:
+    side = preprocess.size[0]
+    mean, std = (torch.tensor(v)[:, None, None] for v in (preprocess.mean, preprocess.std))
+    return (generate(7, 0, count, side).images - mean) / std
+
+
+@contextmanager
+def uncut(text: TextTower) -> Iterator[None]:
+    """Run every text at the full context length; what is added stands behind its end."""
+    transformer, length = text.transformer, text.config.context_length
+    cut = transformer.forward
+
+    def padded(x: Tensor, **options):
+        states = cut(F.pad(x, (0, 0, 0, length - x.shape[1])), **options)
+        states.tokens = states.tokens[:, : x.shape[1]]
+        return states
+
+    transformer.forward = padded
+    try:
+        yield
+    finally:
+        del transformer.forward
+
+
+def renew_texts(detector: Detector) -> None:
+    """Embed again whatever texts a detector keeps, with its own text tower."""
+    if isinstance(getattr(detector, "text_features", None), TextFeatures):
+        detector.text_features = TextFeatures(detector.clip)
+    detector.after_learning()
+    if "words" in detector.info.knows_from:
+        detector.describe(PRODUCT)
+
+
+@dataclass
+class Timed:
+    """Seconds per picture, and what was found."""
+
+    seconds: float
+    found: Prediction
+
+
+def timed(images: Tensor, batch: int, run: Callable[[Tensor], Prediction]) -> Timed:
+    run(images[:batch])  # threads, kernels and caches are ready
+    start = time.perf_counter()
+    found = [run(part) for part in images.split(batch)]
+    joined = concatenate([Prediction(p.score.cpu(), p.map.cpu()) for p in found])
+    return Timed((time.perf_counter() - start) / len(images), joined)
+
+
+def difference(one: Prediction, other: Prediction) -> float:
+    """Largest difference of scores and maps, of the range of the maps."""
+    count = len(one.score)
+    span = max(float(one.map.max() - one.map.min()), 1e-6)
+    score = (one.score - other.score[:count]).abs().max()
+    return max(float(score), float((one.map - other.map[:count]).abs().max())) / span
+
+
+@torch.no_grad()
+def measure(name: str, backbone: Backbone, images: Tensor, plain: int) -> None:
+    try:
+        detector = create(name, backbone).to(images.device).eval()
+    except ValueError as error:
+        print(f"{name:12s} left out: {error}")
+        return
+    renew_texts(detector)
+    ours = {batch: timed(images, batch, detector) for batch in (1, 8)}
+    few = images[:plain]
+
+    def anew(part: Tensor) -> Prediction:
+        renew_texts(detector)
+        return detector(part)
+
+    with uncut(backbone.clip.text):
+        loop = timed(few, 1, anew)
+        kept = timed(few, 1, detector)
+    off = max(difference(loop.found, each.found) for each in ours.values())
+    print(
+        f"{name:12s}{1 / loop.seconds:9.2f}{1 / kept.seconds:12.2f}"
+        f"{1 / ours[1].seconds:9.2f}{loop.seconds / ours[1].seconds:7.1f}"
+        f"{1 / ours[8].seconds:9.2f}{loop.seconds / ours[8].seconds:7.1f}{off:12.1e}",
+        flush=True,
+    )
+    if off > ROUNDING:
+        raise SystemExit(f"{name}: the plain loop finds something else, by {off:.1e} of the range")
+
+
+def main() -> None:
+    known = [name for name in names() if get(name).info.school == "prompt"]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--methods", default=",".join(known))
+    parser.add_argument("--backbone", default=RANDOM, help=f"{RANDOM} has random values")
+    parser.add_argument("--images", type=int, default=8)
+    parser.add_argument("--plain", type=int, default=2, help="pictures of the plain loop")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--device", default="cpu")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    backbone = backbone_of(arguments.backbone, arguments.device)
+    images = pictures(arguments.images, backbone.preprocess).to(arguments.device)
+    size = f"{images.shape[-1]} x {images.shape[-2]}"
+    print(f"{backbone.name}, {len(images)} pictures of {size}, {arguments.threads} threads")
+    print("pictures per second; ratios are those to the plain loop")
+    print(
+        f"{'':12s}{'plain':>9s}{'texts kept':>12s}{'batch 1':>9s}{'ratio':>7s}{'batch 8':>9s}"
+        f"{'ratio':>7s}{'difference':>12s}"
+    )
+    for name in arguments.methods.split(","):
+        measure(name, backbone, images, arguments.plain)
+
+
+if __name__ == "__main__":
+    main()
