@@ -83,6 +83,7 @@ def test_only_deep_looks_at_pixels(nuts):
     result = run(nuts, "--deep")
     assert result.exit_code == 3
     assert "the mask of a defective picture is empty" in result.stdout
+    assert "\n1 error, 0 warnings:" in result.stdout
 
 
 def test_consequences_are_said(tmp_path):

@@ -186,7 +186,7 @@ def test_good_beside_kinds_with_and_without_masks(tmp_path):
         ("cap", None, "scratch"): (1, 1),
     }
     assert {s.split for s in dataset} == {None}
-    only_problem(dataset, "warning", "none of its 1 pictures has a mask")
+    only_problem(dataset, "warning", "no picture has a mask, of 1")
 
 
 def test_several_products_without_splits(tmp_path):
@@ -316,7 +316,9 @@ def test_a_product_without_masks_among_others_that_have_them(tmp_path):
     draw_product(tmp_path / "a")
     draw_product(tmp_path / "b")
     shutil.rmtree(tmp_path / "b/ground_truth")
-    problem = only_problem(load_dataset(tmp_path), "warning", "none of its 2 defective pictures")
+    problem = only_problem(
+        load_dataset(tmp_path), "warning", "no defective picture has a mask, of 2"
+    )
     assert problem.file == "b"
 
 

@@ -117,7 +117,7 @@ def test_paths_of_another_machine_are_found_by_their_end_and_noted(parts, prefix
     write_meta(parts, {"test": {"nut": [entry(image)]}})
     dataset = load_dataset(parts)
     assert facts(dataset) == [("nut/good/0.png", None, "nut", "good", False, "test")]
-    assert any("1 paths point to another place" in note for note in dataset.notes)
+    assert any("paths that point to another place" in note for note in dataset.notes)
 
 
 def test_a_bare_file_name_of_another_machine_is_not_guessed(parts):

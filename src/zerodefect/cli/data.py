@@ -93,7 +93,9 @@ def _explain(dataset: Dataset, files: FileCheck, problems: tuple[Problem, ...]) 
     if not problems:
         typer.echo("\nno problems found")
         return
-    typer.echo(f"\n{errors} errors, {len(problems) - errors} warnings:")
+    counts = {"error": errors, "warning": len(problems) - errors}
+    said = [f"{n} {severity}" + "s" * (n != 1) for severity, n in counts.items()]
+    typer.echo(f"\n{', '.join(said)}:")
     for line in _grouped(problems):
         typer.echo(f"  {line}")
 

@@ -175,7 +175,7 @@ def _read_kinds(
     if loose:
         images, beside = _split_masks(folder, loose)
         _add_pictures(listing, folder, images, beside, product, split, None, shared)
-        reason = f"{len(images)} pictures lie directly in this folder and so have no label"
+        reason = f"pictures lie directly in this folder and so have no label: {len(images)}"
         listing.report("warning", folder, reason, "Move them into good/ or a folder per defect")
         shared = {}
     for left in (*masks.values(), shared):

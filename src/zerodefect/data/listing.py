@@ -100,7 +100,7 @@ def _report_unexpected(listing: Listing) -> None:
         if sample.anomalous and sample.split == "train":
             training[sample.product, sample.kind] += 1
     for (product, kind), count in training.items():
-        reason = f"{count} defective pictures ({kind}) are in the training split"
+        reason = f"defective pictures ({kind}) in the training split: {count}"
         remedy = "Methods that learn from good parts leave them out; move them to test if meant so"
         listing.report("warning", product, reason, remedy)
 
@@ -112,13 +112,13 @@ def _report_missing_masks(listing: Listing) -> None:
     remedy = "Add the masks, or leave these out of the pixel metrics"
     for product, samples in _grouped(listing.samples, "product").items():
         if not any(s.mask for s in samples):
-            reason = f"none of its {len(samples)} defective pictures has a mask"
+            reason = f"no defective picture has a mask, of {len(samples)}"
             listing.report("warning", product, reason, remedy)
             continue
         for kind, pictures in _grouped(samples, "kind").items():
             bare = [s for s in pictures if not s.mask]
             if len(bare) == len(pictures):
-                reason = f"none of its {len(bare)} pictures has a mask"
+                reason = f"no picture has a mask, of {len(bare)}"
                 listing.report("warning", f"{product}/{kind}", reason, remedy)
                 continue
             for sample in bare:
@@ -140,7 +140,7 @@ def _consequences(samples: list[Sample]) -> list[str]:
     if unlabelled == len(samples):
         notes.append("no labels: the pictures can be inspected, but nothing can be evaluated")
     elif unlabelled:
-        notes.append(f"{unlabelled} pictures have no label and take no part in image metrics")
+        notes.append(f"pictures without a label, which take no part in image metrics: {unlabelled}")
     if not any(s.mask for s in samples):
         notes.append("no masks: image metrics only")
     if unlabelled == len(samples):

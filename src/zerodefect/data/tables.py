@@ -270,8 +270,8 @@ def _add_rows(
         )
     if locate.moved:
         listing.notes.append(
-            f"{locate.moved} paths point to another place and were found by their end beneath "
-            f"{bases[0]}"
+            "paths that point to another place and were found by their end beneath "
+            f"{bases[0]}: {locate.moved}"
         )
 
 

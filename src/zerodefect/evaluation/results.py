@@ -179,7 +179,7 @@ def markdown(
     yield f"- versions: {facts['versions']}"
     yield from (f"- note: {note}" for note in evaluation.notes)
     if evaluation.failures:
-        yield f"- left out: {len(evaluation.failures)} files that could not be read"
+        yield f"- files left out because they could not be read: {len(evaluation.failures)}"
     if figures:
         yield ""
         yield "## Published figures (not ours)"
