@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from zerodefect.backbones.clip import CLIP, tokenize
 from zerodefect.data.procedural import (
@@ -37,9 +38,17 @@ WINDOW_SIDES = (2, 3)  # patches, as WinCLIP's small and middle windows
 _LEAST_PATCH = 4 / 64
 _LEAST_WINDOW = 5 / 256
 # A window mostly inside damage shows little else, and nothing to tell it by: the inside of a stain
-# is a surface like others. Such places count less, or they drown those where damage can be seen.
+# is a surface like others. Such windows count less, or they drown those where damage can be seen.
+# A patch sees the whole picture, so its inside counts in full.
 _INSIDE = 0.5
 _INSIDE_WEIGHT = 0.2
+# A large defect has a hundred times the patches of a small one and must not weigh as much more.
+_SIZE_POWER = -0.5
+
+# Reference distances (1 - cosine) in [0, 2]: normal patches are to lie below the middle, damaged
+# ones above it, with this softness.
+_FAR = 0.25
+_FAR_SOFT = 0.06
 
 
 @dataclass(frozen=True)
@@ -104,8 +113,10 @@ def embed_states(
     texts = [text for group in prompts for part in group for text in part] + captions
     unique = list(dict.fromkeys(texts))
     place = {text: row for row, text in enumerate(unique)}
-    rows = torch.tensor([place[text] for text in texts])
-    embedded = clip.text(tokenize(unique, clip.config.text.context_length))[rows].float()
+    device = clip.logit_scale.device
+    rows = torch.tensor([place[text] for text in texts], device=device)
+    ids = tokenize(unique, clip.config.text.context_length).to(device)
+    embedded = clip.text(ids)[rows].float()
     sizes = [len(part) for group in prompts for part in group]
     parts = embedded[: sum(sizes)].split(sizes)
     says = [
@@ -118,7 +129,7 @@ def embed_states(
         kinds=torch.stack(parts[2::3]),
         captions=embedded[sum(sizes) :],
         every=embedded[: sum(sizes)],
-        state=torch.cat(says).long(),
+        state=torch.cat(says).long().to(device),
     )
 
 
@@ -147,12 +158,27 @@ class Places:
     weight: Tensor
 
 
-def _judged(share: Tensor, kind: Tensor, group: Tensor, least: float) -> Places:
-    """Places from covered shares: clean ones, damaged ones, and in between left out."""
+def _judged_windows(share: Tensor, kind: Tensor, group: Tensor, least: float) -> Places:
+    """Windows from covered shares: clean ones, damaged ones, and in between left out."""
     unclear = (share > 0) & (share < least)
     weight = torch.where(unclear, 0.0, torch.where(share > _INSIDE, _INSIDE_WEIGHT, 1.0))
     kind = torch.where(share >= least, kind, -1)
     return Places(group.flatten(), kind.flatten(), weight.flatten())
+
+
+def judged_patches(share: Tensor, kind: Tensor, group: Tensor) -> Places:
+    """Patches ``(B, N)`` from covered shares, as windows are; large damage counts per patch less.
+
+    The weight of a damaged patch falls with the root of the damaged patches of its picture.
+    """
+    unclear = (share > 0) & (share < _LEAST_PATCH)
+    kind = torch.where(share >= _LEAST_PATCH, kind, -1)
+    damaged = kind >= 0
+    spread = damaged.sum(1, keepdim=True).clamp(min=1).float() ** _SIZE_POWER
+    weight = torch.where(unclear, 0.0, torch.where(damaged, spread, torch.ones_like(spread)))
+    return Places(
+        group[:, None].expand_as(kind).flatten(), kind.flatten(), weight.expand_as(kind).flatten()
+    )
 
 
 def _balanced(losses: Tensor, places: Places) -> Tensor:
@@ -201,7 +227,7 @@ def text_loss(texts: StateTexts) -> Tensor:
     image tower learns nothing from them for a long time.
     """
     z = F.normalize(texts.every, dim=-1)
-    itself = torch.eye(len(z), dtype=torch.bool)
+    itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
     log_share = (z @ z.T / TEMPERATURE).masked_fill(itself, -1e4).log_softmax(1)
     found = []
     for state in (texts.state.clamp(max=1), texts.state):
@@ -209,6 +235,35 @@ def text_loss(texts: StateTexts) -> Tensor:
         count = same.sum(1)
         found.append(-((same * log_share).sum(1) / count.clamp(min=1))[count > 0].mean())
     return torch.stack(found).mean()
+
+
+def reference_loss(features: Tensor, share: Tensor) -> Tensor:
+    """Patches of one product: normal ones have a near normal neighbour, damaged ones have none.
+
+    Pictures ``2 i`` and ``2 i + 1`` show the same product. Each is compared with the clean patches
+    of the other, exactly as a memory bank of one reference does it.
+
+    Args:
+        features: ``(B, N, W)`` patch features, B even.
+        share: ``(B, N)`` covered share of each patch.
+
+    Returns:
+        Scalar: binary cross-entropy of the distance to the nearest clean patch of the twin.
+    """
+    z = F.normalize(features.float(), dim=-1).unflatten(0, (-1, 2))
+    share = share.unflatten(0, (-1, 2))
+    cosine = z @ z.flip(1).transpose(-1, -2)  # (B/2, 2, N, N)
+    clean = share.flip(1)[:, :, None] == 0
+    nearest = 1 - cosine.masked_fill(~clean, -1.0).amax(-1)
+    known = clean.any(-1).expand_as(nearest)
+    damaged, sound = (share >= _LEAST_PATCH) & known, (share == 0) & known
+    spread = damaged.sum(-1, keepdim=True).clamp(min=1).float() ** _SIZE_POWER
+    logits = (nearest - _FAR) / _FAR_SOFT
+    parts = []
+    for weight, sign in ((damaged * spread, -1.0), (sound.float(), 1.0)):
+        if weight.sum() > 0:
+            parts.append((F.softplus(sign * logits) * weight).sum() / weight.sum())
+    return torch.stack(parts).mean()
 
 
 def choose_windows(share: Tensor, count: int, generator: torch.Generator) -> Tensor:
@@ -220,7 +275,7 @@ def choose_windows(share: Tensor, count: int, generator: torch.Generator) -> Ten
         generator: decides among equals.
     """
     half = count // 2
-    chance = torch.rand(2, *share.shape, generator=generator)
+    chance = torch.rand(2, *share.shape, generator=generator).to(share.device)
     damaged = (chance[0] + (share > 0)).topk(half, dim=1).indices
     clean = (chance[1] + (share == 0)).topk(count - half, dim=1).indices
     return torch.cat([damaged, clean], 1)
@@ -239,16 +294,19 @@ def window_embeddings(clip: CLIP, tokens: Tensor, chosen: Tensor, patches: Tenso
         ``(B * M, D)``.
     """
     rows = F.pad(patches[chosen] + 1, (1, 0))  # row 0 is the class token
-    gathered = tokens[torch.arange(len(tokens))[:, None, None], rows]
-    states = clip.visual.encode(gathered.flatten(0, 1), class_only=True)
+    gathered = tokens[torch.arange(len(tokens), device=rows.device)[:, None, None], rows]
+    # The plain attention kernel is faster than the fused one for windows of 5 and 10 tokens.
+    with sdpa_kernel(SDPBackend.MATH):
+        states = clip.visual.encode(gathered.flatten(0, 1), class_only=True)
     return clip.visual.project(states.tokens[:, 0])
 
 
 WEIGHTS = {
-    "window": 1.0,
-    "window_kind": 0.3,
-    "patch": 0.5,
-    "patch_kind": 0.15,
+    "patch": 1.0,
+    "patch_kind": 0.3,
+    "reference": 0.2,
+    "window": 0.3,
+    "window_kind": 0.1,
     "text": 0.5,
     "image": 0.5,
     "image_kind": 0.1,
@@ -284,43 +342,68 @@ def training_losses(
 ) -> dict[str, Tensor]:
     """All losses of one batch, under the names of ``WEIGHTS``.
 
-    Every second picture is judged whole, with its patches; all are judged through windows, which
-    cost less and matter more.
+    All pictures are judged whole, with their patches; every fourth also through small windows, so
+    that window-based methods work.
 
     Args:
         clip: the model.
-        batch: pictures with truth.
+        batch: pictures with truth, two of each product after another.
         pixels: ``(B, 3, S, S)`` the same pictures, normalised.
         step_seed: decides prompts and windows.
-        windows: windows per picture and side.
+        windows: windows per judged picture and side.
         groups: product names per step; pictures take turns.
     """
-    generator = torch.Generator().manual_seed(step_seed)
     prompts = draw_prompts(random.Random(step_seed), groups)
-    texts = embed_states(clip, prompts, batch.captions[::2])
-    group = torch.arange(len(pixels)) // 2 % groups
+    texts = embed_states(clip, prompts, batch.captions)
+    group = torch.arange(len(pixels), device=pixels.device) % groups
     share, kind = coverage(batch, clip.config.vision.patch_size)
     tokens = clip.visual.embed(pixels)
+    encoded = clip.visual.encode(tokens).tokens
+    out = clip.visual.project(encoded)
 
-    out = clip.visual.project(clip.visual.encode(tokens[::2]).tokens)
-    losses = {"caption": caption_loss(out[:, 0], texts.captions, batch.kinds[::2])}
+    losses = {"caption": caption_loss(out[:, 0], texts.captions, batch.kinds)}
     losses["text"] = text_loss(texts)
-    whole = Places(group[::2], batch.kinds[::2], torch.ones(len(out)))
+    whole = Places(group, batch.kinds, torch.ones(len(out), device=out.device))
     losses["image"], losses["image_kind"] = state_losses(out[:, 0], texts, whole)
-    spread_group = group[:, None].expand_as(kind)
-    places = _judged(share[::2], kind[::2], spread_group[::2], _LEAST_PATCH)
+    places = judged_patches(share, kind, group)
     losses["patch"], losses["patch_kind"] = state_losses(out[:, 1:].flatten(0, 1), texts, places)
+    if len(pixels) % 2 == 0:
+        features = clip.visual.project(encoded[:, 1:], projection=False)
+        losses["reference"] = reference_loss(features, share)
+    some = slice(None, None, 4)
+    losses["window"], losses["window_kind"] = _window_losses(
+        clip,
+        tokens[some],
+        clip.visual.grid(pixels),
+        (share[some], kind[some], group[some]),
+        texts,
+        windows,
+        torch.Generator().manual_seed(step_seed),
+    )
+    return losses
 
+
+def _window_losses(
+    clip: CLIP,
+    tokens: Tensor,
+    grid: tuple[int, int],
+    truth: tuple[Tensor, Tensor, Tensor],
+    texts: StateTexts,
+    windows: int,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """State losses of random windows; ``truth`` is share, kind ``(B, N)`` and group ``(B,)``."""
+    share, kind, group = truth
     embedded, judged = [], []
     for side in WINDOW_SIDES:
-        patches = window_patches(clip.visual.grid(pixels), side)
+        patches = window_patches(grid, side).to(share.device)
         window_share = share[:, patches].mean(-1)
         fullest = share[:, patches].argmax(-1, keepdim=True)
         window_kind = kind[:, patches].gather(-1, fullest)[..., 0]
         chosen = choose_windows(window_share, windows, generator)
         embedded.append(window_embeddings(clip, tokens, chosen, patches))
         judged.append(
-            _judged(
+            _judged_windows(
                 window_share.gather(1, chosen),
                 window_kind.gather(1, chosen),
                 group[:, None].expand_as(chosen),
@@ -328,8 +411,7 @@ def training_losses(
             )
         )
     together = Places(*(torch.cat(part) for part in zip(*map(_parts, judged), strict=True)))
-    losses["window"], losses["window_kind"] = state_losses(torch.cat(embedded), texts, together)
-    return losses
+    return state_losses(torch.cat(embedded), texts, together)
 
 
 def _parts(places: Places) -> tuple[Tensor, Tensor, Tensor]:

@@ -20,8 +20,7 @@ import torch
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from zerodefect.backbones.clip import CLIP, CLIPConfig, TextConfig, VisionConfig
@@ -31,11 +30,12 @@ from zerodefect.images.preprocess import CLIP_MEAN, CLIP_STD
 from zerodefect.training.objectives import text_losses, total_loss, training_losses
 
 EMBEDDED = CLIPConfig(
-    embed_dim=192,
+    embed_dim=128,
     vision=VisionConfig(image_size=128, patch_size=8, width=192, layers=6, heads=3),
     text=TextConfig(context_length=77, vocab_size=49408, width=128, heads=2, layers=4),
 )
-"""Shape of the embedded model, first version."""
+"""Shape of the embedded model. The text tower is as wide as the joint space, so that methods which
+feed image features into sentences (VCP-CLIP, CoPS, Crane) run on it."""
 
 RECOMMENDED = {"winclip": {"image_score": "map"}}
 """The map's highest value tells damaged pictures apart a little better than the whole picture's
@@ -58,17 +58,20 @@ class PretrainConfig:
         steps: optimiser steps.
         text_steps: the first of them, which teach the text tower alone to tell states apart;
             afterwards it learns at a tenth of the rate, so that the image tower has a fixed goal.
-        batch: pictures per step; half as many where they are larger than the model's own size.
+        batch: pictures per step, two of each product; fewer where they are larger than the
+            model's own size, so that a step never has more patches.
         learning_rate: peak, reached ``warm_up`` steps after a tower begins to learn; a cosine takes
-            it to a hundredth at the end.
+            it to a hundredth at the end. Matrices of the image tower's blocks are updated by Muon
+            (Jordan et al. 2024) with its step scaled to Adam's, all else by AdamW.
         weight_decay: of matrices; vectors and embeddings are spared.
         warm_up: steps of linear rise.
         ema: decay of the averaged weights, which are the ones exported.
         clip_norm: largest gradient norm.
-        windows: windows per picture and window side.
+        windows: windows per picture judged through windows, and window side.
         groups: product names per step.
         other_sizes: sides in pixels that every third step takes in turn instead of its own.
         precision: of matrix products; ``bfloat16`` where the processor has it in hardware.
+        device: where the model is trained and pictures are drawn.
         threads: of this process; another number may change the last bits.
         model: shape of the towers.
         checkpoint_every: steps between checkpoints.
@@ -77,18 +80,19 @@ class PretrainConfig:
     """
 
     seed: int = 0
-    steps: int = 2800
+    steps: int = 5400
     text_steps: int = 120
     batch: int = 16
-    learning_rate: float = 8e-4
+    learning_rate: float = 1.5e-3
     weight_decay: float = 0.05
     warm_up: int = 100
     ema: float = 0.998
     clip_norm: float = 1.0
-    windows: int = 8
+    windows: int = 4
     groups: int = 2
-    other_sizes: tuple[int, ...] = (96, 160, 112, 192)
+    other_sizes: tuple[int, ...] = (192, 96, 256, 160)
     precision: Literal["float32", "bfloat16"] = "bfloat16"
+    device: str = "cpu"
     threads: int = 2
     model: CLIPConfig = field(default=EMBEDDED)
     checkpoint_every: int = 50
@@ -108,7 +112,8 @@ class PretrainConfig:
         size = own
         if self.other_sizes and step % 3 == 2:
             size = self.other_sizes[(step // 3) % len(self.other_sizes)]
-        return step * self.batch, self.batch if size <= own else max(1, self.batch // 2), size
+        most = int(self.batch * min(1.0, (own / size) ** 2))
+        return step * self.batch, max(2, most // 2 * 2), size
 
 
 class _Steps(Dataset[ProceduralBatch]):
@@ -122,7 +127,7 @@ class _Steps(Dataset[ProceduralBatch]):
 
     def __getitem__(self, step: int) -> ProceduralBatch:
         start, count, size = self.config.pictures(step)
-        return generate(self.config.seed, start, count, size)
+        return generate(self.config.seed, start, count, size, pictures_per_product=2)
 
 
 def _one(items: list[ProceduralBatch]) -> ProceduralBatch:
@@ -150,7 +155,7 @@ class _State:
 
     clip: CLIP
     averaged: dict[str, Tensor]
-    optimizer: torch.optim.AdamW
+    optimizers: tuple[torch.optim.Optimizer, ...]
     step: int = 0
 
     @classmethod
@@ -160,16 +165,29 @@ class _State:
             clip = CLIP(config.model)
         _whiten(clip.visual.conv1.weight)
         clip.logit_scale.requires_grad_(False)  # the temperature is WinCLIP's, not learned
-        optimizer = torch.optim.AdamW(_groups(config, clip), lr=0.0, betas=(0.9, 0.98))
+        clip.to(config.device)
         averaged = {n: p.detach().clone() for n, p in clip.named_parameters()}
-        return cls(clip, averaged, optimizer)
+        return cls(clip, averaged, _optimizers(config, clip))
+
+    def moments(self, parameter: nn.Parameter) -> dict[str, Tensor]:
+        """What its optimiser remembers of a parameter."""
+        for optimizer in self.optimizers:
+            if parameter in optimizer.state:
+                return optimizer.state[parameter]
+        return {}
+
+    def _owner(self, parameter: nn.Parameter) -> torch.optim.Optimizer:
+        for optimizer in self.optimizers:
+            if any(parameter is p for group in optimizer.param_groups for p in group["params"]):
+                return optimizer
+        raise KeyError("a parameter without optimiser")
 
     def tensors(self) -> dict[str, Tensor]:
         """Weights, average and moments under flat names."""
         found = {f"ema/{name}": value for name, value in self.averaged.items()}
         for name, parameter in self.clip.named_parameters():
             found[f"model/{name}"] = parameter.detach()
-            for key, value in self.optimizer.state.get(parameter, {}).items():
+            for key, value in self.moments(parameter).items():
                 found[f"{key}/{name}"] = value
         return found
 
@@ -199,12 +217,12 @@ class _State:
                 for name, parameter in self.clip.named_parameters():
                     parameter.copy_(stored.get_tensor(f"model/{name}"))
                     self.averaged[name].copy_(stored.get_tensor(f"ema/{name}"))
-                    if parameter.requires_grad:
-                        self.optimizer.state[parameter] = {
-                            key: stored.get_tensor(f"{key}/{name}").clone()
-                            for key in ("step", "exp_avg", "exp_avg_sq")
-                            if f"{key}/{name}" in names
-                        }
+                    for key in ("step", "exp_avg", "exp_avg_sq", "momentum_buffer"):
+                        if f"{key}/{name}" in names:
+                            value = stored.get_tensor(f"{key}/{name}").clone()
+                            if key != "step":
+                                value = value.to(parameter.device)
+                            self._owner(parameter).state[parameter][key] = value
                 self.step = int(facts["step"])
         except PretrainError:
             raise
@@ -214,18 +232,29 @@ class _State:
             ) from error
 
 
-def _groups(config: PretrainConfig, clip: CLIP) -> list[dict[str, Any]]:
-    """Parameter groups: each tower, with and without weight decay."""
+def _optimizers(config: PretrainConfig, clip: CLIP) -> tuple[torch.optim.Optimizer, ...]:
+    """Muon for the matrices of the image tower's blocks, AdamW for all else."""
+    matrices: list[nn.Parameter] = []
     groups: list[dict[str, Any]] = [
         {"params": [], "tower": tower, "weight_decay": decay}
         for tower in ("visual", "text")
         for decay in (config.weight_decay, 0.0)
     ]
     for name, parameter in clip.named_parameters():
-        if parameter.requires_grad:
+        if not parameter.requires_grad:
+            continue
+        if name.startswith("visual.transformer.") and parameter.ndim == 2:
+            matrices.append(parameter)
+        else:
             spared = parameter.ndim < 2 or "embedding" in name
             groups[2 * name.startswith("text") + spared]["params"].append(parameter)
-    return groups
+    muon = torch.optim.Muon(
+        [{"params": matrices, "tower": "visual"}],
+        lr=0.0,
+        weight_decay=config.weight_decay,
+        adjust_lr_fn="match_rms_adamw",
+    )
+    return muon, torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98))
 
 
 @torch.no_grad()
@@ -296,11 +325,8 @@ def _train_step(
     """One optimiser step, on texts alone where there is no batch; returns the losses."""
     step_seed = config.seed * 1_000_003 + state.step
     reduced = config.precision == "bfloat16"
-    # The plain attention kernel is faster than the fused one for windows of 5 and 10 tokens.
-    with (
-        torch.autocast("cpu", torch.bfloat16) if reduced else nullcontext(),
-        sdpa_kernel(SDPBackend.MATH),
-    ):
+    device = torch.device(config.device)
+    with torch.autocast(device.type, torch.bfloat16) if reduced else nullcontext():
         if batch is None:
             losses = text_losses(state.clip, step_seed, config.groups)
         else:
@@ -314,14 +340,15 @@ def _train_step(
             )
     trained = (state.step - config.text_steps) / max(1, config.steps - config.text_steps)
     total = total_loss(losses, max(0.0, trained))
-    for group in state.optimizer.param_groups:
-        group["lr"] = learning_rate(config, state.step, group["tower"])
-    state.optimizer.zero_grad(set_to_none=True)
-    with sdpa_kernel(SDPBackend.MATH):
-        total.backward()
+    for optimizer in state.optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(config, state.step, group["tower"])
+        optimizer.zero_grad(set_to_none=True)
+    total.backward()
     parameters = [p for p in state.clip.parameters() if p.grad is not None]
     torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm, error_if_nonfinite=True)
-    state.optimizer.step()
+    for optimizer in state.optimizers:
+        optimizer.step()
     # Early on the average follows quickly: the first weights are noise.
     decay = min(config.ema, (1 + state.step) / (10 + state.step))
     for name, parameter in state.clip.named_parameters():
@@ -374,7 +401,7 @@ def pretrain(
     with (folder / LOG).open("a", encoding="utf-8") as log:
         batches = _batches(config, state.step)
         while state.step < config.steps:
-            batch = None if state.step < config.text_steps else next(batches)
+            batch = None if state.step < config.text_steps else next(batches).to(config.device)
             losses = _train_step(config, state, batch)
             pictures += 0 if batch is None else len(batch.images)
             if state.step % config.log_every == 0 or state.step == config.steps:
