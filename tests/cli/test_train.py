@@ -125,6 +125,10 @@ def test_what_cannot_be_is_refused_in_words(tmp_path, weights):
     run("train", "toy", "--data", "procedural:many", fails="write procedural:COUNT")
     run("train", "toy", *data, "--set", "width=3", fails="toy has no option 'width'")
     run("train", "toy", *data, "--precision", "float16", fails="precision is float32 or bfloat16")
+    blank = tmp_path / "blank"
+    blank.mkdir()
+    (blank / "a.png").write_bytes((parts / "p" / "train" / "good" / "0.png").read_bytes())
+    run("train", "toy", *data, "--val", blank, fails="has no labelled pictures to measure on")
     run("train", "toy", "--data", tmp_path / "none", fails="there is no such file or folder")
     assert not (tmp_path / "runs").exists()
 

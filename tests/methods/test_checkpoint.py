@@ -7,11 +7,12 @@ import json
 
 import pytest
 import torch
-from models import tiny_backbone, write_tiny_weights
+from models import tiny_backbone, tiny_state, write_tiny_weights
 from safetensors.torch import load_file, save_file
 from toy_method import Toy, registered
 
 import zerodefect
+from zerodefect.backbones.clip import CLIPConfig
 from zerodefect.methods.checkpoint import (
     CheckpointError,
     fill,
@@ -178,6 +179,19 @@ def test_local_weights_must_be_named_again(tmp_path):
     other = write_tiny_weights(tmp_path / "other", seed=1)
     with pytest.raises(CheckpointError, match=r"learned on tiny\.safetensors"):
         zerodefect.load(checkpoint=saved.path, backbone=str(other), device="cpu")
+
+
+def test_the_papers_input_size_is_for_the_papers_weights(tmp_path):
+    state = tiny_state(image_size=336, patch_size=14)
+    save_file(state, tmp_path / "large.safetensors")
+    config = CLIPConfig.from_state(state, "gelu").to_open_clip()
+    (tmp_path / "large.json").write_text(json.dumps({"model_cfg": config}))
+    options = {"backbone": str(tmp_path / "large.safetensors"), "untrained": True, "device": "cpu"}
+    assert Toy.recipe.image_size == 518
+    assert load_detector("toy", **options).preprocess.size == (518, 518)
+    assert load_detector("toy", **options, image_size=28).preprocess.size == (28, 28)
+    options["backbone"] = str(write_tiny_weights(tmp_path))
+    assert load_detector("toy", **options).preprocess.size == (64, 64)
 
 
 def test_the_embedded_weights_are_found_again(tmp_path):

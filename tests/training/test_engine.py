@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -388,6 +389,12 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
 def test_killed_in_mid_epoch_and_started_again_it_ends_with_the_same_bytes(parts, tmp_path):
     weights = write_tiny_weights(tmp_path)
     more = ("--epochs", "40", "--save-every", "1")
@@ -421,13 +428,10 @@ def test_two_processes_learn_what_one_learns(parts, tmp_path):
         f"val={write_parts(tmp_path / 'v', 2, 9)}",
     )
     launcher = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-    ]
+        sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
+        "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
+        "--main_process_port", str(free_port()),
+    ]  # fmt: skip
     two = [*launcher, toy_method.__file__, *command(parts, weights, tmp_path / "two", *more)]
     done = subprocess.run(two, check=False, capture_output=True, text=True, env=environment())
     assert done.returncode == 0, done.stderr

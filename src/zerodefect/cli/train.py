@@ -233,7 +233,7 @@ def _train(
             output,
             chosen,
             processes=processes,
-            validate=_validation(data, method) if data.targets else None,
+            validate=_validation(data, method, detector),
             on_step=on_step,
         )
     if processes.first:
@@ -259,24 +259,34 @@ def _duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}"
 
 
-def _validation(data: _Data, method: str) -> Callable[[Detector], dict[str, float]]:
-    """Measure on the named targets with the metrics of ``zerodefect evaluate``."""
+def _validation(
+    data: _Data, method: str, detector: Detector
+) -> Callable[[Detector], dict[str, float]] | None:
+    """Measure on the named targets with the metrics of ``zerodefect evaluate``.
+
+    Raises:
+        ValueError: a target has no labelled pictures.
+    """
+    import math
+
+    from zerodefect.evaluation.protocol import ALL, Evaluator, Protocol
+
+    if not data.targets:
+        return None
+    protocol = Protocol(
+        resolution="network",
+        image_queries=("auroc", "ap"),
+        pixel_queries=("auroc", "aupro@0.3"),
+    )
+    names = shared.product_names(data.objects, [*data.named.values(), *data.targets])
+    evaluators = [Evaluator(detector, target, protocol, names=names) for target in data.targets]
+    for evaluator in evaluators:
+        evaluator.count()  # a target that cannot be measured is an error before the work
 
     def validate(detector: Detector) -> dict[str, float]:
-        import math
-
-        from zerodefect.evaluation.protocol import ALL, Evaluator, Protocol
-
         found: dict[str, float] = {}
-        protocol = Protocol(
-            resolution="network",
-            image_queries=("auroc", "ap"),
-            pixel_queries=("auroc", "aupro@0.3"),
-        )
-        names = shared.product_names(data.objects, [*data.named.values(), *data.targets])
-        for target in data.targets:
-            own = {product: words for product, words in names.items() if product in target.products}
-            evaluation = Evaluator(detector, target, protocol, names=own).run()
+        for target, evaluator in zip(data.targets, evaluators, strict=True):
+            evaluation = evaluator.run()
             values: dict[str, list[float]] = {}
             for row in evaluation.rows:
                 if row.group == ALL and not math.isnan(row.metric.value):

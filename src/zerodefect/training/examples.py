@@ -224,20 +224,19 @@ def check_apart(sources: Sequence[Source], target: Dataset) -> None:
         s.image for source in sources if isinstance(source, Pictures) for s in source.samples
     ]
     places = {path.resolve() for path in learned}
-    sizes: dict[int, list[Path]] = {}
+    of_size: dict[int, list[Path]] = {}
     for path in learned:
-        sizes.setdefault(path.stat().st_size, []).append(path)
-    hashes: dict[Path, str] = {}
+        of_size.setdefault(path.stat().st_size, []).append(path)
+    contents: dict[int, set[str]] = {}  # by size, read only where a target picture has that size
 
-    def content(path: Path) -> str:
-        if path not in hashes:
-            hashes[path] = file_hash(path)
-        return hashes[path]
+    def is_copy(path: Path) -> bool:
+        size = path.stat().st_size
+        if size not in contents:
+            contents[size] = {file_hash(other) for other in of_size.get(size, [])}
+        return bool(contents[size]) and file_hash(path) in contents[size]
 
     for sample in target:
-        alike = sizes.get(sample.image.stat().st_size, [])
-        same = sample.image.resolve() in places
-        if same or any(content(path) == content(sample.image) for path in alike):
+        if sample.image.resolve() in places or is_copy(sample.image):
             reason = f"{sample.image.name} is also a training picture"
             remedy = (
                 f"{target.name} is measured on, so nothing of it may be learned from: "
