@@ -173,10 +173,10 @@ def _spots(picture: Draws, distance: torch.Tensor, plane: Field) -> tuple:
     return centre, ray[torch.arange(len(ray), device=ray.device), last]
 
 
-def _some(chosen: torch.Tensor, draws: Draws, *fields: torch.Tensor) -> tuple:
-    """Positions of the chosen pictures, their draws and their part of each field."""
+def _some(chosen: torch.Tensor, *parts: Draws | torch.Tensor) -> tuple:
+    """Positions of the chosen pictures, and their part of draws and fields."""
     at = chosen.nonzero()[:, 0]
-    return (at, draws.rows(at), *(field[at] for field in fields))
+    return at, *(part.rows(at) if isinstance(part, Draws) else part[at] for part in parts)
 
 
 def _wear(look: _Look, identity: Draws, picture: Draws, plane: Field) -> torch.Tensor:
@@ -285,11 +285,14 @@ def _clean_scene(
     tone = column(look.level) + column(look.contrast) * _tones(look, identity, picture, plane)
     if look.harshness > 0.5:
         tone = tone + _wear(look, identity, picture, plane)
-    tone = tone + column(identity.uniform("look.shade", 0.05, 0.3)) * shade
-    factor, gloss = _relief(identity, picture, plane, distance)
-    product = _coloured(tone * factor, look.tint_dark, look.tint_bright)
+    bordered = torch.tensor([name != "filled" for name in look.shapes], device=plane.device)
+    at, own_id, own, border = _some(bordered, identity, picture, distance)
+    factor, gloss = _relief(own_id, own, plane, border)
+    shade = column(own_id.uniform("look.shade", 0.05, 0.3)) * shade[at]
+    tone[at] = (tone[at] + shade) * factor
+    product = _coloured(tone, look.tint_dark, look.tint_bright)
     product = _built(look, identity, picture, plane, change, product)
-    product = (product + gloss[:, None]).clamp(0, 1)
+    product[at] = (product[at] + gloss[:, None]).clamp(0, 1)
     rough = plane.noise(picture, "behind", "cloud", identity.log_uniform("behind.scale", 0.2, 2))
     uneven = column(identity.log_uniform("behind.contrast", 0.003, 0.08))
     uneven = uneven * smoothstep(-0.05, 0.3, column(look.behind))  # black stays black
@@ -431,17 +434,27 @@ def _draw(
             )
     factor, glare = lighting(picture, plane, look.harshness)
 
-    def lit(what: torch.Tensor) -> torch.Tensor:
-        what = what * factor[:, None]
-        return what + glare[:, None] * (1 - what.clamp(0, 1))
-
-    light, good_light = lit(light), lit(good_scene.clean)
-    # What light or darkness swallows is not damage. The camera's gain is a little above one.
-    change = (light.clamp(0, 0.9) - good_light.clamp(0, 0.9)).abs().amax(1) * (kind_map > 0)
-    seen = change.flatten(1).sum(1) / (kind_map > 0).flatten(1).sum(1).clamp_min(1) > _LEAST_SEEN
-    light = torch.where(seen[:, None, None, None], light, good_light)
-    kind_map = torch.where(column(seen), kind_map, torch.zeros_like(kind_map))
+    light = _lit(light, factor, glare)
+    at = kind_map.flatten(1).any(1).nonzero()[:, 0]
+    if len(at):
+        good_light = _lit(good_scene.clean[at], factor[at], glare[at])
+        swallowed = at[~_seen(light[at], good_light, kind_map[at] > 0)]
+        light[swallowed] = _lit(good_scene.clean[swallowed], factor[swallowed], glare[swallowed])
+        kind_map[swallowed] = 0
     return exposed(picture, plane, light, look.harshness), kind_map
+
+
+def _lit(light: torch.Tensor, factor: torch.Tensor, glare: torch.Tensor) -> torch.Tensor:
+    """``(B, 3, S, S)`` under the light of the scene."""
+    light = light * factor[:, None]
+    return light + glare[:, None] * (1 - light.clamp(0, 1))
+
+
+def _seen(light: torch.Tensor, good: torch.Tensor, cover: torch.Tensor) -> torch.Tensor:
+    """``(B,)`` bool: the damage is not swallowed by the light or by the darkness."""
+    # The camera's gain may be a little above one, so white begins below one.
+    change = (light.clamp(0, 0.9) - good.clamp(0, 0.9)).abs().amax(1) * cover
+    return change.flatten(1).sum(1) / cover.flatten(1).sum(1) > _LEAST_SEEN
 
 
 def _moved(scene: Scene, draws: Draws, distance: torch.Tensor) -> Scene:
