@@ -121,10 +121,14 @@ def test_mvtec_3d_reads_the_colour_pictures_and_their_masks(tmp_path):
         draw(tmp_path / f"tire/test/{kind}/rgb/000.png")
         draw(tmp_path / f"tire/test/{kind}/xyz/000.tiff")
     draw(tmp_path / "tire/test/hole/gt/000.png", value=255)
+    draw(tmp_path / "tire/test/good/gt/000.png", value=0)
     draw(tmp_path / "tire/train/good/rgb/000.png")
     dataset = load_dataset(tmp_path)
     assert [s.image.parent.name for s in dataset] == ["rgb"] * 3
     assert counts(dataset)["tire", "test", "hole"] == (1, 1)
+    assert not dataset.problems
+    draw(tmp_path / "tire/test/good/gt/000.png", value=255)
+    only_problem(load_dataset(tmp_path), "warning", "a good picture has a mask")
     assert any("xyz/ are not" in note for note in dataset.notes)
 
 

@@ -323,6 +323,11 @@ def test_what_could_be_anything_is_recognised_by_the_name_it_bears(tmp_path, mak
     assert counts(given) == counts(named)
 
 
+def test_the_tree_of_visas_script_is_found_under_the_name(tmp_path):
+    make_visa_1cls(tmp_path / "data")
+    assert load_dataset(tmp_path / "data", name="visa").products == ("candle",)
+
+
 def test_the_users_own_name_of_a_product_counts(tmp_path):
     make_tn3k(tmp_path / "data")
     own = load_dataset(tmp_path / "data", layout="tn3k", name="thyroid gland")

@@ -47,7 +47,11 @@ ImageSize = Annotated[
 ]
 Tile = Annotated[
     int | None,
-    typer.Option("--tile", min=16, help="Side of tiles in picture pixels, for large pictures."),
+    typer.Option(
+        "--tile",
+        min=16,
+        help="Side of tiles in pixels, for large pictures; 4096 views of one at most.",
+    ),
 ]
 Overlap = Annotated[float, typer.Option("--overlap", min=0.0, max=0.5, help="Of neighbour tiles.")]
 KeepAspect = Annotated[

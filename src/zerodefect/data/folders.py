@@ -8,6 +8,7 @@ from pathlib import Path, PurePath
 
 from zerodefect.data.dataset import DatasetError, Sample, Severity, Split
 from zerodefect.data.listing import GOOD_NAMES, Listing, is_good, labelled
+from zerodefect.data.masks import marks
 from zerodefect.data.pairing import MASK_SUFFIXES, Pairing, pair_masks, strip_suffix
 from zerodefect.images import ImageError, find_images
 from zerodefect.images.find import natural_key
@@ -266,12 +267,22 @@ def _split_masks(folder: Path, files: list[Path]) -> tuple[list[Path], list[Path
 
 
 def _without_depth(listing: Listing, folder: Path, files: list[Path]) -> list[Path]:
-    """Leave out the position images (``xyz``) that MVTec 3D-AD has beside the ``rgb`` pictures."""
+    """Leave out what MVTec 3D-AD has beside ``rgb`` pictures: positions, masks of good ones."""
     inner = {f.relative_to(folder).parts[0] for f in files}
     if not {"rgb", "xyz"} <= inner:
         return files
     listing.notes.append(f"{folder}: pictures in rgb/ are read, positions in xyz/ are not")
-    return [f for f in files if f.relative_to(folder).parts[0] != "xyz"]
+    seen = [f for f in files if f.relative_to(folder).parts[0] != "xyz"]
+    if not is_good(folder.name):
+        return seen
+    return [f for f in seen if not (f.relative_to(folder).parts[0] == "gt" and _is_black(f))]
+
+
+def _is_black(mask: Path) -> bool:
+    try:
+        return not marks(mask)
+    except ImageError:
+        return False  # it is kept, and its error reported
 
 
 def _in_folder(path: PurePath, names: frozenset[str]) -> bool:

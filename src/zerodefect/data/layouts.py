@@ -82,7 +82,7 @@ visa/
 or the tree that VisA's own script makes of it: candle/{train,test,ground_truth}/...""",
         originals.read_visa,
         originals.is_visa,
-        originals.is_visa,
+        originals.is_visa_or_its_tree,
     ),
     "ksdd": _Original(
         """\

@@ -101,6 +101,21 @@ def read_mask_file(path: Path) -> np.ndarray:
     return _values(path) > 0
 
 
+def marks(mask: Path) -> bool:
+    """Whether a mask file has a pixel that is not black.
+
+    Raises:
+        ImageError: if it cannot be read.
+    """
+    try:
+        with Image.open(mask) as image:
+            if image.mode in ("1", "L"):
+                return image.getbbox() is not None
+    except Exception:
+        pass  # the opener knows more formats, and says in words what is wrong
+    return bool(read_mask_file(mask).any())
+
+
 def read_channels(
     sample: Sample, defects: Sequence[DefectType]
 ) -> list[tuple[np.ndarray, DefectType]]:

@@ -10,13 +10,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path, PurePath
 
-from PIL import Image
-
 from zerodefect.data import folders, tables
 from zerodefect.data.dataset import GOOD, UNNAMED_DEFECT, DatasetError, Sample, Split
 from zerodefect.data.folders import direct_pictures, listed_pictures, split_folders, subfolders
 from zerodefect.data.listing import Listing
-from zerodefect.data.masks import read_mask_file
+from zerodefect.data.masks import marks
 from zerodefect.data.pairing import pair_masks, strip_suffix
 from zerodefect.images import ImageError
 
@@ -28,6 +26,11 @@ _VISA_FOLDERS: dict[str, bool] = {"Normal": False, "Anomaly": True}
 def is_visa(root: Path) -> bool:
     """Whether there is ``split_csv/1cls.csv``, or ``Data/Images/{Normal,Anomaly}``."""
     return _visa_split(root).is_file() or bool(_visa_products(root))
+
+
+def is_visa_or_its_tree(root: Path) -> bool:
+    """Whether it is VisA's own layout, or the tree of its script in a folder ``1cls``."""
+    return is_visa(root) or bool(folders.mvtec_products(root / "1cls"))
 
 
 def read_visa(root: Path, name: str) -> Listing:
@@ -165,21 +168,6 @@ def _beside(folder: Path, suffix: str) -> tuple[dict[str, Path], dict[str, Path]
 def _all_have_masks(folder: Path, suffix: str) -> bool:
     images, masks, doubles = _beside(folder, suffix)
     return bool(images) and not doubles and images.keys() == masks.keys()
-
-
-def marks(mask: Path) -> bool:
-    """Whether a mask file has a pixel that is not black.
-
-    Raises:
-        ImageError: if it cannot be read.
-    """
-    try:
-        with Image.open(mask) as image:
-            if image.mode in ("1", "L"):
-                return image.getbbox() is not None
-    except Exception:
-        pass  # the opener knows more formats, and says in words what is wrong
-    return bool(read_mask_file(mask).any())
 
 
 # --- DAGM 2007 ------------------------------------------------------------------------------------
