@@ -202,8 +202,10 @@ def state_losses(z: Tensor, texts: StateTexts, places: Places) -> tuple[Tensor, 
     every = torch.cat([texts.normal[:, None], texts.kinds], 1)
     found = []
     for words, target in ((pair, (places.kind >= 0).long()), (every, places.kind + 1)):
-        cosines = torch.einsum("md,mcd->mc", z, F.normalize(words, dim=-1)[places.group])
-        losses = F.cross_entropy(cosines / TEMPERATURE, target, reduction="none")
+        # Against the words of all groups, and then the token's own: no copy of words per token.
+        cosines = (z @ F.normalize(words, dim=-1).flatten(0, 1).T).unflatten(1, words.shape[:2])
+        own = cosines[torch.arange(len(z), device=z.device), places.group]
+        losses = F.cross_entropy(own / TEMPERATURE, target, reduction="none")
         found.append(_balanced(losses, places))
     return found[0], found[1]
 
@@ -340,7 +342,7 @@ def text_losses(clip: CLIP, step_seed: int, groups: int) -> dict[str, Tensor]:
 def training_losses(
     clip: CLIP, batch: ProceduralBatch, pixels: Tensor, step_seed: int, windows: int, groups: int
 ) -> dict[str, Tensor]:
-    """All losses of one batch, under the names of ``WEIGHTS``.
+    """The image tower's losses of one batch, under names of ``WEIGHTS``; texts stand still.
 
     All pictures are judged whole, with their patches; every fourth also through small windows, so
     that window-based methods work.
@@ -354,7 +356,8 @@ def training_losses(
         groups: product names per step; pictures take turns.
     """
     prompts = draw_prompts(random.Random(step_seed), groups)
-    texts = embed_states(clip, prompts, batch.captions)
+    with torch.no_grad():
+        texts = embed_states(clip, prompts, batch.captions)
     group = torch.arange(len(pixels), device=pixels.device) % groups
     share, kind = coverage(batch, clip.config.vision.patch_size)
     tokens = clip.visual.embed(pixels)
@@ -362,7 +365,6 @@ def training_losses(
     out = clip.visual.project(encoded)
 
     losses = {"caption": caption_loss(out[:, 0], texts.captions, batch.kinds)}
-    losses["text"] = text_loss(texts)
     whole = Places(group, batch.kinds, torch.ones(len(out), device=out.device))
     losses["image"], losses["image_kind"] = state_losses(out[:, 0], texts, whole)
     places = judged_patches(share, kind, group)

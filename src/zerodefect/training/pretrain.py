@@ -57,7 +57,7 @@ class PretrainConfig:
         seed: decides weights, pictures, prompts and windows.
         steps: optimiser steps.
         text_steps: the first of them, which teach the text tower alone to tell states apart;
-            afterwards it learns at a tenth of the rate, so that the image tower has a fixed goal.
+            afterwards it stands still, so that the image tower has a fixed goal.
         batch: pictures per step, two of each product; fewer where they are larger than the
             model's own size, so that a step never has more patches.
         learning_rate: peak, reached ``warm_up`` steps after a tower begins to learn; a cosine takes
@@ -80,8 +80,8 @@ class PretrainConfig:
     """
 
     seed: int = 0
-    steps: int = 5400
-    text_steps: int = 120
+    steps: int = 4240
+    text_steps: int = 240
     batch: int = 16
     learning_rate: float = 1.5e-3
     weight_decay: float = 0.05
@@ -296,18 +296,16 @@ def _difference(stored: str, asked: str) -> str:
 def learning_rate(config: PretrainConfig, step: int, tower: str) -> float:
     """Rate of a tower in a step (from 0): linear rise, then a cosine to a hundredth of the peak.
 
-    The image tower begins after ``text_steps``; from there the text tower learns at a tenth.
+    The text tower learns in the first ``text_steps``, the image tower after them.
     """
-    if step < config.text_steps:
-        rise = min(1.0, (step + 1) / config.warm_up)
-        return config.learning_rate * rise if tower == "text" else 0.0
-    passed = step - config.text_steps
-    left = max(1, config.steps - config.text_steps - config.warm_up)
-    peak = config.learning_rate * (0.1 if tower == "text" else 1.0)
-    if passed < config.warm_up:
-        return peak * (passed + 1) / config.warm_up
-    done = min(1.0, (passed - config.warm_up) / left)
-    return peak * (0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2)
+    begin, end = (0, config.text_steps) if tower == "text" else (config.text_steps, config.steps)
+    if not begin <= step < end:
+        return 0.0
+    passed, warm_up = step - begin, min(config.warm_up, (end - begin) // 3)
+    if passed < warm_up:
+        return config.learning_rate * (passed + 1) / warm_up
+    done = (passed - warm_up) / max(1, end - begin - warm_up)
+    return config.learning_rate * (0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2)
 
 
 def normalised(images: Tensor) -> Tensor:
