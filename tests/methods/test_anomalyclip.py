@@ -22,6 +22,23 @@ class TestFourTaps(LearnedMethod):
     options: ClassVar = {"taps": (1, 2, 3), "stream_start": 2}
 
 
+class TestClipsOwnPatches(LearnedMethod):
+    method = AnomalyCLIP
+    options: ClassVar = {"attention": "plain", "taps": (2, 3)}
+
+
+def test_plain_reads_the_patches_that_clip_itself_has():
+    backbone = frozen()
+    visual, seen = backbone.clip.visual, images(2)
+    got = AnomalyCLIP.build(backbone, attention="plain").encode(seen)
+    tokens = visual.encode(visual.embed(seen, resize="bilinear")).tokens
+    torch.testing.assert_close(got.patches[0], visual.project(tokens[:, 1:]))
+    torch.testing.assert_close(got.image, visual.project(tokens[:, 0], norm=False))
+    other = AnomalyCLIP.build(backbone).encode(seen)
+    torch.testing.assert_close(got.image, other.image, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(got.patches[0], other.patches[0], atol=0.01)
+
+
 def test_the_papers_proportions_hold_in_any_tower():
     paper = AnomalyCLIP(tiny_backbone(vision_layers=24, text_layers=12))
     assert paper.taps == (24,)
@@ -68,8 +85,12 @@ def test_a_sharp_temperature_keeps_the_map_in_its_range():
     ("option", "reason"),
     [
         ({"temperature": 0.0}, "temperature must be positive"),
+        ({"depth": 0}, "depth 0"),
+        ({"taps": ()}, "taps"),
         ({"sigma": -1.0}, "sigma must be a finite number"),
         ({"taps": (4,)}, r"1\.\.3"),
+        ({"attention": "value"}, "attention is one of vv, .*not 'value'"),
+        ({"stream_start": 0}, r"blocks 1\.\.3"),
         ({"depth": 3}, r"1\.\.2 blocks"),
         ({"context_length": 80}, "reads 77"),
     ],

@@ -40,6 +40,11 @@ class TestConditionedWhenScoring(LearnedMethod):
     options: ClassVar = {"conditioned_test": True, "conditioning": "replace_prefix"}
 
 
+class TestClipsOwnPatches(LearnedMethod):
+    method = Crane
+    options: ClassVar = {"attention": "plain", "distinct_taps": True}
+
+
 class TestUnconditioned(LearnedMethod):
     method = Crane
     options: ClassVar = {"conditioning": "none"}
@@ -195,8 +200,9 @@ def test_absent_dino_weights_are_an_error_that_helps(monkeypatch, tmp_path):
     ("option", "reason"),
     [
         ({"temperature": 0.0}, "temperatures must be positive"),
+        ({"taps": ()}, "taps"),
         ({"sigma": float("inf")}, "sigma must be a finite number"),
-        ({"attention": "vq"}, "unknown rule 'vq'"),
+        ({"attention": "vq"}, "attention is one of .*not 'vq'"),
         ({"training_upsampling": "cubic"}, "nearest or bilinear"),
         ({"conditioned_test": True, "conditioning": "none"}, "needs a way of conditioning"),
         ({"conditioning": "middle"}, "conditioning is one of"),

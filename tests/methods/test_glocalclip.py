@@ -77,8 +77,10 @@ def test_contrastive_by_hand():
     ("option", "reason"),
     [
         ({"temperature": 0.0}, "temperature must be positive"),
+        ({"taps": ()}, "taps"),
         ({"margin": -1.0}, "margin must be a finite number"),
         ({"taps": (1, 1)}, "taps"),
+        ({"attention": "vq"}, "attention is one of"),
         ({"abnormal_length": 70}, "reads 77"),
     ],
 )

@@ -4,17 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from zerodefect.backbones.loading import Backbone
-from zerodefect.backbones.transformer import SecondStream
+from zerodefect.backbones.transformer import SecondStream, same_depth
 from zerodefect.methods.detector import Detector
 from zerodefect.methods.official import Checked
 from zerodefect.prompts.learnable import LearnedPrompts, published_sizes
 from zerodefect.prompts.vocabulary import Vocabulary
+
+Attention = Literal["vv", "qq", "kk", "qq+kk", "qq+kk+vv", "concat", "plain"]
+"""Correlation rule of the second stream; ``plain`` reads CLIP's own stream instead.
+
+The rules suit CLIPs whose patches lost their place because nothing taught them to keep it. One
+that was trained to match patches with texts, as the embedded model, needs ``plain``.
+"""
+
+
+def second_stream(attention: str, start: int | None, layers: int) -> SecondStream | None:
+    """Second stream of a tower of ``layers`` blocks, or None for ``plain``.
+
+    Args:
+        attention: see ``Attention``.
+        start: first block that has it; None for the sixth of 24, at this tower's depth.
+        layers: blocks of the tower.
+
+    Raises:
+        ValueError: there is no such rule or block.
+    """
+    if attention not in get_args(Attention):
+        raise ValueError(f"attention is one of {', '.join(get_args(Attention))}, not {attention!r}")
+    if start is not None and not 1 <= start <= layers:
+        raise ValueError(f"stream_start {start}: the image tower has blocks 1..{layers}")
+    if attention == "plain":
+        return None
+    return SecondStream(attention, start or same_depth(6, 24, layers))
 
 
 @dataclass(frozen=True)
@@ -23,7 +50,7 @@ class Features:
 
     Attributes:
         image: ``g (B, C)``, from the class token of CLIP's own stream.
-        patches: ``F_l (B, N, C)`` per tap, from the second stream.
+        patches: ``F_l (B, N, C)`` per tap, from the second stream where there is one.
         grid: rows and columns of patches.
         size: height and width of the network input, which the map is brought to.
         middle: ``(B, 1+N, W)`` CLIP's own stream inside the last block, after its attention and
@@ -65,7 +92,7 @@ class ObjectAgnosticDetector(Detector):
         self,
         images: Tensor,
         taps: Sequence[int],
-        stream: SecondStream,
+        stream: SecondStream | None,
         *,
         norm: bool,
         middle: bool = False,
@@ -74,8 +101,8 @@ class ObjectAgnosticDetector(Detector):
 
         Args:
             images: the network's input.
-            taps: blocks whose second stream is read.
-            stream: the second stream.
+            taps: blocks whose patches are read.
+            stream: the second stream that gives them; None for CLIP's own.
             norm: whether the class token passes ``ln_post``, as the patches always do.
             middle: keep the state inside the last block.
         """
@@ -86,10 +113,11 @@ class ObjectAgnosticDetector(Detector):
             visual.embed(images, resize="bilinear"),
             taps=[tap for tap in taps if tap < last] + [last] * middle,
             second=stream,
-            class_only=True,
+            class_only=stream is not None,
         )
-        assert states.second is not None
-        streams = {**states.second_taps, last: states.second}
+        streams = {**states.taps, last: states.tokens}
+        if states.second is not None:
+            streams = {**states.second_taps, last: states.second}
         return Features(
             image=visual.project(states.tokens[:, 0], norm=norm).float(),
             patches=tuple(visual.project(streams[tap][:, 1:]).float() for tap in taps),

@@ -19,12 +19,11 @@ import torch.nn.functional as nnF
 from torch import Tensor
 
 from zerodefect.backbones.loading import Backbone
-from zerodefect.backbones.transformer import SecondStream, same_depth
 from zerodefect.layers.adapters import check_taps
 from zerodefect.layers.losses import dice_loss, focal_loss
 from zerodefect.layers.similarity import cosine, text_probabilities, to_grid, upsample
 from zerodefect.layers.smoothing import gaussian_smooth
-from zerodefect.methods.agnostic import Features, ObjectAgnosticDetector
+from zerodefect.methods.agnostic import Attention, Features, ObjectAgnosticDetector, second_stream
 from zerodefect.methods.recipe import Recipe
 from zerodefect.methods.registry import MethodInfo, published_table, register
 from zerodefect.prompts.learnable import LearnedPrompts
@@ -55,7 +54,9 @@ class AnomalyCLIPConfig:
         context_length: learned vectors in each sentence.
         deep_length: learned tokens that enter each further text block.
         depth: text blocks that read learned tokens; None for 9 of 12, at this tower's depth.
-        stream_start: first image block with value-value attention; None for 6 of 24.
+        stream_start: first image block with the second stream; None for 6 of 24.
+        attention: what the second stream attends by; ``plain`` reads CLIP's own patches, for a
+            backbone whose patches were trained to match texts.
         taps: image blocks whose second stream gives a map; None for the last one. The four quarter
             depths are the authors' former setting.
         temperature: of every softmax over normal and damaged.
@@ -68,6 +69,7 @@ class AnomalyCLIPConfig:
     deep_length: int = 4
     depth: int | None = None
     stream_start: int | None = None
+    attention: Attention = "vv"
     taps: tuple[int, ...] | None = None
     temperature: float = 0.07
     sigma: float = 4.0
@@ -107,16 +109,15 @@ class AnomalyCLIP(ObjectAgnosticDetector):
 
     def __init__(self, backbone: Backbone, config: AnomalyCLIPConfig | None = None) -> None:
         super().__init__(backbone, config or AnomalyCLIPConfig())
-        vision, text = self.clip.config.vision, self.clip.config.text
-        self.taps = check_taps(self.config.taps or (vision.layers,), vision.layers)
-        self.stream = SecondStream(
-            "vv", self.config.stream_start or same_depth(6, 24, vision.layers)
-        )
+        layers = self.clip.config.vision.layers
+        taps = (layers,) if self.config.taps is None else self.config.taps
+        self.taps = check_taps(taps, layers)
+        self.stream = second_stream(self.config.attention, self.config.stream_start, layers)
         n = self.config.context_length
         self.prompts = LearnedPrompts(
             self.clip.text,
             lengths={"ctx_pos": n, "ctx_neg": n},
-            depth=self.config.depth or same_depth(9, 12, text.layers),
+            depth=self.config.depth,
             deep_length=self.config.deep_length,
             generator=torch.Generator().manual_seed(self.config.seed),
         )

@@ -20,13 +20,12 @@ import torch.nn.functional as nnF
 from torch import Tensor
 
 from zerodefect.backbones.loading import Backbone
-from zerodefect.backbones.transformer import SecondStream, same_depth
 from zerodefect.backbones.vision import VisionEncoder, load_vision
 from zerodefect.layers.adapters import check_taps, quarter_depths
 from zerodefect.layers.losses import dice_loss, focal_loss
 from zerodefect.layers.similarity import to_grid, upsample
 from zerodefect.layers.smoothing import gaussian_smooth
-from zerodefect.methods.agnostic import Features, ObjectAgnosticDetector
+from zerodefect.methods.agnostic import Attention, Features, ObjectAgnosticDetector, second_stream
 from zerodefect.methods.recipe import Recipe
 from zerodefect.methods.registry import MethodInfo, published_table, register
 from zerodefect.prompts.learnable import LearnedPrompts, Place, with_token
@@ -77,7 +76,8 @@ class CraneConfig:
         deep_length: learned tokens that enter each further text block.
         depth: text blocks that read learned tokens; None for 9 of 12, at this tower's depth.
         stream_start: first image block with the second stream; None for 6 of 24.
-        attention: its correlation rule.
+        attention: what the second stream attends by; ``plain`` reads CLIP's own patches, for a
+            backbone whose patches were trained to match texts.
         taps: image blocks that give an entry E each; None for the four quarter depths, or the last
             block in Crane+.
         distinct_taps: read each tap's own state. The official code hands out one tensor that the
@@ -104,7 +104,7 @@ class CraneConfig:
     deep_length: int = 4
     depth: int | None = None
     stream_start: int | None = None
-    attention: Literal["qq+kk+vv", "vv", "kk", "qq", "qq+kk", "concat"] = "qq+kk+vv"
+    attention: Attention = "qq+kk+vv"
     taps: tuple[int, ...] | None = None
     distinct_taps: bool = False
     dino: str | None = None
@@ -190,23 +190,21 @@ class Crane(ObjectAgnosticDetector):
         taps = self._taps(vision.layers)
         self.taps = taps if self.config.distinct_taps else (vision.layers,)
         self.copies = len(taps) // len(self.taps)  # equal entries are computed once
-        self.stream = SecondStream(
-            self.config.attention, self.config.stream_start or same_depth(6, 24, vision.layers)
-        )
-        self.stream.function()  # an unknown rule is told now
+        self.stream = second_stream(self.config.attention, self.config.stream_start, vision.layers)
         chosen = self.config.soft_mean
         self.soft_mean = dino is None if chosen is None else chosen
         self.prompts = LearnedPrompts(
             self.clip.text,
             lengths=dict.fromkeys(_CONTEXTS, self.config.context_length),
-            depth=self.config.depth or same_depth(9, 12, text.layers),
+            depth=self.config.depth,
             deep_length=self.config.deep_length,
             generator=torch.Generator().manual_seed(self.config.seed),
         )
 
     def _taps(self, layers: int) -> tuple[int, ...]:
         if self.dino is None:
-            return check_taps(self.config.taps or quarter_depths(layers), layers)
+            taps = quarter_depths(layers) if self.config.taps is None else self.config.taps
+            return check_taps(taps, layers)
         if self.config.taps not in (None, (layers,)):
             raise ValueError(
                 f"Crane+ reads the last block alone; leave taps out or give ({layers},)"

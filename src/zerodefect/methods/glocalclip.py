@@ -19,12 +19,11 @@ import torch.nn.functional as nnF
 from torch import Tensor
 
 from zerodefect.backbones.loading import Backbone
-from zerodefect.backbones.transformer import SecondStream, same_depth
 from zerodefect.layers.adapters import check_taps, quarter_depths
 from zerodefect.layers.losses import dice_loss, focal_loss
 from zerodefect.layers.similarity import cosine, text_probabilities, to_grid, upsample
 from zerodefect.layers.smoothing import gaussian_smooth
-from zerodefect.methods.agnostic import Features, ObjectAgnosticDetector
+from zerodefect.methods.agnostic import Attention, Features, ObjectAgnosticDetector, second_stream
 from zerodefect.methods.recipe import Recipe
 from zerodefect.methods.registry import MethodInfo, published_table, register
 from zerodefect.prompts.learnable import LearnedPrompts, Sentence
@@ -61,7 +60,9 @@ class GlocalCLIPConfig:
         abnormal_length: further learned vectors of a damaged sentence.
         deep_length: learned tokens that enter each further text block.
         depth: text blocks that read learned tokens; None for 9 of 12, at this tower's depth.
-        stream_start: first image block with value-value attention; None for 6 of 24.
+        stream_start: first image block with the second stream; None for 6 of 24.
+        attention: what the second stream attends by; ``plain`` reads CLIP's own patches, for a
+            backbone whose patches were trained to match texts.
         taps: image blocks that give a map each; None for the four quarter depths.
         distinct_taps: read each tap's own state. The official code hands out one tensor that the
             later blocks change in place, so that all taps show the last block (the default here).
@@ -78,6 +79,7 @@ class GlocalCLIPConfig:
     deep_length: int = 4
     depth: int | None = None
     stream_start: int | None = None
+    attention: Attention = "vv"
     taps: tuple[int, ...] | None = None
     distinct_taps: bool = False
     temperature: float = 0.07
@@ -121,14 +123,13 @@ class GlocalCLIP(ObjectAgnosticDetector):
 
     def __init__(self, backbone: Backbone, config: GlocalCLIPConfig | None = None) -> None:
         super().__init__(backbone, config or GlocalCLIPConfig())
-        vision, text = self.clip.config.vision, self.clip.config.text
-        taps = check_taps(self.config.taps or quarter_depths(vision.layers), vision.layers)
+        layers = self.clip.config.vision.layers
+        taps = quarter_depths(layers) if self.config.taps is None else self.config.taps
+        check_taps(taps, layers)
         self.K = len(taps)
-        self.taps = taps if self.config.distinct_taps else (vision.layers,)
+        self.taps = taps if self.config.distinct_taps else (layers,)
         self.copies = self.K // len(self.taps)  # equal taps are computed once
-        self.stream = SecondStream(
-            "vv", self.config.stream_start or same_depth(6, 24, vision.layers)
-        )
+        self.stream = second_stream(self.config.attention, self.config.stream_start, layers)
         n, m = self.config.context_length, self.config.abnormal_length
         self.prompts = LearnedPrompts(
             self.clip.text,
@@ -139,7 +140,7 @@ class GlocalCLIP(ObjectAgnosticDetector):
                 "ctx_local_pos": n,
                 "ctx_local_neg": m,
             },
-            depth=self.config.depth or same_depth(9, 12, text.layers),
+            depth=self.config.depth,
             deep_length=self.config.deep_length,
             generator=torch.Generator().manual_seed(self.config.seed),
         )

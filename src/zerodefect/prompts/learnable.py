@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zerodefect.backbones.clip import TextTower, tokenize
-from zerodefect.backbones.transformer import Edits, Overwrite
+from zerodefect.backbones.transformer import Edits, Overwrite, same_depth
 
 Place = Literal["pad_suffix", "pad_prefix", "replace_suffix", "replace_prefix"]
 
@@ -73,7 +73,8 @@ class LearnedPrompts(nn.Module):
         sentences: in the order of the rows of the result.
         lengths: vectors per context name.
         depth: how many text blocks read learned tokens: the first reads the contexts, each further
-            one starts with deep tokens in place of positions ``1..deep_length``.
+            one starts with deep tokens in place of positions ``1..deep_length``. None for 9 of 12
+            blocks, at this tower's depth.
         deep_length: deep tokens per block.
         generator: source of the initial values.
         std: their standard deviation.
@@ -91,8 +92,8 @@ class LearnedPrompts(nn.Module):
         sentences: Sequence[Sentence] = NORMAL_AND_DAMAGED,
         *,
         lengths: Mapping[str, int],
-        depth: int,
-        deep_length: int,
+        depth: int | None = None,
+        deep_length: int = 4,
         generator: torch.Generator,
         std: float = 0.02,
     ) -> None:
@@ -101,6 +102,7 @@ class LearnedPrompts(nn.Module):
         self.lengths = dict(lengths)
         self._context_length = text.config.context_length
         self._words = tuple(_words(s, self._context_length) for s in self.sentences)
+        depth = same_depth(9, 12, text.config.layers) if depth is None else depth
         self._check(text, depth, deep_length)
 
         def drawn(*shape: int) -> nn.Parameter:
