@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench bench-embedded clean
 
 demo: $(READY)
 	$(BIN)/zerodefect demo --output demo-run
@@ -22,6 +22,10 @@ bench: $(READY)
 	$(BIN)/python benchmarks/metrics_speed.py
 	$(BIN)/python benchmarks/prompt_methods.py
 	$(if $(PEER),$(BIN)/python benchmarks/winclip_vs_anomalib.py --peer $(PEER))
+
+# The embedded model on real pictures; ARGS names folders and settings, see the head of that file.
+bench-embedded: $(READY)
+	$(BIN)/python benchmarks/embedded.py $(ARGS)
 
 clean:
 	rm -rf .venv demo-run runs
