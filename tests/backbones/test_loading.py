@@ -45,6 +45,16 @@ def test_what_the_side_car_recommends_yields_to_what_the_user_asks(tmp_path):
     assert asked.config.image_score == "text"
 
 
+def test_weights_may_recommend_a_method(tmp_path):
+    path = write_tiny_weights(tmp_path)
+    assert load_detector(backbone=str(path)).info.name == "winclip"
+    sidecar = json.loads(path.with_suffix(".json").read_text())
+    sidecar["recommended_method"] = "dense"
+    path.with_suffix(".json").write_text(json.dumps(sidecar))
+    assert load_detector(backbone=str(path)).info.name == "dense"
+    assert load_detector("winclip", backbone=str(path)).info.name == "winclip"
+
+
 def test_another_activation_than_the_weights_is_an_error_unless_asked_for(tmp_path):
     path = write_tiny_weights(tmp_path)
     with pytest.raises(WeightsError, match="trained with gelu, not quick_gelu"):

@@ -130,6 +130,25 @@ def load_clip(
     )
 
 
+def recommended_method(name: str | None = None, weights: str | Path | None = None) -> str | None:
+    """Method that whoever made the weights recommends for them, or None.
+
+    Arguments as of ``load_clip``. Only the side-car is read.
+
+    Raises:
+        WeightsError: a side-car that cannot be read.
+    """
+    if name and weights is None and _looks_like_path(name):
+        name, weights = None, name
+    if name not in (None, EMBEDDED):
+        return None
+    sidecar = _sidecar(embedded_file() if weights is None else Path(weights))
+    if sidecar is None:
+        return None  # load_clip says what is missing
+    method = _content(sidecar).get("recommended_method")
+    return None if method is None else str(method)
+
+
 class _NoRandomNumbers(TorchFunctionMode):
     """Leaves out random initial values.
 
@@ -245,32 +264,53 @@ def file_hash(path: Path) -> str:
 # Side-cars: shape and preprocessing that travel with a file
 
 
-def _from_sidecar(weights: Path) -> tuple[CLIPConfig, Preprocess, str, dict[str, Any]]:
-    candidates = [
+def _sidecar(weights: Path) -> Path | None:
+    return next((path for path in _sidecar_names(weights) if path.is_file()), None)
+
+
+def _sidecar_names(weights: Path) -> list[Path]:
+    return [
         weights.with_suffix(".json"),
         weights.with_name(weights.name + ".json"),
         weights.with_name("open_clip_config.json"),
     ]
-    sidecar = next((path for path in candidates if path.is_file()), None)
+
+
+def _content(sidecar: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(sidecar.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _unreadable(sidecar, error) from None
+    if not isinstance(content, dict):
+        raise _unreadable(sidecar, "no object at its top")
+    return content
+
+
+def _unreadable(sidecar: Path, error: object) -> WeightsError:
+    return WeightsError(
+        f"{sidecar}: not a configuration of a ViT CLIP ({error}). Use the form of "
+        "open_clip_config.json: model_cfg and preprocess_cfg"
+    )
+
+
+def _from_sidecar(weights: Path) -> tuple[CLIPConfig, Preprocess, str, dict[str, Any]]:
+    sidecar = _sidecar(weights)
     if sidecar is None:
         if not weights.is_file():
             raise WeightsError(f"{weights}: no such file. Give the path of a weights file")
         raise WeightsError(
             f"{weights}: nothing says its activation and preprocessing. Name the architecture "
             "(--backbone ViT-B-16, or ViT-B-16-quickgelu for OpenAI's weights), or put "
-            f"{candidates[0].name} beside it, in the form of open_clip_config.json"
+            f"{_sidecar_names(weights)[0].name} beside it, in the form of open_clip_config.json"
         )
+    content = _content(sidecar)
     try:
-        content = json.loads(sidecar.read_text(encoding="utf-8"))
         model = content.get("model_cfg", content)
         config = CLIPConfig.from_open_clip(model)
         preprocess = _preprocess(config, content.get("preprocess_cfg", {}))
         recommended = {k: dict(v) for k, v in content.get("recommended", {}).items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise WeightsError(
-            f"{sidecar}: not a configuration of a ViT CLIP ({error}). Use the form of "
-            "open_clip_config.json: model_cfg and preprocess_cfg"
-        ) from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _unreadable(sidecar, error) from None
     return config, preprocess, str(content.get("licence", "see source")), recommended
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -77,7 +78,7 @@ def evaluate(
     from zerodefect.evaluation.results import merged_table, write_results
     from zerodefect.images import open_image
     from zerodefect.images.tiling import Tiling
-    from zerodefect.methods.loading import load_detector
+    from zerodefect.methods.loading import default_method, load_detector
     from zerodefect.methods.scoring import Viewing
     from zerodefect.paths import cache_folder
 
@@ -91,7 +92,7 @@ def evaluate(
         alike=alike,
         batch_size=batch_size,
     )
-    chosen = _chosen(method, checkpoint or [])
+    chosen = _chosen(method, checkpoint or [], partial(default_method, backbone, weights))
     datasets = [shared.open_dataset(text, layout) for text in data]
     for dataset in datasets:
         shared.say(f"{dataset.name} ({dataset.layout}: {dataset.reason})")
@@ -148,10 +149,11 @@ def evaluate(
         raise typer.Exit(3)
 
 
-def _chosen(method: str | None, checkpoints: list[Path]) -> list[tuple[str, str, Path | None]]:
+def _chosen(
+    method: str | None, checkpoints: list[Path], default: Callable[[], str]
+) -> list[tuple[str, str, Path | None]]:
     """Label, method and checkpoint of each detector to measure, in the order of the methods."""
     from zerodefect.methods.checkpoint import read_checkpoint
-    from zerodefect.methods.loading import DEFAULT_METHOD
 
     found = [read_checkpoint(path) for path in checkpoints]
     named = [part.strip() for part in (method or "").split(",") if part.strip()]
@@ -160,7 +162,7 @@ def _chosen(method: str | None, checkpoints: list[Path]) -> list[tuple[str, str,
             raise ValueError(
                 f"{one.path}: a checkpoint of {one.method}, which --method {method} leaves out"
             )
-    names = named or list(dict.fromkeys(one.method for one in found)) or [DEFAULT_METHOD]
+    names = named or list(dict.fromkeys(one.method for one in found)) or [default()]
     chosen: list[tuple[str, str, Path | None]] = []
     for name in names:
         own = [one for one in found if one.method == name]

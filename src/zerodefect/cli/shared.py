@@ -25,7 +25,9 @@ ObjectName = Annotated[
 ]
 Method = Annotated[
     str | None,
-    typer.Option("--method", "-m", help="See 'zerodefect methods'; default: winclip."),
+    typer.Option(
+        "--method", "-m", help="See 'zerodefect methods'; default: what suits the weights."
+    ),
 ]
 CheckpointFile = Annotated[
     Path | None,

@@ -45,7 +45,8 @@ def load(
     """Load a method ready to inspect.
 
     Args:
-        method: a name from ``zerodefect methods``; by default the checkpoint's, or WinCLIP.
+        method: a name from ``zerodefect methods``; by default the checkpoint's, or
+            what the weights' side-car recommends, or WinCLIP.
         checkpoint: learned values of a trained method, from ``zerodefect train`` or ``zerodefect
             import``; input size, hyper-parameters and backbone are then as they were learned.
         backbone: None for the embedded model, ``"MODEL/TAG"`` of open_clip, or a weights file.

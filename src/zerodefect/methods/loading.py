@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from zerodefect.backbones.loading import EMBEDDED, Backbone, load_clip
+from zerodefect.backbones.loading import EMBEDDED, Backbone, load_clip, recommended_method
 from zerodefect.methods.checkpoint import (
     Checkpoint,
     CheckpointError,
@@ -22,7 +22,7 @@ from zerodefect.methods.detector import Detector
 from zerodefect.methods.recipe import Recipe
 from zerodefect.methods.registry import create, get
 
-DEFAULT_METHOD = "winclip"
+_FOR_ANY_WEIGHTS = "winclip"  # trained on nothing, for any CLIP
 
 _LARGEST_INPUT = 4096  # pixels; attention over all patches grows with the fourth power of it
 
@@ -42,7 +42,7 @@ def load_detector(
     """Load weights and put a method on them, in eval mode.
 
     Args:
-        method: a registered name; None with a checkpoint, which knows its own.
+        method: a registered name; None for the checkpoint's, or else ``default_method``.
         checkpoint: learned values of a trained method, as ``zerodefect train`` and ``zerodefect
             import`` write them. Hyper-parameters, input size and backbone are then those that the
             values were learned with, as far as nothing else is said here.
@@ -68,7 +68,7 @@ def load_detector(
             f"{found.path}: a checkpoint of {found.method}, but the method asked for is {method}. "
             "Leave the method out, or give its own checkpoint"
         )
-    method = method or (found.method if found else DEFAULT_METHOD)
+    method = method or (found.method if found else default_method(backbone, weights))
     kind = get(method).detector
     if found is None and not untrained and "training" in kind.info.knows_from:
         raise untrained_error(method)
@@ -90,6 +90,11 @@ def load_detector(
     detector = create(method, loaded, **options).to(chosen).eval()
     load_checkpoint(detector, found.path)
     return detector
+
+
+def default_method(backbone: str | None = None, weights: str | Path | None = None) -> str:
+    """Method for weights where none is named: what their side-car recommends, else WinCLIP."""
+    return recommended_method(backbone, weights) or _FOR_ANY_WEIGHTS
 
 
 def _backbone_of(found: Checkpoint) -> str:

@@ -26,16 +26,10 @@ from zerodefect.layers.similarity import (
     upsample,
 )
 from zerodefect.layers.windows import harmonic_windows, spread, window_patches
-from zerodefect.methods.detector import Detector, concatenate
+from zerodefect.methods.detector import concatenate
+from zerodefect.methods.prompted import PromptedDetector, weighted_mean
 from zerodefect.methods.registry import Figure, MethodInfo, register
-from zerodefect.prompts.ensemble import (
-    ANOMALOUS_STATES,
-    NORMAL_STATES,
-    WINCLIP_TEMPLATES,
-    PromptEnsemble,
-)
-from zerodefect.prompts.features import TextFeatures
-from zerodefect.prompts.vocabulary import Vocabulary
+from zerodefect.prompts.ensemble import ANOMALOUS_STATES, NORMAL_STATES, WINCLIP_TEMPLATES
 from zerodefect.types import Prediction
 
 _PAPER = "arXiv 2303.14814, abstract"
@@ -113,7 +107,7 @@ class Features:
         ),
     )
 )
-class WinCLIP(Detector):
+class WinCLIP(PromptedDetector):
     """Window-based CLIP.
 
     Zero-shot score and map are probabilities in (0, 1) with 0.5 as the undecided point; with
@@ -123,43 +117,11 @@ class WinCLIP(Detector):
     Config = WinCLIPConfig
     monotone_memory = True  # the distance to the nearest of more references never grows
     config: WinCLIPConfig
-    texts: Tensor
-    kind_texts: Tensor
 
     def __init__(self, backbone: Backbone, config: WinCLIPConfig | None = None) -> None:
         super().__init__(backbone, config or WinCLIPConfig())
-        self.clip = backbone.clip
-        self.text_features = TextFeatures(
-            backbone.clip, backbone.fingerprint, reload=backbone.reload
-        )
-        self.prompts = PromptEnsemble(
-            self.config.normal_states, self.config.anomalous_states, self.config.templates
-        )
-        dimension = backbone.clip.config.embed_dim
-        self.register_buffer("texts", torch.empty(0, dimension))  # (2, D) once described
-        self.register_buffer("kind_texts", torch.empty(0, dimension))  # (T, D)
         self.patch_memory = MemoryBank()
         self.window_memory = nn.ModuleList(MemoryBank() for _ in self.config.scales)
-
-    # --- words --------------------------------------------------------------------------------
-
-    def describe(self, object_name: str, vocabulary: Vocabulary | None = None) -> None:
-        """Prepare the texts: one mean feature per state set, and one per defect kind.
-
-        Raises:
-            ValueError: an empty name, or a prompt longer than the text tower reads.
-        """
-        kinds = vocabulary.kinds if vocabulary else ()
-        features = self.text_features.means(
-            [
-                self.prompts.normal_prompts(object_name),
-                self.prompts.anomalous_prompts(object_name),
-                *(self.prompts.fill(phrases, object_name) for _, phrases in kinds),
-            ]
-        )
-        # only now, when nothing can be refused any more: words and texts never disagree
-        self.texts, self.kind_texts = features[:2], features[2:]  # not normalised
-        self.object_name, self.vocabulary = object_name, vocabulary
 
     # --- references ---------------------------------------------------------------------------
 
@@ -245,8 +207,7 @@ class WinCLIP(Detector):
             self.forget()
 
     def _predict(self, features: Features, own_group: Tensor | None) -> Prediction:
-        if not len(self.texts):
-            raise RuntimeError("WinCLIP needs the product's name: call describe(name) first")
+        self._need_words()
         tau, grid, size = self.config.temperature, features.grid, features.size
         s_0 = anomaly_probability(features.image, self.texts, tau)  # (B,)
         s_k = [anomaly_probability(z, self.texts, tau) for z in features.windows]  # (B, n_k)
@@ -263,7 +224,7 @@ class WinCLIP(Detector):
         return Prediction(
             score=score,
             map=upsample(M, size),
-            type_score=None if type_map is None else _weighted_mean(type_map, M),
+            type_score=None if type_map is None else weighted_mean(type_map, M),
             type_map=None if type_map is None else upsample(type_map, size),
         )
 
@@ -335,8 +296,3 @@ class WinCLIP(Detector):
 
 # Tokens that enter the tower at once: bounds memory, and is large enough to be fast.
 _TOKENS_CPU, _TOKENS_GPU = 1024, 16384
-
-
-def _weighted_mean(type_map: Tensor, weights: Tensor) -> Tensor:
-    """``(B, T, g, g)`` averaged with weights ``(B, g, g)``: ``(B, T)``."""
-    return (type_map * weights[:, None]).sum((2, 3)) / weights.sum((1, 2))[:, None]
