@@ -18,6 +18,13 @@ DEFAULT_KINDS: dict[str, tuple[str, ...]] = {
     "break": ("{} with a break", "broken {}", "{} with a chipped edge"),
     "uneven surface": ("{} with an uneven surface", "uneven {}"),
     "fray": ("{} with a fray", "frayed {}"),
+    "missing part": ("{} with a missing part", "incomplete {}"),
+    "extra part": ("{} with an extra part",),
+    "misplaced part": ("{} with a misplaced part", "misaligned {}"),
+    "bent": ("bent {}", "{} with a bend"),
+    "print error": ("{} with a print error", "misprinted {}"),
+    "burn": ("{} with a burn", "burnt {}"),
+    "bubble": ("{} with a bubble", "{} with bubbles"),
 }
 
 
