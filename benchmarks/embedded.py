@@ -200,6 +200,7 @@ def benchmark(
         shots = [0, *(k for k in arguments.shots if few and 0 < k <= len(source.normal))]
         settings = [(k, seed) for k in shots for seed in range(arguments.seeds if k else 1)]
         for share in (None, SHARE) if source.normal else (None,):
+            print(f"{source.name}: {name}{', cropped alike' if share else ''}", file=sys.stderr)
             tallies = measure(source, detector, settings, share=share, limit=arguments.limit)
             left = {kind: scores.images for kind, scores in tallies[0].image.items()}
             for (k, _), tally in zip(settings, tallies, strict=True):
@@ -242,9 +243,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         detectors = contenders(arguments, Path(scratch))
         lines = list(heading(arguments, detectors["embedded"]))
+        print("\n".join(lines), flush=True)
         for source in sources:
-            lines += ["", *benchmark(source, detectors, arguments)]
-    print("\n".join(lines))
+            some = ["", *benchmark(source, detectors, arguments)]
+            print("\n".join(some), flush=True)
+            lines += some
     if arguments.write:
         text = arguments.write.read_text(encoding="utf-8")
         arguments.write.write_text(replaced(text, "\n".join(lines)), encoding="utf-8")

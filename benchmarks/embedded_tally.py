@@ -21,7 +21,7 @@ from zerodefect.types import Region
 
 BEGIN, END = "<!-- bench-embedded:begin -->", "<!-- bench-embedded:end -->"
 
-_SPILL = 16 * 2**20  # bytes that the pixels of one kind may take before they go to disk
+_SPILL = 4 * 2**20  # bytes that the pixels of one kind may take before they go to disk
 
 IMAGE = {"image AUROC": "auroc", "image AP": "ap"}
 IMAGE_ALIKE = {f"{title}, cropped alike": query for title, query in IMAGE.items()}
