@@ -117,16 +117,15 @@ def first_version(scratch: Path) -> Detector | None:
     return load_detector("winclip", backbone=str(scratch / "first.safetensors"), device="cpu")
 
 
-def own_detector(arguments: argparse.Namespace, trained: Backbone) -> Detector:
-    method = arguments.method or next(iter(trained.recommended), "dense")
+def own_detector(arguments: argparse.Namespace) -> Detector:
     options = parse_settings(arguments.option)
     size, name = arguments.size, arguments.backbone
-    return load_detector(method, backbone=name, image_size=size, device="cpu", **options)
+    return load_detector(arguments.method, backbone=name, image_size=size, device="cpu", **options)
 
 
 def contenders(arguments: argparse.Namespace, scratch: Path) -> dict[str, Detector]:
     trained = load_clip(arguments.backbone)
-    ours = own_detector(arguments, trained)
+    ours = own_detector(arguments)
     blank = dataclasses.replace(untrained(trained), preprocess=ours.preprocess)
     options = {f.name: getattr(ours.config, f.name) for f in dataclasses.fields(ours.config)}
     found = {

@@ -37,9 +37,19 @@ EMBEDDED = CLIPConfig(
 """Shape of the embedded model. The text tower is as wide as the joint space, so that methods which
 feed image features into sentences (VCP-CLIP, CoPS, Crane) run on it."""
 
-RECOMMENDED = {"winclip": {"image_score": "map"}}
-"""The map's highest value tells damaged pictures apart a little better than the whole picture's
-text probability does (held-out procedural pictures), and then score and regions agree."""
+RECOMMENDED_METHOD = "dense"
+"""Patches that see the whole picture find more than small windows that do not."""
+
+RECOMMENDED: dict[str, dict[str, Any]] = {
+    "dense": {"image_score": "map"},
+    "winclip": {"image_score": "map"},
+    # These weights' patches were trained to match texts; a second stream would only blur them.
+    "anomalyclip": {"attention": "plain"},
+    "glocalclip": {"attention": "plain"},
+    "crane": {"attention": "plain"},
+}
+"""Hyper-parameters that suit the embedded model, chosen on held-out procedural pictures and
+``neu_steel``."""
 
 CHECKPOINT = "checkpoint.safetensors"
 LOG = "log.jsonl"
@@ -473,6 +483,7 @@ def _side_car(config: CLIPConfig) -> dict[str, Any]:
         **config.to_open_clip(),
         "preprocess_cfg": preprocess,
         "licence": "Apache-2.0",
+        "recommended_method": RECOMMENDED_METHOD,
         "recommended": RECOMMENDED,
     }
 
