@@ -601,3 +601,11 @@ def test_every_entry_can_be_looked_up_and_drawn():
         assert len(known.products) in (0, known.count)
     assert find_known("MVTec_AD").name == "mvtec"
     assert find_known("parts") is None
+
+
+def test_the_documentation_has_every_entry_and_its_terms():
+    text = (Path(__file__).parents[2] / "docs" / "datasets.md").read_text("utf-8")
+    for known in CATALOGUE:
+        (row,) = (line for line in text.splitlines() if f"| `{known.name}` |" in line)
+        assert f"`{known.layout}`" in row
+        assert known.licence.split(",")[0] in row or "research use" in row

@@ -27,7 +27,7 @@ def read_loco(root: Path, name: str) -> Listing:
     """
     if not is_loco(root):
         reason = f"no product has train/ or test/ folders and a {CONFIG}"
-        raise DatasetError(root, reason, "Name the folder that holds breakfast_box, ...")
+        raise DatasetError(root, reason, "Name the folder that holds the products (pushpins, ...)")
     listing = folders.read_mvtec(root, name)
     listing.reason += f", and a {CONFIG}"
     for folder in folders.mvtec_products(root):

@@ -46,7 +46,7 @@ def read_visa(root: Path, name: str) -> Listing:
         inner = next((f for f in (root / "1cls", root) if folders.mvtec_products(f)), None)
         if inner is None:
             reason = "there is no split_csv/1cls.csv and no Data/Images/{Normal,Anomaly}"
-            raise DatasetError(root, reason, "Name the folder that holds candle, capsules, ...")
+            raise DatasetError(root, reason, "Name the folder that holds the classes (candle, ...)")
         return folders.read_mvtec(inner, name)
     listing = Listing("it has VisA's Data/Images/{Normal,Anomaly}")
     listing.notes.append("there is no split_csv/1cls.csv, so the pictures have no split")
@@ -89,7 +89,7 @@ def read_ksdd(root: Path, name: str) -> Listing:
     """
     if not is_ksdd(root):
         reason = "there are no folders kosNN whose pictures have a _label beside them"
-        raise DatasetError(root, reason, "Name the folder that holds kos01, kos02, ...")
+        raise DatasetError(root, reason, "Name the folder that holds the items (kos01, ...)")
     listing = Listing("folders kosNN hold pictures with a _label beside each")
     for folder in subfolders(root):
         if folder.name.casefold().startswith("kos"):
@@ -187,7 +187,7 @@ def read_dagm(root: Path, name: str) -> Listing:
     products = _dagm_products(root)
     if not products:
         reason = "there is no class with pictures in Train or Test and masks in Label"
-        raise DatasetError(root, reason, "Name the folder that holds Class1, Class2, ...")
+        raise DatasetError(root, reason, "Name the folder that holds the classes (Class1, ...)")
     listing = Listing("masks lie in Label; pictures without one are good")
     for product in products:
         for folder, split in split_folders(product):
