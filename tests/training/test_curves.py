@@ -65,11 +65,13 @@ def test_the_picture_shows_losses_and_validation(tmp_path):
     journal = Journal(tmp_path, 0)
     journal.write(line(1))
     assert journal.draw()
+    with Image.open(tmp_path / CURVES) as image:
+        assert 500 < image.width < 1000
     plain = (tmp_path / CURVES).read_bytes()
     for step in (2, 3):
         journal.write(line(step))
         journal.write({"step": step, "epoch": step, "validation": {"auroc": 0.5}})
     assert journal.draw()
     with Image.open(tmp_path / CURVES) as image:
-        assert image.width > 500
+        assert image.width > 1000  # two panels
     assert (tmp_path / CURVES).read_bytes() != plain

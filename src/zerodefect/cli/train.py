@@ -247,8 +247,9 @@ def _silent(text: str) -> None:
 
 
 def _told(recipe: Any) -> str:
+    epochs = "1 epoch" if recipe.epochs == 1 else f"{recipe.epochs} epochs"
     return (
-        f"{recipe.epochs} epochs, batch {recipe.batch_size}, {recipe.optimizer} "
+        f"{epochs}, batch {recipe.batch_size}, {recipe.optimizer} "
         f"{recipe.learning_rate:g}, seed {recipe.seed}"
     )
 

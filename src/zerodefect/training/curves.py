@@ -53,18 +53,19 @@ class Journal:
         lines = list(read_log(self.folder / LOG))
         losses = _series(line for line in lines if "validation" not in line)
         measured = _series(line for line in lines if "validation" in line)
-        canvas = Canvas(figsize=(11, 4.5), layout="constrained")
-        left, right = canvas.subplots(1, 2)
-        for name, (steps, values) in losses.items():
-            if name.startswith("loss"):
-                left.plot(steps, values, label=name, linewidth=2 if name == "loss" else 1)
-        left.set(xlabel="step", title="Training loss, by term")
-        for name, (steps, values) in measured.items():
-            right.plot(steps, values, marker="o", label=name.removeprefix("validation/"))
-        right.set(xlabel="step", title="Validation" if measured else "Validation: none")
-        for axes in (left, right):
-            if axes.lines:
-                axes.legend(fontsize="small")
+        panels = [("Training loss, by term", {n: s for n, s in losses.items() if "loss" in n})]
+        panels += [("Validation", measured)] if measured else []
+        canvas = Canvas(figsize=(5.5 * len(panels), 4.5), layout="constrained")
+        for (title, series), axes in zip(
+            panels, canvas.subplots(1, len(panels), squeeze=False)[0], strict=True
+        ):
+            for name, (steps, values) in series.items():
+                few = len(steps) < 30
+                width = 2 if name == "loss" else 1
+                label = name.removeprefix("validation/")
+                axes.plot(steps, values, label=label, linewidth=width, marker="." if few else "")
+            axes.set(xlabel="step", title=title)
+            axes.legend(fontsize="small")
         with atomic_write(self.folder / CURVES) as file:
             canvas.savefig(file, format="png", dpi=110)
         return True

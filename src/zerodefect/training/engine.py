@@ -44,7 +44,8 @@ class Settings:
             are float32.
         mosaic: probability of 2 x 2 mosaics, see ``batches.Steps``.
         workers: processes that prepare pictures ahead, 0 for none.
-        log_every: steps between lines of the journal, which are means over them.
+        log_every: steps between lines of the journal, which are means over them; by default 10,
+            fewer in short runs.
         state_steps: steps between states on disk, or None: every ``state_minutes`` and at the end
             of each epoch.
         state_minutes: minutes between states on disk.
@@ -55,13 +56,13 @@ class Settings:
     precision: Literal["float32", "bfloat16"] = "float32"
     mosaic: float = 0.0
     workers: int = 0
-    log_every: int = 10
+    log_every: int | None = None
     state_steps: int | None = None
     state_minutes: float = 5.0
 
     def __post_init__(self) -> None:
         recipe = self.recipe
-        if min(recipe.epochs, recipe.batch_size, self.log_every) < 1:
+        if min(recipe.epochs, recipe.batch_size, self.log_every or 1) < 1:
             raise ValueError("epochs, batch size and log interval are at least 1")
         if self.max_steps is not None and self.max_steps < 1:
             raise ValueError(f"max steps {self.max_steps}: at least 1")
@@ -190,6 +191,7 @@ class _Run:
             processes.count,
         )
         self.steps = min(len(self.batches), settings.max_steps or len(self.batches))
+        self.log_every = settings.log_every or max(1, min(10, self.steps // 50))
         self.origin = {
             "how": "trained",
             "data": examples.facts(),
@@ -202,7 +204,7 @@ class _Run:
         }
         facts = detector.facts()
         self.identity = {
-            **self.origin,
+            **{name: value for name, value in self.origin.items() if name != "seed"},
             **{name: facts[name] for name in ("method", "weights", "config", "preprocess")},
         }
         self.state = RunState(learned, optimizer_of(detector, recipe))
@@ -300,7 +302,7 @@ class _Run:
         state = self.state
         for name, value in {**losses, "steps": 1.0}.items():
             state.window[name] = state.window.get(name, 0.0) + value
-        if state.step % self.settings.log_every and not ended:
+        if state.step % self.log_every and not ended:
             return
         count = state.window.pop("steps")
         means = {name: value / count for name, value in state.window.items()}
