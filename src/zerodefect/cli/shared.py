@@ -6,7 +6,7 @@ import json
 import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -186,6 +186,7 @@ def load_inspector(
     from zerodefect.images import open_image
     from zerodefect.images.tiling import Tiling
     from zerodefect.inspection.inspector import DEFAULT_OBJECT, load
+    from zerodefect.methods.detector import UnsupportedError
     from zerodefect.methods.scoring import Viewing
 
     inspector = load(
@@ -203,10 +204,12 @@ def load_inspector(
     )
     inspector.roi = open_image(roi) if roi else None
     inspector.ignore = open_image(ignore) if ignore else None
-    if "words" in inspector.detector.info.knows_from:
-        if object is None:
-            say(f"no --object given: the texts say {DEFAULT_OBJECT!r}; a name usually helps")
-        inspector.describe(DEFAULT_OBJECT if object is None else object)
+    if object is not None:
+        with suppress(UnsupportedError):  # a method without words still inspects
+            inspector.describe(object)
+    elif "words" in inspector.detector.info.knows_from:
+        say(f"no --object given: the texts say {DEFAULT_OBJECT!r}; a name usually helps")
+        inspector.describe(DEFAULT_OBJECT)
     if references:
         inspector.remember(references)
     return inspector
