@@ -1,0 +1,426 @@
+"""APRIL-GAN (Chen, Han and Zhang, VAND challenge at CVPR 2023, arXiv 2305.17382).
+
+One linear layer per tapped block brings CLIP's patch tokens into the joint space, where they are
+compared with "normal" and "anomalous" texts; these layers are all that is learned, on another
+product's labelled defects. Few-shot: the distance of each raw token to its nearest one among the
+tokens of k normal references is added to the map.
+
+Symbols: z the image's feature, T_l the tokens of tap l, P_l the mapped ones, F the texts [normal,
+anomalous], L the number of patches, W the tower's width, D the joint dimension, K the number of
+taps, d_l distances to the references, N their map, s the zero-shot image score.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as nnF
+from torch import Tensor, nn
+
+from zerodefect.backbones.clip import CLIP
+from zerodefect.backbones.loading import Backbone
+from zerodefect.layers.adapters import check_taps, linear, quarter_depths
+from zerodefect.layers.losses import dice_loss, focal_loss
+from zerodefect.layers.memory import MemoryBank
+from zerodefect.layers.similarity import inner_products, two_class, upsample
+from zerodefect.methods.detector import Detector, concatenate
+from zerodefect.methods.official import Checked
+from zerodefect.methods.recipe import Recipe
+from zerodefect.methods.registry import MethodInfo, published_table, register
+from zerodefect.prompts.ensemble import NORMAL_STATES, PromptEnsemble
+from zerodefect.prompts.features import TextFeatures
+from zerodefect.prompts.vocabulary import Vocabulary
+from zerodefect.types import Prediction, TrainingBatch
+
+_FIGURES = (
+    *published_table(
+        "a third party's run of the official code with the released layers",
+        "0-shot",
+        (
+            *("image AUROC", "image F1-max", "image AP"),
+            *("pixel AUROC", "pixel F1-max", "pixel AP", "AUPRO"),
+        ),
+        {"MVTec AD": (86.13, 90.35, 93.56, 87.63, 43.28, 40.78, 44.04)},
+    ),
+    *published_table(
+        "README of the authors of VisualAD, a later paper that compares with it",
+        "0-shot",
+        ("image AUROC", "image F1-max", "image AP"),
+        {"VisA": (77.4, 78.6, 80.9)},
+    ),
+)
+
+_ANOMALOUS_STATES = (
+    "damaged {}",
+    "broken {}",
+    "{} with flaw",
+    "{} with defect",
+    "{} with damage",
+)
+_TEMPLATES = (
+    "a bad photo of a {}.",
+    "a low resolution photo of the {}.",
+    "a bad photo of the {}.",
+    "a cropped photo of the {}.",
+    "a bright photo of a {}.",
+    "a dark photo of the {}.",
+    "a photo of my {}.",
+    "a photo of the cool {}.",
+    "a close-up photo of a {}.",
+    "a black and white photo of the {}.",
+    "a bright photo of the {}.",
+    "a cropped photo of a {}.",
+    "a jpeg corrupted photo of a {}.",
+    "a blurry photo of the {}.",
+    "a photo of the {}.",
+    "a good photo of the {}.",
+    "a photo of one {}.",
+    "a close-up photo of the {}.",
+    "a photo of a {}.",
+    "a low resolution photo of a {}.",
+    "a photo of a large {}.",
+    "a blurry photo of a {}.",
+    "a jpeg corrupted photo of the {}.",
+    "a good photo of a {}.",
+    "a photo of the small {}.",
+    "a photo of the large {}.",
+    "a black and white photo of a {}.",
+    "a dark photo of a {}.",
+    "a photo of a cool {}.",
+    "a photo of a small {}.",
+    "there is a {} in the scene.",
+    "there is the {} in the scene.",
+    "this is a {} in the scene.",
+    "this is the {} in the scene.",
+    "this is one {} in the scene.",
+)
+
+
+@dataclass(frozen=True)
+class AprilGANConfig:
+    """Hyper-parameters; the defaults are the published code's.
+
+    Attributes:
+        taps: image-tower blocks (from 1) whose tokens are read; None for quarters of the depth.
+        logit_scale: factor on cosine similarities before the softmax.
+        activation: ``gelu`` runs both towers with it whatever the weights were trained with, as
+            the published code does at every input size but the weights' own, and as the published
+            layers need it; ``weights`` keeps the weights' own (OpenAI's: QuickGELU).
+        normal_states, anomalous_states, templates: the sentences.
+        seed: of the initial values.
+    """
+
+    taps: tuple[int, ...] | None = None
+    logit_scale: float = 100.0
+    activation: Literal["gelu", "weights"] = "gelu"
+    normal_states: tuple[str, ...] = NORMAL_STATES
+    anomalous_states: tuple[str, ...] = _ANOMALOUS_STATES
+    templates: tuple[str, ...] = _TEMPLATES
+    seed: int = 111
+
+    def __post_init__(self) -> None:
+        if not self.logit_scale > 0:
+            raise ValueError(f"logit_scale must be positive, got {self.logit_scale}")
+        if self.activation not in ("gelu", "weights"):
+            raise ValueError(f"activation is gelu or weights, not {self.activation!r}")
+
+
+@dataclass(frozen=True)
+class Features:
+    """Image side of one batch, float32; nothing here is normalised.
+
+    Attributes:
+        image: ``z (B, D)``.
+        tokens: ``T_l (B, L, W)`` per tap, the residual stream without the class token.
+        grid: rows and columns of patches.
+        size: height and width of the network input, which the map is brought to.
+    """
+
+    image: Tensor
+    tokens: list[Tensor]
+    grid: tuple[int, int]
+    size: tuple[int, int]
+
+
+@register(
+    MethodInfo(
+        name="april_gan",
+        title="APRIL-GAN",
+        school="adapter",
+        knows_from=("training", "words", "references"),
+        paper="Chen et al., CVPR 2023 VAND workshop challenge, arXiv 2305.17382",
+        code_licence="MIT",
+        parity="official code at f13b8a63: 0-shot and few-shot forward, losses, gradients, one "
+        "optimiser step",
+        figures=_FIGURES,
+    )
+)
+class AprilGAN(Detector):
+    """Linear layers over patch tokens, and a memory of the tokens of references.
+
+    Without references the score is a probability, and the map the sum of one per tap. With
+    references the map has the K cosine distances added, and the score is the mean of that
+    probability and of the map's highest value divided by K. The published code instead scales that
+    highest value over all test pictures of a class, which one picture does not have: ``set_level``
+    does so.
+
+    In training on MVTec AD the published code replaces a fifth of the pictures by mosaics of four
+    others of their class; that is not done here. The recipe is the one for training on VisA.
+    """
+
+    Config = AprilGANConfig
+    recipe: ClassVar[Recipe | None] = Recipe(
+        epochs=15, batch_size=8, learning_rate=1e-3, betas=(0.5, 0.999), seed=111
+    )
+    monotone_memory = True  # the distance to the nearest of more references never grows
+    config: AprilGANConfig
+    texts: Tensor
+
+    def __init__(self, backbone: Backbone, config: AprilGANConfig | None = None) -> None:
+        super().__init__(backbone, config or AprilGANConfig())
+        if self.config.activation == "gelu" and backbone.clip.config.activation != "gelu":
+            backbone = _with_gelu(backbone)
+        self.clip = backbone.clip.requires_grad_(False)
+        self.preprocess = replace(
+            backbone.preprocess, interpolation="bicubic", antialias=True, resize_on="pil"
+        )
+        vision, D = self.clip.config.vision, self.clip.config.embed_dim
+        taps = quarter_depths(vision.layers) if self.config.taps is None else self.config.taps
+        self.taps = check_taps(taps, vision.layers)
+        self.text_features = TextFeatures(
+            backbone.clip, backbone.fingerprint, reload=backbone.reload
+        )
+        self.prompts = PromptEnsemble(
+            self.config.normal_states, self.config.anomalous_states, self.config.templates
+        )
+        draws = torch.Generator().manual_seed(self.config.seed)
+        self.fc = nn.ModuleList(linear(vision.width, D, draws) for _ in self.taps)
+        self.memories = nn.ModuleList(MemoryBank() for _ in self.taps)
+        self.register_buffer("texts", torch.empty(0, D))  # F: (2, D), unit length
+
+    # --- words --------------------------------------------------------------------------------
+
+    def describe(self, object_name: str, vocabulary: Vocabulary | None = None) -> None:
+        """Prepare the texts of a product; defect kinds are not told apart.
+
+        Raises:
+            ValueError: an empty name, or a sentence longer than the text tower reads.
+        """
+        self.texts = self.words(object_name)
+        self.object_name = object_name
+
+    def words(self, name: str) -> Tensor:
+        """F: mean direction of the normal and of the anomalous sentences, ``(2, D)`` unit length.
+
+        Each sentence is normalised before the mean.
+        """
+        groups = self.prompts.normal_prompts(name), self.prompts.anomalous_prompts(name)
+        rows = (nnF.normalize(self.text_features.rows(group), dim=-1) for group in groups)
+        return nnF.normalize(torch.stack([row.mean(dim=0) for row in rows]), dim=-1)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """APRIL-GAN has one anomalous class and tells no kinds apart."""
+        return ()
+
+    # --- references ---------------------------------------------------------------------------
+
+    @property
+    def banks(self) -> list[MemoryBank]:
+        """One memory of raw tokens per tap."""
+        return [bank for bank in self.memories if isinstance(bank, MemoryBank)]
+
+    @property
+    def shots(self) -> int:
+        """Number of images remembered."""
+        groups = self.banks[0].groups
+        return int(groups.max()) + 1 if len(groups) else 0
+
+    def remember(self, images: Tensor) -> None:
+        """Store the tokens of normal images ``(K, 3, H, W)``."""
+        for some in images.split(8):
+            self._store(self.encode(some))
+
+    def _store(self, features: Features, groups: Tensor | None = None) -> None:
+        for bank, T in zip(self.banks, features.tokens, strict=True):
+            bank.add(T, groups)
+
+    def forget(self) -> None:
+        """Drop all remembered images; words stay."""
+        for bank in self.banks:
+            bank.clear()
+
+    # --- scale --------------------------------------------------------------------------------
+
+    @property
+    def neutral_score(self) -> float | None:
+        """0.5 zero-shot: both texts equally likely. With references there is no such point."""
+        return None if self.shots else 0.5
+
+    @property
+    def map_range(self) -> tuple[float, float]:
+        """K probabilities: [0, K]; with references also K distances of at most 2: [0, 3K]."""
+        return 0.0, float(len(self.taps) * (3 if self.shots else 1))
+
+    def set_level(self, prediction: Prediction) -> Prediction:
+        """Few-shot score as the official test has it, from all test images of a class.
+
+        The mean of s and of the map's highest value, the latter scaled to [0, 1] over the images.
+        """
+        if not self.shots:
+            return prediction
+        highest = prediction.map.amax(dim=(1, 2))
+        s = 2 * prediction.score - highest / len(self.taps)
+        low, high = highest.min(), highest.max()
+        m = (highest - low) / (high - low) if high > low else torch.zeros_like(highest)
+        return replace(prediction, score=(s + m) / 2)
+
+    # --- forward pass, in the order of the paper ----------------------------------------------
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Prediction:
+        """Score ``(B, 3, H, W)``.
+
+        Raises:
+            RuntimeError: ``describe`` was not called.
+        """
+        return self.predict(self.encode(images))
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Features:
+        """Run the frozen image tower."""
+        visual = self.clip.visual
+        images = images.to(visual.proj.dtype)
+        embedded = visual.embed(images, resize="bicubic_antialias")
+        states = visual.encode(embedded, taps=self.taps)
+        return Features(
+            image=visual.project(states.tokens[:, 0]).float(),
+            tokens=[states.taps[tap][:, 1:].float() for tap in self.taps],
+            grid=visual.grid(images),
+            size=(images.shape[-2], images.shape[-1]),
+        )
+
+    @torch.no_grad()
+    def predict(self, encoded: Features) -> Prediction:
+        """Score what ``encode`` gave against the present words and references.
+
+        Raises:
+            RuntimeError: ``describe`` was not called.
+        """
+        return self._predict(encoded, own_group=None)
+
+    @torch.no_grad()
+    def score_left_out(self, images: Tensor, groups: Tensor | None = None) -> Prediction:
+        """Score each image against the other ones, whose tokens are computed once."""
+        if self.shots:
+            return super().score_left_out(images, groups)
+        own = self._groups(images, groups).split(8)
+        parts = [self.encode(part) for part in images.split(8)]
+        try:
+            for part, group in zip(parts, own, strict=True):
+                self._store(part, group)
+            return concatenate([self._predict(*each) for each in zip(parts, own, strict=True)])
+        finally:
+            self.forget()
+
+    def _predict(self, features: Features, own_group: Tensor | None) -> Prediction:
+        if not len(self.texts):
+            raise RuntimeError("APRIL-GAN needs the product's name: call describe(name) first")
+        s = self.image_logits(features).softmax(dim=-1)[:, 1]
+        A = self.layer_maps(self.logits(self.projected(features), self.texts), features)
+        if not self.shots:
+            return Prediction(score=s, map=A.sum(dim=1))
+        d = self.distances(features, own_group)
+        M = A.sum(dim=1) + upsample(d.sum(dim=1), features.size, align_corners=True)  # (B, H, W)
+        return Prediction(score=(s + M.amax(dim=(1, 2)) / len(self.taps)) / 2, map=M)
+
+    def image_logits(self, features: Features) -> Tensor:
+        """Image against both texts, ``(B, 2)``."""
+        z = nnF.normalize(features.image, dim=-1)
+        return self.config.logit_scale * inner_products(z, self.texts)
+
+    def projected(self, features: Features) -> list[Tensor]:
+        """``P_l (B, L, D)`` per tap: mapped tokens, unit length."""
+        pairs = zip(self.fc, features.tokens, strict=True)
+        return [nnF.normalize(fc_l(T_l).float(), dim=-1) for fc_l, T_l in pairs]
+
+    def logits(self, P: Sequence[Tensor], texts: Tensor) -> Tensor:
+        """Q: mapped tokens against texts ``(2, D)`` or ``(B, 2, D)``; ``(B, K, L, 2)``."""
+        return self.config.logit_scale * torch.stack([inner_products(p, texts) for p in P], dim=1)
+
+    def layer_maps(self, Q: Tensor, features: Features) -> Tensor:
+        """A: anomaly probability per tap and pixel, ``(B, K, H, W)``."""
+        return self._upsampled(Q, features).sigmoid()
+
+    @staticmethod
+    def _upsampled(Q: Tensor, features: Features) -> Tensor:
+        """Anomalous minus normal logit; upsampling comes before the softmax: ``(B, K, H, W)``."""
+        difference = (Q[..., 1] - Q[..., 0]).unflatten(-1, features.grid)
+        return upsample(difference, features.size, align_corners=True)
+
+    def distances(self, features: Features, own_group: Tensor | None = None) -> Tensor:
+        """d: ``1 - cos`` of each token to the nearest one of its tap's memory, ``(B, K, g, g)``.
+
+        Args:
+            features: image side.
+            own_group: ``(B,)`` number of each image among the references, to be left out.
+        """
+        B, L = features.tokens[0].shape[:2]
+        own = own_group.repeat_interleave(L) if own_group is not None else None
+        pairs = zip(self.banks, features.tokens, strict=True)
+        d = [2 * bank.nearest(T.flatten(0, 1), own)[0] for bank, T in pairs]  # the bank has halves
+        return torch.stack(d).clamp(min=0).view(-1, B, *features.grid).transpose(0, 1)
+
+    # --- training -----------------------------------------------------------------------------
+
+    def training_loss(self, batch: TrainingBatch) -> dict[str, Tensor]:
+        """Focal and Dice loss of each tap's map, summed over taps; the image score has none."""
+        features = self.encode(batch.images)
+        known = {name: self.words(name) for name in set(batch.objects)}
+        texts = torch.stack([known[name] for name in batch.objects])  # (B, 2, D)
+        p = two_class(self._upsampled(self.logits(self.projected(features), texts), features))
+        terms = [self.layer_losses(p_l, batch.masks) for p_l in p.unbind(dim=2)]
+        return {name: torch.stack([term[name] for term in terms]).sum() for name in terms[0]}
+
+    @staticmethod
+    def layer_losses(p: Tensor, masks: Tensor) -> dict[str, Tensor]:
+        """Loss terms of one tap's probabilities ``(B, 2, H, W)`` against masks ``(B, H, W)``."""
+        return {"focal": focal_loss(p, masks), "dice": dice_loss(p[:, 1], masks)}
+
+    # --- official checkpoints -----------------------------------------------------------------
+
+    def official_state(self, published: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Learned values from ``{"trainable_linearlayer": ...}``; its names are ours.
+
+        Raises:
+            ValueError: keys are missing or unknown, or shapes do not fit; all are listed.
+        """
+        checked = Checked(published, "APRIL-GAN checkpoint")
+        layers = checked.inside("trainable_linearlayer")
+        state = {name: layers.take(name, p.shape) for name, p in self.learned.items()}
+        checked.done()
+        return state
+
+
+def _with_gelu(backbone: Backbone) -> Backbone:
+    """The same weights, in memory once, in other towers with GELU; ``backbone`` stays as it is."""
+    reload = backbone.reload
+    return replace(
+        backbone,
+        clip=_gelu_towers(backbone.clip),
+        reload=None if reload is None else lambda: _gelu_towers(reload()),
+    )
+
+
+def _gelu_towers(clip: CLIP) -> CLIP:
+    shared: dict[int, Any] = {id(value): value for value in clip.parameters()}
+    towers = copy.deepcopy(clip, shared)  # copies everything but what it finds in ``shared``
+    for tower in (towers.visual, towers.text):
+        for block in tower.transformer.blocks:
+            block.mlp.activation = nn.GELU()
+    towers.config = clip.config.with_activation("gelu")
+    return towers
