@@ -35,6 +35,7 @@ METHOD_PARTS = {
     "official",
     "agnostic",
     "prompted",
+    "remembering",
     "checkpoint",
 }  # not methods but what they share
 

@@ -28,9 +28,9 @@ from zerodefect.layers.similarity import (
     upsample,
 )
 from zerodefect.layers.smoothing import gaussian_smooth
-from zerodefect.methods.detector import concatenate
 from zerodefect.methods.prompted import PromptedDetector, weighted_mean
 from zerodefect.methods.registry import MethodInfo, register
+from zerodefect.methods.remembering import RememberingDetector, nearest
 from zerodefect.prompts.ensemble import ANOMALOUS_STATES, NORMAL_STATES, WINCLIP_TEMPLATES
 from zerodefect.types import Prediction
 
@@ -106,7 +106,7 @@ class Features:
         parity="hand-computed on small towers; no published implementation is reproduced",
     )
 )
-class DenseCLIP(PromptedDetector):
+class DenseCLIP(PromptedDetector, RememberingDetector):
     """Patch tokens against texts, and against the patches of normal references.
 
     Score and map lie in [0, 1]. Zero-shot, 0.5 is the undecided point.
@@ -115,38 +115,9 @@ class DenseCLIP(PromptedDetector):
     Config = DenseConfig
     config: DenseConfig
 
-    monotone_memory = True  # the distance to the nearest of more references never grows
-
     def __init__(self, backbone: Backbone, config: DenseConfig | None = None) -> None:
         super().__init__(backbone, config or DenseConfig())
         self.memories = nn.ModuleList(MemoryBank() for _ in self.config.sizes)
-
-    # --- references ---------------------------------------------------------------------------
-
-    @property
-    def banks(self) -> list[MemoryBank]:
-        """One memory of patch features per input size."""
-        return [bank for bank in self.memories if isinstance(bank, MemoryBank)]
-
-    @property
-    def shots(self) -> int:
-        """Number of images remembered."""
-        groups = self.banks[0].groups
-        return int(groups.max()) + 1 if len(groups) else 0
-
-    def remember(self, images: Tensor) -> None:
-        """Store the patch features of normal images ``(K, 3, H, W)``."""
-        for some in images.split(8):
-            self._store(self.encode(some))
-
-    def _store(self, features: Features, groups: Tensor | None = None) -> None:
-        for bank, patches in zip(self.banks, features.reference, strict=True):
-            bank.add(patches, groups)
-
-    def forget(self) -> None:
-        """Drop all remembered images; words stay."""
-        for bank in self.banks:
-            bank.clear()
 
     # --- scale --------------------------------------------------------------------------------
 
@@ -161,15 +132,6 @@ class DenseCLIP(PromptedDetector):
         return 0.0, 1.0
 
     # --- forward pass ---------------------------------------------------------------------------
-
-    @torch.no_grad()
-    def forward(self, images: Tensor) -> Prediction:
-        """Score ``(B, 3, H, W)``.
-
-        Raises:
-            RuntimeError: ``describe`` was not called.
-        """
-        return self.predict(self.encode(images))
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Features:
@@ -198,21 +160,21 @@ class DenseCLIP(PromptedDetector):
         )
         return resized.to(images.dtype)
 
-    @torch.no_grad()
-    def predict(self, encoded: Features) -> Prediction:
-        """Score what ``encode`` gave against the present words and references.
+    def references(self, encoded: Features) -> list[Tensor]:
+        """Patch features per input size."""
+        return encoded.reference
+
+    def judge(self, encoded: Features, own_group: Tensor | None) -> Prediction:
+        """Score what ``encode`` gave.
 
         Raises:
             RuntimeError: ``describe`` was not called.
         """
-        return self._predict(encoded, own_group=None)
-
-    def _predict(self, features: Features, own_group: Tensor | None) -> Prediction:
         self._need_words()
-        tau, size = self.config.temperature, features.size
-        kinds, finest = [], max(features.grids)
+        tau, size = self.config.temperature, encoded.size
+        kinds, finest = [], max(encoded.grids)
         maps, scores = [], []
-        for z, patches, grid in zip(features.image, features.patches, features.grids, strict=True):
+        for z, patches, grid in zip(encoded.image, encoded.patches, encoded.grids, strict=True):
             scores.append(anomaly_probability(z, self.texts, tau))  # (B,)
             s = to_grid(anomaly_probability(patches, self.texts, tau), grid)  # (B, g, g)
             maps.append(upsample(s, finest))
@@ -221,7 +183,7 @@ class DenseCLIP(PromptedDetector):
                 kinds.append(upsample(share.transpose(1, 2).unflatten(2, grid), finest))
         M = torch.stack(maps).mean(0)
         if self.shots:
-            w, D = self.config.reference_weight, self._distance(features, own_group, finest)
+            w, D = self.config.reference_weight, self._distance(encoded, own_group, finest)
             M = (1 - w) * M + w * D
         M = gaussian_smooth(M, self.config.smoothing)
         full = upsample(M, size)
@@ -242,26 +204,7 @@ class DenseCLIP(PromptedDetector):
         """Mean over input sizes of the distance to the nearest reference patch, ``(B, g, g)``."""
         maps = []
         for bank, patches, grid in zip(self.banks, features.reference, features.grids, strict=True):
-            count = patches.shape[1]
-            own = own_group.repeat_interleave(count) if own_group is not None else None
-            nearest = bank.nearest(patches.flatten(0, 1), own)[0].view(len(patches), count)
-            near = (nearest / self.config.reference_scale).clamp(max=1.0)
+            distance = nearest(bank, patches, own_group)
+            near = (distance / self.config.reference_scale).clamp(max=1.0)
             maps.append(upsample(to_grid(near, grid), finest))
         return torch.stack(maps).mean(0)
-
-    @torch.no_grad()
-    def score_left_out(self, images: Tensor, groups: Tensor | None = None) -> Prediction:
-        """Score each image against the other ones, whose features are computed once."""
-        if self.shots:
-            return super().score_left_out(images, groups)
-        groups = self._groups(images, groups)
-        parts = [self.encode(part) for part in images.split(8)]
-        own = groups.split(8)
-        for part, group in zip(parts, own, strict=True):
-            self._store(part, group)
-        try:
-            return concatenate(
-                [self._predict(part, group) for part, group in zip(parts, own, strict=True)]
-            )
-        finally:
-            self.forget()

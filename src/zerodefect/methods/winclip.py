@@ -26,9 +26,9 @@ from zerodefect.layers.similarity import (
     upsample,
 )
 from zerodefect.layers.windows import harmonic_windows, spread, window_patches
-from zerodefect.methods.detector import concatenate
 from zerodefect.methods.prompted import PromptedDetector, weighted_mean
 from zerodefect.methods.registry import Figure, MethodInfo, register
+from zerodefect.methods.remembering import RememberingDetector, nearest
 from zerodefect.prompts.ensemble import ANOMALOUS_STATES, NORMAL_STATES, WINCLIP_TEMPLATES
 from zerodefect.types import Prediction
 
@@ -107,7 +107,7 @@ class Features:
         ),
     )
 )
-class WinCLIP(PromptedDetector):
+class WinCLIP(PromptedDetector, RememberingDetector):
     """Window-based CLIP.
 
     Zero-shot score and map are probabilities in (0, 1) with 0.5 as the undecided point; with
@@ -115,41 +115,12 @@ class WinCLIP(PromptedDetector):
     """
 
     Config = WinCLIPConfig
-    monotone_memory = True  # the distance to the nearest of more references never grows
     config: WinCLIPConfig
 
     def __init__(self, backbone: Backbone, config: WinCLIPConfig | None = None) -> None:
         super().__init__(backbone, config or WinCLIPConfig())
         self.patch_memory = MemoryBank()
         self.window_memory = nn.ModuleList(MemoryBank() for _ in self.config.scales)
-
-    # --- references ---------------------------------------------------------------------------
-
-    @property
-    def shots(self) -> int:
-        """Number of images remembered."""
-        groups = self.patch_memory.groups
-        return int(groups.max()) + 1 if len(groups) else 0
-
-    def remember(self, images: Tensor) -> None:
-        """Store the patch and window features of normal images ``(K, 3, H, W)``."""
-        for start in range(0, len(images), 8):
-            self._store(self.features(images[start : start + 8]))
-
-    def _store(self, features: Features, groups: Tensor | None = None) -> None:
-        self.patch_memory.add(features.patches, groups)
-        for bank, windows in zip(self.banks, features.windows, strict=True):
-            bank.add(windows, groups)
-
-    def forget(self) -> None:
-        """Drop all remembered images; words stay."""
-        for bank in (self.patch_memory, *self.banks):
-            bank.clear()
-
-    @property
-    def banks(self) -> list[MemoryBank]:
-        """One memory of window features per scale."""
-        return [bank for bank in self.window_memory if isinstance(bank, MemoryBank)]
 
     # --- scale --------------------------------------------------------------------------------
 
@@ -165,62 +136,34 @@ class WinCLIP(PromptedDetector):
 
     # --- forward pass, in the order of the paper ----------------------------------------------
 
-    @torch.no_grad()
-    def forward(self, images: Tensor) -> Prediction:
-        """Score ``(B, 3, H, W)``.
-
-        Raises:
-            RuntimeError: ``describe`` was not called.
-        """
-        return self.predict(self.encode(images))
-
     def encode(self, images: Tensor) -> Features:
         """Features of the pictures, whatever words and references there are."""
         return self.features(images)
 
-    @torch.no_grad()
-    def predict(self, encoded: Features) -> Prediction:
-        """Score what ``encode`` gave against the present words and references.
+    def references(self, encoded: Features) -> list[Tensor]:
+        """Patch features, then window features per scale."""
+        return [encoded.patches, *encoded.windows]
+
+    def judge(self, encoded: Features, own_group: Tensor | None) -> Prediction:
+        """Score what ``encode`` gave.
 
         Raises:
             RuntimeError: ``describe`` was not called.
         """
-        return self._predict(encoded, own_group=None)
-
-    @torch.no_grad()
-    def score_left_out(self, images: Tensor, groups: Tensor | None = None) -> Prediction:
-        """Score each image against the other ones, whose features are computed once."""
-        if self.shots:
-            return super().score_left_out(images, groups)
-        groups = self._groups(images, groups)
-        parts = [self.features(part) for part in images.split(8)]
-        for part, group in zip(parts, groups.split(8), strict=True):
-            self._store(part, group)
-        try:
-            return concatenate(
-                [
-                    self._predict(part, group)
-                    for part, group in zip(parts, groups.split(8), strict=True)
-                ]
-            )
-        finally:
-            self.forget()
-
-    def _predict(self, features: Features, own_group: Tensor | None) -> Prediction:
         self._need_words()
-        tau, grid, size = self.config.temperature, features.grid, features.size
-        s_0 = anomaly_probability(features.image, self.texts, tau)  # (B,)
-        s_k = [anomaly_probability(z, self.texts, tau) for z in features.windows]  # (B, n_k)
+        tau, grid, size = self.config.temperature, encoded.grid, encoded.size
+        s_0 = anomaly_probability(encoded.image, self.texts, tau)  # (B,)
+        s_k = [anomaly_probability(z, self.texts, tau) for z in encoded.windows]  # (B, n_k)
         M_k = [
             harmonic_windows(s, grid, k) for s, k in zip(s_k, self.config.scales, strict=True)
         ]  # (B, g, g)
         M = harmonic_mean([s_0[:, None, None].expand_as(M_k[0]), *M_k])
         score = self._image_score(s_0, upsample(M, size))
         if self.shots:
-            D = self.reference_distance(features, own_group)
+            D = self.reference_distance(encoded, own_group)
             score = (score + D.amax(dim=(1, 2))) / 2
             M = (M + D) / 2
-        type_map = self._type_map(features, s_k) if len(self.kind_texts) else None
+        type_map = self._type_map(encoded, s_k) if len(self.kind_texts) else None
         return Prediction(
             score=score,
             map=upsample(M, size),
@@ -261,17 +204,14 @@ class WinCLIP(PromptedDetector):
 
     def reference_distance(self, features: Features, own_group: Tensor | None = None) -> Tensor:
         """Mean over patch and window scales of the distance to the references, ``(B, g, g)``."""
+        patch_bank, *window_banks = self.banks
         grid = features.grid
-        maps = [to_grid(self._nearest(self.patch_memory, features.patches, own_group), grid)]
-        for bank, windows, k in zip(self.banks, features.windows, self.config.scales, strict=True):
-            maps.append(harmonic_windows(self._nearest(bank, windows, own_group), grid, k))
+        maps = [to_grid(nearest(patch_bank, features.patches, own_group), grid)]
+        for bank, windows, k in zip(
+            window_banks, features.windows, self.config.scales, strict=True
+        ):
+            maps.append(harmonic_windows(nearest(bank, windows, own_group), grid, k))
         return torch.stack(maps).mean(0)
-
-    @staticmethod
-    def _nearest(bank: MemoryBank, features: Tensor, own_group: Tensor | None) -> Tensor:
-        batch, count = features.shape[:2]
-        own = own_group.repeat_interleave(count) if own_group is not None else None
-        return bank.nearest(features.flatten(0, 1), own)[0].unflatten(0, (batch, count))
 
     # --- defect kinds: ours, the paper knows one anomalous class ---------------------------------
 
