@@ -50,8 +50,13 @@ def test_weights_may_recommend_a_method(tmp_path):
     assert load_detector(backbone=str(path)).info.name == "winclip"
     sidecar = json.loads(path.with_suffix(".json").read_text())
     sidecar["recommended_method"] = "dense"
+    sidecar["recommended"] = {"dense": {"image_size": 96, "sizes": [0.5, 1.0]}}
     path.with_suffix(".json").write_text(json.dumps(sidecar))
-    assert load_detector(backbone=str(path)).info.name == "dense"
+    advised = load_detector(backbone=str(path))
+    assert advised.info.name == "dense"
+    assert advised.preprocess.size == (96, 96)
+    assert advised.config.sizes == (0.5, 1.0)
+    assert load_detector(backbone=str(path), image_size=32).preprocess.size == (32, 32)
     assert load_detector("winclip", backbone=str(path)).info.name == "winclip"
 
 

@@ -50,8 +50,8 @@ def load_detector(
         weights: local weights file for the architecture that ``backbone`` names.
         device: ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
         precision: of the towers: float32 or bfloat16.
-        image_size: side of the network's input in pixels, instead of the checkpoint's or else the
-            weights' own.
+        image_size: side of the network's input in pixels, instead of the checkpoint's, or else what
+            the weights' side-car recommends for the method, or else the weights' own.
         untrained: a trainable method starts with its initial values, for whoever fills them.
         options: hyper-parameters of the method. One that is not given is what the weights'
             side-car recommends for the method, else the method's default (the paper's value).
@@ -78,12 +78,19 @@ def load_detector(
     if found and backbone is None and weights is None:
         backbone = _backbone_of(found)
     loaded = load_clip(backbone, weights=weights, device=chosen, dtype=getattr(torch, precision))
-    size = _input_size(loaded, image_size, found, kind.recipe if untrained else None)
+    recommended = dict(loaded.recommended.get(method, {}))
+    advised = recommended.pop("image_size", None)
+    size = _input_size(
+        loaded,
+        image_size or (None if found else advised),
+        found,
+        kind.recipe if untrained else None,
+    )
     loaded = dataclasses.replace(
         loaded, preprocess=dataclasses.replace(loaded.preprocess, size=size)
     )
     if found is None:
-        options = {**loaded.recommended.get(method, {}), **options}
+        options = {**_typed(kind.Config, recommended), **options}
         return create(method, loaded, **options).to(chosen).eval()
     check_backbone(found, loaded.name, loaded.fingerprint)
     options = {**_typed(kind.Config, found.config), **options}

@@ -41,7 +41,13 @@ RECOMMENDED_METHOD = "dense"
 """Patches that see the whole picture find more than small windows that do not."""
 
 RECOMMENDED: dict[str, dict[str, Any]] = {
-    "dense": {"image_score": "map"},
+    "dense": {
+        "image_size": 256,
+        "sizes": [0.5, 1.0],
+        "image_score": "map",
+        "reference_weight": 0.8,
+        "reference_scale": 0.4,
+    },
     "winclip": {"image_score": "map"},
     # These weights' patches were trained to match texts; a second stream would only blur them.
     "anomalyclip": {"attention": "plain"},
