@@ -8,9 +8,9 @@ from safetensors.torch import load_file
 from scipy.stats import rankdata
 
 from zerodefect.backbones.clip import CLIPConfig
-from zerodefect.backbones.loading import embedded_file, load_clip
+from zerodefect.backbones.loading import embedded_file
 from zerodefect.data.procedural import DEFECT_KINDS, generate
-from zerodefect.methods import create
+from zerodefect.methods.loading import load_detector
 from zerodefect.training.pretrain import EMBEDDED, normalised
 
 HELD_OUT = 1_000_003  # a series of pictures that the training did not draw from
@@ -29,15 +29,31 @@ def test_file_is_small_finite_and_of_the_declared_shape() -> None:
 
 @torch.no_grad()
 def test_it_finds_damage_in_pictures_it_never_saw() -> None:
-    batch = generate(HELD_OUT, 0, 96, EMBEDDED.vision.image_size)
+    detector = load_detector(device="cpu")
+    detector.describe("product")
+    batch = generate(HELD_OUT, 0, 96, detector.preprocess.size[0])
     sharp = [DEFECT_KINDS.index(kind) for kind in ("crack", "hole", "break", "contamination")]
     rows = torch.isin(batch.kinds, torch.tensor(sharp)).nonzero()[:, 0][:12]
     assert len(rows) == 12
-    detector = create("winclip", load_clip())
-    detector.describe("product")
     maps = detector(normalised(batch.images[rows])).map.numpy()
     masks = batch.masks[rows].numpy()
     ranks = rankdata(maps.ravel())[masks.ravel()]
     inside, outside = len(ranks), int(np.sum(~masks))
     area = (ranks.sum() - inside * (inside + 1) / 2) / (inside * outside)
     assert area > 0.75  # pixel AUROC; 0.5 is guessing
+
+
+@torch.no_grad()
+def test_a_sound_reference_lowers_sound_pictures_more_than_damaged_ones() -> None:
+    detector = load_detector(device="cpu", reference_weight=1.0)
+    detector.describe("product")
+    batch = generate(HELD_OUT, 0, 96, detector.preprocess.size[0], pictures_per_product=2)
+    damaged = (batch.kinds >= 0).view(-1, 2)
+    distances: dict[bool, list[float]] = {True: [], False: []}
+    for pair in (~damaged[:, 0]).nonzero()[:, 0].tolist():
+        reference, judged = normalised(batch.images[2 * pair : 2 * pair + 2]).split(1)
+        detector.remember(reference)
+        distances[bool(damaged[pair, 1])].append(float(detector(judged).score))
+        detector.forget()
+    assert min(map(len, distances.values())) >= 8
+    assert np.mean(distances[True]) > np.mean(distances[False])
