@@ -123,6 +123,11 @@ def test_what_cannot_be_is_refused_in_words(tmp_path, weights):
     run("train", "toy", *data, "--val", f"val={parts}", fails="is also a training picture")
     run("train", "toy", *data, "--object", "q=nut", fails="parts has no such product; it has: p")
     run("train", "toy", "--data", "procedural:many", fails="write procedural:COUNT")
+    run(
+        "train", "toy", "--data", "procedural-good:2", *data[2:],
+        fails="no defective picture among them",
+    )  # fmt: skip
+    run("train", "toy", *data, "--output", weights, fails="this is a file")
     run("train", "toy", *data, "--set", "width=3", fails="toy has no option 'width'")
     run("train", "toy", *data, "--precision", "float16", fails="precision is float32 or bfloat16")
     blank = tmp_path / "blank"
@@ -131,6 +136,20 @@ def test_what_cannot_be_is_refused_in_words(tmp_path, weights):
     run("train", "toy", *data, "--val", blank, fails="has no labelled pictures to measure on")
     run("train", "toy", "--data", tmp_path / "none", fails="there is no such file or folder")
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    "size",
+    [0, 63, 10**7],
+)
+def test_an_input_size_that_cannot_be_is_refused_with_its_side_car(tmp_path, weights, size):
+    path = trained(tmp_path, weights, "--max-steps", 1)
+    card = json.loads(path.with_suffix(".json").read_text())
+    path.with_suffix(".json").write_text(json.dumps({**card, "image_size": [size, size]}))
+    run(
+        "inspect", parts_good(tmp_path), "--checkpoint", path, "--backbone", weights,
+        fails=f"toy.json: image size {size}",
+    )  # fmt: skip
 
 
 def test_procedural_pictures_and_words(tmp_path, weights):

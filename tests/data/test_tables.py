@@ -161,6 +161,12 @@ def test_broken_meta(parts):
         load_dataset(parts / "meta.json")
 
 
+def test_a_broken_meta_is_named_where_nothing_else_is_there(tmp_path):
+    (tmp_path / "meta.json").write_text("{bad", encoding="utf-8")
+    with pytest.raises(DatasetError, match=r"meta\.json: it is not JSON"):
+        load_dataset(tmp_path)
+
+
 def test_all_pictures_missing_is_an_error(tmp_path):
     write_meta(tmp_path, {"test": {"nut": [entry("nut/0.png")]}})
     with pytest.raises(DatasetError, match=r"no pictures were found.*nut/0\.png"):

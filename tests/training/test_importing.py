@@ -88,8 +88,21 @@ def test_files_that_carry_code_or_are_damaged_or_absent_are_refused(tmp_path):
         ("list.pth", "holds a list instead of named values"),
         ("absent.pth", "no such file"),
     ):
-        with pytest.raises(CheckpointError, match=told):
+        with pytest.raises(CheckpointError, match=told) as caught:
             read_published(tmp_path / name)
+        assert "weights_only" not in str(caught.value)  # torch's advice is to run the code
+    with pytest.raises(CheckpointError, match=r"carries code or objects: \S*Code"):
+        read_published(tmp_path / "zip.pth")
+
+
+def test_faults_name_the_file_and_keys_may_be_numbers(tmp_path):
+    torch.save({1: torch.zeros(2)}, tmp_path / "numbers.pth")
+    backbone = str(write_tiny_weights(tmp_path))
+    for method in ("toy", "adaclip"):
+        with pytest.raises(CheckpointError, match=r"numbers\.pth: .* 1 is unknown"):
+            import_checkpoint(
+                method, tmp_path / "numbers.pth", tmp_path / "b.safetensors", backbone=backbone
+            )
 
 
 def test_safetensors_are_read_too(tmp_path):

@@ -167,10 +167,17 @@ class _Data:
             found.append(pictures)
         for target in self.targets:
             check_apart(found, target)
+        defective = 0
         for source in found:
             facts = source.facts()
             say(
                 f"learning from {source.name}: {facts['good']} good, {facts['anomalous']} defective"
+            )
+            defective += facts["anomalous"]
+        if found and not defective:
+            raise ValueError(
+                f"--data {' '.join(self.entries)}: no defective picture among them, so there is no "
+                "defect to learn. Add a data set with masks, or more procedural pictures"
             )
         return found
 
@@ -194,6 +201,8 @@ def _train(
     from zerodefect.training.examples import Examples
 
     say = shared.say if processes.first else _silent
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"--output {output}: this is a file. Name a folder for the run")
     kind = get(method).detector
     if kind.recipe is None:
         raise ValueError(f"{method} is not trained; 'zerodefect methods' says what it learns from")

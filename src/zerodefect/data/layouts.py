@@ -12,6 +12,7 @@ from zerodefect.data.catalogue import CATALOGUE, KnownSet, find_known
 from zerodefect.data.check import check_masks
 from zerodefect.data.dataset import Dataset, DatasetError, in_order
 from zerodefect.data.listing import Listing, finish
+from zerodefect.images.decode import ImageError
 from zerodefect.images.find import natural_key
 
 _SHOWN = 8  # entries of a folder that an error names
@@ -333,6 +334,16 @@ def _recognise(root: Path, known: KnownSet | None, name: str) -> tuple[str, List
             return "meta", tables.read_meta(root / "meta.json", name)
         except DatasetError as error:
             unused = error  # some other program's file of that name
+    try:
+        found, listing = _recognise_tree(root, known, name)
+    except (DatasetError, ImageError) as error:
+        raise unused or error from None
+    if unused:
+        listing.report("warning", unused.path, f"not used: {unused.reason}", unused.remedy)
+    return found, listing
+
+
+def _recognise_tree(root: Path, known: KnownSet | None, name: str) -> tuple[str, Listing]:
     if original := _original_of(root, known):
         found, listing = original, _ORIGINALS[original].read(root, name)
         if known and known.layout == found:
@@ -343,8 +354,6 @@ def _recognise(root: Path, known: KnownSet | None, name: str) -> tuple[str, List
         found, listing = "csv", tables.read_table(table, root, name)
     else:
         found, listing = "folder", folders.read_folder(root, name)
-    if unused:
-        listing.report("warning", unused.path, f"not used: {unused.reason}", unused.remedy)
     return found, listing
 
 

@@ -127,6 +127,14 @@ def _input_size(
         _check_size(asked, patch)
         return asked, asked
     if found is not None:
+        try:
+            for side in found.image_size:
+                _check_size(side, patch)
+        except ValueError as error:
+            raise CheckpointError(
+                f"{found.path.with_suffix('.json')}: {error}. Copy both files again, or name the "
+                "size (--image-size)"
+            ) from None
         return found.image_size
     if recipe and recipe.image_size and (patch, loaded.preprocess.size) == (14, (336, 336)):
         return recipe.image_size, recipe.image_size

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,7 @@ def read_published(path: str | Path) -> Mapping[str, Any]:
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch and safetensors raise a dozen types for a damaged file
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = _reason(error)
         raise CheckpointError(
             f"{path}: cannot be read as plain values ({reason}). Download it again and compare its "
             "SHA-256 with the source; a file that carries code is not opened"
@@ -40,7 +42,17 @@ def read_published(path: str | Path) -> Mapping[str, Any]:
             f"{path}: holds a {type(content).__name__} instead of named values. Give the file "
             "that the authors published"
         )
-    return content
+    return {str(key): value for key, value in content.items()}
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong with a file, without torch's advice to open it as code."""
+    text = str(error)
+    if found := re.search(r"Unsupported (?:global|class): (?:GLOBAL )?(\S+)", text):
+        return f"it carries code or objects: {found[1]}"
+    if isinstance(error, pickle.UnpicklingError):
+        return "it is no file of PyTorch, or carries code or objects"
+    return text.splitlines()[0] if text else f"it is empty or cut off, {type(error).__name__}"
 
 
 def import_checkpoint(
@@ -81,6 +93,10 @@ def import_checkpoint(
         untrained=True,
         **{**told, **options},
     )
-    fill(detector, detector.official_state(published), str(path))
+    try:
+        state = detector.official_state(published)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    fill(detector, state, str(path))
     origin = {"how": "imported", "file": Path(path).name, "sha256": file_hash(Path(path))}
     return save_checkpoint(detector, output, origin)
