@@ -30,6 +30,7 @@ METHODS = (
     "vcp_clip",
     "cops",
     "afr_clip",
+    "april_gan",
 )
 METRICS = ("auroc", "aupro", "ap", "image auroc")
 

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from zerodefect.backbones import loading
 from zerodefect.backbones.loading import WeightsError, fetch, load_clip, read_state
 from zerodefect.methods.loading import load_detector
+from zerodefect.prompts.features import TextFeatures, embed_texts
 
 
 def test_a_local_file_with_its_side_car(tmp_path):
@@ -68,6 +69,37 @@ def test_another_activation_than_the_weights_is_an_error_unless_asked_for(tmp_pa
     assert foreign.clip.config.activation == "quick_gelu"
 
 
+def test_the_same_weights_run_with_another_activation(tmp_path):
+    path = write_tiny_weights(tmp_path)
+    backbone = load_clip(weights=path)
+    assert backbone.with_activation("weights") is backbone
+    assert backbone.with_activation("gelu") is backbone
+    changed = backbone.with_activation("quick_gelu")
+    foreign = load_clip(weights=path, activation="quick_gelu", foreign_activation=True)
+    assert changed.clip.config == foreign.clip.config
+    assert backbone.clip.config.activation == "gelu"
+    pixels = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(changed.clip.visual(pixels), foreign.clip.visual(pixels))
+    assert not torch.allclose(changed.clip.visual(pixels), backbone.clip.visual(pixels), atol=1e-4)
+    pairs = zip(changed.clip.parameters(), backbone.clip.parameters(), strict=True)
+    assert all(one is other for one, other in pairs)  # in memory once
+    assert changed.reload is not None
+    assert changed.reload().config.activation == "quick_gelu"
+    assert changed.fingerprint == backbone.fingerprint
+
+
+def test_cached_texts_of_two_activations_never_mix(tmp_path):
+    backbone = load_clip(weights=write_tiny_weights(tmp_path))
+    for chosen in ("gelu", "quick_gelu"):
+        made = backbone.with_activation(chosen)
+        texts = TextFeatures(made.clip, made.fingerprint, tmp_path / "text", made.reload)
+        again = TextFeatures(made.clip, made.fingerprint, tmp_path / "text")
+        expected = embed_texts(made.clip, ["a photo of a screw."])
+        assert torch.equal(texts.rows(["a photo of a screw."]), expected)
+        assert torch.equal(again.rows(["a photo of a screw."]), expected)
+    assert len(list((tmp_path / "text").glob("*.safetensors"))) == 2
+
+
 def test_a_bare_file_is_refused_with_the_two_remedies(tmp_path):
     path = tmp_path / "bare.safetensors"
     save_file(tiny_state(), path)
@@ -87,6 +119,26 @@ def test_a_named_architecture_filled_from_a_file(tmp_path, ending):
     backbone = load_clip("ViT-B-32", weights=path)
     assert backbone.preprocess.size == (224, 224)
     assert torch.equal(backbone.clip.visual.proj, state["visual.proj"])
+    assert backbone.clip.config.activation == "gelu"
+
+
+def test_a_file_of_named_weights_keeps_what_the_tag_says(tmp_path, monkeypatch):
+    """OpenAI's weights from a file: their tag says their activation, the bare name does not."""
+    path = tmp_path / "weights.safetensors"
+    save_file(open_clip.create_model("ViT-B-32").state_dict(), path)
+    backbone = load_clip("ViT-B-32/openai", weights=path)
+    assert backbone.clip.config.activation == "quick_gelu"
+    assert backbone.name == "ViT-B-32/openai (weights.safetensors)"
+    monkeypatch.setattr(loading, "cached_file", lambda name: None)
+    with pytest.raises(WeightsError, match=r"--backbone ViT-B-32/openai --weights FILE"):
+        load_clip("ViT-B-32/openai")
+
+
+def test_openai_weights_are_known_by_their_tag_alone(monkeypatch):
+    """Early versions of open_clip (2.24) do not state their activation."""
+    monkeypatch.setattr(loading.catalogue, "weights_facts", lambda model, tag: {"url": "there"})
+    assert loading._open_clip_facts("ViT-B-32/openai")[0].activation == "quick_gelu"
+    assert loading._open_clip_facts("ViT-B-32/other")[0].activation == "gelu"
 
 
 def test_weights_of_another_shape_are_refused(tmp_path):

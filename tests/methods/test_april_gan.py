@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 
 import pytest
 import torch
@@ -97,21 +96,6 @@ def test_refused_words_change_nothing(detector):
 
 
 # --- the activation --------------------------------------------------------------------------
-
-
-def test_quick_gelu_weights_run_with_gelu_unless_asked_otherwise():
-    quick = partial(backbone_of, tiny_state(), activation="quick_gelu")
-    backbone, several = quick("quick"), images(2)
-    plain, own = backbone.clip.visual(several), build(quick("own"), activation="weights")
-    published = build(backbone)
-    assert torch.equal(published(several).map, build(backbone_of(tiny_state(), "x"))(several).map)
-    assert published.clip.config.activation == "gelu"
-    assert not torch.allclose(published(several).map, own(several).map, atol=1e-3)
-    assert not torch.allclose(published.texts, own.texts, atol=1e-4)
-    # others may use the backbone: it stays as it is, and its weights are in memory once
-    assert torch.equal(backbone.clip.visual(several), plain)
-    theirs = {id(value) for value in backbone.clip.parameters()}
-    assert {id(value) for value in published.clip.parameters()} == theirs
 
 
 def test_reloaded_text_towers_run_with_gelu_too():

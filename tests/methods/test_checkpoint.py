@@ -7,7 +7,7 @@ import json
 
 import pytest
 import torch
-from models import tiny_backbone, tiny_state, write_tiny_weights
+from models import backbone_of, tiny_backbone, tiny_state, write_tiny_weights
 from safetensors.torch import load_file, save_file
 from toy_method import Toy, registered
 
@@ -59,6 +59,7 @@ def test_the_side_car_says_everything(saved):
     assert facts["config"] == {"hidden": 8, "dropout": 0.0, "seed": 3}
     assert facts["weights"] == tiny_backbone().fingerprint
     assert facts["image_size"] == [64, 64]
+    assert facts["activation"] == "gelu"
     assert facts["origin"] == {"how": "trained"}
     assert set(facts["versions"]) == {"zerodefect", "torch"}
 
@@ -91,6 +92,21 @@ def test_another_backbone_is_refused_and_both_named(saved):
     ) as e:
         load_checkpoint(Toy.build(tiny_backbone(seed=1)), saved.path)
     assert "backbone is tiny (weights tiny-1" in str(e.value)
+
+
+def test_another_activation_is_refused_and_both_named(saved):
+    other = Toy.build(backbone_of(tiny_state(), tiny_backbone().fingerprint, "quick_gelu"))
+    with pytest.raises(
+        CheckpointError, match=r"tiny run with gelu, and this is tiny run with quick_gelu"
+    ):
+        load_checkpoint(other, saved.path)
+    # files from before the activation was written down are not checked for it
+    side_car = saved.path.with_suffix(".json")
+    facts = json.loads(side_car.read_text())
+    del facts["activation"]
+    side_car.write_text(json.dumps(facts))
+    assert load_checkpoint(other, saved.path).activation is None
+    assert torch.equal(other.first, learned_toy().first)
 
 
 def test_another_method_is_refused_and_both_named(saved):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import signal
 import socket
@@ -14,8 +15,9 @@ from pathlib import Path
 import pytest
 import torch
 import toy_method
-from models import tiny_backbone, write_tiny_weights
-from safetensors.torch import load_file
+from models import backbone_of, tiny_backbone, tiny_state, write_tiny_weights
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from toy_method import Toy, read_steps, registered, write_parts
 from typer.testing import CliRunner
 
@@ -159,6 +161,21 @@ def test_another_run_in_the_folder_is_refused_and_both_sides_named(parts, tmp_pa
     other = Toy.build(tiny_backbone(seed=1))
     with pytest.raises(TrainingError, match="weights was"):
         fit(other, examples(parts), tmp_path, settings())
+
+
+def test_a_run_does_not_go_on_with_another_activation(parts, tmp_path):
+    fit(toy(), examples(parts), tmp_path, settings(max_steps=2))
+    same_weights = backbone_of(tiny_state(), tiny_backbone().fingerprint, "quick_gelu")
+    with pytest.raises(TrainingError, match="activation was 'gelu' and is now 'quick_gelu'"):
+        fit(Toy.build(same_weights), examples(parts), tmp_path, settings(max_steps=2))
+    # states from before the activation was written down are not checked for it
+    with safe_open(tmp_path / STATE, "pt") as stored:
+        facts = stored.metadata()
+    identity = json.loads(facts["identity"])
+    del identity["activation"]
+    tensors = load_file(tmp_path / STATE)
+    save_file(tensors, tmp_path / STATE, {**facts, "identity": json.dumps(identity)})
+    fit(Toy.build(same_weights), examples(parts), tmp_path, settings(max_steps=2))
 
 
 def test_a_broken_state_says_what_to_do(parts, tmp_path):

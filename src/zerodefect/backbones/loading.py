@@ -6,15 +6,16 @@ and nothing is unpickled: safetensors, or ``torch.load(weights_only=True)``.
 
 from __future__ import annotations
 
+import copy
 import difflib
 import hashlib
 import json
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import safe_open
@@ -24,6 +25,7 @@ from torch.overrides import TorchFunctionMode
 
 from zerodefect.backbones import catalogue
 from zerodefect.backbones.clip import CLIP, Activation, CLIPConfig
+from zerodefect.backbones.transformer import activation_layer
 from zerodefect.images import Preprocess
 
 EMBEDDED = "embedded"
@@ -59,6 +61,40 @@ class Backbone:
     recommended: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     reload: Callable[[], CLIP] | None = None
 
+    def with_activation(self, activation: Activation | Literal["weights"]) -> Backbone:
+        """The same weights, in memory once, in towers that run with another activation.
+
+        Several official codes run OpenAI's QuickGELU weights with exact GELU, and the layers that
+        they learned need it. This backbone stays as it is, for others that use it.
+
+        Args:
+            activation: ``weights`` for what the weights were trained with.
+        """
+        if activation == "weights":
+            return self
+        if activation == self.clip.config.activation:
+            return self
+        towers = partial(_with_activation, activation=activation)
+        return replace(
+            self,
+            clip=towers(self.clip),
+            reload=self.reload and partial(_reloaded, self.reload, towers),
+        )
+
+
+def _with_activation(clip: CLIP, activation: Activation) -> CLIP:
+    shared: dict[int, Any] = {id(value): value for value in clip.parameters()}
+    towers = copy.deepcopy(clip, shared)  # copies everything but what it finds in ``shared``
+    for tower in (towers.visual, towers.text):
+        for block in tower.transformer.blocks:
+            block.mlp.activation = activation_layer(activation)
+    towers.config = clip.config.with_activation(activation)
+    return towers
+
+
+def _reloaded(reload: Callable[[], CLIP], towers: Callable[[CLIP], CLIP]) -> CLIP:
+    return towers(reload())
+
 
 def load_clip(
     name: str | None = None,
@@ -73,15 +109,17 @@ def load_clip(
 
     Args:
         name: None or ``"embedded"``: the model in the package. ``"MODEL/TAG"``: open_clip's
-            pretrained weights, taken from the local cache (see ``fetch``). ``"MODEL"`` together
-            with ``weights``: open_clip's architecture, filled from that file. A path: a file with
-            a side-car, as ``weights``.
+            pretrained weights, taken from the local cache (see ``fetch``). ``"MODEL/TAG"``
+            together with ``weights``: the same, from that file. ``"MODEL"`` together with
+            ``weights``: open_clip's architecture, filled from that file. A path: a file with a
+            side-car, as ``weights``.
         weights: local ``.safetensors`` / ``.pt`` / ``.bin`` state dict in the OpenAI layout. Its
             shape and preprocessing come from ``name``, or from the side-car ``FILE.json`` (or
             ``open_clip_config.json`` beside it), in the form of open_clip's configuration files.
         activation: what the caller expects; differing from the weights' own is an error ...
         foreign_activation: ... unless this is set (some official codes run OpenAI's QuickGELU
-            weights with GELU, and their published layers depend on it).
+            weights with GELU; their methods ask for it themselves, see
+            ``Backbone.with_activation``).
         device: where the towers go.
         dtype: precision of the towers.
 
@@ -300,7 +338,7 @@ def _from_sidecar(weights: Path) -> tuple[CLIPConfig, Preprocess, str, dict[str,
             raise WeightsError(f"{weights}: no such file. Give the path of a weights file")
         raise WeightsError(
             f"{weights}: nothing says its activation and preprocessing. Name the architecture "
-            "(--backbone ViT-B-16, or ViT-B-16-quickgelu for OpenAI's weights), or put "
+            "(--backbone ViT-B-16, or ViT-B-16/openai for OpenAI's weights), or put "
             f"{_sidecar_names(weights)[0].name} beside it, in the form of open_clip_config.json"
         )
     content = _content(sidecar)
@@ -357,7 +395,7 @@ def _open_clip_facts(name: str) -> tuple[CLIPConfig, Preprocess]:
     if tag and not pretrained:
         tags = ", ".join(catalogue.tags(model)) or "none"
         raise WeightsError(f"{name}: open_clip has no weights {tag!r} for {model}; it has: {tags}")
-    if pretrained.get("quick_gelu"):
+    if pretrained.get("quick_gelu") or tag == "openai":  # older versions of open_clip do not say
         config = config.with_activation("quick_gelu")
     return config, _preprocess(config, pretrained)
 
@@ -382,7 +420,7 @@ def _from_open_clip_cache(name: str) -> tuple[Path, CLIPConfig, Preprocess, str,
         raise WeightsError(
             f"{name}: the weights are not on this machine, and nothing is downloaded unasked. "
             f"With a network: zerodefect backbones --fetch {name}. Without: bring the file from "
-            f"{origin} and pass it (--backbone {model} --weights FILE)"
+            f"{origin} and pass it (--backbone {name} --weights FILE)"
         )
     return found, config, preprocess, "see source", origin
 
@@ -440,7 +478,7 @@ def fetch(name: str) -> tuple[Path, str]:
     model, tag = _split_name(name)
     facts = catalogue.weights_facts(model, tag or "")
     remedy = (
-        f"Bring the file from {origin} on a medium and pass it (--backbone {model} --weights FILE)"
+        f"Bring the file from {origin} on a medium and pass it (--backbone {name} --weights FILE)"
     )
     if constants.HF_HUB_OFFLINE:
         raise WeightsError(f"{name}: HF_HUB_OFFLINE switches the network off. {remedy}")

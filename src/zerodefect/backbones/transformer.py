@@ -196,6 +196,11 @@ class QuickGELU(nn.Module):
         return x * torch.sigmoid(1.702 * x)
 
 
+def activation_layer(activation: Activation) -> nn.Module:
+    """The function between the two layers of every block's MLP."""
+    return QuickGELU() if activation == "quick_gelu" else nn.GELU()
+
+
 class Attention(nn.Module):
     """Multi-head attention with its projections laid open; parameter names of torch's own."""
 
@@ -228,7 +233,7 @@ class MLP(nn.Module):
     def __init__(self, width: int, hidden: int, activation: Activation) -> None:
         super().__init__()
         self.c_fc = nn.Linear(width, hidden)
-        self.activation = QuickGELU() if activation == "quick_gelu" else nn.GELU()
+        self.activation = activation_layer(activation)
         self.c_proj = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -51,6 +51,9 @@ class AdaCLIPConfig:
         fusion: weight of the clusters' feature in the image's; 0 leaves the fusion out.
         temperature: factor on cosine similarities before the softmax.
         sigma: of the map's Gaussian smoothing, in pixels.
+        activation: ``gelu`` runs both towers with it whatever the weights were trained with, as
+            the published code does and the published layers need it; ``weights`` keeps the weights'
+            own (OpenAI's: QuickGELU).
         round_tokens: learned tokens pass through float16 on their way into the towers, as in the
             published code (up to 1e-4 in the score). Off by default: the tokens depend on the
             image, and to which side one next to a rounding limit goes depends on the last bits of
@@ -67,6 +70,7 @@ class AdaCLIPConfig:
     fusion: float = 0.2
     temperature: float = 100.0
     sigma: float = 4.0
+    activation: Literal["gelu", "weights"] = "gelu"
     round_tokens: bool = False
     dice: Literal["rows", "image"] = "rows"
     normal_states: tuple[str, ...] = NORMAL_STATES
@@ -91,6 +95,8 @@ class AdaCLIPConfig:
             raise ValueError(f"fusion is a weight in 0..1, got {self.fusion}")
         if not self.temperature > 0:
             raise ValueError(f"temperature must be positive, got {self.temperature}")
+        if self.activation not in ("gelu", "weights"):
+            raise ValueError(f"activation is gelu or weights, not {self.activation!r}")
         if self.dice not in ("rows", "image"):
             raise ValueError(f"dice is rows or image, not {self.dice!r}")
 
@@ -168,7 +174,9 @@ class AdaCLIP(Detector):
     sentences: Tensor
 
     def __init__(self, backbone: Backbone, config: AdaCLIPConfig | None = None) -> None:
-        super().__init__(backbone, config or AdaCLIPConfig())
+        config = config or AdaCLIPConfig()
+        backbone = backbone.with_activation(config.activation)
+        super().__init__(backbone, config)
         self.clip = backbone.clip.requires_grad_(False)
         self.preprocess = replace(
             backbone.preprocess, interpolation="bicubic", antialias=True, resize_on="pil"

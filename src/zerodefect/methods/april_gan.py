@@ -12,7 +12,6 @@ taps, d_l distances to the references, N their map, s the zero-shot image score.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
@@ -21,7 +20,6 @@ import torch
 import torch.nn.functional as nnF
 from torch import Tensor, nn
 
-from zerodefect.backbones.clip import CLIP
 from zerodefect.backbones.loading import Backbone
 from zerodefect.layers.adapters import check_taps, linear, quarter_depths
 from zerodefect.layers.losses import dice_loss, focal_loss
@@ -180,9 +178,9 @@ class AprilGAN(RememberingDetector):
     texts: Tensor
 
     def __init__(self, backbone: Backbone, config: AprilGANConfig | None = None) -> None:
-        super().__init__(backbone, config or AprilGANConfig())
-        if self.config.activation == "gelu" and backbone.clip.config.activation != "gelu":
-            backbone = _with_gelu(backbone)
+        config = config or AprilGANConfig()
+        backbone = backbone.with_activation(config.activation)
+        super().__init__(backbone, config)
         self.clip = backbone.clip.requires_grad_(False)
         self.preprocess = replace(
             backbone.preprocess, interpolation="bicubic", antialias=True, resize_on="pil"
@@ -351,23 +349,3 @@ class AprilGAN(RememberingDetector):
         state = {name: layers.take(name, p.shape) for name, p in self.learned.items()}
         checked.done()
         return state
-
-
-def _with_gelu(backbone: Backbone) -> Backbone:
-    """The same weights, in memory once, in other towers with GELU; ``backbone`` stays as it is."""
-    reload = backbone.reload
-    return replace(
-        backbone,
-        clip=_gelu_towers(backbone.clip),
-        reload=None if reload is None else lambda: _gelu_towers(reload()),
-    )
-
-
-def _gelu_towers(clip: CLIP) -> CLIP:
-    shared: dict[int, Any] = {id(value): value for value in clip.parameters()}
-    towers = copy.deepcopy(clip, shared)  # copies everything but what it finds in ``shared``
-    for tower in (towers.visual, towers.text):
-        for block in tower.transformer.blocks:
-            block.mlp.activation = nn.GELU()
-    towers.config = clip.config.with_activation("gelu")
-    return towers

@@ -41,6 +41,8 @@ class Checkpoint:
         origin: how the values came about: training data with counts and hash, seed, recipe and
             steps; or the published file that they were taken from.
         versions: of the package and of torch.
+        activation: of the towers when the values were learned; None in files from before it was
+            written down.
     """
 
     path: Path
@@ -52,6 +54,7 @@ class Checkpoint:
     weights: str
     origin: dict[str, Any]
     versions: dict[str, str]
+    activation: str | None = None
 
 
 def save_checkpoint(detector: Detector, path: str | Path, origin: Mapping[str, Any]) -> Checkpoint:
@@ -82,6 +85,7 @@ def save_checkpoint(detector: Detector, path: str | Path, origin: Mapping[str, A
         weights=detector.weights_fingerprint,
         origin=dict(origin),
         versions={"zerodefect": __version__, "torch": torch.__version__},
+        activation=detector.activation,
     )
     facts = dataclasses.asdict(made)
     del facts["path"]
@@ -133,6 +137,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             str(facts["weights"]),
             dict(facts["origin"]),
             dict(facts["versions"]),
+            None if facts.get("activation") is None else str(facts["activation"]),
         )
     except CheckpointError:
         raise
@@ -155,7 +160,7 @@ def load_checkpoint(detector: Detector, path: str | Path) -> Checkpoint:
 
     Raises:
         CheckpointError: the file cannot be used, or belongs to another method, to other backbone
-            weights or to another shape of the method; both sides are named.
+            weights, to another activation or to another shape of the method; both sides are named.
     """
     found = read_checkpoint(path)
     if found.method != detector.info.name:
@@ -164,6 +169,7 @@ def load_checkpoint(detector: Detector, path: str | Path) -> Checkpoint:
             "method out, or give its own checkpoint"
         )
     check_backbone(found, detector.backbone_name, detector.weights_fingerprint)
+    _check_activation(found, detector)
     try:
         values = load(found.path.read_bytes())
     except Exception as error:  # safetensors' errors share no base with each other
@@ -184,6 +190,16 @@ def check_backbone(found: Checkpoint, name: str, fingerprint: str) -> None:
             f"{found.path}: learned on {found.backbone} (weights {found.weights[:12]}), and this "
             f"backbone is {name} (weights {fingerprint[:12]}). Give the same weights (--backbone, "
             "--weights), or train on these"
+        )
+
+
+def _check_activation(found: Checkpoint, detector: Detector) -> None:
+    if found.activation not in (None, detector.activation):
+        raise CheckpointError(
+            f"{found.path}: learned on {found.backbone} run with {found.activation}, and this is "
+            f"{detector.backbone_name} run with {detector.activation}. Name the weights as they "
+            "were named for learning (--backbone, --weights), and leave the method's settings "
+            "(--set) as they were"
         )
 
 

@@ -38,6 +38,8 @@ class Detector(nn.Module):
         preprocess: how pictures become the ``(B, 3, H, W)`` that ``forward`` takes.
         patch_size: both sides of an input are multiples of this, in pixels.
         config: hyper-parameters.
+        activation: of the towers that the backbone handed over. A method that runs the weights with
+            another one than their own hands ``backbone.with_activation(...)`` to this constructor.
         checkpoint: SHA-256 of the file that the learned values are from, or None.
     """
 
@@ -55,6 +57,7 @@ class Detector(nn.Module):
         super().__init__()
         self.backbone_name = backbone.name
         self.weights_fingerprint = backbone.fingerprint
+        self.activation = backbone.clip.config.activation
         self.precision = str(backbone.clip.logit_scale.dtype).removeprefix("torch.")
         self.preprocess: Preprocess = backbone.preprocess
         self.patch_size = backbone.clip.config.vision.patch_size

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -57,6 +57,9 @@ class VCPCLIPConfig:
         sigma: of the map's Gaussian smoothing, in pixels.
         top_pixels: the image score averages this many of the highest pixels; None for the
             published share, which is 2000 of 518 x 518.
+        activation: ``gelu`` runs both towers with it whatever the weights were trained with, as
+            the published code does and the published layers need it; ``weights`` keeps the weights'
+            own (OpenAI's: QuickGELU).
         seed: of the initial values.
     """
 
@@ -70,6 +73,7 @@ class VCPCLIPConfig:
     mix: float = 0.8
     sigma: float = 8.0
     top_pixels: int | None = None
+    activation: Literal["gelu", "weights"] = "gelu"
     seed: int = 333
 
     def __post_init__(self) -> None:
@@ -82,6 +86,8 @@ class VCPCLIPConfig:
             raise ValueError(f"dropout is a share in [0, 1), got {self.dropout}")
         if not 0 <= self.mix <= 1:
             raise ValueError(f"mix is a share in 0..1, got {self.mix}")
+        if self.activation not in ("gelu", "weights"):
+            raise ValueError(f"activation is gelu or weights, not {self.activation!r}")
         for name in ("normal_prompt", "anomalous_prompt"):
             if getattr(self, name).count("{}") != 1:
                 raise ValueError(f"{name} needs '{{}}' exactly once: {getattr(self, name)!r}")
@@ -190,7 +196,9 @@ class VCPCLIP(Detector):
     config: VCPCLIPConfig
 
     def __init__(self, backbone: Backbone, config: VCPCLIPConfig | None = None) -> None:
-        super().__init__(backbone, config or VCPCLIPConfig())
+        config = config or VCPCLIPConfig()
+        backbone = backbone.with_activation(config.activation)
+        super().__init__(backbone, config)
         self.clip = backbone.clip.requires_grad_(False)
         self.preprocess = replace(
             backbone.preprocess, interpolation="bicubic", antialias=True, resize_on="pil"

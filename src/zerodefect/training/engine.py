@@ -206,6 +206,7 @@ class _Run:
         self.identity = {
             **{name: value for name, value in self.origin.items() if name != "seed"},
             **{name: facts[name] for name in ("method", "weights", "config", "preprocess")},
+            "activation": detector.activation,
         }
         self.state = RunState(learned, optimizer_of(detector, recipe))
         self.rates = [group["lr"] for group in self.state.optimizer.param_groups]
