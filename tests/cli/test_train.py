@@ -164,3 +164,9 @@ def test_procedural_pictures_and_words(tmp_path, weights):
     assert [d["good"] + d["anomalous"] for d in card["origin"]["data"]] == [6, 3, 2]
     assert card["origin"]["data"][2]["anomalous"] == 0
     assert card["config"]["seed"] == 11
+
+
+def test_an_untrainable_method_is_refused_before_processes_start(tmp_path, monkeypatch):
+    monkeypatch.setattr("zerodefect.cli.train._launch", lambda processes: pytest.fail("started"))
+    parts = write_parts(tmp_path / "parts")
+    run("train", "winclip", "--data", parts, "--processes", 2, fails="winclip is not trained")

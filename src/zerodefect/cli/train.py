@@ -87,6 +87,7 @@ def train(
     """
     from zerodefect.training.processes import Processes
 
+    _trainable(method)  # before any process is started
     if processes > 1 and not _launched():
         raise typer.Exit(_launch(processes))
     joined = Processes.join(device)
@@ -114,6 +115,16 @@ def train(
         )
     finally:
         joined.leave()
+
+
+def _trainable(method: str) -> type[Detector]:
+    """Class of a method that can be trained."""
+    from zerodefect.methods.registry import get
+
+    kind = get(method).detector
+    if kind.recipe is None:
+        raise ValueError(f"{method} is not trained; 'zerodefect methods' says what it learns from")
+    return kind
 
 
 def _launched() -> bool:
@@ -196,16 +207,13 @@ def _train(
     import dataclasses
 
     from zerodefect.methods.loading import load_detector
-    from zerodefect.methods.registry import get
     from zerodefect.training.engine import Settings, fit, with_changes
     from zerodefect.training.examples import Examples
 
     say = shared.say if processes.first else _silent
     if output.exists() and not output.is_dir():
         raise ValueError(f"--output {output}: this is a file. Name a folder for the run")
-    kind = get(method).detector
-    if kind.recipe is None:
-        raise ValueError(f"{method} is not trained; 'zerodefect methods' says what it learns from")
+    kind = _trainable(method)
     chosen = Settings(with_changes(kind.recipe, **recipe), **running)
     if "seed" in {field.name for field in dataclasses.fields(kind.Config)}:
         options = {"seed": chosen.recipe.seed, **options}
