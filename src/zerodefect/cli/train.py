@@ -15,6 +15,7 @@ from zerodefect.cli import shared
 if TYPE_CHECKING:
     from zerodefect.data import Dataset
     from zerodefect.methods.detector import Detector
+    from zerodefect.methods.recipe import Recipe
     from zerodefect.training.engine import Progress
     from zerodefect.training.examples import Source
 
@@ -87,7 +88,7 @@ def train(
     """
     from zerodefect.training.processes import Processes
 
-    _trainable(method)  # before any process is started
+    _recipe(method)  # before any process is started
     if processes > 1 and not _launched():
         raise typer.Exit(_launch(processes))
     joined = Processes.join(device)
@@ -117,14 +118,14 @@ def train(
         joined.leave()
 
 
-def _trainable(method: str) -> type[Detector]:
-    """Class of a method that can be trained."""
+def _recipe(method: str) -> Recipe:
+    """The paper's settings of a method that can be trained."""
     from zerodefect.methods.registry import get
 
-    kind = get(method).detector
-    if kind.recipe is None:
+    recipe = get(method).detector.recipe
+    if recipe is None:
         raise ValueError(f"{method} is not trained; 'zerodefect methods' says what it learns from")
-    return kind
+    return recipe
 
 
 def _launched() -> bool:
@@ -213,8 +214,7 @@ def _train(
     say = shared.say if processes.first else _silent
     if output.exists() and not output.is_dir():
         raise ValueError(f"--output {output}: this is a file. Name a folder for the run")
-    kind = _trainable(method)
-    chosen = Settings(with_changes(kind.recipe, **recipe), **running)
+    chosen = Settings(with_changes(_recipe(method), **recipe), **running)
     if "seed" in {field.name for field in dataclasses.fields(kind.Config)}:
         options = {"seed": chosen.recipe.seed, **options}
     detector = load_detector(method, device=processes.device, untrained=True, **loading, **options)
