@@ -208,6 +208,7 @@ def _train(
     import dataclasses
 
     from zerodefect.methods.loading import load_detector
+    from zerodefect.methods.registry import get
     from zerodefect.training.engine import Settings, fit, with_changes
     from zerodefect.training.examples import Examples
 
@@ -215,7 +216,7 @@ def _train(
     if output.exists() and not output.is_dir():
         raise ValueError(f"--output {output}: this is a file. Name a folder for the run")
     chosen = Settings(with_changes(_recipe(method), **recipe), **running)
-    if "seed" in {field.name for field in dataclasses.fields(kind.Config)}:
+    if "seed" in {field.name for field in dataclasses.fields(get(method).detector.Config)}:
         options = {"seed": chosen.recipe.seed, **options}
     detector = load_detector(method, device=processes.device, untrained=True, **loading, **options)
     height, width = detector.preprocess.size
