@@ -58,7 +58,8 @@ SIGNATURES = [
         "(self, good: 'Source | Iterable[Source]', *, object: 'str | None' = None, "
         "false_alarms: 'float | None' = None, review_rate: 'float | None' = None, "
         "leave_one_out: 'bool' = False, batch_size: 'int' = 8, "
-        "on_scored: 'Callable[[int], None]' = <function>) -> 'Policy'",
+        "on_scored: 'Callable[[int], None]' = <function>, "
+        "on_failure: 'Callable[[Failure], None] | None' = None) -> 'Policy'",
     ),
     (Inspector.remember, "(self, references: 'Source | Iterable[Source]') -> 'int'"),
     (
