@@ -289,7 +289,7 @@ def _existing(path: str | Path, layout: str) -> Path:
             _check_access(place)
             return place
     remedy = f"Check the path's spelling. These layouts are understood:\n{expected_layouts(layout)}"
-    found = _found_in(Path(os.path.abspath(candidates[-1])))  # noqa: PTH100
+    found = _found_in(candidates[-1].absolute())
     raise DatasetError(path, "there is no such file or folder", f"{remedy}\n\n{found}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -62,10 +63,9 @@ def rotate(image: Tensor, mask: Tensor, degrees: float) -> tuple[Tensor, Tensor]
     # in units of half a side, which differ where the picture is not square
     turn = torch.tensor([[[cos, -sin * height / width, 0], [sin * width / height, cos, 0]]])
     grid = F.affine_grid(turn, [1, 1, height, width], align_corners=False)
-    settings = {"padding_mode": "reflection", "align_corners": False}
-    image = F.grid_sample(image[None], grid, mode="bilinear", **settings)[0]  # type: ignore[arg-type]
-    mask = F.grid_sample(mask[None, None], grid, mode="nearest", **settings)[0, 0]  # type: ignore[arg-type]
-    return image, mask
+    turned = partial(F.grid_sample, grid=grid, padding_mode="reflection", align_corners=False)
+    image = turned(image[None], mode="bilinear")[0]
+    return image, turned(mask[None, None], mode="nearest")[0, 0]
 
 
 def quarter_turns(image: Tensor, mask: Tensor, turns: int) -> tuple[Tensor, Tensor]:

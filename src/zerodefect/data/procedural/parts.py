@@ -13,14 +13,18 @@ Found = tuple[torch.Tensor, torch.Tensor]
 """``(B, S, S)`` distance to the part's border, negative inside, and its shade in about [-1, 1]."""
 
 
-def box(u: torch.Tensor, v: torch.Tensor, a: torch.Tensor, b: torch.Tensor, r: torch.Tensor):  # type: ignore[no-untyped-def]
+def box(
+    u: torch.Tensor, v: torch.Tensor, a: torch.Tensor, b: torch.Tensor, r: torch.Tensor
+) -> torch.Tensor:
     """Distance to a box of half sides a, b with corners rounded by r; all meet a field."""
     du, dv = u.abs() - (a - r), v.abs() - (b - r)
     outside = torch.hypot(du.clamp_min(0), dv.clamp_min(0))
     return outside + torch.maximum(du, dv).clamp_max(0) - r
 
 
-def polygon(u: torch.Tensor, v: torch.Tensor, r: torch.Tensor, sides: torch.Tensor | float):  # type: ignore[no-untyped-def]
+def polygon(
+    u: torch.Tensor, v: torch.Tensor, r: torch.Tensor, sides: torch.Tensor | float
+) -> torch.Tensor:
     """Distance to a regular polygon with inner radius r."""
     sector = 2 * math.pi / sides
     angle = torch.atan2(v, u)
