@@ -27,6 +27,7 @@ from zerodefect.training.objectives import (
     draw_prompts,
     embed_states,
     judged_patches,
+    peak_loss,
     reference_loss,
     state_losses,
     total_loss,
@@ -38,7 +39,6 @@ from zerodefect.training.pretrain import (
     LOG,
     PretrainConfig,
     PretrainError,
-    _whiten,
     export,
     learning_rate,
     normalised,
@@ -58,7 +58,8 @@ CONFIG = PretrainConfig(
     warm_up=2,
     windows=2,
     groups=2,
-    other_sizes=(48,),
+    early_sizes=(32, 16),
+    late_sizes=(32, 48),
     threads=1,
     model=TINY,
     checkpoint_every=2,
@@ -214,17 +215,6 @@ def test_windows_are_half_damaged_where_there_is_damage() -> None:
     assert (share.gather(1, chosen) > 0).sum(1).tolist() == [3, 0]
 
 
-def test_patches_begin_as_an_orthogonal_transform() -> None:
-    weight = torch.zeros(192, 3, 8, 8)
-    _whiten(weight)
-    flat = weight.flatten(1)
-    gram = flat @ flat.T
-    off = gram - torch.diag(gram.diagonal())
-    assert off.abs().max() < 1e-5
-    plain = (weight @ torch.ones(8)).sum(-1).sum(-1)  # answer to a patch of one brightness
-    assert (plain.abs() > 1e-4).sum() == 1
-
-
 def test_a_window_over_the_whole_grid_is_the_whole_picture() -> None:
     torch.manual_seed(0)
     clip = CLIP(TINY).eval()
@@ -290,6 +280,36 @@ def test_reference_loss_wants_damage_far_from_the_twin() -> None:
     shares = torch.zeros(2, 4)
     shares[:, 0] = 0.6
     assert reference_loss(both, shares) < 0.02
+
+
+def test_peak_loss_looks_at_the_highest_patches_alone() -> None:
+    torch.manual_seed(0)
+    texts = embed_states(CLIP(TINY), draw_prompts(random.Random(0), 1), ["a"])
+    normal = torch.nn.functional.normalize(texts.normal[0], dim=0)
+    anomalous = torch.nn.functional.normalize(texts.anomalous[0], dim=0)
+    way = float((1 - normal @ anomalous) / 0.07)  # logit of a patch that says one or the other
+    z = normal.repeat(2, 4, 1)
+    share, group = torch.zeros(2, 4), torch.zeros(2, dtype=torch.long)
+    calm = math.log1p(math.exp(-way))
+    assert float(peak_loss(z, texts, group, share)) == pytest.approx(calm, rel=1e-4)
+    share[1, :2] = 1.0  # damage of which one patch is found: as good as all of it
+    z[1, 0] = anomalous
+    assert float(peak_loss(z, texts, group, share)) == pytest.approx(calm, rel=1e-4)
+    z[0, 3] = anomalous  # one false alarm in one of two pictures
+    alarm = (math.log1p(math.exp(way)) + calm) / 2
+    expected = (alarm + calm) / 2
+    assert float(peak_loss(z, texts, group, share)) == pytest.approx(expected, rel=1e-4)
+    assert peak_loss(z, texts, group, torch.full((2, 4), 0.01)) == 0  # nothing is certain
+
+
+def test_steps_take_sizes_in_turn_and_no_picture_twice() -> None:
+    config = replace(CONFIG, steps=21, early=0.5)
+    taken = [config.pictures(step) for step in range(1, 21)]
+    assert {size for _, _, size in taken[:10]} == {32, 16}
+    assert {size for _, _, size in taken[10:]} == {32, 48}
+    assert {size: count for _, count, size in taken} == {16: 16, 32: 4, 48: 2}
+    for (start, count, _), (following, _, _) in pairwise(taken):
+        assert start + count <= following
 
 
 def test_captions_of_one_state_are_all_right_answers() -> None:

@@ -210,6 +210,34 @@ def state_losses(z: Tensor, texts: StateTexts, places: Places) -> tuple[Tensor, 
     return found[0], found[1]
 
 
+def peak_loss(z: Tensor, texts: StateTexts, group: Tensor, share: Tensor) -> Tensor:
+    """The strongest clean places of a picture stay normal, the strongest damaged one does not.
+
+    Verdicts and thresholds live from the highest values of a map, which the mean over patches
+    hardly feels.
+
+    Args:
+        z: ``(B, N, D)`` patch embeddings.
+        texts: of the step.
+        group: ``(B,)`` product name of each picture.
+        share: ``(B, N)`` covered share of each patch.
+
+    Returns:
+        Scalar: logistic loss of the mean of the highest 1/64 of the clean patches of each picture,
+        and of the highest damaged patch of each damaged one, half each.
+    """
+    z = F.normalize(z.float(), dim=-1)
+    way = F.normalize(texts.anomalous, dim=-1) - F.normalize(texts.normal, dim=-1)
+    logits = torch.einsum("bnd,bd->bn", z, way[group]) / TEMPERATURE
+    clean, damaged = share == 0, share >= _LEAST_PATCH
+    top = max(1, share.shape[1] // 64)
+    highest = logits.masked_fill(~clean, -1e4).topk(top, dim=1).values.mean(1)
+    parts = [F.softplus(highest[clean.sum(1) >= top])]
+    parts.append(F.softplus(-logits.masked_fill(~damaged, -1e4).amax(1)[damaged.any(1)]))
+    known = [part.mean() for part in parts if len(part)]
+    return torch.stack(known).mean() if known else logits.sum() * 0
+
+
 def caption_loss(z: Tensor, captions: Tensor, kinds: Tensor) -> Tensor:
     """Contrast of pictures ``(B, D)`` and captions ``(B, D)``, both ways (CLIP, section 2.3).
 
@@ -306,6 +334,7 @@ def window_embeddings(clip: CLIP, tokens: Tensor, chosen: Tensor, patches: Tenso
 WEIGHTS = {
     "patch": 1.0,
     "patch_kind": 0.3,
+    "peak": 0.2,
     "reference": 0.2,
     "window": 0.3,
     "window_kind": 0.1,
@@ -369,6 +398,7 @@ def training_losses(
     losses["image"], losses["image_kind"] = state_losses(out[:, 0], texts, whole)
     places = judged_patches(share, kind, group)
     losses["patch"], losses["patch_kind"] = state_losses(out[:, 1:].flatten(0, 1), texts, places)
+    losses["peak"] = peak_loss(out[:, 1:], texts, group, share)
     if len(pixels) % 2 == 0:
         features = clip.visual.project(encoded[:, 1:], projection=False)
         losses["reference"] = reference_loss(features, share)

@@ -27,6 +27,7 @@ from zerodefect.backbones.clip import CLIP, CLIPConfig, TextConfig, VisionConfig
 from zerodefect.data.procedural import ProceduralBatch, generate
 from zerodefect.files import atomic_write
 from zerodefect.images.preprocess import CLIP_MEAN, CLIP_STD
+from zerodefect.training.beginning import prepare
 from zerodefect.training.objectives import text_losses, total_loss, training_losses
 
 EMBEDDED = CLIPConfig(
@@ -74,8 +75,8 @@ class PretrainConfig:
         steps: optimiser steps.
         text_steps: the first of them, which teach the text tower alone to tell states apart;
             afterwards it stands still, so that the image tower has a fixed goal.
-        batch: pictures per step, two of each product; fewer where they are larger than the
-            model's own size, so that a step never has more patches.
+        batch: pictures of the model's own size per step, two of each product; as many fewer or
+            more of another size as make about the same number of patches.
         learning_rate: peak, reached ``warm_up`` steps after a tower begins to learn; a cosine takes
             it to a hundredth at the end. Matrices of the image tower's blocks are updated by Muon
             (Jordan et al. 2024) with its step scaled to Adam's, all else by AdamW.
@@ -85,7 +86,10 @@ class PretrainConfig:
         clip_norm: largest gradient norm.
         windows: windows per picture judged through windows, and window side.
         groups: product names per step.
-        other_sizes: sides in pixels that every third step takes in turn instead of its own.
+        early_sizes: sides in pixels that the first steps with pictures take in turn. Small ones let
+            the tower see more pictures in the same time.
+        late_sizes: sides that the remaining steps take in turn; the sizes of use.
+        early: share of the steps with pictures that take early sizes.
         precision: of matrix products; ``bfloat16`` where the processor has it in hardware.
         device: where the model is trained and pictures are drawn.
         threads: of this process; another number may change the last bits.
@@ -96,17 +100,19 @@ class PretrainConfig:
     """
 
     seed: int = 0
-    steps: int = 4240
+    steps: int = 8000
     text_steps: int = 240
     batch: int = 16
-    learning_rate: float = 1.5e-3
+    learning_rate: float = 8e-4
     weight_decay: float = 0.05
     warm_up: int = 100
     ema: float = 0.998
     clip_norm: float = 1.0
     windows: int = 4
     groups: int = 2
-    other_sizes: tuple[int, ...] = (192, 96, 256, 160)
+    early_sizes: tuple[int, ...] = (96, 96, 64, 96, 96, 160)
+    late_sizes: tuple[int, ...] = (128, 128, 192, 128, 96, 128, 128, 256, 128, 160)
+    early: float = 0.6
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     device: str = "cpu"
     threads: int = 2
@@ -124,12 +130,21 @@ class PretrainConfig:
 
     def pictures(self, step: int) -> tuple[int, int, int]:
         """First picture, count and size of a step (from 0)."""
-        own = self.model.vision.image_size
-        size = own
-        if self.other_sizes and step % 3 == 2:
-            size = self.other_sizes[(step // 3) % len(self.other_sizes)]
-        most = int(self.batch * min(1.0, (own / size) ** 2))
-        return step * self.batch, max(2, most // 2 * 2), size
+        with_pictures = max(0, step - self.text_steps)
+        late = with_pictures >= self.early * (self.steps - self.text_steps)
+        sizes = self.late_sizes if late else self.early_sizes
+        size = sizes[step % len(sizes)]
+        return step * self._most, self._count(size), size
+
+    def _count(self, size: int) -> int:
+        """Pictures of that size in a step: at least two, and whole pairs."""
+        area = (self.model.vision.image_size / size) ** 2
+        return max(2, int(self.batch * area) // 2 * 2)
+
+    @property
+    def _most(self) -> int:
+        """Pictures that the series keeps for each step, so that none comes twice."""
+        return max(map(self._count, {*self.early_sizes, *self.late_sizes}))
 
 
 class _Steps(Dataset[ProceduralBatch]):
@@ -179,7 +194,7 @@ class _State:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             clip = CLIP(config.model)
-        _whiten(clip.visual.conv1.weight)
+        prepare(clip.visual, config.seed)
         clip.logit_scale.requires_grad_(False)  # the temperature is WinCLIP's, not learned
         clip.to(config.device)
         averaged = {n: p.detach().clone() for n, p in clip.named_parameters()}
@@ -271,32 +286,6 @@ def _optimizers(config: PretrainConfig, clip: CLIP) -> tuple[torch.optim.Optimiz
         adjust_lr_fn="match_rms_adamw",
     )
     return muon, torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98))
-
-
-@torch.no_grad()
-def _whiten(filters: Tensor) -> None:
-    """Let patch embedding begin as a cosine transform whose gain rises with frequency.
-
-    In pictures of surfaces nearly all energy is in the patch mean; a fine crack is a thousandth
-    of it. Filters in proportion to frequency show both to the first block alike.
-
-    Args:
-        filters: ``(W, 3, P, P)``, overwritten; filters beyond ``3 P^2`` keep their values.
-    """
-    side = filters.shape[-1]
-    n = torch.arange(side, dtype=torch.float64)
-    cosines = torch.cos(math.pi * (2 * n[None] + 1) * n[:, None] / (2 * side)) * (2 / side) ** 0.5
-    cosines[0] /= 2**0.5
-    basis = torch.einsum("ux,vy->uvxy", cosines, cosines)
-    gain = 0.1 + 0.5 * torch.hypot(n[:, None], n[None]).clamp(max=3.0)
-    colours = torch.tensor([[1.0, 1, 1], [1, 0, -1], [1, -2, 1]], dtype=torch.float64)
-    colours = colours / colours.norm(dim=1, keepdim=True)
-    full = torch.einsum("uvxy,uv,kc->uvkcxy", basis, gain, colours)
-    # Low frequencies first, so that a narrow tower keeps what matters most.
-    order = (n[:, None] + n[None]).flatten().argsort(stable=True)
-    full = full.flatten(0, 1)[order].flatten(0, 1)
-    count = min(len(filters), len(full))
-    filters[:count] = full[:count].to(filters)
 
 
 def _difference(stored: str, asked: str) -> str:

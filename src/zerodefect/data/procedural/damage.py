@@ -195,6 +195,32 @@ def _blobs(
     return 1 - away + column(draws.uniform("blob.rough", *rough)) * edge
 
 
+def _or_strip(
+    draws: Draws, scene: Scene, height: torch.Tensor, likely: float = 0.35
+) -> torch.Tensor:
+    """Some patches become strips, panels or whole ends of the product with nearly straight sides.
+
+    What a tool left out or did twice, where a liquid stood or a cover lay, ends in a line along or
+    across the grain and often runs on to the product's border.
+
+    Args:
+        draws: decides which patches, and how wide and long they are.
+        scene: the clean picture.
+        height: ``(B, S, S)`` of the patches, positive inside and about one in their middles.
+        likely: probability of a strip.
+    """
+    strip = draws.under("strip")
+    across = math.pi / 2 * strip.chance("across", 0.5)
+    u, v = scene.turned(scene.grain + across + strip.uniform("turn", -0.1, 0.1), scene.centre)
+    wide = column(strip.log_uniform("wide", 6, 60))
+    through = strip.chance("through", 0.55)
+    long = column(torch.where(through, 400.0, strip.log_uniform("long", 12, 80)))
+    edge = scene.plane.noise(strip, "edge", "cloud", 0.8)
+    wavy = column(strip.uniform("wavy", 0.5, 5)) * edge
+    inside = torch.minimum(1 - (v.abs() - wavy) / wide, 1 - (u.abs() - wavy) / long)
+    return torch.where(column(strip.chance("there", likely)), inside, height)
+
+
 def _extent(draws: Draws, name: str, low: float, high: float) -> torch.Tensor:
     """``(B,)`` size in [low, high): small ones and large ones are equally frequent."""
     large = draws.uniform(f"{name}.large", 0.4 * high, high)
@@ -357,6 +383,7 @@ def _stain(draws: Draws, scene: Scene) -> Damage:
     angle = torch.where(streak, scene.grain, draws.uniform("stain.angle", 0, math.pi))
     group = _group(draws, scene.centre, several=0.55, along=angle)
     height = _blobs(draws, scene, group, radius, rough=(0.2, 0.8), long=long, angle=angle)
+    height = _or_strip(draws, scene, height, likely=0.12)
     alpha = _edge(draws, height)
     ring = alpha * (1 - 0.8 * smoothstep(0.15, 0.5, height))
     dried = column(draws.chance("stain.dried", 0.15))
@@ -450,6 +477,7 @@ def _discolouration(draws: Draws, scene: Scene) -> Damage:
     radius = _extent(draws, "colour.radius", 7, 80)
     group = _group(draws, scene.centre, several=0.35)
     height = _blobs(draws, scene, group, radius, rough=(0.15, 0.7))
+    height = _or_strip(draws, scene, height, likely=0.25)
     alpha = smoothstep(0.0, column(draws.log_uniform("colour.soft", 0.1, 1.0)), height)
     tinted = (~scene.grey) & draws.chance("colour.tinted", 0.7)
     tint = 1 + draws.uniforms("colour.tint", 3, -0.45, 0.45) * tinted[:, None]
@@ -483,7 +511,7 @@ def _dent(draws: Draws, scene: Scene) -> Damage:
 
 
 def _uneven(draws: Draws, scene: Scene) -> Damage:
-    """A large area of waves, streaks or clouds, or of another gloss or grain."""
+    """A large area of waves, streaks, clouds or tool marks, or of another gloss or grain."""
     radius = _extent(draws, "uneven.radius", 18, 90)
     streaked = draws.chance("uneven.streaked", 0.45)
     long = torch.where(streaked, draws.uniform("uneven.long", 1.5, 5), 1.0)
@@ -492,6 +520,7 @@ def _uneven(draws: Draws, scene: Scene) -> Damage:
     height = _blobs(
         draws, scene, group, radius / long.sqrt(), rough=(0.2, 0.6), long=long, angle=turn
     )
+    height = _or_strip(draws, scene, height, likely=0.4)
     alpha = smoothstep(0.0, column(draws.log_uniform("uneven.soft", 0.1, 1.0)), height)
     at = scene.turned(turn + draws.uniform("uneven.turn", -0.2, 0.2), scene.centre)
     stretch = torch.where(
@@ -502,6 +531,10 @@ def _uneven(draws: Draws, scene: Scene) -> Damage:
     rough = scene.plane.noise(draws, "uneven.rough", "pink", scale, stretch, at)
     pick = column(draws.uniform("uneven.pick"))
     relief = pick * torch.tanh(waves) + (1 - pick) * rough
+    fine = draws.under("marks")
+    longer = fine.log_uniform("long", 10, 120)
+    marks = scene.plane.noise(fine, "lines", "white", fine.uniform("scale", 0.4, 1.1), longer, at)
+    relief = torch.where(column(fine.chance("there", 0.35)), marks, relief)
     strength = draws.log_uniform("uneven.strength", 0.03, 0.3) * scene.level.clamp_min(0.2)
     strength = torch.maximum(strength, 0.5 * scene.contrast).clamp(max=0.3)
     tone = column(draws.uniform("uneven.tone", -1.5, 1.5))
