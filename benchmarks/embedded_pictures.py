@@ -15,8 +15,8 @@ from zerodefect.data import MASK_RULES, Dataset, Sample, load_dataset, read_mask
 from zerodefect.data.procedural import DEFECT_KINDS, KIND_STATES, generate
 from zerodefect.images import Picture, open_image
 from zerodefect.prompts.vocabulary import Vocabulary
+from zerodefect.training.sheets import HELD_OUT
 
-SERIES = 1_000_003  # a procedural series that no training draws from
 SIDE = 128  # pixels; where maps and masks meet
 BATCH = 8
 DRAWN = 256  # pixels, side of procedural pictures; each network resizes them to its own
@@ -97,7 +97,7 @@ def read(sample: Sample) -> Item:
 
 def procedural(count: int, per_product: int = 1) -> Source:
     """Held-out procedural pictures; so many after another show the same product."""
-    drawn = generate(SERIES, 0, count, DRAWN, pictures_per_product=per_product)
+    drawn = generate(HELD_OUT, 0, count, DRAWN, pictures_per_product=per_product)
     pixels = (drawn.images * 255).round().byte().permute(0, 2, 3, 1).numpy()
     names = ["good" if kind < 0 else DEFECT_KINDS[kind] for kind in drawn.kinds.tolist()]
     pictures = [Picture("<procedural>", shown) for shown in pixels]

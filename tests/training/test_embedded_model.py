@@ -11,9 +11,8 @@ from zerodefect.backbones.clip import CLIPConfig
 from zerodefect.backbones.loading import embedded_file
 from zerodefect.data.procedural import DEFECT_KINDS, generate
 from zerodefect.methods.loading import load_detector
-from zerodefect.training.pretrain import EMBEDDED, normalised
-
-HELD_OUT = 1_000_003  # a series of pictures that the training did not draw from
+from zerodefect.training.pretrain import EMBEDDED
+from zerodefect.training.sheets import HELD_OUT, normalised
 
 
 def test_file_is_small_finite_and_of_the_declared_shape() -> None:

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from zerodefect.backbones.clip import CLIP, CLIPConfig, TextConfig, VisionConfig, tokenize
 from zerodefect.data.procedural import DEFECT_KINDS, generate
+from zerodefect.training.curves import CURVES, EVENTS, LOG, read_log
 from zerodefect.training.objectives import (
     WEIGHTS,
     Places,
@@ -36,15 +37,14 @@ from zerodefect.training.objectives import (
 )
 from zerodefect.training.pretrain import (
     CHECKPOINT,
-    LOG,
+    SAMPLES,
     PretrainConfig,
     PretrainError,
     export,
     learning_rate,
-    normalised,
     pretrain,
-    preview,
 )
+from zerodefect.training.sheets import normalised, preview, samples
 
 TINY = CLIPConfig(
     embed_dim=16,
@@ -58,7 +58,7 @@ CONFIG = PretrainConfig(
     warm_up=2,
     windows=2,
     groups=2,
-    early_sizes=(32, 16),
+    early_sizes=(32, 24),
     late_sizes=(32, 48),
     threads=1,
     model=TINY,
@@ -91,18 +91,19 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def log_of(folder: Path) -> list[dict[str, float]]:
-    lines = [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
+    lines = list(read_log(folder / LOG))
     for line in lines:
-        del line["images_per_second"]
+        del line["images_per_second"], line["time"]
     return lines
 
 
 def test_log_has_every_step_and_loss(finished: Path) -> None:
     lines = log_of(finished)
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6, 7]
-    assert set(lines[0]) == {"step", "total", "text"}
+    assert set(lines[0]) == {"step", "loss", "loss/text"}
+    terms = {f"loss/{name}" for name in WEIGHTS if name != "text"}
     for line in lines[1:]:
-        assert set(line) == {"step", "total", *WEIGHTS} - {"text"}
+        assert set(line) == {"step", "loss", *terms}
     for line in lines:
         assert all(math.isfinite(value) for value in line.values())
 
@@ -132,7 +133,7 @@ def test_drawing_ahead_changes_nothing(finished: Path, tmp_path: Path) -> None:
 
 def test_another_seed_gives_other_weights(finished: Path, tmp_path: Path) -> None:
     pretrain(replace(CONFIG, seed=1, steps=2), tmp_path)
-    assert log_of(tmp_path)[1]["total"] != log_of(finished)[1]["total"]
+    assert log_of(tmp_path)[1]["loss"] != log_of(finished)[1]["loss"]
 
 
 def test_a_run_of_another_configuration_is_refused(finished: Path) -> None:
@@ -282,6 +283,7 @@ def test_reference_loss_wants_damage_far_from_the_twin() -> None:
     assert reference_loss(both, shares) < 0.02
 
 
+@torch.no_grad()
 def test_peak_loss_looks_at_the_highest_patches_alone() -> None:
     torch.manual_seed(0)
     texts = embed_states(CLIP(TINY), draw_prompts(random.Random(0), 1), ["a"])
@@ -305,9 +307,9 @@ def test_peak_loss_looks_at_the_highest_patches_alone() -> None:
 def test_steps_take_sizes_in_turn_and_no_picture_twice() -> None:
     config = replace(CONFIG, steps=21, early=0.5)
     taken = [config.pictures(step) for step in range(1, 21)]
-    assert {size for _, _, size in taken[:10]} == {32, 16}
+    assert {size for _, _, size in taken[:10]} == {32, 24}
     assert {size for _, _, size in taken[10:]} == {32, 48}
-    assert {size: count for _, count, size in taken} == {16: 16, 32: 4, 48: 2}
+    assert {size: count for _, count, size in taken} == {24: 6, 32: 4, 48: 2}
     for (start, count, _), (following, _, _) in pairwise(taken):
         assert start + count <= following
 
@@ -328,6 +330,26 @@ def test_prompts_name_each_kind_and_state() -> None:
         assert len(kinds) == len(DEFECT_KINDS)
         assert not set(normal) & set(anomalous)
         assert all("{}" not in text for text in normal + anomalous + kinds)
+
+
+def test_a_run_shows_curves_and_what_it_says_of_pictures(finished: Path) -> None:
+    assert (finished / EVENTS).stat().st_size > 0
+    for name in (CURVES, SAMPLES):
+        with Image.open(finished / name) as image:
+            assert image.width > 400
+
+
+def test_samples_show_the_map_between_black_and_white(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    clip = CLIP(TINY).eval()
+    with Image.open(samples(tmp_path / "a.png", clip, count=3)) as sheet:
+        assert sheet.size == (3 * 3 * 32, 32)
+        undecided = sheet.crop((64, 0, 96, 32)).convert("L").getextrema()
+    assert 0 < undecided[0] <= undecided[1] < 255
+    with torch.no_grad():
+        clip.visual.proj.zero_()
+    with Image.open(samples(tmp_path / "b.png", clip, count=3)) as sheet:
+        assert sheet.crop((64, 0, 96, 32)).convert("L").getextrema() == (128, 128)
 
 
 def test_preview_is_a_picture(tmp_path: Path) -> None:

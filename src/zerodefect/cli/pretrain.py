@@ -21,18 +21,27 @@ def pretrain(
     batch: Annotated[int | None, typer.Option(min=1, help="Pictures a step.")] = None,
     seed: Annotated[int, typer.Option(help="Decides weights, pictures, prompts.")] = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="Processor threads.")] = None,
+    device: shared.Device = "auto",
     preview: Annotated[
         bool, typer.Option("--preview", help="Only write a contact sheet of training pictures.")
     ] = False,
 ) -> None:
     """Train the embedded model from nothing but a seed; killed and started again, it goes on."""
+    from zerodefect.methods.loading import pick_device
+    from zerodefect.training import curves, sheets
     from zerodefect.training import pretrain as training
 
     if preview:
         output.mkdir(parents=True, exist_ok=True)
-        typer.echo(f"contact sheet: {training.preview(output / 'preview.png', seed=seed)}")
+        typer.echo(f"contact sheet: {sheets.preview(output / 'preview.png', seed=seed)}")
         return
-    chosen: dict[str, Any] = {"seed": seed, "steps": steps, "batch": batch, "threads": threads}
+    chosen: dict[str, Any] = {
+        "seed": seed,
+        "steps": steps,
+        "batch": batch,
+        "threads": threads,
+        "device": str(pick_device(device)),
+    }
     config = dataclasses.replace(
         training.PretrainConfig(), **{k: v for k, v in chosen.items() if v is not None}
     )
@@ -44,5 +53,5 @@ def pretrain(
 
         weights = training.pretrain(config, output, on_step)
     typer.echo(f"weights: {weights}")
-    typer.echo(f"log:     {output / training.LOG}")
+    typer.echo(f"log:     {output / curves.LOG}, {curves.CURVES}, {training.SAMPLES}")
     typer.echo(f"use:     zerodefect inspect PICTURES --backbone {weights}")

@@ -7,6 +7,7 @@ ends with the same weights, on the same machine with the same number of threads.
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import time
@@ -17,7 +18,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -28,7 +28,9 @@ from zerodefect.data.procedural import ProceduralBatch, generate
 from zerodefect.files import atomic_write
 from zerodefect.images.preprocess import CLIP_MEAN, CLIP_STD
 from zerodefect.training.beginning import prepare
+from zerodefect.training.curves import Journal
 from zerodefect.training.objectives import text_losses, total_loss, training_losses
+from zerodefect.training.sheets import normalised, samples
 
 EMBEDDED = CLIPConfig(
     embed_dim=128,
@@ -59,7 +61,7 @@ RECOMMENDED: dict[str, dict[str, Any]] = {
 ``neu_steel``."""
 
 CHECKPOINT = "checkpoint.safetensors"
-LOG = "log.jsonl"
+SAMPLES = "samples.png"
 
 
 class PretrainError(RuntimeError):
@@ -68,7 +70,7 @@ class PretrainError(RuntimeError):
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """What a run does; everything here changes the weights, except the last three.
+    """What a run does; everything here changes the weights, except the last four.
 
     Attributes:
         seed: decides weights, pictures, prompts and windows.
@@ -96,7 +98,8 @@ class PretrainConfig:
         model: shape of the towers.
         checkpoint_every: steps between checkpoints.
         log_every: steps between log lines.
-        workers: processes that draw pictures ahead, 0 for none.
+        show_every: steps between drawings of curves and samples.
+        workers: processes that draw pictures ahead, 0 for none; on a GPU none is needed.
     """
 
     seed: int = 0
@@ -119,12 +122,13 @@ class PretrainConfig:
     model: CLIPConfig = field(default=EMBEDDED)
     checkpoint_every: int = 50
     log_every: int = 10
+    show_every: int = 500
     workers: int = 1
 
     def identity(self) -> str:
         """JSON of all that the result depends on."""
         facts = asdict(self)
-        for name in ("checkpoint_every", "log_every", "workers"):
+        for name in ("checkpoint_every", "log_every", "show_every", "workers"):
             del facts[name]
         return json.dumps(facts, sort_keys=True)
 
@@ -158,7 +162,8 @@ class _Steps(Dataset[ProceduralBatch]):
 
     def __getitem__(self, step: int) -> ProceduralBatch:
         start, count, size = self.config.pictures(step)
-        return generate(self.config.seed, start, count, size, pictures_per_product=2)
+        device = self.config.device
+        return generate(self.config.seed, start, count, size, device, pictures_per_product=2)
 
 
 def _one(items: list[ProceduralBatch]) -> ProceduralBatch:
@@ -168,14 +173,15 @@ def _one(items: list[ProceduralBatch]) -> ProceduralBatch:
 def _batches(config: PretrainConfig, first: int) -> Iterator[ProceduralBatch]:
     """Batches of step ``first``, or of the first step that has any, and all that follow."""
     first = max(first, config.text_steps)
+    workers = config.workers if config.device == "cpu" else 0  # a GPU draws faster than they do
     loader = DataLoader(
         _Steps(config),
         batch_size=1,
         sampler=range(first, config.steps),
         collate_fn=_one,
-        num_workers=config.workers,
-        prefetch_factor=4 if config.workers else None,
-        multiprocessing_context="spawn" if config.workers else None,
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        multiprocessing_context="spawn" if workers else None,
     )
     return iter(loader)
 
@@ -199,6 +205,12 @@ class _State:
         clip.to(config.device)
         averaged = {n: p.detach().clone() for n, p in clip.named_parameters()}
         return cls(clip, averaged, _optimizers(config, clip))
+
+    def average(self) -> CLIP:
+        """A model of the averaged weights."""
+        clip = copy.deepcopy(self.clip)
+        clip.load_state_dict(self.averaged, strict=False)  # all parameters; there are no buffers
+        return clip.eval()
 
     def moments(self, parameter: nn.Parameter) -> dict[str, Tensor]:
         """What its optimiser remembers of a parameter."""
@@ -313,15 +325,6 @@ def learning_rate(config: PretrainConfig, step: int, tower: str) -> float:
     return config.learning_rate * (0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2)
 
 
-def normalised(images: Tensor) -> Tensor:
-    """``(B, 3, S, S)`` in [0, 1] to the input of the image tower."""
-    mean, std = (
-        images.new_tensor(CLIP_MEAN)[:, None, None],
-        images.new_tensor(CLIP_STD)[:, None, None],
-    )
-    return (images - mean) / std
-
-
 def _train_step(
     config: PretrainConfig, state: _State, batch: ProceduralBatch | None
 ) -> dict[str, float]:
@@ -360,18 +363,6 @@ def _train_step(
     return {"total": float(total.detach()), **{n: float(v.detach()) for n, v in losses.items()}}
 
 
-def _log_from(path: Path, step: int) -> None:
-    """Drop log lines behind ``step`` and a torn last line: they will be written again."""
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except ValueError:
-            continue
-    path.write_text("".join(kept), encoding="utf-8")
-
-
 def pretrain(
     config: PretrainConfig,
     output: str | Path,
@@ -381,8 +372,9 @@ def pretrain(
 
     Args:
         config: what to do.
-        output: folder of the run: checkpoint, log (JSON lines) and, at the end, the exported
-            model ``embedded.safetensors`` with ``embedded.json``.
+        output: folder of the run: checkpoint, journal (JSON lines, TensorBoard's file and, with
+            matplotlib, curves), samples of what the averaged weights say of pictures, and, at the
+            end, the exported model ``embedded.safetensors`` with ``embedded.json``.
         progress: called after every step with the number of steps done and the losses.
 
     Returns:
@@ -399,24 +391,33 @@ def pretrain(
     checkpoint, identity = folder / CHECKPOINT, config.identity()
     if checkpoint.exists():
         state.load(checkpoint, identity)
-    _log_from(folder / LOG, state.step)
+    journal = Journal(folder, state.step)
     since, pictures = time.perf_counter(), 0
-    with (folder / LOG).open("a", encoding="utf-8") as log:
-        batches = _batches(config, state.step)
-        while state.step < config.steps:
-            batch = None if state.step < config.text_steps else next(batches).to(config.device)
-            losses = _train_step(config, state, batch)
-            pictures += 0 if batch is None else len(batch.images)
-            if state.step % config.log_every == 0 or state.step == config.steps:
-                rate = pictures / (time.perf_counter() - since)
-                line = {"step": state.step, **losses, "images_per_second": round(rate, 2)}
-                log.write(json.dumps(line) + "\n")
-                log.flush()
-                since, pictures = time.perf_counter(), 0
-            if state.step % config.checkpoint_every == 0 or state.step == config.steps:
-                state.save(checkpoint, identity)
-            if progress:
-                progress(state.step, losses)
+    batches = _batches(config, state.step)
+    while state.step < config.steps:
+        batch = None if state.step < config.text_steps else next(batches).to(config.device)
+        losses = _train_step(config, state, batch)
+        pictures += 0 if batch is None else len(batch.images)
+        last = state.step == config.steps
+        if state.step % config.log_every == 0 or last:
+            rate = pictures / (time.perf_counter() - since)
+            named = {f"loss/{name}": loss for name, loss in losses.items() if name != "total"}
+            journal.write(
+                {
+                    "step": state.step,
+                    "loss": losses["total"],
+                    **named,
+                    "images_per_second": round(rate, 2),
+                }
+            )
+            since, pictures = time.perf_counter(), 0
+        if state.step % config.checkpoint_every == 0 or last:
+            state.save(checkpoint, identity)
+        if state.step % config.show_every == 0 or last:
+            journal.draw()
+            samples(folder / SAMPLES, state.average())
+        if progress:
+            progress(state.step, losses)
     return export(folder, folder)
 
 
@@ -481,26 +482,3 @@ def _side_car(config: CLIPConfig) -> dict[str, Any]:
         "recommended_method": RECOMMENDED_METHOD,
         "recommended": RECOMMENDED,
     }
-
-
-def preview(path: str | Path, seed: int = 0, count: int = 64, size: int = 128) -> Path:
-    """Write a contact sheet of training pictures, each beside its mask, as PNG.
-
-    Args:
-        path: file to write.
-        seed: series of the pictures.
-        count: how many.
-        size: side of each in pixels, a multiple of 8.
-    """
-    batch = generate(seed, 0, count, size)
-    masks = batch.masks[:, None].expand(-1, 3, -1, -1).float()
-    cells = torch.cat([batch.images, masks], 3)
-    columns = min(8, count)
-    rows = math.ceil(count / columns)
-    sheet = torch.zeros(3, rows * size, columns * 2 * size)
-    for number, cell in enumerate(cells):
-        row, column = divmod(number, columns)
-        left = column * 2 * size
-        sheet[:, row * size : (row + 1) * size, left : left + 2 * size] = cell
-    Image.fromarray((sheet * 255).round().byte().permute(1, 2, 0).numpy()).save(path, "PNG")
-    return Path(path)
