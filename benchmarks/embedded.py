@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,12 +128,16 @@ def contenders(arguments: argparse.Namespace, scratch: Path) -> dict[str, Detect
     ours = own_detector(arguments)
     blank = dataclasses.replace(untrained(trained), preprocess=ours.preprocess)
     options = {f.name: getattr(ours.config, f.name) for f in dataclasses.fields(ours.config)}
-    found = {
-        "local contrast": LocalContrast(trained),
-        "untrained": create(ours.info.name, blank, **options).eval(),
-        "first version": first_version(scratch),
-        "embedded": ours,
+    makers: dict[str, Callable[[], Detector | None]] = {
+        "local contrast": lambda: LocalContrast(trained),
+        "untrained": lambda: create(ours.info.name, blank, **options).eval(),
+        "first version": lambda: first_version(scratch),
+        "embedded": lambda: ours,
     }
+    chosen = arguments.only.split(",") if arguments.only else list(makers)
+    if unknown := [name for name in chosen if name not in makers]:
+        raise SystemExit(f"no contender {unknown[0]!r}; known are {', '.join(makers)}")
+    found = {name: make() for name, make in makers.items() if name in chosen}
     return {name: detector for name, detector in found.items() if detector is not None}
 
 
@@ -226,6 +230,9 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="pictures a kind, for a quick look")
     parser.add_argument("--shots", default="0,1,2,4", help="0 is always measured")
     parser.add_argument("--seeds", type=int, default=5, help="draws of references")
+    parser.add_argument(
+        "--only", metavar="NAME,NAME", help="contenders, by their names in the tables"
+    )
     parser.add_argument("--procedural", type=int, default=400, help="pictures drawn; 0 for none")
     parser.add_argument("--choose", action="store_true", help="a grid over dense's options")
     parser.add_argument("--threads", type=int, default=2)
@@ -241,7 +248,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as scratch:
         detectors = contenders(arguments, Path(scratch))
-        lines = list(heading(arguments, detectors["embedded"]))
+        lines = list(heading(arguments, own_detector(arguments)))
         print("\n".join(lines), flush=True)
         for source in sources:
             some = ["", *benchmark(source, detectors, arguments)]

@@ -282,3 +282,13 @@ def test_nothing_is_chosen_on_the_tiles():
     arguments = argparse.Namespace(folders=["x=magnetic_tile:tile"], choose=True)
     with pytest.raises(SystemExit, match="nothing is chosen"):
         named_sources(arguments)
+
+
+def test_contenders_are_chosen_by_name(tmp_path):
+    from embedded import contenders
+
+    settings = {"method": "dense", "backbone": None, "size": 64, "option": []}
+    arguments = argparse.Namespace(**settings, only="embedded,local contrast")
+    assert list(contenders(arguments, tmp_path)) == ["local contrast", "embedded"]
+    with pytest.raises(SystemExit, match="no contender 'embeded'"):
+        contenders(argparse.Namespace(**settings, only="embeded"), tmp_path)
