@@ -14,6 +14,7 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from zerodefect.backbones.clip import CLIP, CLIPConfig, TextConfig, VisionConfig, tokenize
@@ -129,6 +130,16 @@ def test_killed_run_goes_on_to_the_same_weights(finished: Path, tmp_path: Path) 
 def test_drawing_ahead_changes_nothing(finished: Path, tmp_path: Path) -> None:
     pretrain(replace(CONFIG, workers=1), tmp_path)
     assert log_of(tmp_path) == log_of(finished)
+
+
+def test_a_run_stops_where_it_is_told_and_goes_on(finished: Path, tmp_path: Path) -> None:
+    early = pretrain(CONFIG, tmp_path, until=3)  # behind no regular checkpoint
+    assert [line["step"] for line in log_of(tmp_path)] == [1, 2, 3]
+    with safe_open(early, "pt") as stored:
+        assert stored.metadata()["steps"] == "3"
+    pretrain(CONFIG, tmp_path, until=100)
+    assert log_of(tmp_path) == log_of(finished)
+    assert early.read_bytes() == (finished / early.name).read_bytes()
 
 
 def test_another_seed_gives_other_weights(finished: Path, tmp_path: Path) -> None:

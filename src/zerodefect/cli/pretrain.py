@@ -18,6 +18,10 @@ def pretrain(
     steps: Annotated[
         int | None, typer.Option(min=1, help="Optimiser steps; default: as the packaged model.")
     ] = None,
+    until: Annotated[
+        int | None,
+        typer.Option(min=1, help="Stop after this step; the same command without it goes on."),
+    ] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Pictures a step.")] = None,
     seed: Annotated[int, typer.Option(help="Decides weights, pictures, prompts.")] = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="Processor threads.")] = None,
@@ -46,12 +50,13 @@ def pretrain(
         training.PretrainConfig(), **{k: v for k, v in chosen.items() if v is not None}
     )
     with shared.progress() as bar:
-        task = bar.add_task("pretraining", total=config.steps)
+        total = min(config.steps, until or config.steps)
+        task = bar.add_task("pretraining", total=total)
 
         def on_step(step: int, losses: dict[str, float]) -> None:
             bar.update(task, completed=step, description=f"loss {losses['total']:.3f}")
 
-        weights = training.pretrain(config, output, on_step)
+        weights = training.pretrain(config, output, on_step, until)
     typer.echo(f"weights: {weights}")
     typer.echo(f"log:     {output / curves.LOG}, {curves.CURVES}, {training.SAMPLES}")
     typer.echo(f"use:     zerodefect inspect PICTURES --backbone {weights}")

@@ -367,6 +367,7 @@ def pretrain(
     config: PretrainConfig,
     output: str | Path,
     progress: Callable[[int, dict[str, float]], None] | None = None,
+    until: int | None = None,
 ) -> Path:
     """Train the embedded model, or go on with a run that was cut off.
 
@@ -376,6 +377,7 @@ def pretrain(
             matplotlib, curves), samples of what the averaged weights say of pictures, and, at the
             end, the exported model ``embedded.safetensors`` with ``embedded.json``.
         progress: called after every step with the number of steps done and the losses.
+        until: stop after this step, export what there is, and go on when called again.
 
     Returns:
         Path of the exported weights.
@@ -394,11 +396,12 @@ def pretrain(
     journal = Journal(folder, state.step)
     since, pictures = time.perf_counter(), 0
     batches = _batches(config, state.step)
-    while state.step < config.steps:
+    end = config.steps if until is None else min(until, config.steps)
+    while state.step < end:
         batch = None if state.step < config.text_steps else next(batches).to(config.device)
         losses = _train_step(config, state, batch)
         pictures += 0 if batch is None else len(batch.images)
-        last = state.step == config.steps
+        last = state.step == end
         if state.step % config.log_every == 0 or last:
             rate = pictures / (time.perf_counter() - since)
             named = {f"loss/{name}": loss for name, loss in losses.items() if name != "total"}
