@@ -28,6 +28,7 @@ from zerodefect.data.procedural import ProceduralBatch, generate
 from zerodefect.files import atomic_write
 from zerodefect.images.preprocess import CLIP_MEAN, CLIP_STD
 from zerodefect.training.beginning import prepare
+from zerodefect.training.checkpoints import TrainingError
 from zerodefect.training.curves import Journal
 from zerodefect.training.objectives import text_losses, total_loss, training_losses
 from zerodefect.training.sheets import normalised, samples
@@ -64,8 +65,8 @@ CHECKPOINT = "checkpoint.safetensors"
 SAMPLES = "samples.png"
 
 
-class PretrainError(RuntimeError):
-    """The run cannot go on; the message says why and what helps."""
+class PretrainError(TrainingError):
+    """The pretraining run cannot go on; the message says why and what helps."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,61 @@
+"""``zerodefect pretrain``: a run from the command line, resumed, refused and previewed."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+
+from zerodefect.cli import main
+
+
+@pytest.fixture(autouse=True)
+def _same_threads_afterwards():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Exit code, standard output and standard error of a command line."""
+
+    def start(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["zerodefect", "pretrain", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return start
+
+
+def test_a_run_goes_on_and_another_seed_is_refused(run, tmp_path):
+    folder = tmp_path / "a folder"
+    options = ("--output", folder, "--threads", 1, "--device", "cpu")
+    code, out, _ = run(*options, "--until", 1)
+    assert code == 0 and f"weights: {folder / 'embedded.safetensors'}" in out
+    code, _, _ = run(*options, "--until", 2)
+    with safe_open(folder / "embedded.safetensors", "pt") as stored:
+        assert code == 0 and stored.metadata()["steps"] == "2"
+    assert (folder / "samples.png").exists()
+    code, out, err = run(*options, "--seed", 3)
+    assert (code, out) == (1, "")
+    assert err.startswith("error: ") and "seed was 0 and is now 3" in err
+    assert "another output folder" in err and "Traceback" not in err
+
+
+def test_preview_writes_a_sheet_and_trains_nothing(run, tmp_path):
+    code, out, _ = run("--preview", "--output", tmp_path / "new")
+    assert code == 0 and "contact sheet" in out
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["preview.png"]
+    with Image.open(tmp_path / "new" / "preview.png") as sheet:
+        assert sheet.size == (8 * 2 * 128, 8 * 128)
+
+
+def test_a_device_that_is_not_there_is_an_error(run, tmp_path):
+    code, _, err = run("--device", "nowhere", "--output", tmp_path)
+    assert code == 1 and err.startswith("error: device 'nowhere' cannot be used")
