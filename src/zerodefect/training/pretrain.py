@@ -277,7 +277,16 @@ class _State:
 
 
 def _optimizers(config: PretrainConfig, clip: CLIP) -> tuple[torch.optim.Optimizer, ...]:
-    """Muon for the matrices of the image tower's blocks, AdamW for all else."""
+    """Muon for the matrices of the image tower's blocks, AdamW for all else.
+
+    Raises:
+        PretrainError: this PyTorch is too old for Muon.
+    """
+    if not hasattr(torch.optim, "Muon"):
+        raise PretrainError(
+            f"pretraining needs PyTorch 2.9 or newer, this is {torch.__version__}: "
+            "pip install --upgrade torch torchvision"
+        )
     matrices: list[nn.Parameter] = []
     groups: list[dict[str, Any]] = [
         {"params": [], "tower": tower, "weight_decay": decay}
