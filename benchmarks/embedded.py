@@ -123,9 +123,8 @@ def own_detector(arguments: argparse.Namespace) -> Detector:
     return load_detector(arguments.method, backbone=name, image_size=size, device="cpu", **options)
 
 
-def contenders(arguments: argparse.Namespace, scratch: Path) -> dict[str, Detector]:
+def contenders(arguments: argparse.Namespace, scratch: Path, ours: Detector) -> dict[str, Detector]:
     trained = load_clip(arguments.backbone)
-    ours = own_detector(arguments)
     blank = dataclasses.replace(untrained(trained), preprocess=ours.preprocess)
     options = {f.name: getattr(ours.config, f.name) for f in dataclasses.fields(ours.config)}
     makers: dict[str, Callable[[], Detector | None]] = {
@@ -247,8 +246,9 @@ def main() -> None:
         choose(arguments, sources)
         return
     with tempfile.TemporaryDirectory() as scratch:
-        detectors = contenders(arguments, Path(scratch))
-        lines = list(heading(arguments, own_detector(arguments)))
+        ours = own_detector(arguments)
+        detectors = contenders(arguments, Path(scratch), ours)
+        lines = list(heading(arguments, ours))
         print("\n".join(lines), flush=True)
         for source in sources:
             some = ["", *benchmark(source, detectors, arguments)]

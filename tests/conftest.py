@@ -25,6 +25,16 @@ def _own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("ZERODEFECT_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
+@pytest.fixture
+def same_threads_afterwards():
+    """What a test runs may choose a number of threads; the next test has the old one again."""
+    import torch
+
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread():
     """Several test processes share the machine; tiny models gain nothing from threads."""

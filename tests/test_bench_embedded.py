@@ -285,10 +285,11 @@ def test_nothing_is_chosen_on_the_tiles():
 
 
 def test_contenders_are_chosen_by_name(tmp_path):
-    from embedded import contenders
+    from embedded import contenders, own_detector
 
     settings = {"method": "dense", "backbone": None, "size": 64, "option": []}
     arguments = argparse.Namespace(**settings, only="embedded,local contrast")
-    assert list(contenders(arguments, tmp_path)) == ["local contrast", "embedded"]
+    ours = own_detector(arguments)
+    assert list(contenders(arguments, tmp_path, ours)) == ["local contrast", "embedded"]
     with pytest.raises(SystemExit, match="no contender 'embeded'"):
-        contenders(argparse.Namespace(**settings, only="embeded"), tmp_path)
+        contenders(argparse.Namespace(**settings, only="embeded"), tmp_path, ours)

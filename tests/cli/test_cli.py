@@ -62,23 +62,6 @@ def _texts_once(shelf, monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    """The command as the console script runs it: exit code, stdout, stderr."""
-
-    def command(*arguments):
-        monkeypatch.setattr(sys, "argv", ["zerodefect", *map(str, arguments)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as ended:
-            code = ended.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return command
-
-
-@pytest.fixture
 def tiny(shelf):
     """Options that every call with the tiny model needs."""
     return ["--backbone", shelf / "tiny.safetensors", "--object", "screw"]

@@ -2,40 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
-import torch
 from PIL import Image
 from safetensors import safe_open
 
-from zerodefect.cli import main
-
-
-@pytest.fixture(autouse=True)
-def _same_threads_afterwards():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Exit code, standard output and standard error of a command line."""
-
-    def start(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["zerodefect", "pretrain", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    return start
+pytestmark = pytest.mark.usefixtures("same_threads_afterwards")
 
 
 def test_a_run_goes_on_and_another_seed_is_refused(run, tmp_path):
     folder = tmp_path / "a folder"
-    options = ("--output", folder, "--threads", 1, "--device", "cpu")
+    options = ("pretrain", "--output", folder, "--threads", 1, "--device", "cpu")
     code, out, _ = run(*options, "--until", 1)
     assert code == 0 and f"weights: {folder / 'embedded.safetensors'}" in out
     code, _, _ = run(*options, "--until", 2)
@@ -49,7 +25,7 @@ def test_a_run_goes_on_and_another_seed_is_refused(run, tmp_path):
 
 
 def test_preview_writes_a_sheet_and_trains_nothing(run, tmp_path):
-    code, out, _ = run("--preview", "--output", tmp_path / "new")
+    code, out, _ = run("pretrain", "--preview", "--output", tmp_path / "new")
     assert code == 0 and "contact sheet" in out
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["preview.png"]
     with Image.open(tmp_path / "new" / "preview.png") as sheet:
@@ -57,5 +33,5 @@ def test_preview_writes_a_sheet_and_trains_nothing(run, tmp_path):
 
 
 def test_a_device_that_is_not_there_is_an_error(run, tmp_path):
-    code, _, err = run("--device", "nowhere", "--output", tmp_path)
+    code, _, err = run("pretrain", "--device", "nowhere", "--output", tmp_path)
     assert code == 1 and err.startswith("error: device 'nowhere' cannot be used")

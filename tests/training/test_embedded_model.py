@@ -10,9 +10,10 @@ from scipy.stats import rankdata
 from zerodefect.backbones.clip import CLIPConfig
 from zerodefect.backbones.loading import embedded_file
 from zerodefect.data.procedural import DEFECT_KINDS, generate
+from zerodefect.images import normalised
 from zerodefect.methods.loading import load_detector
 from zerodefect.training.pretrain import EMBEDDED
-from zerodefect.training.sheets import HELD_OUT, normalised
+from zerodefect.training.sheets import HELD_OUT
 
 
 def test_file_is_small_finite_and_of_the_declared_shape() -> None:

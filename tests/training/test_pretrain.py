@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 from zerodefect.backbones.clip import CLIP, CLIPConfig, TextConfig, VisionConfig, tokenize
 from zerodefect.data.procedural import DEFECT_KINDS, generate
+from zerodefect.images import normalised
 from zerodefect.training.curves import CURVES, EVENTS, LOG, read_log
 from zerodefect.training.objectives import (
     WEIGHTS,
@@ -45,7 +46,7 @@ from zerodefect.training.pretrain import (
     learning_rate,
     pretrain,
 )
-from zerodefect.training.sheets import normalised, preview, samples
+from zerodefect.training.sheets import preview, samples
 
 TINY = CLIPConfig(
     embed_dim=16,
@@ -77,11 +78,7 @@ pretrain(CONFIG, Path(sys.argv[1]), lambda step, losses: print(step, flush=True)
 """
 
 
-@pytest.fixture(autouse=True)
-def _same_threads_afterwards():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("same_threads_afterwards")
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,8 @@ def pretrain(
         Path, typer.Option("--output", "-o", help="Run folder; the same folder resumes.")
     ] = Path("pretrain-run"),
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Optimiser steps; default: as the packaged model.")
+        int | None,
+        typer.Option(min=1, help="Optimiser steps of the schedule; default: the packaged one."),
     ] = None,
     until: Annotated[
         int | None,

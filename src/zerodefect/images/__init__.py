@@ -12,7 +12,7 @@ from zerodefect.images.overlay import (
     heat_rgba,
     thumbnail,
 )
-from zerodefect.images.preprocess import CLIP_MEAN, CLIP_STD, Preprocess
+from zerodefect.images.preprocess import CLIP_MEAN, CLIP_STD, Preprocess, normalised
 
 __all__ = [
     "CLIP_MEAN",
@@ -29,6 +29,7 @@ __all__ = [
     "encode_png",
     "find_images",
     "heat_rgba",
+    "normalised",
     "open_image",
     "thumbnail",
 ]

@@ -17,6 +17,16 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
+def normalised(
+    images: torch.Tensor,
+    mean: Sequence[float] = CLIP_MEAN,
+    std: Sequence[float] = CLIP_STD,
+) -> torch.Tensor:
+    """``(..., 3, h, w)`` in [0, 1] less the mean and over the deviation of each channel."""
+    centre, spread = (images.new_tensor(values).view(3, 1, 1) for values in (mean, std))
+    return (images - centre) / spread
+
+
 @dataclass(frozen=True)
 class Preprocess:
     """Resize and normalise pictures for a network.
@@ -56,9 +66,7 @@ class Preprocess:
     def __call__(self, picture: Picture) -> torch.Tensor:
         """Give the network's input for one picture: float32 ``(3, h, w)``, normalised."""
         resized = self._with_pillow(picture) if self.resize_on == "pil" else self._float(picture)
-        mean = torch.tensor(self.mean).view(3, 1, 1)
-        std = torch.tensor(self.std).view(3, 1, 1)
-        return (resized - mean) / std
+        return normalised(resized, self.mean, self.std)
 
     def batch(self, pictures: Sequence[Picture]) -> torch.Tensor:
         """Give the network's input for pictures of any sizes: ``(B, 3, h, w)``.

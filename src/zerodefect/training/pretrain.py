@@ -26,12 +26,12 @@ from torch.utils.data import DataLoader, Dataset
 from zerodefect.backbones.clip import CLIP, CLIPConfig, TextConfig, VisionConfig
 from zerodefect.data.procedural import ProceduralBatch, generate
 from zerodefect.files import atomic_write
-from zerodefect.images.preprocess import CLIP_MEAN, CLIP_STD
+from zerodefect.images import CLIP_MEAN, CLIP_STD, normalised
 from zerodefect.training.beginning import prepare
 from zerodefect.training.checkpoints import TrainingError
 from zerodefect.training.curves import Journal
 from zerodefect.training.objectives import text_losses, total_loss, training_losses
-from zerodefect.training.sheets import normalised, samples
+from zerodefect.training.sheets import samples
 
 EMBEDDED = CLIPConfig(
     embed_dim=128,

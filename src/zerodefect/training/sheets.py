@@ -7,27 +7,17 @@ import random
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from zerodefect.backbones.clip import CLIP
 from zerodefect.data.procedural import generate
 from zerodefect.files import atomic_write
-from zerodefect.images.preprocess import CLIP_MEAN, CLIP_STD
+from zerodefect.images import encode_png, normalised
 from zerodefect.layers.similarity import anomaly_probability, to_grid, upsample
 from zerodefect.training.objectives import TEMPERATURE, draw_prompts, embed_states
 
 HELD_OUT = 1_000_003
 """A series of procedural pictures that no training draws from."""
-
-
-def normalised(images: Tensor) -> Tensor:
-    """``(B, 3, S, S)`` in [0, 1] to the input of the image tower."""
-    mean, std = (
-        images.new_tensor(CLIP_MEAN)[:, None, None],
-        images.new_tensor(CLIP_STD)[:, None, None],
-    )
-    return (images - mean) / std
 
 
 def preview(path: str | Path, seed: int = 0, count: int = 64, size: int = 128) -> Path:
@@ -82,5 +72,5 @@ def _write(path: str | Path, parts: list[Tensor]) -> Path:
         sheet[:, top : top + height, left : left + width] = cell
     pixels = (sheet * 255).round().byte().permute(1, 2, 0).numpy()
     with atomic_write(Path(path)) as file:
-        Image.fromarray(pixels).save(file, "PNG")
+        file.write(encode_png(pixels))
     return Path(path)

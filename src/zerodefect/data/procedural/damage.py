@@ -195,9 +195,7 @@ def _blobs(
     return 1 - away + column(draws.uniform("blob.rough", *rough)) * edge
 
 
-def _or_strip(
-    draws: Draws, scene: Scene, height: torch.Tensor, likely: float = 0.35
-) -> torch.Tensor:
+def _or_strip(draws: Draws, scene: Scene, height: torch.Tensor, *, likely: float) -> torch.Tensor:
     """Some patches become strips, panels or whole ends of the product with nearly straight sides.
 
     What a tool left out or did twice, where a liquid stood or a cover lay, ends in a line along or
