@@ -38,16 +38,15 @@ from embedded_pictures import (
 from embedded_tally import Tally, Values, replaced, table
 
 from zerodefect.backbones.clip import CLIP
-from zerodefect.backbones.loading import Backbone, load_clip
+from zerodefect.backbones.clip_weights import Backbone, load_clip
 from zerodefect.cli.shared import parse_settings
+from zerodefect.detector.contract import Detector
+from zerodefect.detector.registry import MethodInfo
 from zerodefect.images import open_image
 from zerodefect.inspection.policy import calibrate
 from zerodefect.layers.smoothing import gaussian_smooth
-from zerodefect.methods import create
-from zerodefect.methods.detector import Detector
-from zerodefect.methods.loading import load_detector
-from zerodefect.methods.registry import MethodInfo
-from zerodefect.methods.scoring import Scorer
+from zerodefect.methods import create, load_detector
+from zerodefect.scoring.scorer import Scorer
 from zerodefect.types import Prediction
 
 SHARE = 0.8  # side of the square that is cut out of every picture, in its shorter sides

@@ -14,8 +14,8 @@ from embedded_tally import Tally
 from zerodefect.cli.shared import parse_settings
 from zerodefect.evaluation.metrics import ImageMetrics
 from zerodefect.images import Picture
-from zerodefect.methods.loading import load_detector
-from zerodefect.methods.scoring import Scorer
+from zerodefect.methods import load_detector
+from zerodefect.scoring.scorer import Scorer
 from zerodefect.types import Prediction
 
 NETWORK = (128, 192, 256)  # pixels, side of the network's input

@@ -12,10 +12,10 @@ from functools import partial
 import numpy as np
 
 from zerodefect.data import MASK_RULES, Dataset, Sample, load_dataset, read_mask
-from zerodefect.data.procedural import DEFECT_KINDS, KIND_STATES, generate
 from zerodefect.images import Picture, open_image
+from zerodefect.pretraining.sample_sheets import HELD_OUT
+from zerodefect.procedural import DEFECT_KINDS, KIND_STATES, generate
 from zerodefect.prompts.vocabulary import Vocabulary
-from zerodefect.training.sheets import HELD_OUT
 
 SIDE = 128  # pixels; where maps and masks meet
 BATCH = 8

@@ -17,13 +17,13 @@ from pathlib import Path
 
 import torch
 
-from zerodefect.backbones.loading import load_clip
-from zerodefect.data.procedural import PRODUCTS, draw_product
+from zerodefect.backbones.clip_weights import load_clip
 from zerodefect.engines.local import Outputs, inspect_files
 from zerodefect.images import encode_png, find_images, open_image
 from zerodefect.inspection.inspector import load
 from zerodefect.layers.similarity import anomaly_probability, harmonic_mean, upsample
 from zerodefect.layers.windows import window_patches
+from zerodefect.procedural import PRODUCTS, draw_product
 from zerodefect.prompts.ensemble import PromptEnsemble
 from zerodefect.prompts.features import embed_texts
 

@@ -25,13 +25,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zerodefect.backbones import catalogue
+from zerodefect.backbones import open_clip_names as catalogue
 from zerodefect.backbones.clip import CLIP, CLIPConfig, TextTower
-from zerodefect.backbones.loading import Backbone, load_clip
-from zerodefect.data.procedural import generate
+from zerodefect.backbones.clip_weights import Backbone, load_clip
+from zerodefect.detector.contract import Detector, concatenate
 from zerodefect.images import Preprocess
-from zerodefect.methods.detector import Detector, concatenate
-from zerodefect.methods.registry import create, get, names
+from zerodefect.methods import create, get, names
+from zerodefect.procedural import generate
 from zerodefect.prompts.features import TextFeatures
 from zerodefect.types import Prediction
 

@@ -49,8 +49,8 @@ def prepare(folder: Path, count: int) -> None:
     from safetensors.torch import save_file
 
     from zerodefect.backbones.clip import CLIP, CLIPConfig
-    from zerodefect.data.procedural import generate
     from zerodefect.images import Preprocess
+    from zerodefect.procedural import generate
 
     torch.manual_seed(0)
     clip = CLIP(CLIPConfig.from_open_clip(open_clip.get_model_config(MODEL)))
@@ -65,7 +65,7 @@ def prepare(folder: Path, count: int) -> None:
 def ours(folder: Path, precision: str, batch: int) -> dict:
     import torch
 
-    from zerodefect.methods.loading import load_detector
+    from zerodefect.methods import load_detector
 
     images = torch.from_numpy(np.load(folder / "images.npy"))
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from models import tiny_backbone
 
-from zerodefect.backbones.loading import Backbone
-from zerodefect.methods.detector import Detector
+from zerodefect.backbones.clip_weights import Backbone
+from zerodefect.detector.contract import Detector
 from zerodefect.types import TrainingBatch
 
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from zerodefect.backbones.clip import CLIP, Activation, CLIPConfig
-from zerodefect.backbones.loading import Backbone
+from zerodefect.backbones.clip_weights import Backbone
 from zerodefect.images import Preprocess
 
 SHAPE = {

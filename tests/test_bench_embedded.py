@@ -12,7 +12,7 @@ from PIL import Image
 from scipy import ndimage
 
 from zerodefect.methods import create
-from zerodefect.methods.scoring import Scored
+from zerodefect.scoring.scorer import Scored
 from zerodefect.types import Region
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -244,7 +244,7 @@ def test_every_setting_of_a_grid_gets_a_line(plates, capsys):
     from embedded_options import try_out
     from embedded_pictures import SIDE, folder
 
-    from zerodefect.methods.scoring import Scorer
+    from zerodefect.scoring.scorer import Scorer
 
     detector = create("dense", tiny_backbone())
     detector.describe("plate")

@@ -108,8 +108,8 @@ def test_public_names():
 
 
 def test_an_unknown_name_is_an_attribute_error():
-    with pytest.raises(AttributeError, match="no attribute 'detector'"):
-        _ = zerodefect.detector
+    with pytest.raises(AttributeError, match="no attribute 'detektor'"):
+        _ = zerodefect.detektor
 
 
 @pytest.mark.parametrize(("function", "text"), SIGNATURES, ids=lambda v: getattr(v, "__name__", ""))

@@ -15,11 +15,11 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zerodefect.methods import registry
-from zerodefect.methods.detector import Detector
-from zerodefect.methods.official import Checked
-from zerodefect.methods.recipe import Recipe
-from zerodefect.methods.registry import MethodInfo
+from zerodefect.detector import registry
+from zerodefect.detector.contract import Detector
+from zerodefect.detector.official_files import Checked
+from zerodefect.detector.recipes import Recipe
+from zerodefect.detector.registry import MethodInfo
 from zerodefect.types import Prediction, TrainingBatch
 
 

@@ -14,22 +14,22 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from zerodefect.version import __version__
 
 if TYPE_CHECKING:
-    from zerodefect.backbones.loading import WeightsError
+    from zerodefect.backbones.clip_weights import WeightsError
+    from zerodefect.detector.contract import Detector
     from zerodefect.images import ImageError, Picture, find_images, open_image
     from zerodefect.images.tiling import Tiling
     from zerodefect.inspection.inspector import Inspector, load
     from zerodefect.inspection.policy import CalibrationError, Policy, PolicyMismatch
-    from zerodefect.methods.detector import Detector
-    from zerodefect.methods.scoring import Viewing
     from zerodefect.prompts.vocabulary import Vocabulary
+    from zerodefect.scoring.scorer import Viewing
     from zerodefect.types import Failure, Inspection, Prediction, Region
 
 _HOMES = {
     "CalibrationError": "zerodefect.inspection.policy",
-    "Detector": "zerodefect.methods.detector",
+    "Detector": "zerodefect.detector.contract",
     "Failure": "zerodefect.types",
     "ImageError": "zerodefect.images",
     "Inspection": "zerodefect.types",
@@ -40,9 +40,9 @@ _HOMES = {
     "Prediction": "zerodefect.types",
     "Region": "zerodefect.types",
     "Tiling": "zerodefect.images.tiling",
-    "Viewing": "zerodefect.methods.scoring",
+    "Viewing": "zerodefect.scoring.scorer",
     "Vocabulary": "zerodefect.prompts.vocabulary",
-    "WeightsError": "zerodefect.backbones.loading",
+    "WeightsError": "zerodefect.backbones.clip_weights",
     "find_images": "zerodefect.images",
     "load": "zerodefect.inspection.inspector",
     "open_image": "zerodefect.images",

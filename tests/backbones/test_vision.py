@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from dino import dino_file, dino_state
 from safetensors.torch import save_file
 
-from zerodefect.backbones.loading import WeightsError
+from zerodefect.backbones.clip_weights import WeightsError
 from zerodefect.backbones.vision import VisionEncoder, load_vision
 
 REGISTERS, PLAIN = "vit_base_patch14_reg4_dinov2", "vit_small_patch14_dinov2"

@@ -12,7 +12,7 @@ from models import picture, write_tiny_weights
 from typer.testing import CliRunner
 
 from zerodefect import Policy, __version__, cli
-from zerodefect.backbones import loading
+from zerodefect.backbones import clip_weights as loading
 from zerodefect.images import encode_png
 from zerodefect.prompts.vocabulary import Vocabulary
 
@@ -261,7 +261,7 @@ def test_a_fault_of_the_program_is_not_hidden(run, shelf, monkeypatch):
         raise TypeError("a fault")
 
     monkeypatch.setattr(loading, "load_clip", fault)
-    monkeypatch.setattr("zerodefect.methods.loading.load_clip", fault)
+    monkeypatch.setattr("zerodefect.detector.load_detector.load_clip", fault)
     with pytest.raises(TypeError, match="a fault"):
         run("inspect", shelf / "parts")
 

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from zerodefect import cli
 from zerodefect.cli import methods
+from zerodefect.detector.registry import Figure, MethodInfo
 from zerodefect.methods import get, names
-from zerodefect.methods.registry import Figure, MethodInfo
 
 KEYS = {"name", "title", "school", "knows_from", "paper", "code_licence", "parity", "figures"}
 

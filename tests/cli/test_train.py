@@ -11,7 +11,7 @@ from toy_method import read_steps, registered, write_parts
 from typer.testing import CliRunner
 
 from zerodefect.cli import app
-from zerodefect.training.curves import Journal
+from zerodefect.training.journal import Journal
 
 
 @pytest.fixture(autouse=True)

@@ -22,9 +22,9 @@ from zerodefect.engines import local
 from zerodefect.engines.local import Outputs, inspect_files
 from zerodefect.files import StoreError
 from zerodefect.images import encode_jpeg, encode_png, find_images
-from zerodefect.inspection import store as store_module
 from zerodefect.inspection.policy import PolicyMismatch
-from zerodefect.inspection.store import RunBusy, RunMismatch
+from zerodefect.reports import run_folder as store_module
+from zerodefect.reports.run_folder import RunBusy, RunMismatch
 
 EVERYTHING = Outputs(maps=True, report=True)
 NOTHING = Outputs(maps=False, report=False)

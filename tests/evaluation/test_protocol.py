@@ -19,13 +19,13 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from zerodefect import cli
 from zerodefect.data import load_dataset
 from zerodefect.evaluation.metrics import MetricError, Saturation, SPROMetrics
-from zerodefect.evaluation.predictions import PredictionCache
+from zerodefect.evaluation.prediction_cache import PredictionCache
 from zerodefect.evaluation.protocol import ALL, Evaluator, Protocol
-from zerodefect.evaluation.results import MEAN, published, summarise, write_results
+from zerodefect.evaluation.result_tables import MEAN, published, summarise, write_results
 from zerodefect.images import Picture, encode_png, open_image
 from zerodefect.images.tiling import Tiling
-from zerodefect.methods.scoring import Viewing
 from zerodefect.methods.winclip import WinCLIP
+from zerodefect.scoring.scorer import Viewing
 
 
 def write_product(root: Path, name: str, seed: int, size=(40, 48), masks=True) -> None:

@@ -22,11 +22,11 @@ from zerodefect import (
     Vocabulary,
     WeightsError,
 )
+from zerodefect.detector.contract import UnsupportedError
 from zerodefect.images import encode_png, open_image
 from zerodefect.images.tiling import Tiling
 from zerodefect.inspection import inspector as inspector_module
-from zerodefect.methods.detector import UnsupportedError
-from zerodefect.methods.scoring import Viewing
+from zerodefect.scoring.scorer import Viewing
 from zerodefect.types import Prediction
 
 

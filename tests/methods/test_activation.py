@@ -11,10 +11,10 @@ from models import backbone_of, tiny_state, write_tiny_weights
 
 from zerodefect import methods
 from zerodefect.backbones.clip import tokenize
-from zerodefect.backbones.loading import Backbone
-from zerodefect.methods.checkpoint import CheckpointError, save_checkpoint
-from zerodefect.methods.detector import Detector
-from zerodefect.methods.loading import load_detector
+from zerodefect.backbones.clip_weights import Backbone
+from zerodefect.detector.checkpoint_file import CheckpointError, save_checkpoint
+from zerodefect.detector.contract import Detector
+from zerodefect.methods import load_detector
 
 CHANGING = [
     name

@@ -8,9 +8,9 @@ import pytest
 import torch
 from models import tiny_backbone
 
-from zerodefect.backbones.loading import Backbone
+from zerodefect.backbones.clip_weights import Backbone
+from zerodefect.detector.contract import UnsupportedError
 from zerodefect.methods.afr_clip import AFRCLIP, AFRCLIPConfig, self_prompting
-from zerodefect.methods.detector import UnsupportedError
 from zerodefect.prompts.vocabulary import Vocabulary
 from zerodefect.types import TrainingBatch
 

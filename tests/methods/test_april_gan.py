@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from models import backbone_of, tiny_backbone, tiny_state
 
+from zerodefect.detector.contract import Detector
 from zerodefect.methods.april_gan import AprilGAN, AprilGANConfig
-from zerodefect.methods.detector import Detector
 from zerodefect.prompts.features import embed_texts
 from zerodefect.prompts.vocabulary import Vocabulary
 from zerodefect.types import Prediction, TrainingBatch

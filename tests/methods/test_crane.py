@@ -12,7 +12,7 @@ from dino import dino_file
 from learned import LearnedMethod, batch, frozen, images, total
 from models import tiny_backbone
 
-from zerodefect.backbones.loading import WeightsError
+from zerodefect.backbones.clip_weights import WeightsError
 from zerodefect.backbones.vision import VisionEncoder, load_vision
 from zerodefect.methods.crane import Crane, CraneConfig
 

@@ -13,7 +13,7 @@ import tiny_clip
 import torch
 from models import backbone_of
 
-from zerodefect.backbones.loading import Backbone
+from zerodefect.backbones.clip_weights import Backbone
 
 
 def find(method: str) -> list[Any]:

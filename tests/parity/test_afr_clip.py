@@ -8,7 +8,7 @@ import torch
 from cases import Case, find
 
 from zerodefect.backbones.clip import CLIP, CLIPConfig, TextConfig, VisionConfig
-from zerodefect.backbones.loading import Backbone
+from zerodefect.backbones.clip_weights import Backbone
 from zerodefect.images import Preprocess
 from zerodefect.methods.afr_clip import AFRCLIP, AFRCLIPConfig, Features
 

@@ -7,7 +7,7 @@ import torch
 from models import tiny_backbone
 
 from zerodefect.backbones.clip import CLIP, END_OF_TEXT, tokenize
-from zerodefect.methods.official import Checked
+from zerodefect.detector.official_files import Checked
 from zerodefect.prompts.learnable import (
     NORMAL_AND_DAMAGED,
     LearnedPrompts,

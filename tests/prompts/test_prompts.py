@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from models import tiny_backbone
 
-from zerodefect.data.procedural import DEFECT_KINDS
 from zerodefect.paths import cache_folder
+from zerodefect.procedural import DEFECT_KINDS
 from zerodefect.prompts import features
 from zerodefect.prompts.ensemble import PromptEnsemble
 from zerodefect.prompts.features import TextFeatures, embed_texts

@@ -23,14 +23,14 @@ from typer.testing import CliRunner
 
 from zerodefect.cli import app
 from zerodefect.data import DatasetError, load_dataset
+from zerodefect.detector.checkpoint_file import load_checkpoint
+from zerodefect.detector.recipes import Recipe
 from zerodefect.images import ImageError
-from zerodefect.methods.checkpoint import load_checkpoint
-from zerodefect.methods.recipe import Recipe
 from zerodefect.training.batches import Steps, seeded, shards
-from zerodefect.training.checkpoints import STATE, TrainingError
-from zerodefect.training.curves import Journal
 from zerodefect.training.engine import Settings, fit, optimizer_of, rate_factor, with_changes
 from zerodefect.training.examples import Examples, Pictures, Procedural, check_apart
+from zerodefect.training.journal import Journal
+from zerodefect.training.run_state import STATE, TrainingError
 
 
 class StopError(Exception):

@@ -1,8 +1,8 @@
 """CLIP's two towers (Radford et al. 2021, arXiv 2103.00020), with the paths the field needs.
 
-Weights come from elsewhere and are filled in by name (``backbones/loading.py``); the block loop is
-ours (``backbones/transformer.py``), so that a method chooses taps, second streams and deep prompts
-by option instead of editing a transformer. Conventions that hold throughout:
+Weights come from elsewhere and are filled in by name (``backbones/clip_weights.py``); the block loop
+is ours (``backbones/transformer.py``), so that a method chooses taps, second streams and deep
+prompts by option instead of editing a transformer. Conventions that hold throughout:
 
 - Tensors are batch first. ``W`` is a tower's width, ``D`` the joint embedding dimension, ``N`` the
   number of patches, ``L`` a sequence length.
@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zerodefect.backbones import catalogue
+from zerodefect.backbones import open_clip_names as catalogue
 from zerodefect.backbones.transformer import (
     Activation,
     Edits,

@@ -1,7 +1,7 @@
 """Vision-only encoders through timm: patch tokens of DINO, DINOv2 and other plain ViTs.
 
 timm is imported where an encoder is built. Weights come from a local file or from the hub's cache;
-nothing is downloaded unasked, and nothing is unpickled (``backbones/loading.py``).
+nothing is downloaded unasked, and nothing is unpickled (``backbones/clip_weights.py``).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zerodefect.backbones.loading import WeightsError, file_hash, read_state
+from zerodefect.backbones.clip_weights import WeightsError, file_hash, read_state
 
 DINOV2_BASE_REGISTERS = "vit_base_patch14_reg4_dinov2"
 

@@ -39,7 +39,7 @@ _PIPE_CLOSED = 141  # what a shell sees of tools that end because nobody reads t
 
 def _version(asked: bool) -> None:
     if asked:
-        from zerodefect import __version__
+        from zerodefect.version import __version__
 
         typer.echo(f"zerodefect {__version__}")
         raise typer.Exit

@@ -19,7 +19,7 @@ def backbones(
     as_json: shared.AsJson = False,
 ) -> None:
     """List the CLIP weights that the methods run on, and whether they are on this machine."""
-    from zerodefect.backbones import loading
+    from zerodefect.backbones import clip_weights as loading
 
     if fetch:
         shared.say(f"source: {loading.weights_origin(fetch)} (licence: see there)")

@@ -87,9 +87,9 @@ def _pieces(
 
 def _draw(path: Path, product: str, index: int, kind: str | None) -> None:
     """Draw one piece unless it is there, with its mask in the MVTec layout."""
-    from zerodefect.data.procedural import draw_product
     from zerodefect.files import atomic_write
     from zerodefect.images import encode_png
+    from zerodefect.procedural import draw_product
 
     if path.exists():
         return

@@ -48,9 +48,9 @@ def _facts() -> tuple[dict[str, Any], list[str]]:
     import torch
     from huggingface_hub import constants
 
-    from zerodefect import __version__
-    from zerodefect.backbones import loading
+    from zerodefect.backbones import clip_weights as loading
     from zerodefect.paths import cache_folder
+    from zerodefect.version import __version__
 
     problems = []
     packages = {}

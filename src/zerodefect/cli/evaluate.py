@@ -73,14 +73,14 @@ def evaluate(
     """
     from zerodefect.data import format_table
     from zerodefect.evaluation.metrics import PIXEL_PANEL
-    from zerodefect.evaluation.predictions import PredictionCache
+    from zerodefect.evaluation.prediction_cache import PredictionCache
     from zerodefect.evaluation.protocol import Evaluator, Protocol
-    from zerodefect.evaluation.results import merged_table, write_results
+    from zerodefect.evaluation.result_tables import merged_table, write_results
     from zerodefect.images import open_image
     from zerodefect.images.tiling import Tiling
-    from zerodefect.methods.loading import default_method, load_detector
-    from zerodefect.methods.scoring import Viewing
+    from zerodefect.methods import default_method, load_detector
     from zerodefect.paths import cache_folder
+    from zerodefect.scoring.scorer import Viewing
 
     protocol = Protocol(
         shots=_numbers(k_shot),
@@ -153,7 +153,7 @@ def _chosen(
     method: str | None, checkpoints: list[Path], default: Callable[[], str]
 ) -> list[tuple[str, str, Path | None]]:
     """Label, method and checkpoint of each detector to measure, in the order of the methods."""
-    from zerodefect.methods.checkpoint import read_checkpoint
+    from zerodefect.detector.checkpoint_file import read_checkpoint
 
     found = [read_checkpoint(path) for path in checkpoints]
     named = [part.strip() for part in (method or "").split(",") if part.strip()]

@@ -25,8 +25,8 @@ def import_(
 
     The weights that it was trained on must be at hand, since the result is bound to them.
     """
-    from zerodefect.backbones.loading import file_hash
-    from zerodefect.training.importing import import_checkpoint, read_published
+    from zerodefect.backbones.clip_weights import file_hash
+    from zerodefect.training.official_import import import_checkpoint, read_published
 
     target = output or Path(f"{method}.safetensors")
     if target.suffix != ".safetensors":

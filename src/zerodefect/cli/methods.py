@@ -14,7 +14,7 @@ import typer
 from zerodefect.cli import shared
 
 if TYPE_CHECKING:
-    from zerodefect.methods.registry import Entry, Figure, MethodInfo
+    from zerodefect.detector.registry import Entry, Figure, MethodInfo
 
 _COLUMNS = 80
 _LABEL = 14  # column at which what is said of a method begins

@@ -32,13 +32,13 @@ def pretrain(
     ] = False,
 ) -> None:
     """Train the embedded model from nothing but a seed; killed and started again, it goes on."""
-    from zerodefect.methods.loading import pick_device
-    from zerodefect.training import curves, sheets
-    from zerodefect.training import pretrain as training
+    from zerodefect.detector.load_detector import pick_device
+    from zerodefect.pretraining import pretrain_clip, sample_sheets
+    from zerodefect.training import journal
 
     if preview:
         output.mkdir(parents=True, exist_ok=True)
-        typer.echo(f"contact sheet: {sheets.preview(output / 'preview.png', seed=seed)}")
+        typer.echo(f"contact sheet: {sample_sheets.preview(output / 'preview.png', seed=seed)}")
         return
     chosen: dict[str, Any] = {
         "seed": seed,
@@ -48,7 +48,7 @@ def pretrain(
         "device": str(pick_device(device)),
     }
     config = dataclasses.replace(
-        training.PretrainConfig(), **{k: v for k, v in chosen.items() if v is not None}
+        pretrain_clip.PretrainConfig(), **{k: v for k, v in chosen.items() if v is not None}
     )
     with shared.progress() as bar:
         total = min(config.steps, until or config.steps)
@@ -57,7 +57,7 @@ def pretrain(
         def on_step(step: int, losses: dict[str, float]) -> None:
             bar.update(task, completed=step, description=f"loss {losses['total']:.3f}")
 
-        weights = training.pretrain(config, output, on_step, until)
+        weights = pretrain_clip.pretrain(config, output, on_step, until)
     typer.echo(f"weights: {weights}")
-    typer.echo(f"log:     {output / curves.LOG}, {curves.CURVES}, {training.SAMPLES}")
+    typer.echo(f"log:     {output / journal.LOG}, {journal.CURVES}, {pretrain_clip.SAMPLES}")
     typer.echo(f"use:     zerodefect inspect PICTURES --backbone {weights}")

@@ -91,11 +91,11 @@ def expected(error: Exception) -> bool:
     """Whether an exception tells the user what to do, so that no traceback is needed."""
     from pydantic import ValidationError
 
-    from zerodefect.backbones.loading import WeightsError
+    from zerodefect.backbones.clip_weights import WeightsError
+    from zerodefect.detector.contract import UnsupportedError
     from zerodefect.evaluation.metrics import SpillError
     from zerodefect.files import StoreError
-    from zerodefect.methods.detector import UnsupportedError
-    from zerodefect.training.checkpoints import TrainingError
+    from zerodefect.training.run_state import TrainingError
 
     if isinstance(error, ValidationError):
         return False
@@ -183,11 +183,11 @@ def load_inspector(
     ignore: Path | None,
 ) -> Inspector:
     """Load a method and tell it the product's name, the inspected area and the references."""
+    from zerodefect.detector.contract import UnsupportedError
     from zerodefect.images import open_image
     from zerodefect.images.tiling import Tiling
     from zerodefect.inspection.inspector import DEFAULT_OBJECT, load
-    from zerodefect.methods.detector import UnsupportedError
-    from zerodefect.methods.scoring import Viewing
+    from zerodefect.scoring.scorer import Viewing
 
     inspector = load(
         method,
@@ -226,7 +226,7 @@ def tell_views(tile: int | None, overlap: float, files: Iterable[Path]) -> None:
     from zerodefect.data.check import picture_size
     from zerodefect.images import ImageError
     from zerodefect.images.tiling import MANY_VIEWS, Tiling
-    from zerodefect.methods.scoring import check_views
+    from zerodefect.scoring.scorer import check_views
 
     tiling = Tiling(tile, overlap)
     views, largest = [], (0, 0)

@@ -14,8 +14,8 @@ from zerodefect.cli import shared
 
 if TYPE_CHECKING:
     from zerodefect.data import Dataset
-    from zerodefect.methods.detector import Detector
-    from zerodefect.methods.recipe import Recipe
+    from zerodefect.detector.contract import Detector
+    from zerodefect.detector.recipes import Recipe
     from zerodefect.training.engine import Progress
     from zerodefect.training.examples import Source
 
@@ -120,7 +120,7 @@ def train(
 
 def _recipe(method: str) -> Recipe:
     """The paper's settings of a method that can be trained."""
-    from zerodefect.methods.registry import get
+    from zerodefect.methods import get
 
     recipe = get(method).detector.recipe
     if recipe is None:
@@ -207,8 +207,7 @@ def _train(
 ) -> None:
     import dataclasses
 
-    from zerodefect.methods.loading import load_detector
-    from zerodefect.methods.registry import get
+    from zerodefect.methods import get, load_detector
     from zerodefect.training.engine import Settings, fit, with_changes
     from zerodefect.training.examples import Examples
 

@@ -16,16 +16,16 @@ from typing import Any
 from zerodefect.files import store_error
 from zerodefect.images import Picture
 from zerodefect.inspection.inspector import Inspector
-from zerodefect.inspection.outputs import (
+from zerodefect.reports.html_report import write_assets, write_report
+from zerodefect.reports.records import Record, failure_record, to_record
+from zerodefect.reports.result_files import (
     map_path,
     write_coco,
     write_csv,
     write_map_tiff,
     write_regions_csv,
 )
-from zerodefect.inspection.records import Record, failure_record, to_record
-from zerodefect.inspection.report import write_assets, write_report
-from zerodefect.inspection.store import RunStore, image_key
+from zerodefect.reports.run_folder import RunStore, image_key
 from zerodefect.types import Failure, Inspection
 
 # Made anew from the records at the end of a run.

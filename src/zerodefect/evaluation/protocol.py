@@ -11,10 +11,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from zerodefect import __version__
-from zerodefect.backbones.loading import file_hash
+from zerodefect.backbones.clip_weights import file_hash
 from zerodefect.data import MASK_RULES, Dataset, Sample, read_channels, read_mask
 from zerodefect.data.check import picture_size
+from zerodefect.detector.contract import Detector
 from zerodefect.evaluation.metrics import (
     IMAGE_PANEL,
     PIXEL_PANEL,
@@ -26,12 +26,12 @@ from zerodefect.evaluation.metrics import (
     Saturation,
     SPROMetrics,
 )
-from zerodefect.evaluation.predictions import PredictionCache
+from zerodefect.evaluation.prediction_cache import PredictionCache
 from zerodefect.images import ImageError, Picture, open_image
 from zerodefect.layers.smoothing import gaussian_smooth
-from zerodefect.methods.detector import Detector
-from zerodefect.methods.scoring import Scorer, Viewing, read_area, resize_area
+from zerodefect.scoring.scorer import Scorer, Viewing, read_area, resize_area
 from zerodefect.types import Failure
+from zerodefect.version import __version__
 
 ALL = "all"
 """Group that pools every kind of a product."""

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from zerodefect.detector.contract import Detector
 from zerodefect.images import ImageError, Picture, find_images, open_image
 from zerodefect.inspection.explain import explain
 from zerodefect.inspection.policy import CalibrationError, Policy, calibrate, check_provable
 from zerodefect.inspection.regions import find_regions
-from zerodefect.methods.detector import Detector
-from zerodefect.methods.loading import load_detector
-from zerodefect.methods.scoring import Scored, Scorer, Viewing, read_area
+from zerodefect.methods import load_detector
 from zerodefect.prompts.vocabulary import Vocabulary
+from zerodefect.scoring.scorer import Scored, Scorer, Viewing, read_area
 from zerodefect.types import Failure, Inspection
 
 Source = str | Path | bytes | Image.Image | np.ndarray | Picture

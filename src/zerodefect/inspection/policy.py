@@ -33,9 +33,9 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from zerodefect import __version__
 from zerodefect.files import atomic_write
 from zerodefect.types import Verdict
+from zerodefect.version import __version__
 
 FORMAT: Final = "zerodefect-policy"
 VERSION: Final = 1

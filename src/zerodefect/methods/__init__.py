@@ -1,7 +1,21 @@
-"""The systems of the field, one file each. ``create`` builds one by name."""
+"""The systems of the field, one file each, and those that other packages add.
+
+Importing this package registers them all: its own files, and what is installed under the
+entry-point group ``zerodefect.methods``.
+"""
 
 from __future__ import annotations
 
-from zerodefect.methods.registry import create, get, names, register
+import importlib
+import pkgutil
+from importlib.metadata import entry_points
 
-__all__ = ["create", "get", "names", "register"]
+from zerodefect.detector.load_detector import default_method, load_detector
+from zerodefect.detector.registry import create, get, names
+
+__all__ = ["create", "default_method", "get", "load_detector", "names"]
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")
+for _entry in entry_points(group="zerodefect.methods"):
+    _entry.load()

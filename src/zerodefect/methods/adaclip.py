@@ -20,17 +20,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zerodefect.backbones.clip import TextTower, tokenize
-from zerodefect.backbones.loading import Backbone
+from zerodefect.backbones.clip_weights import Backbone
 from zerodefect.backbones.transformer import Append, Edits, Overwrite
+from zerodefect.detector.contract import Detector
+from zerodefect.detector.official_files import Checked
+from zerodefect.detector.recipes import Recipe
+from zerodefect.detector.registry import Figure, MethodInfo, register
 from zerodefect.layers.adapters import Projections, check_taps, quarter_depths
 from zerodefect.layers.clustering import kmeans
 from zerodefect.layers.losses import dice_loss, focal_loss
 from zerodefect.layers.similarity import inner_products, to_grid, two_class, upsample
 from zerodefect.layers.smoothing import gaussian_smooth
-from zerodefect.methods.detector import Detector
-from zerodefect.methods.official import Checked
-from zerodefect.methods.recipe import Recipe
-from zerodefect.methods.registry import Figure, MethodInfo, register
 from zerodefect.prompts.ensemble import ANOMALOUS_STATES, NORMAL_STATES, PromptEnsemble
 from zerodefect.prompts.vocabulary import Vocabulary
 from zerodefect.types import Prediction, TrainingBatch

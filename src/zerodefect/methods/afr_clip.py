@@ -20,15 +20,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zerodefect.backbones.loading import Backbone
+from zerodefect.backbones.clip_weights import Backbone
+from zerodefect.detector.contract import Detector
+from zerodefect.detector.recipes import Recipe
+from zerodefect.detector.registry import MethodInfo, register
 from zerodefect.layers.adapters import check_taps, initialised, linear, quarter_depths
 from zerodefect.layers.losses import dice_loss, focal_loss
 from zerodefect.layers.neighbourhood import patch_mean
 from zerodefect.layers.similarity import to_grid, upsample
 from zerodefect.layers.smoothing import gaussian_smooth
-from zerodefect.methods.detector import Detector
-from zerodefect.methods.recipe import Recipe
-from zerodefect.methods.registry import MethodInfo, register
 from zerodefect.prompts.ensemble import PromptEnsemble
 from zerodefect.prompts.features import TextFeatures
 from zerodefect.prompts.vocabulary import Vocabulary

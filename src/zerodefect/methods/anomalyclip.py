@@ -18,14 +18,19 @@ import torch
 import torch.nn.functional as nnF
 from torch import Tensor
 
-from zerodefect.backbones.loading import Backbone
+from zerodefect.backbones.clip_weights import Backbone
+from zerodefect.detector.learned_sentences import (
+    Attention,
+    Features,
+    ObjectAgnosticDetector,
+    second_stream,
+)
+from zerodefect.detector.recipes import Recipe
+from zerodefect.detector.registry import MethodInfo, published_table, register
 from zerodefect.layers.adapters import check_taps
 from zerodefect.layers.losses import dice_loss, focal_loss
 from zerodefect.layers.similarity import cosine, text_probabilities, to_grid, upsample
 from zerodefect.layers.smoothing import gaussian_smooth
-from zerodefect.methods.agnostic import Attention, Features, ObjectAgnosticDetector, second_stream
-from zerodefect.methods.recipe import Recipe
-from zerodefect.methods.registry import MethodInfo, published_table, register
 from zerodefect.prompts.learnable import LearnedPrompts
 from zerodefect.types import Prediction, TrainingBatch
 

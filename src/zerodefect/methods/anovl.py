@@ -19,14 +19,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zerodefect.backbones.loading import Backbone
+from zerodefect.backbones.clip_weights import Backbone
 from zerodefect.backbones.transformer import SecondStream
+from zerodefect.detector.contract import Detector
+from zerodefect.detector.registry import MethodInfo, register
 from zerodefect.layers.adapters import linear
 from zerodefect.layers.neighbourhood import neighbourhood_mean
 from zerodefect.layers.similarity import anomaly_probability, text_probabilities, to_grid, upsample
 from zerodefect.layers.views import anovl_views
-from zerodefect.methods.detector import Detector
-from zerodefect.methods.registry import MethodInfo, register
 from zerodefect.prompts.ensemble import PromptEnsemble, domain_templates
 from zerodefect.prompts.features import TextFeatures
 from zerodefect.prompts.vocabulary import Vocabulary

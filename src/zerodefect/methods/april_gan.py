@@ -20,15 +20,15 @@ import torch
 import torch.nn.functional as nnF
 from torch import Tensor, nn
 
-from zerodefect.backbones.loading import Backbone
+from zerodefect.backbones.clip_weights import Backbone
+from zerodefect.detector.official_files import Checked
+from zerodefect.detector.patch_memory import RememberingDetector, nearest
+from zerodefect.detector.recipes import Recipe
+from zerodefect.detector.registry import MethodInfo, published_table, register
 from zerodefect.layers.adapters import check_taps, linear, quarter_depths
 from zerodefect.layers.losses import dice_loss, focal_loss
 from zerodefect.layers.memory import MemoryBank
 from zerodefect.layers.similarity import inner_products, two_class, upsample
-from zerodefect.methods.official import Checked
-from zerodefect.methods.recipe import Recipe
-from zerodefect.methods.registry import MethodInfo, published_table, register
-from zerodefect.methods.remembering import RememberingDetector, nearest
 from zerodefect.prompts.ensemble import NORMAL_STATES, PromptEnsemble
 from zerodefect.prompts.features import TextFeatures
 from zerodefect.prompts.vocabulary import Vocabulary

@@ -21,15 +21,15 @@ import torch
 import torch.nn.functional as nnF
 from torch import Tensor, nn
 
-from zerodefect.backbones.loading import Backbone
+from zerodefect.backbones.clip_weights import Backbone
 from zerodefect.backbones.transformer import MLP, Attention, SecondStream, attend, same_depth
+from zerodefect.detector.contract import Detector
+from zerodefect.detector.official_files import Checked
+from zerodefect.detector.recipes import Recipe
+from zerodefect.detector.registry import Figure, MethodInfo, register
 from zerodefect.layers.losses import dice_loss, focal_loss
 from zerodefect.layers.neighbourhood import patch_mean
 from zerodefect.layers.smoothing import gaussian_smooth
-from zerodefect.methods.detector import Detector
-from zerodefect.methods.official import Checked
-from zerodefect.methods.recipe import Recipe
-from zerodefect.methods.registry import Figure, MethodInfo, register
 from zerodefect.prompts.learnable import LearnedPrompts, Sentence, published_sizes
 from zerodefect.prompts.vocabulary import Vocabulary
 from zerodefect.types import Prediction, TrainingBatch

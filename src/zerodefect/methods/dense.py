@@ -19,7 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zerodefect.backbones.loading import Backbone
+from zerodefect.backbones.clip_weights import Backbone
+from zerodefect.detector.patch_memory import RememberingDetector, nearest
+from zerodefect.detector.registry import MethodInfo, register
+from zerodefect.detector.word_ensembles import PromptedDetector, weighted_mean
 from zerodefect.layers.memory import MemoryBank
 from zerodefect.layers.similarity import (
     anomaly_probability,
@@ -28,9 +31,6 @@ from zerodefect.layers.similarity import (
     upsample,
 )
 from zerodefect.layers.smoothing import gaussian_smooth
-from zerodefect.methods.prompted import PromptedDetector, weighted_mean
-from zerodefect.methods.registry import MethodInfo, register
-from zerodefect.methods.remembering import RememberingDetector, nearest
 from zerodefect.prompts.ensemble import ANOMALOUS_STATES, NORMAL_STATES, WINCLIP_TEMPLATES
 from zerodefect.types import Prediction
 

@@ -16,7 +16,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from zerodefect.backbones.loading import Backbone
+from zerodefect.backbones.clip_weights import Backbone
+from zerodefect.detector.patch_memory import RememberingDetector, nearest
+from zerodefect.detector.registry import Figure, MethodInfo, register
+from zerodefect.detector.word_ensembles import PromptedDetector, weighted_mean
 from zerodefect.layers.memory import MemoryBank
 from zerodefect.layers.similarity import (
     anomaly_probability,
@@ -26,9 +29,6 @@ from zerodefect.layers.similarity import (
     upsample,
 )
 from zerodefect.layers.windows import harmonic_windows, spread, window_patches
-from zerodefect.methods.prompted import PromptedDetector, weighted_mean
-from zerodefect.methods.registry import Figure, MethodInfo, register
-from zerodefect.methods.remembering import RememberingDetector, nearest
 from zerodefect.prompts.ensemble import ANOMALOUS_STATES, NORMAL_STATES, WINCLIP_TEMPLATES
 from zerodefect.types import Prediction
 

@@ -49,7 +49,7 @@ NORMAL_AND_DAMAGED = (
 
 
 class PublishedValues(Protocol):
-    """What is needed of the checker of official checkpoints (``methods/official.py``)."""
+    """What is needed of the checker of official checkpoints (``detector/official_files.py``)."""
 
     def take(self, key: str, shape: Sequence[int]) -> Tensor:
         """Value of a key, whose shape must be ``shape``."""

@@ -21,14 +21,14 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from zerodefect.methods.checkpoint import Checkpoint, save_checkpoint
-from zerodefect.methods.detector import Detector
-from zerodefect.methods.recipe import Recipe
+from zerodefect.detector.checkpoint_file import Checkpoint, save_checkpoint
+from zerodefect.detector.contract import Detector
+from zerodefect.detector.recipes import Recipe
 from zerodefect.training.batches import Shard, Steps, seeded, shards
-from zerodefect.training.checkpoints import STATE, RunState, TrainingError
-from zerodefect.training.curves import Journal
 from zerodefect.training.examples import Examples
+from zerodefect.training.journal import Journal
 from zerodefect.training.processes import Processes
+from zerodefect.training.run_state import STATE, RunState, TrainingError
 
 Validate = Callable[[Detector], dict[str, float]]
 

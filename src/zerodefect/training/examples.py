@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from zerodefect.backbones.loading import file_hash
+from zerodefect.backbones.clip_weights import file_hash
 from zerodefect.data import Dataset, DatasetError, Sample, read_mask
-from zerodefect.data.procedural import SURFACE_NOUNS, asked_for_damage, generate
 from zerodefect.images import Picture, open_image
+from zerodefect.procedural import SURFACE_NOUNS, asked_for_damage, generate
 
 _SERIES = 1_000_000_007  # procedural series of training: not those of the embedded model
 

@@ -1,0 +1,1 @@
+"""The machinery of methods: the contract, registry, family bases, recipes, files, loading."""

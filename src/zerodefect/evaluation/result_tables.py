@@ -1,0 +1,266 @@
+"""Results of evaluations as tables, JSON, Markdown and curves."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zerodefect.detector.registry import Figure
+from zerodefect.evaluation.metrics import Metric
+from zerodefect.evaluation.protocol import ALL, Evaluation, Row
+from zerodefect.files import atomic_write
+from zerodefect.methods import get
+
+MEAN = "mean over products"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One metric of one group over the seeds.
+
+    Attributes:
+        product: a product, or ``MEAN`` (equal weight, as the field averages).
+        group: a defect kind, or ``ALL``.
+        shots: references.
+        metric: label, with the variant.
+        mean: over the seeds; NaN if undefined.
+        deviation: sample standard deviation over the seeds; None for a single one.
+        reason: why it is undefined, or None.
+    """
+
+    product: str
+    group: str
+    shots: int
+    metric: str
+    mean: float
+    deviation: float | None
+    reason: str | None
+
+    def __str__(self) -> str:
+        """Percent with one decimal, as the field prints; a dash where undefined."""
+        if math.isnan(self.mean):
+            return "-"
+        spread = "" if self.deviation is None else f" ± {100 * self.deviation:.1f}"
+        return f"{100 * self.mean:.1f}{spread}"
+
+
+def summarise(rows: Sequence[Row]) -> list[Cell]:
+    """Mean and deviation over the seeds, per product and group, then over the products."""
+    by_cell: dict[tuple[str, str, int, str], list[Metric]] = {}
+    by_seed: dict[tuple[int, str, int], list[Metric]] = {}
+    for row in rows:
+        label = row.metric.label
+        by_cell.setdefault((row.product, row.group, row.shots, label), []).append(row.metric)
+        if row.group == ALL:
+            by_seed.setdefault((row.shots, label, row.seed), []).append(row.metric)
+    cells = [_cell(*key, metrics) for key, metrics in by_cell.items()]
+    if len({row.product for row in rows}) > 1:
+        over: dict[tuple[int, str], list[float]] = {}
+        for (shots, label, _), metrics in by_seed.items():
+            defined = [m.value for m in metrics if not math.isnan(m.value)]
+            over.setdefault((shots, label), []).append(
+                math.fsum(defined) / len(defined) if defined else math.nan
+            )
+        for (shots, label), values in over.items():
+            cells.append(_from_values(MEAN, ALL, shots, label, values, None))
+    return cells
+
+
+def _cell(product: str, group: str, shots: int, label: str, metrics: list[Metric]) -> Cell:
+    reason = next((m.reason for m in metrics if m.reason), None)
+    return _from_values(product, group, shots, label, [m.value for m in metrics], reason)
+
+
+def _from_values(
+    product: str, group: str, shots: int, label: str, values: list[float], reason: str | None
+) -> Cell:
+    defined = [v for v in values if not math.isnan(v)]
+    mean = math.fsum(defined) / len(defined) if defined else math.nan
+    deviation = statistics.stdev(defined) if len(defined) > 1 else None
+    return Cell(product, group, shots, label, mean, deviation, None if defined else reason)
+
+
+def published(method: str, data: str) -> tuple[Figure, ...]:
+    """Published figures of a method on a data set whose name begins like ``data``."""
+
+    def plain(text: str) -> str:
+        return "".join(c for c in text.lower() if c.isalnum())
+
+    wanted = plain(data)
+    return tuple(f for f in get(method).info.figures if wanted and plain(f.data).startswith(wanted))
+
+
+def write_results(evaluation: Evaluation, folder: Path, method: str) -> list[Path]:
+    """Write ``results.json``, ``results.md`` and, with matplotlib, ``curves.png``.
+
+    Returns:
+        The files written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    cells = summarise(evaluation.rows)
+    figures = published(method, evaluation.facts["data"]["name"])
+    written = [folder / "results.json", folder / "results.md"]
+    content = {
+        "format": "zerodefect-evaluation",
+        "version": 1,
+        **evaluation.facts,
+        "notes": list(evaluation.notes),
+        "failures": [asdict(failure) for failure in evaluation.failures],
+        "summary": [_json_cell(cell) for cell in cells],
+        "rows": [_json_row(row) for row in evaluation.rows],
+        "published": [asdict(figure) for figure in figures],
+    }
+    _write(written[0], json.dumps(content, indent=1, allow_nan=False) + "\n")
+    _write(written[1], "\n".join(markdown(evaluation, cells, figures)) + "\n")
+    if draw_curves(evaluation, folder / "curves.png"):
+        written.append(folder / "curves.png")
+    return written
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_write(path) as file:
+        file.write(text.encode("utf-8"))
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else value
+
+
+def _json_cell(cell: Cell) -> dict[str, Any]:
+    return {**asdict(cell), "mean": _number(cell.mean)}
+
+
+def _json_row(row: Row) -> dict[str, Any]:
+    metric = {**asdict(row.metric), "value": _number(row.metric.value)}
+    return {**asdict(row), "metric": metric}
+
+
+def markdown(
+    evaluation: Evaluation, cells: Sequence[Cell], figures: Sequence[Figure] = ()
+) -> Iterator[str]:
+    """Lines of the result as Markdown: a table per number of shots, then the protocol."""
+    facts = evaluation.facts
+    detector, protocol = facts["detector"], facts["protocol"]
+    yield f"# {detector['method']} on {facts['data']['name']}"
+    yield ""
+    yield f"Backbone {detector['backbone']} ({detector['precision']}), values in percent."
+    if "training" not in get(detector["method"]).info.knows_from:
+        yield "Nothing was trained on any labelled data."
+    for shots in protocol["shots"]:
+        yield ""
+        seeds = f", mean ± deviation over {protocol['seeds']} draws" if shots else ""
+        yield f"## {shots}-shot{seeds}"
+        yield ""
+        yield from table([cell for cell in cells if cell.shots == shots])
+    undefined = sorted({f"{c.metric}: {c.reason}" for c in cells if c.reason})
+    if undefined:
+        yield ""
+        yield "A dash is an undefined value:"
+        yield from (f"- {text}" for text in undefined)
+    yield ""
+    yield "## Protocol"
+    yield ""
+    yield "- Image values of a kind compare its pictures with the good ones; pixel values of a kind"
+    yield "  look at its own pictures alone; `all` pools everything."
+    if any("spro" in cell.metric for cell in cells):
+        yield "- sPRO of a kind counts false positives on the good pictures, too; `all` is the mean"
+        yield "  of the kinds, as MVTec's script has it."
+    for name, value in protocol.items():
+        yield f"- {name}: {value}"
+    yield f"- viewing: {facts['viewing']}"
+    yield f"- weights: {detector['weights']}"
+    yield f"- data: {facts['data']['fingerprint']}"
+    yield f"- versions: {facts['versions']}"
+    yield from (f"- note: {note}" for note in evaluation.notes)
+    if evaluation.failures:
+        yield f"- files left out because they could not be read: {len(evaluation.failures)}"
+    if figures:
+        yield ""
+        yield "## Published figures (not ours)"
+        yield ""
+        for f in figures:
+            yield f"- {f.data}, {f.setting}, {f.metric}: {f.value} ({f.source})"
+
+
+def table(cells: Sequence[Cell]) -> Iterator[str]:
+    """Markdown table: a line per product and kind, a column per metric."""
+    metrics = list(dict.fromkeys(cell.metric for cell in cells))
+    found = {(cell.product, cell.group, cell.metric): cell for cell in cells}
+    yield "| product | kind | " + " | ".join(metrics) + " |"
+    yield "|---|---|" + "---|" * len(metrics)
+    for product, group in dict.fromkeys((cell.product, cell.group) for cell in cells):
+        values = (found.get((product, group, metric)) for metric in metrics)
+        yield f"| {product} | {group} | " + " | ".join(str(v) if v else "-" for v in values) + " |"
+
+
+def draw_curves(evaluation: Evaluation, path: Path) -> bool:
+    """Draw ROC and precision-recall curves of the image scores, the first draw of each setting.
+
+    Returns:
+        False where matplotlib (extra ``plot``) is not installed, or there is nothing to draw.
+    """
+    try:
+        from matplotlib.figure import Figure as Canvas
+    except ImportError:
+        return False
+    drawable = [
+        (product, shots, *scores)
+        for (product, shots, seed), scores in evaluation.scores.items()
+        if seed == 0 and 0 < scores[1].sum() < len(scores[1])
+    ]
+    if not drawable:
+        return False
+    canvas = Canvas(figsize=(11, 5), layout="constrained")
+    roc, precision_recall = canvas.subplots(1, 2)
+    for product, shots, scores, labels in drawable:
+        label = f"{product}, {shots}-shot"
+        false, true, precision = _curves(scores, labels)
+        roc.plot(false, true, label=label)
+        precision_recall.plot(true[1:], precision[1:], drawstyle="steps-pre", label=label)
+    roc.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle=":")
+    roc.set(xlabel="false-positive rate", ylabel="true-positive rate", title="Images: ROC")
+    precision_recall.set(
+        xlabel="recall", ylabel="precision", title="Images: precision and recall", ylim=(0, 1.02)
+    )
+    if len(drawable) <= 20:
+        precision_recall.legend(fontsize="small")
+    with atomic_write(path) as file:
+        canvas.savefig(file, format="png", dpi=110)
+    return True
+
+
+def _curves(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """False-positive rate, true-positive rate and precision at every distinct threshold."""
+    order = np.argsort(-scores, kind="stable")
+    last = np.append(np.diff(scores[order]) != 0, True)  # one vertex per distinct score
+    true = np.cumsum(labels[order])[last]
+    taken = np.flatnonzero(last) + 1
+    false = taken - true
+    pad = np.zeros(1)
+    return (
+        np.concatenate([pad, false / max(1, false[-1])]),
+        np.concatenate([pad, true / max(1, true[-1])]),
+        np.concatenate([pad + 1, true / taken]),
+    )
+
+
+def merged_table(results: Iterable[tuple[str, Evaluation]]) -> Iterator[str]:
+    """Markdown table of several methods side by side: their pooled rows."""
+    cells = []
+    for method, evaluation in results:
+        for cell in summarise(evaluation.rows):
+            if cell.group == ALL:
+                name = f"{method}, {cell.shots}-shot"
+                cells.append(
+                    Cell(name, cell.product, 0, cell.metric, cell.mean, cell.deviation, None)
+                )
+    lines = list(table(cells))
+    yield lines[0].replace("| product | kind |", "| method | product |")
+    yield from lines[1:]

@@ -1,0 +1,76 @@
+"""Contact sheets of a pretraining run: what it learns from, and what it says of pictures so far."""
+
+from __future__ import annotations
+
+import math
+import random
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from zerodefect.backbones.clip import CLIP
+from zerodefect.files import atomic_write
+from zerodefect.images import encode_png, normalised
+from zerodefect.layers.similarity import anomaly_probability, to_grid, upsample
+from zerodefect.pretraining.objectives import TEMPERATURE, draw_prompts, embed_states
+from zerodefect.procedural import generate
+
+HELD_OUT = 1_000_003
+"""A series of procedural pictures that no training draws from."""
+
+
+def preview(path: str | Path, seed: int = 0, count: int = 64, size: int = 128) -> Path:
+    """Write a contact sheet of training pictures, each beside its mask, as PNG.
+
+    Args:
+        path: file to write.
+        seed: series of the pictures.
+        count: how many.
+        size: side of each in pixels, a multiple of 8.
+    """
+    batch = generate(seed, 0, count, size)
+    return _write(path, [batch.images, _grey(batch.masks)])
+
+
+@torch.no_grad()
+def samples(path: str | Path, clip: CLIP, count: int = 32) -> Path:
+    """Write a contact sheet of held-out pictures, each beside its mask and its anomaly map, as PNG.
+
+    Black is a probability of 0, white of 1, the same for all.
+
+    Args:
+        path: file to write.
+        clip: the model as it is.
+        count: how many pictures.
+    """
+    device = clip.logit_scale.device
+    batch = generate(HELD_OUT, 0, count, clip.config.vision.image_size, device)
+    texts = embed_states(clip, draw_prompts(random.Random(0), 1), [])
+    pixels = normalised(batch.images)
+    tokens = clip.visual.encode(clip.visual.embed(pixels)).tokens[:, 1:]
+    words = torch.cat([texts.normal, texts.anomalous])
+    share = anomaly_probability(clip.visual.project(tokens), words, TEMPERATURE)
+    height, width = batch.images.shape[-2:]
+    maps = upsample(to_grid(share, clip.visual.grid(pixels)), (height, width))
+    return _write(path, [batch.images, _grey(batch.masks), _grey(maps)])
+
+
+def _grey(planes: Tensor) -> Tensor:
+    return planes[:, None].expand(-1, 3, -1, -1).float()
+
+
+def _write(path: str | Path, parts: list[Tensor]) -> Path:
+    """Cells of ``(B, 3, S, S)`` pictures side by side, eight cells a row."""
+    cells = torch.cat([part.cpu() for part in parts], 3)
+    count, _, height, width = cells.shape
+    columns = min(8, count)
+    sheet = torch.zeros(3, math.ceil(count / columns) * height, columns * width)
+    for number, cell in enumerate(cells):
+        row, column = divmod(number, columns)
+        top, left = row * height, column * width
+        sheet[:, top : top + height, left : left + width] = cell
+    pixels = (sheet * 255).round().byte().permute(1, 2, 0).numpy()
+    with atomic_write(Path(path)) as file:
+        file.write(encode_png(pixels))
+    return Path(path)

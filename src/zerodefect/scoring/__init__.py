@@ -1,0 +1,1 @@
+"""Pictures to scores and maps, whatever the method."""

@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from zerodefect.inspection.regions import find_regions
+from zerodefect.reports.rle import decode_rle, decode_rle_box, encode_rle, region_rle
+
+sides = st.integers(1, 40)
+masks = hnp.arrays(bool, st.tuples(sides, sides))
+
+
+@given(masks)
+@settings(max_examples=300, deadline=None)
+def test_round_trip(mask):
+    rle = encode_rle(mask)
+    assert rle["size"] == list(mask.shape)
+    assert np.array_equal(decode_rle(rle), mask)
+
+
+@given(masks)
+@settings(max_examples=100, deadline=None)
+def test_a_region_is_encoded_where_it_lies(mask):
+    for region in find_regions(mask.astype(np.float32), 0.5, minimum_area=1):
+        rle = region_rle(region, *mask.shape)
+        x, y, w, h = region.box
+        full = np.zeros(mask.shape, bool)
+        full[y : y + h, x : x + w] = region.mask
+        assert rle == encode_rle(full)
+        assert np.array_equal(decode_rle_box(rle, region.box), region.mask)
+
+
+@pytest.mark.parametrize(
+    ("mask", "text"),
+    [
+        # Worked out by hand from the format: runs 1 | 1 1 1 and so on, column by column.
+        (np.zeros((2, 3), bool), "6"),
+        (np.ones((2, 3), bool), "06"),
+        (np.eye(2, dtype=bool), "0120"),  # runs 0 1 2 1, the last one as 1 - 1
+        (np.zeros((10, 10), bool), "T3"),  # 100 = 3 * 32 + 4: "T" carries on, "3" ends
+    ],
+)
+def test_known_texts(mask, text):
+    assert encode_rle(mask)["counts"] == text
+
+
+@pytest.mark.parametrize("counts", ["5", "7", "o", "0\x7f", "0"])
+def test_damaged_texts_are_refused(counts):
+    with pytest.raises(ValueError):
+        decode_rle({"size": [2, 3], "counts": counts})
+
+
+def test_a_mask_outside_its_box_or_image_is_refused():
+    region = find_regions(np.ones((4, 4), np.float32), 0.5)[0]
+    with pytest.raises(ValueError, match="outside"):
+        region_rle(region, 3, 4)
+    with pytest.raises(ValueError, match="leaves its box"):
+        decode_rle_box(region_rle(region, 4, 4), (0, 0, 2, 2))

@@ -1,0 +1,239 @@
+"""Large, narrow and masked pictures, the same for every method."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from models import picture, tiny_backbone
+
+from zerodefect.detector.contract import Detector
+from zerodefect.detector.registry import MethodInfo
+from zerodefect.images import Picture
+from zerodefect.images.tiling import Tiling
+from zerodefect.inspection.inspector import Inspector
+from zerodefect.methods.winclip import WinCLIP
+from zerodefect.prompts.vocabulary import Vocabulary
+from zerodefect.scoring.scorer import Scorer, Viewing, aspect_size, read_area
+from zerodefect.types import Prediction
+
+
+@dataclasses.dataclass(frozen=True)
+class _NoConfig:
+    pass
+
+
+class Brightness(Detector):
+    """Each pixel's brightness is its anomaly: a detector that looks at one pixel at a time."""
+
+    info = MethodInfo("brightness", "", "test", ("words",), "", "", "")
+    Config = _NoConfig
+
+    def __init__(self, backbone):
+        super().__init__(backbone, _NoConfig())
+        self.preprocess = dataclasses.replace(
+            backbone.preprocess, mean=(0.0,) * 3, std=(1.0,) * 3, interpolation="bilinear"
+        )
+        self.largest_batch = 0
+
+    @property
+    def map_range(self):
+        return 0.0, 1.0
+
+    def forward(self, images):
+        self.largest_batch = max(self.largest_batch, len(images))
+        grey = images.mean(1)
+        return Prediction(score=grey.amax((1, 2)), map=grey)
+
+
+@pytest.fixture(scope="module")
+def winclip():
+    made = WinCLIP(tiny_backbone())
+    made.describe("plate", Vocabulary.of(["rust", "dent"]))
+    return made
+
+
+def shown(seed=0, height=150, width=200) -> Picture:
+    return Picture(f"{seed}.png", picture(seed, height, width))
+
+
+# --- tiles --------------------------------------------------------------------------------------
+
+
+def test_tiling_changes_nothing_where_one_tile_holds_the_picture(winclip):
+    plain = Scorer(winclip).score([shown()])[0]
+    tiled = Scorer(winclip, viewing=Viewing(Tiling(200))).score([shown()])[0]
+    assert tiled.score == plain.score
+    assert np.array_equal(tiled.map, plain.map)
+
+
+def test_tiles_of_the_networks_size_see_every_pixel():
+    """64-pixel tiles on a 64-pixel network: nothing is resized, so a local map is exact."""
+    detector = Brightness(tiny_backbone())
+    scene = shown(3)
+    scored = Scorer(detector, viewing=Viewing(Tiling(64))).score([scene])[0]
+    grey = scene.pixels.mean(2) / 255
+    globally = Scorer(detector).score([scene])[0].map
+    np.testing.assert_allclose(2 * scored.map - globally, grey, atol=1e-4)
+
+
+def test_a_constant_picture_shows_no_seam(winclip):
+    flat = Picture("flat", np.full((300, 260, 3), 90, np.uint8))
+    detector = Brightness(tiny_backbone())
+    scored = Scorer(detector, viewing=Viewing(Tiling(64, 0.25))).score([flat])[0]
+    np.testing.assert_allclose(scored.map, 90 / 255, atol=1e-5)
+
+
+def test_a_small_defect_that_the_global_view_loses_is_found_in_a_tile():
+    pixels = np.zeros((640, 640, 3), np.uint8)
+    pixels[400:403, 500:503] = 255
+    detector = Brightness(tiny_backbone())
+    globally = Scorer(detector).score([Picture("a", pixels)])[0]
+    tiled = Scorer(detector, viewing=Viewing(Tiling(64))).score([Picture("a", pixels)])[0]
+    assert globally.score < 0.3
+    assert tiled.score == pytest.approx(1.0)
+    row, column = np.unravel_index(tiled.map.argmax(), tiled.map.shape)
+    assert 400 <= row < 403
+    assert 500 <= column < 503
+
+
+def test_batches_stay_small_whatever_the_number_of_tiles():
+    detector = Brightness(tiny_backbone())
+    Scorer(detector, viewing=Viewing(Tiling(32)), batch_size=3).score([shown(), shown(1)])
+    assert detector.largest_batch == 3
+
+
+@pytest.mark.parametrize("viewing", [Viewing(), Viewing(Tiling(80)), Viewing(None, True)])
+def test_neighbours_do_not_matter(winclip, viewing):
+    scenes = [shown(0), shown(1, 90, 300), shown(2), shown(3, 64, 64)]
+    scorer = Scorer(winclip, viewing=viewing, batch_size=8)
+    for together, scene in zip(scorer.score(scenes), scenes, strict=True):
+        alone = scorer.score([scene])[0]
+        assert together.score == pytest.approx(alone.score, abs=1e-5)
+        np.testing.assert_allclose(together.map, alone.map, atol=1e-5)
+        np.testing.assert_allclose(together.type_map, alone.type_map, atol=1e-4)
+        np.testing.assert_allclose(alone.type_map.sum(0), 1, atol=1e-4)
+        assert alone.map.shape == (scene.height, scene.width)
+        assert alone.highest == alone.map.max()
+
+
+# --- aspect -------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 5000), st.integers(1, 5000), st.sampled_from([8, 14, 16]))
+def test_aspect_sizes_are_multiples_of_about_the_native_area(height, width, patch):
+    native = (16 * patch, 16 * patch)
+    tall, wide = aspect_size((height, width), native, patch)
+    assert tall % patch == wide % patch == 0
+    assert 0.8 < tall * wide / (native[0] * native[1]) < 1.25
+    if 0.25 <= height / width <= 4:
+        assert (tall / wide) / (height / width) == pytest.approx(1, abs=0.15)
+
+
+# --- inspected areas ----------------------------------------------------------------------------
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 99), st.sampled_from([None, Tiling(64)]))
+def test_what_lies_outside_changes_nothing(seed, tiling):
+    detector = WinCLIP(tiny_backbone())
+    detector.describe("plate")
+    scorer = Scorer(detector, viewing=Viewing(tiling))
+    random = np.random.default_rng(seed)
+    area = random.random((150, 200)) < 0.7
+    scene = shown(seed)
+    other = scene.pixels.copy()
+    other[~area] = random.integers(0, 256, (int((~area).sum()), 3))
+    first = scorer.score([scene], [area])[0]
+    second = scorer.score([Picture("x", other)], [area])[0]
+    assert first.score == second.score
+    assert np.array_equal(first.map, second.map)
+    assert first.highest == second.highest
+    assert (first.map[~area] == 0).all()
+
+
+def test_masks_say_what_counts():
+    white = np.zeros((10, 20), np.uint8)
+    white[:, :10] = 255
+    mask = Picture("roi.png", np.repeat(white[..., None], 3, 2))
+    area = read_area(mask, None, 100, 200)
+    assert area[:, :100].all()
+    assert not area[:, 100:].any()
+    assert np.array_equal(read_area(None, mask, 100, 200), ~area)
+    assert read_area(None, None, 5, 5) is None
+    with pytest.raises(ValueError, match="nothing to inspect"):
+        read_area(mask, mask, 5, 8)
+
+
+def test_an_area_of_another_size_names_the_picture(winclip):
+    with pytest.raises(ValueError, match=r"0.png: the inspected area is \(3, 3\)"):
+        Scorer(winclip).score([shown()], [np.ones((3, 3), bool)])
+
+
+def test_regions_and_percent_keep_to_the_area():
+    inspector = Inspector(Brightness(tiny_backbone()))
+    inspector.detector.describe = lambda *args: None
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    pixels[4:12, 4:12] = 255
+    pixels[40:60, 40:60] = 255
+    roi = np.zeros((64, 64, 3), np.uint8)
+    roi[:32] = 255
+    inspector.roi = Picture("roi", roi)
+    found = inspector.inspect(pixels)
+    assert [region.box for region in found.regions] == [(4, 4, 8, 8)]
+    assert found.regions[0].area_percent == pytest.approx(100 * 64 / (32 * 64))
+
+
+# --- references ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("viewing", [Viewing(), Viewing(Tiling(80)), Viewing(None, True)])
+def test_left_out_scores_are_those_of_a_memory_of_the_others(viewing):
+    detector = WinCLIP(tiny_backbone())
+    detector.describe("plate")
+    scenes = [shown(0), shown(1), shown(2)]
+    if viewing.keep_aspect:
+        scenes[1] = shown(1, 90, 200)  # another network size: the slow way
+    scorer = Scorer(detector, viewing=viewing)
+    found = scorer.score_left_out(scenes, [None] * 3)
+    assert detector.shots == 0
+    for index, scored in enumerate(found):
+        others = [view for j, s in enumerate(scenes) if j != index for view in scorer.views(s)]
+        scorer.remember(others)
+        expected = scorer.score([scenes[index]])[0]
+        detector.forget()
+        assert scored.score == pytest.approx(expected.score, abs=1e-5)
+        np.testing.assert_allclose(scored.map, expected.map, atol=1e-5)
+
+
+def test_a_tiled_few_shot_inspection_end_to_end():
+    detector = WinCLIP(tiny_backbone())
+    inspector = Inspector(detector, viewing=Viewing(Tiling(80)))
+    inspector.describe("plate")
+    inspector.remember([shown(seed) for seed in range(4)])
+    outcome = inspector.inspect(shown(9))
+    assert outcome.calibrated
+    assert inspector.active_policy().false_alarms == pytest.approx(0.2)
+    assert outcome.map.shape == (150, 200)
+
+
+def test_viewing_and_areas_are_part_of_what_a_policy_is_bound_to(winclip):
+    plain = Inspector(winclip).fingerprint()
+    assert Inspector(winclip, viewing=Viewing(Tiling(80))).fingerprint() != plain
+    assert Inspector(winclip, viewing=Viewing(None, True)).fingerprint() != plain
+    masked = Inspector(winclip)
+    masked.roi = Picture("roi", np.full((4, 4, 3), 255, np.uint8))
+    assert masked.fingerprint() != plain
+
+
+def test_torch_states_stay_usable_after_remembering(winclip):
+    """Memories made while inferring must not be tensors that later code cannot work with."""
+    detector = WinCLIP(tiny_backbone())
+    detector.describe("plate")
+    Scorer(detector).remember(Scorer(detector).views(shown()))
+    assert not detector.patch_memory.features.is_inference()
+    assert detector(torch.randn(1, 3, 64, 64)).map.shape == (1, 64, 64)
