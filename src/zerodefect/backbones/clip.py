@@ -1,7 +1,7 @@
 """CLIP's two towers (Radford et al. 2021, arXiv 2103.00020), with the paths the field needs.
 
-Weights come from elsewhere and are filled in by name (``backbones/clip_weights.py``); the block loop
-is ours (``backbones/transformer.py``), so that a method chooses taps, second streams and deep
+Weights come from elsewhere and are filled in by name (``backbones/clip_weights.py``); the block
+loop is ours (``backbones/transformer.py``), so that a method chooses taps, second streams and deep
 prompts by option instead of editing a transformer. Conventions that hold throughout:
 
 - Tensors are batch first. ``W`` is a tower's width, ``D`` the joint embedding dimension, ``N`` the
