@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
     import torch
+
+    Inputs = torch.Tensor | Mapping[str, torch.Tensor]
+    """Prepared images ``(B, 3, H, W)``; by name where a detector takes several of a picture."""
 
 Verdict = Literal["good", "unsure", "defect"]
 
@@ -36,18 +41,21 @@ class TrainingBatch:
     """Labelled images that a trainable method learns from, as the training engine hands them over.
 
     Attributes:
-        images: ``(B, 3, H, W)``, preprocessed as the detector's ``preprocess`` says.
-        masks: ``(B, H, W)`` float32, 1 where anomalous and 0 elsewhere, at the input's size.
+        images: ``(B, 3, H, W)``, prepared as the detector's ``inputs`` say; several by name.
+        masks: ``(B, H, W)`` float32, 1 where anomalous and 0 elsewhere, at the first input's size.
         labels: ``(B,)`` int64, 1 for images with a defect, 0 for good ones.
         objects: product name of each image.
         generator: source of every random draw of the loss, on the CPU.
+        references: good pictures of each image's product, ``(B, K, 3, H, W)`` or several by name;
+            None unless the recipe asks for K of them.
     """
 
-    images: torch.Tensor
+    images: Any
     masks: torch.Tensor
     labels: torch.Tensor
     objects: tuple[str, ...]
     generator: torch.Generator
+    references: Any = None
 
 
 @dataclass(frozen=True)

@@ -1,44 +1,36 @@
 """Where CLIP weights come from: the embedded model, open_clip by name, or a local file.
 
-A source is decided in one place (``load_clip``). Nothing is downloaded unless ``fetch`` is called,
-and nothing is unpickled: safetensors, or ``torch.load(weights_only=True)``.
+A source is decided in one place (``load_clip``). Nothing is downloaded unless
+``open_clip_weights.fetch`` is called, and nothing is unpickled: safetensors, or
+``torch.load(weights_only=True)``.
 """
 
 from __future__ import annotations
 
 import copy
-import difflib
-import hashlib
 import json
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file
-from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from zerodefect.backbones import open_clip_names as catalogue
 from zerodefect.backbones.clip import CLIP, Activation, CLIPConfig
+from zerodefect.backbones.open_clip_weights import cached_weights, named_facts, preprocess_of
 from zerodefect.backbones.transformer import activation_layer
+from zerodefect.backbones.weight_files import WeightsError, file_hash, is_mapped, read_state
 from zerodefect.images import Preprocess
 
 EMBEDDED = "embedded"
 _WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 
 
-class WeightsError(RuntimeError):
-    """Weights that cannot be had or do not fit; the message says file, reason and remedy."""
-
-
 @dataclass(frozen=True)
-class Backbone:
-    """A CLIP with what must travel with its weights.
+class CLIPBackbone:
+    """A CLIP with what must travel with its weights; a ``Backbone`` with two towers.
 
     Attributes:
         name: as the user would name it again.
@@ -49,6 +41,8 @@ class Backbone:
         source: where the weights came from, in words.
         recommended: hyper-parameters that suit these weights better than a method's defaults,
             per method; measured by whoever made the weights.
+        patches_match_texts: whether the last block's patches were trained to match texts in place.
+            OpenAI's were not, and methods then read them through a second stream.
         reload: gives the same towers anew, mapped from their file, or None where that would copy.
     """
 
@@ -59,9 +53,30 @@ class Backbone:
     licence: str
     source: str
     recommended: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    patches_match_texts: bool = False
     reload: Callable[[], CLIP] | None = None
 
-    def with_activation(self, activation: Activation | Literal["weights"]) -> Backbone:
+    @property
+    def stride(self) -> int:
+        """Side of a patch in pixels."""
+        return self.clip.config.vision.patch_size
+
+    @property
+    def width(self) -> int:
+        """Channels of the image tower's tokens."""
+        return self.clip.config.vision.width
+
+    @property
+    def precision(self) -> str:
+        """Of the towers' weights."""
+        return str(self.clip.logit_scale.dtype).removeprefix("torch.")
+
+    @property
+    def activation(self) -> str:
+        """That the towers run with."""
+        return self.clip.config.activation
+
+    def with_activation(self, activation: Activation | Literal["weights"]) -> CLIPBackbone:
         """The same weights, in memory once, in towers that run with another activation.
 
         Several official codes run OpenAI's QuickGELU weights with exact GELU, and the layers that
@@ -70,11 +85,9 @@ class Backbone:
         Args:
             activation: ``weights`` for what the weights were trained with.
         """
-        if activation == "weights":
+        if activation in ("weights", self.activation):
             return self
-        if activation == self.clip.config.activation:
-            return self
-        towers = partial(_with_activation, activation=activation)
+        towers = partial(_with_activation, activation=cast(Activation, activation))
         return replace(
             self,
             clip=towers(self.clip),
@@ -100,72 +113,62 @@ def load_clip(
     name: str | None = None,
     *,
     weights: str | Path | None = None,
-    activation: Activation | None = None,
-    foreign_activation: bool = False,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
-) -> Backbone:
+) -> CLIPBackbone:
     """Load CLIP towers and their preprocessing.
 
     Args:
         name: None or ``"embedded"``: the model in the package. ``"MODEL/TAG"``: open_clip's
-            pretrained weights, taken from the local cache (see ``fetch``). ``"MODEL/TAG"``
-            together with ``weights``: the same, from that file. ``"MODEL"`` together with
-            ``weights``: open_clip's architecture, filled from that file. A path: a file with a
-            side-car, as ``weights``.
+            pretrained weights, taken from the local cache (see ``open_clip_weights.fetch``).
+            ``"MODEL/TAG"`` together with ``weights``: the same, from that file. ``"MODEL"``
+            together with ``weights``: open_clip's architecture, filled from that file. A path: a
+            file with a side-car, as ``weights``.
         weights: local ``.safetensors`` / ``.pt`` / ``.bin`` state dict in the OpenAI layout. Its
             shape and preprocessing come from ``name``, or from the side-car ``FILE.json`` (or
             ``open_clip_config.json`` beside it), in the form of open_clip's configuration files.
-        activation: what the caller expects; differing from the weights' own is an error ...
-        foreign_activation: ... unless this is set (some official codes run OpenAI's QuickGELU
-            weights with GELU; their methods ask for it themselves, see
-            ``Backbone.with_activation``).
         device: where the towers go.
         dtype: precision of the towers.
 
     Raises:
-        WeightsError: unknown name, file absent, damaged or of another shape, or an activation
-            that is not the weights' own.
+        WeightsError: unknown name, or a file that is absent, damaged or of another shape.
     """
-    if name and weights is None and _looks_like_path(name):
-        name, weights = None, name
-    recommended: Mapping[str, Mapping[str, Any]] = {}
-    if weights is None and (name is None or name == EMBEDDED):
-        weights, name = embedded_file(), EMBEDDED
-        config, preprocess, licence, recommended = _from_sidecar(weights)
-        source = "in the package, trained by this project on procedural images"
-    elif weights is None:
+    name, path = _place(name, weights)
+    if path is None:
         assert name is not None
-        weights, config, preprocess, licence, source = _from_open_clip_cache(name)
-    elif name is None or name == EMBEDDED:
-        weights, name = Path(weights), Path(weights).name
-        config, preprocess, licence, recommended = _from_sidecar(weights)
-        source = f"local file {weights}"
+        path, config, preprocess, origin = cached_weights(name)
+        facts: dict[str, Any] = {"licence": "see source", "source": origin}
+    elif name in (None, EMBEDDED):
+        config, preprocess, facts = _from_sidecar(path)
+        local = "in the package, trained by this project on procedural images"
+        facts["source"] = local if name == EMBEDDED else f"local file {path}"
+        name = name or path.name
     else:
-        config, preprocess = _open_clip_facts(name)
-        licence, source = "see source", f"local file {weights}"
-        name = f"{name} ({Path(weights).name})"
-    if activation and activation != config.activation:
-        if not foreign_activation:
-            raise WeightsError(
-                f"{name}: these weights were trained with {config.activation}, not {activation}. "
-                "Leave the activation out, or ask for the mismatch explicitly "
-                "(foreign_activation=True)"
-            )
-        config = config.with_activation(activation)
-    path = Path(weights)
+        assert name is not None
+        config, preprocess = named_facts(name)
+        facts = {"licence": "see source", "source": f"local file {path}"}
+        name = f"{name} ({path.name})"
     clip = _filled(path, config, dtype).to(device=device)
-    on_cpu = clip.logit_scale.device.type == "cpu"
-    return Backbone(
+    mapped = clip.logit_scale.device.type == "cpu" and is_mapped(path, dtype)
+    return CLIPBackbone(
         name,
         clip,
         preprocess,
         file_hash(path),
-        licence,
-        source,
-        recommended,
-        partial(_filled, path, config, dtype) if on_cpu and _is_mapped(path, dtype) else None,
+        reload=partial(_filled, path, config, dtype) if mapped else None,
+        **facts,
     )
+
+
+def _place(name: str | None, weights: str | Path | None) -> tuple[str | None, Path | None]:
+    """What ``load_clip`` was given: a name and a file, or one of them."""
+    if name and weights is None and _is_path(name):
+        return None, Path(name)
+    if weights is None and name in (None, EMBEDDED):
+        return EMBEDDED, embedded_file()
+    if weights is not None:
+        return (None if name == EMBEDDED else name), Path(weights)
+    return name, None
 
 
 def recommended_method(name: str | None = None, weights: str | Path | None = None) -> str | None:
@@ -176,11 +179,10 @@ def recommended_method(name: str | None = None, weights: str | Path | None = Non
     Raises:
         WeightsError: a side-car that cannot be read.
     """
-    if name and weights is None and _looks_like_path(name):
-        name, weights = None, name
-    if name not in (None, EMBEDDED):
+    name, path = _place(name, weights)
+    if path is None or name not in (None, EMBEDDED):
         return None
-    sidecar = _sidecar(embedded_file() if weights is None else Path(weights))
+    sidecar = _sidecar(path)
     if sidecar is None:
         return None  # load_clip says what is missing
     method = _content(sidecar).get("recommended_method")
@@ -220,84 +222,6 @@ def embedded_file() -> Path:
     return _WEIGHTS_FOLDER / "embedded.safetensors"
 
 
-def read_state(path: Path, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
-    """Read a state dict without running any code in it.
-
-    Wrappers (``{"state_dict": ...}``) and ``module.`` prefixes are taken off. Tensors of a
-    safetensors file are mapped: they cost memory when they are first used.
-
-    Args:
-        path: the file.
-        dtype: precision that floating-point values of a safetensors file are brought to, one
-            tensor at a time, so that the file's own precision is never in memory as a whole.
-
-    Raises:
-        WeightsError: absent, damaged, a TorchScript archive, or not a state dict.
-    """
-    if not path.is_file():
-        raise WeightsError(f"{path}: no such file. Give the path of a weights file")
-    try:
-        if path.suffix == ".safetensors":
-            state: Any = _read_safetensors(path, dtype)
-        else:
-            _refuse_torchscript(path)
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except WeightsError:
-        raise
-    except Exception as error:  # torch and safetensors raise a dozen types for a damaged file
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WeightsError(
-            f"{path}: cannot be read as weights ({reason}). Copy the file again from its source; "
-            "only safetensors and plain tensors (torch.load with weights_only) are accepted"
-        ) from None
-    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
-        state = state["state_dict"]
-    if not isinstance(state, Mapping) or not state:
-        raise WeightsError(f"{path}: holds no state dict. Give a file of named tensors")
-    state = {str(k).removeprefix("module."): v for k, v in state.items()}
-    if not all(isinstance(v, Tensor) for v in state.values()):
-        state = {k: v for k, v in state.items() if isinstance(v, Tensor)}
-    return state
-
-
-def _read_safetensors(path: Path, dtype: torch.dtype | None) -> dict[str, Tensor]:
-    state = load_file(path)
-    for name, value in state.items():
-        if dtype and value.is_floating_point() and value.dtype != dtype:
-            # A mapping of its own, which is dropped with the tensor: pages of the one above would
-            # stay in memory as long as any of its tensors does.
-            with safe_open(path, "pt") as again:
-                state[name] = again.get_tensor(name).to(dtype)
-    return state
-
-
-def _is_mapped(path: Path, dtype: torch.dtype) -> bool:
-    """Whether towers of this precision are mapped from the file: then a second pair is free."""
-    if path.suffix != ".safetensors":
-        return False
-    return all(v.dtype == dtype for v in load_file(path).values() if v.is_floating_point())
-
-
-def _refuse_torchscript(path: Path) -> None:
-    if not zipfile.is_zipfile(path):
-        return
-    with zipfile.ZipFile(path) as archive:
-        if any(name.endswith("constants.pkl") for name in archive.namelist()):
-            raise WeightsError(
-                f"{path}: a TorchScript archive, which carries code. Take the safetensors file of "
-                "the same weights (open_clip's tag 'openai' names it)"
-            )
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 # ---------------------------------------------------------------------------------------------
 # Side-cars: shape and preprocessing that travel with a file
 
@@ -331,7 +255,8 @@ def _unreadable(sidecar: Path, error: object) -> WeightsError:
     )
 
 
-def _from_sidecar(weights: Path) -> tuple[CLIPConfig, Preprocess, str, dict[str, Any]]:
+def _from_sidecar(weights: Path) -> tuple[CLIPConfig, Preprocess, dict[str, Any]]:
+    """Shape, preprocessing, and the facts of a ``CLIPBackbone`` that a side-car states."""
     sidecar = _sidecar(weights)
     if sidecar is None:
         if not weights.is_file():
@@ -343,162 +268,20 @@ def _from_sidecar(weights: Path) -> tuple[CLIPConfig, Preprocess, str, dict[str,
         )
     content = _content(sidecar)
     try:
-        model = content.get("model_cfg", content)
-        config = CLIPConfig.from_open_clip(model)
-        preprocess = _preprocess(config, content.get("preprocess_cfg", {}))
+        config = CLIPConfig.from_open_clip(content.get("model_cfg", content))
+        preprocess = preprocess_of(config, content.get("preprocess_cfg", {}))
         recommended = {k: dict(v) for k, v in content.get("recommended", {}).items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _unreadable(sidecar, error) from None
-    return config, preprocess, str(content.get("licence", "see source")), recommended
+    facts = {
+        "licence": str(content.get("licence", "see source")),
+        "recommended": recommended,
+        "patches_match_texts": bool(content.get("patches_match_texts", False)),
+    }
+    return config, preprocess, facts
 
 
-def _preprocess(config: CLIPConfig, facts: Mapping[str, Any]) -> Preprocess:
-    size = config.vision.image_size
-    mean, std = facts.get("mean"), facts.get("std")
-    chosen: dict[str, Any] = {"size": (size, size)}
-    if mean and std:
-        chosen |= {"mean": tuple(mean), "std": tuple(std)}
-    if facts.get("interpolation"):
-        chosen["interpolation"] = facts["interpolation"]
-    return Preprocess(**chosen)
-
-
-# ---------------------------------------------------------------------------------------------
-# open_clip by name
-
-
-def _looks_like_path(name: str) -> bool:
+def _is_path(name: str) -> bool:
     if name.endswith((".safetensors", ".pt", ".pth", ".bin")) or Path(name).exists():
         return True
     return name.startswith(("/", ".", "~")) or "\\" in name or name.count("/") > 1
-
-
-def _split_name(name: str) -> tuple[str, str | None]:
-    model, _, tag = name.partition("/")
-    return model, tag or None
-
-
-def _open_clip_facts(name: str) -> tuple[CLIPConfig, Preprocess]:
-    """Shape, activation and preprocessing of open_clip's ``MODEL`` or ``MODEL/TAG``."""
-    model, tag = _split_name(name)
-    raw = catalogue.model_config(model)
-    if raw is None:
-        raise WeightsError(
-            f"{name}: open_clip knows no architecture {model!r}{_similar(model)}. "
-            "zerodefect backbones lists the names"
-        )
-    try:
-        config = CLIPConfig.from_open_clip(raw)
-    except ValueError as error:
-        raise WeightsError(f"{name}: {error}. Choose a plain ViT CLIP") from None
-    pretrained = catalogue.weights_facts(model, tag) if tag else {}
-    if tag and not pretrained:
-        tags = ", ".join(catalogue.tags(model)) or "none"
-        raise WeightsError(f"{name}: open_clip has no weights {tag!r} for {model}; it has: {tags}")
-    if pretrained.get("quick_gelu") or tag == "openai":  # older versions of open_clip do not say
-        config = config.with_activation("quick_gelu")
-    return config, _preprocess(config, pretrained)
-
-
-def _similar(model: str) -> str:
-    close = difflib.get_close_matches(model, catalogue.model_names(), n=3)
-    return f" (did you mean {', '.join(close)}?)" if close else ""
-
-
-def _from_open_clip_cache(name: str) -> tuple[Path, CLIPConfig, Preprocess, str, str]:
-    config, preprocess = _open_clip_facts(name)
-    model, tag = _split_name(name)
-    if tag is None:
-        tags = ", ".join(catalogue.tags(model)) or "none"
-        raise WeightsError(
-            f"{name}: an architecture without weights. Add a tag ({name}/TAG with one of: {tags}) "
-            "or give a local file (--weights FILE)"
-        )
-    origin = weights_origin(name)
-    found = cached_file(name)
-    if found is None:
-        raise WeightsError(
-            f"{name}: the weights are not on this machine, and nothing is downloaded unasked. "
-            f"With a network: zerodefect backbones --fetch {name}. Without: bring the file from "
-            f"{origin} and pass it (--backbone {name} --weights FILE)"
-        )
-    return found, config, preprocess, "see source", origin
-
-
-def weights_origin(name: str) -> str:
-    """Public place of open_clip's weights ``MODEL/TAG``.
-
-    Raises:
-        WeightsError: no such weights.
-    """
-    _open_clip_facts(name)
-    model, tag = _split_name(name)
-    if tag is None:
-        raise WeightsError(f"{name}: name the weights as MODEL/TAG, as zerodefect backbones lists")
-    facts = catalogue.weights_facts(model, tag)
-    if facts.get("hf_hub"):
-        return f"https://huggingface.co/{facts['hf_hub'].strip('/')}"
-    return str(facts.get("url", "an unknown place"))
-
-
-def cached_file(name: str) -> Path | None:
-    """File of open_clip's weights ``MODEL/TAG`` in the local caches, or None."""
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    model, tag = _split_name(name)
-    facts = catalogue.weights_facts(model, tag or "")
-    repository, _, filename = (facts.get("hf_hub") or "").rpartition("/")
-    if repository:
-        files = [filename] if filename else []
-        files += ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
-        for file in files:
-            try:
-                found = try_to_load_from_cache(repository, file)
-            except HFValidationError:
-                continue
-            if isinstance(found, str):
-                return Path(found)
-    if facts.get("url"):
-        local = Path("~/.cache/clip").expanduser() / Path(facts["url"]).name
-        if local.is_file():
-            return local
-    return None
-
-
-def fetch(name: str) -> tuple[Path, str]:
-    """Download open_clip's weights ``MODEL/TAG`` into its cache: the file and its SHA-256.
-
-    Raises:
-        WeightsError: unknown name, the network is switched off, or the download failed.
-    """
-    from huggingface_hub import constants
-
-    origin = weights_origin(name)
-    model, tag = _split_name(name)
-    facts = catalogue.weights_facts(model, tag or "")
-    remedy = (
-        f"Bring the file from {origin} on a medium and pass it (--backbone {name} --weights FILE)"
-    )
-    if constants.HF_HUB_OFFLINE:
-        raise WeightsError(f"{name}: HF_HUB_OFFLINE switches the network off. {remedy}")
-    try:
-        path = catalogue.download(facts)
-    except Exception as error:  # the hub's and urllib's errors share no base
-        raise WeightsError(f"{name}: the download failed ({error}). {remedy}") from None
-    return path, file_hash(path)
-
-
-def runnable_models() -> list[tuple[str, str]]:
-    """Every ``(MODEL, TAG)`` of open_clip that the towers here can run."""
-    published = catalogue.pretrained()
-    return [(model, tag) for model, tag in published if _runs(model)]
-
-
-@cache
-def _runs(model: str) -> bool:
-    try:
-        CLIPConfig.from_open_clip(catalogue.model_config(model) or {})
-    except (ValueError, KeyError, TypeError):
-        return False
-    return True

@@ -332,7 +332,6 @@ class Transformer(nn.Module):
         causal: bool = False,
         taps: Sequence[int] = (),
         second: SecondStream | None = None,
-        aliased_taps: bool = False,
         edits: Edits | None = None,
         first_only: bool = False,
     ) -> States:
@@ -343,8 +342,6 @@ class Transformer(nn.Module):
             causal: a token attends to itself and earlier ones.
             taps: blocks (from 1) whose states are kept.
             second: run a second residual stream.
-            aliased_taps: reproduce official codes whose collected second-stream taps are one
-                tensor updated in place, so that all of them show the last block.
             edits: deep prompts, block number -> edits applied before it.
             first_only: read only the first token of the last block; ``tokens`` is ``(B, 1, W)``,
                 and so is the ordinary stream's tap there. A second stream and the states between
@@ -378,16 +375,11 @@ class Transformer(nn.Module):
             x = x + block.mlp(block.ln_2(x))
             if number in taps:
                 states.taps[number] = x
-                states.second_taps[number] = x if w is None else w
+                if second:
+                    states.second_taps[number] = x if w is None else w
         for edit in edits.get(self.layers + 1, ()):
             x = edit.apply(x)
         states.tokens, states.second = x, w
-        if second and aliased_taps and w is not None:
-            states.second_taps = {
-                n: w if n >= second.start else t for n, t in states.second_taps.items()
-            }
-        if second is None:
-            states.second_taps = {}
         return states
 
     def _check(

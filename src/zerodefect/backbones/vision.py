@@ -1,7 +1,7 @@
 """Vision-only encoders through timm: patch tokens of DINO, DINOv2 and other plain ViTs.
 
 timm is imported where an encoder is built. Weights come from a local file or from the hub's cache;
-nothing is downloaded unasked, and nothing is unpickled (``backbones/clip_weights.py``).
+nothing is downloaded unasked, and nothing is unpickled (``backbones/weight_files.py``).
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zerodefect.backbones.clip_weights import WeightsError, file_hash, read_state
+from zerodefect.backbones.weight_files import WeightsError, file_hash, read_state
+from zerodefect.images import Preprocess, normalised
 
 DINOV2_BASE_REGISTERS = "vit_base_patch14_reg4_dinov2"
 
@@ -25,9 +26,10 @@ class VisionEncoder(nn.Module):
     Attributes:
         name: timm's name of the architecture.
         fingerprint: SHA-256 of the weights file, hexadecimal.
-        patch_size: side of a patch in pixels.
+        stride: side of a patch in pixels.
         width: channels C of a token.
-        mean, std: of the input, per RGB channel on the [0, 1] scale.
+        preprocess: input size, mean and deviation of the weights.
+        activation: None: no file of learned values hangs on it.
 
     Args:
         model: timm's ``VisionTransformer``, with weights.
@@ -50,18 +52,26 @@ class VisionEncoder(nn.Module):
             )
         self.model: Any = model
         self.name, self.fingerprint = name, fingerprint
-        self.patch_size = int(model.patch_embed.patch_size[0])
+        self.stride = int(model.patch_embed.patch_size[0])
         self.width = int(model.embed_dim)
+        self.activation = None
         facts: Any = model.pretrained_cfg
-        self.mean = tuple(float(v) for v in facts["mean"])
-        self.std = tuple(float(v) for v in facts["std"])
+        height, width = model.patch_embed.img_size
+        self.preprocess = Preprocess(
+            (height, width), mean=tuple(facts["mean"]), std=tuple(facts["std"])
+        )
+
+    @property
+    def precision(self) -> str:
+        """Of the weights."""
+        return str(self.model.pos_embed.dtype).removeprefix("torch.")
 
     def forward(self, images: Tensor, blocks: Sequence[int] | None = None) -> list[Tensor]:
         """Patch tokens after the final LayerNorm.
 
         Args:
-            images: ``(B, 3, H, W)``, normalised with ``mean`` and ``std``; the patch size divides
-                H and W.
+            images: ``(B, 3, H, W)``, prepared as ``preprocess`` says; the stride divides H
+                and W.
             blocks: whose outputs are wanted, from 1; None for the last one.
 
         Returns:
@@ -94,17 +104,17 @@ class VisionEncoder(nn.Module):
             grid: rows and columns wanted. Pictures that do not give them are resized (bicubic,
                 antialiased).
         """
-        size = (grid[0] * self.patch_size, grid[1] * self.patch_size)
+        size = (grid[0] * self.stride, grid[1] * self.stride)
         dtype = self.model.pos_embed.dtype
         pixels = images.float() * _channels(std, images) + _channels(mean, images)
         if pixels.shape[-2:] != size:
             pixels = F.interpolate(pixels, size=size, mode="bicubic", antialias=True)
-        pixels = (pixels - _channels(self.mean, images)) / _channels(self.std, images)
-        return self(pixels.to(dtype))[0]
+        own = self.preprocess
+        return self(normalised(pixels, own.mean, own.std).to(dtype))[0]
 
     def _embedded(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Tokens that enter the first block ``(B, P + N, C)``, and their grid."""
-        model, patch = self.model, self.patch_size
+        model, patch = self.model, self.stride
         height, width = images.shape[-2:]
         if height % patch or width % patch or not height or not width:
             raise ValueError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from zerodefect.detector.contract import Detector
+from zerodefect.backbones.backbone import Backbone
+from zerodefect.detector.contract import Detector, Sizes, told
 from zerodefect.files import atomic_write
 from zerodefect.version import __version__
 
@@ -35,9 +36,9 @@ class Checkpoint:
         sha256: of that file, hexadecimal.
         method: registered name.
         config: hyper-parameters of the method, plain data.
-        image_size: ``(height, width)`` of the network's input in pixels.
-        backbone: name of the weights that the values were learned on.
-        weights: SHA-256 of those weights.
+        image_size: ``(height, width)`` of the network's input in pixels, of several by name.
+        backbone: name of the weights that the values were learned on; several in a list, or None.
+        weights: SHA-256 of those weights, likewise.
         origin: how the values came about: training data with counts and hash, seed, recipe and
             steps; or the published file that they were taken from.
         versions: of the package and of torch.
@@ -49,12 +50,12 @@ class Checkpoint:
     sha256: str
     method: str
     config: dict[str, Any]
-    image_size: tuple[int, int]
-    backbone: str
-    weights: str
+    image_size: Sizes
+    backbone: str | list[str] | None
+    weights: str | list[str] | None
     origin: dict[str, Any]
     versions: dict[str, str]
-    activation: str | None = None
+    activation: str | list[str | None] | None = None
 
 
 def save_checkpoint(detector: Detector, path: str | Path, origin: Mapping[str, Any]) -> Checkpoint:
@@ -72,7 +73,8 @@ def save_checkpoint(detector: Detector, path: str | Path, origin: Mapping[str, A
     """
     path = Path(path)
     values = {
-        name: value.detach().cpu().contiguous().clone() for name, value in detector.learned.items()
+        name: value.detach().cpu().contiguous().clone()
+        for name, value in detector.learned_values.items()
     }
     content = save(values, {"format": "pt"})
     made = Checkpoint(
@@ -80,9 +82,9 @@ def save_checkpoint(detector: Detector, path: str | Path, origin: Mapping[str, A
         sha256=hashlib.sha256(content).hexdigest(),
         method=detector.info.name,
         config=json.loads(json.dumps(dataclasses.asdict(detector.config))),
-        image_size=detector.preprocess.size,
-        backbone=detector.backbone_name,
-        weights=detector.weights_fingerprint,
+        image_size=detector.sizes,
+        backbone=detector.backbone,
+        weights=detector.weights,
         origin=dict(origin),
         versions={"zerodefect": __version__, "torch": torch.__version__},
         activation=detector.activation,
@@ -126,18 +128,17 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
                 f"{side_car}: written by a newer ZeroDefect (format {facts['version']}, this one "
                 f"reads up to {VERSION}). Update the package"
             )
-        height, width = facts["image_size"]
         made = Checkpoint(
             path,
-            str(facts["sha256"]),
-            str(facts["method"]),
-            dict(facts["config"]),
-            (int(height), int(width)),
-            str(facts["backbone"]),
-            str(facts["weights"]),
-            dict(facts["origin"]),
-            dict(facts["versions"]),
-            None if facts.get("activation") is None else str(facts["activation"]),
+            sha256=str(facts["sha256"]),
+            method=str(facts["method"]),
+            config=dict(facts["config"]),
+            image_size=_sizes(facts["image_size"]),
+            backbone=facts["backbone"],
+            weights=facts["weights"],
+            origin=dict(facts["origin"]),
+            versions=dict(facts["versions"]),
+            activation=facts.get("activation"),
         )
     except CheckpointError:
         raise
@@ -155,52 +156,68 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     return made
 
 
-def load_checkpoint(detector: Detector, path: str | Path) -> Checkpoint:
+def _sizes(stored: Any) -> Sizes:
+    if isinstance(stored, dict):
+        return {name: _size(size) for name, size in stored.items()}
+    return _size(stored)
+
+
+def _size(stored: Any) -> tuple[int, int]:
+    height, width = stored
+    return int(height), int(width)
+
+
+def load_checkpoint(detector: Detector, source: str | Path | Checkpoint) -> Checkpoint:
     """Give a detector the learned values of a checkpoint.
 
     Raises:
         CheckpointError: the file cannot be used, or belongs to another method, to other backbone
             weights, to another activation or to another shape of the method; both sides are named.
     """
-    found = read_checkpoint(path)
+    found = source if isinstance(source, Checkpoint) else read_checkpoint(source)
     if found.method != detector.info.name:
         raise CheckpointError(
-            f"{path}: a checkpoint of {found.method}, not of {detector.info.name}. Leave the "
+            f"{found.path}: a checkpoint of {found.method}, not of {detector.info.name}. Leave the "
             "method out, or give its own checkpoint"
         )
-    check_backbone(found, detector.backbone_name, detector.weights_fingerprint)
-    _check_activation(found, detector)
+    _check_weights(found, detector.backbone, detector.weights)
+    if found.activation not in (None, detector.activation):
+        raise CheckpointError(
+            f"{found.path}: learned on {found.backbone} run with {found.activation}, and this is "
+            f"{detector.backbone} run with {detector.activation}. Name the weights as they "
+            "were named for learning (--backbone, --weights), and leave the method's settings "
+            "(--set) as they were"
+        )
     try:
         values = load(found.path.read_bytes())
     except Exception as error:  # safetensors' errors share no base with each other
-        raise CheckpointError(f"{path}: cannot be read ({error}). Copy it again") from None
-    fill(detector, values, str(path))
+        raise CheckpointError(f"{found.path}: cannot be read ({error}). Copy it again") from None
+    fill(detector, values, str(found.path))
     detector.checkpoint = found.sha256
     return found
 
 
-def check_backbone(found: Checkpoint, name: str, fingerprint: str) -> None:
-    """Refuse weights that the values were not learned on.
+def check_backbone(found: Checkpoint, networks: Sequence[Backbone]) -> None:
+    """Refuse networks that the values were not learned on.
 
     Raises:
         CheckpointError: naming both.
     """
+    _check_weights(found, told(networks, "name"), told(networks, "fingerprint"))
+
+
+def _check_weights(found: Checkpoint, name: Any, fingerprint: Any) -> None:
     if found.weights != fingerprint:
         raise CheckpointError(
-            f"{found.path}: learned on {found.backbone} (weights {found.weights[:12]}), and this "
-            f"backbone is {name} (weights {fingerprint[:12]}). Give the same weights (--backbone, "
-            "--weights), or train on these"
+            f"{found.path}: learned on {found.backbone} (weights {_short(found.weights)}), and "
+            f"this backbone is {name} (weights {_short(fingerprint)}). Give the same weights "
+            "(--backbone, --weights), or train on these"
         )
 
 
-def _check_activation(found: Checkpoint, detector: Detector) -> None:
-    if found.activation not in (None, detector.activation):
-        raise CheckpointError(
-            f"{found.path}: learned on {found.backbone} run with {found.activation}, and this is "
-            f"{detector.backbone_name} run with {detector.activation}. Name the weights as they "
-            "were named for learning (--backbone, --weights), and leave the method's settings "
-            "(--set) as they were"
-        )
+def _short(fingerprints: Any) -> Any:
+    many = isinstance(fingerprints, list)
+    return [f[:12] for f in fingerprints] if many else fingerprints and fingerprints[:12]
 
 
 @torch.no_grad()
@@ -210,7 +227,7 @@ def fill(detector: Detector, values: Mapping[str, Tensor], where: str) -> None:
     Raises:
         CheckpointError: names or shapes are not those of the detector; all are listed.
     """
-    learned = detector.learned
+    learned = detector.learned_values
     faults = [f"{name} is missing" for name in learned if name not in values]
     faults += [f"{name} is unknown" for name in values if name not in learned]
     faults += [

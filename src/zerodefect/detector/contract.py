@@ -3,121 +3,367 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, cast
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from zerodefect.backbones.clip_weights import Backbone
-from zerodefect.detector.recipes import Recipe
-from zerodefect.detector.registry import MethodInfo
+from zerodefect.backbones.backbone import Backbone
+from zerodefect.detector.configs import configured
+from zerodefect.detector.facts import MethodInfo
+from zerodefect.detector.knowledge import Knowledge, KnowledgeError, Product
+from zerodefect.detector.recipes import Learner, Recipe, Stage
 from zerodefect.images import Preprocess
-from zerodefect.prompts.vocabulary import Vocabulary
+from zerodefect.layers.grid import Grid
 from zerodefect.types import Prediction, TrainingBatch
+
+if TYPE_CHECKING:
+    from zerodefect.types import Inputs
+
+
+Sizes = tuple[int, int] | Mapping[str, tuple[int, int]]
 
 
 class UnsupportedError(RuntimeError):
-    """The method cannot learn normality that way; the message says from what it can."""
+    """The method cannot do that; the message says what it can."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """One of the tensors that a detector takes of a picture.
+
+    Attributes:
+        preprocess: how the picture becomes the ``(3, H, W)``.
+        multiple: both sides are multiples of this, in pixels.
+    """
+
+    preprocess: Preprocess
+    multiple: int = 1
+
+
+@dataclass(frozen=True)
+class PatchFeatures:
+    """Features of the patches of a batch, for kinds, rules and foregrounds.
+
+    Attributes:
+        values: ``(B, N, C)``, not normalised.
+        grid: of the patches.
+        joint: whether they lie in the joint space of a CLIP, where texts are compared with them.
+    """
+
+    values: Tensor
+    grid: Grid
+    joint: bool = False
+
+
+class Memory(Protocol):
+    """How references are kept; a part that a detector composes, such as ``PatchMemory``.
+
+    Attributes:
+        budget: bytes that all features together may take.
+    """
+
+    budget: int
+
+    def remember(
+        self,
+        knowledge: Knowledge,
+        batches: Iterable[Mapping[str, Tensor]],
+        pictures: Iterable[Tensor] | None,
+    ) -> Knowledge:
+        """Add features; arguments as of ``Detector.remember``, after ``Detector.references``."""
+
+    def settle(self, knowledge: Knowledge) -> Knowledge:
+        """Finish what was remembered."""
+
+    def bytes_of(self, features: Mapping[str, Tensor]) -> int:
+        """Bytes that the features of a batch take."""
+
+    def leaves_out(self, knowledge: Knowledge) -> bool:
+        """Whether ``predict`` can leave a picture out of what was remembered, exactly."""
+
+
+class SetLevel(Protocol):
+    """An official step over all pictures of a class or split; first it sees all, then applies."""
+
+    def see(self, prediction: Prediction) -> None:
+        """Take a batch in."""
+
+    def apply(self, prediction: Prediction) -> Prediction:
+        """Change a batch by what all of them showed."""
 
 
 class Detector(nn.Module):
     """Scores images against what it knows of normality.
 
-    It knows from words (``describe``), a few normal images (``remember``), the other images of a
-    batch (``score_set``) or other products' labelled defects (``training_loss``); a method
-    overrides what it can and the rest says clearly that it cannot. Text features and memory are
-    prepared once; ``forward`` is pure and batched: an image's prediction does not depend on the
-    others in its batch.
+    Network and knowledge are apart: a detector holds weights and options and does not change in
+    use. What it knows of one product is a ``Knowledge``, which ``describe``, ``remember`` and
+    ``settle`` make and ``predict`` is handed; so one detector serves any number of products and
+    threads. An image's prediction does not depend on the others in its batch.
 
-    A subclass sets ``Config`` (a frozen dataclass with the paper's values as defaults) and takes
-    ``(backbone, config)``.
+        knowledge = detector.describe(detector.empty(), Product("screw"))
+        knowledge = detector.remember(knowledge, [detector.encode(good)])
+        prediction = detector(images, knowledge)
+
+    A subclass sets ``Config`` (see ``configs.hyper_parameters``), takes the backbones that its
+    ``info`` names and then a ``Config``, and defines ``encode``, ``predict`` and ``map_range``.
 
     Attributes:
         info: registered facts.
-        preprocess: how pictures become the ``(B, 3, H, W)`` that ``forward`` takes.
-        patch_size: both sides of an input are multiples of this, in pixels.
+        recipe: how the paper trains it, in its first stage; None for methods that are not trained.
+        tells_kinds: whether its predictions have a ``type_map`` over the vocabulary.
+        monotone_memory: whether no score can rise when references are added; then leave-one-out
+            calibration keeps its guarantee, see ``inspection/policy.py``.
+        set_levels: names of the official steps that ``set_level`` knows.
         config: hyper-parameters.
-        activation: of the towers that the backbone handed over. A method that runs the weights with
-            another one than their own hands ``backbone.with_activation(...)`` to this constructor.
+        inputs: what it takes of a picture, by name; most methods take one ``image``.
+        memory: how it keeps references, or None.
         checkpoint: SHA-256 of the file that the learned values are from, or None.
     """
 
     info: ClassVar[MethodInfo]
     Config: ClassVar[type]
-
-    #: How the paper trains it; None for methods that are not trained.
     recipe: ClassVar[Recipe | None] = None
-
-    #: Whether no score can rise when references are added (nearest-neighbour memories). Then
-    #: leave-one-out calibration keeps its guarantee, see ``inspection/policy.py``.
+    tells_kinds: ClassVar[bool] = False
     monotone_memory: ClassVar[bool] = False
+    set_levels: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, backbone: Backbone, config: Any) -> None:
+    memory: Memory | None = None
+
+    def __init__(
+        self,
+        config: Any,
+        backbones: Sequence[Backbone] = (),
+        inputs: Mapping[str, Input] | Preprocess | None = None,
+    ) -> None:
+        """Keep the facts of the backbones, and say how pictures are prepared.
+
+        Args:
+            config: hyper-parameters.
+            backbones: as ``info.backbones`` names them, with the activation that they run with.
+            inputs: what is taken of a picture; None for what a single backbone takes, a
+                ``Preprocess`` where a picture is prepared otherwise for it.
+        """
         super().__init__()
-        self.backbone_name = backbone.name
-        self.weights_fingerprint = backbone.fingerprint
-        self.activation = backbone.clip.config.activation
-        self.precision = str(backbone.clip.logit_scale.dtype).removeprefix("torch.")
-        self.preprocess: Preprocess = backbone.preprocess
-        self.patch_size = backbone.clip.config.vision.patch_size
         self.config = config
         self.checkpoint: str | None = None
-        self.object_name: str | None = None
-        self.vocabulary: Vocabulary | None = None
+        self.backbone = told(backbones, "name")
+        self.weights = told(backbones, "fingerprint")
+        self.precision = told(backbones, "precision") or "float32"
+        self.activation = told(backbones, "activation")
+        if inputs is None or isinstance(inputs, Preprocess):
+            (backbone,) = backbones
+            inputs = {"image": Input(inputs or backbone.preprocess, backbone.stride)}
+        self.inputs = dict(inputs)
 
     @classmethod
-    def build(cls, backbone: Backbone, **options: Any) -> Detector:
-        """Construct from a backbone and fields of ``Config``.
+    def build(cls, *backbones: Backbone, **options: Any) -> Detector:
+        """Construct from backbones and fields of ``Config``.
 
         Raises:
-            ValueError: an option that ``Config`` does not have.
+            ValueError: an option that ``Config`` does not have, or a value that it refuses.
         """
-        fields = {field.name for field in dataclasses.fields(cls.Config)}
-        unknown = sorted(set(options) - fields)
-        if unknown:
-            raise ValueError(
-                f"{cls.info.name} has no option {unknown[0]!r}; it has: {', '.join(sorted(fields))}"
-            )
-        return cls(backbone, cls.Config(**options))
+        make: Any = cls
+        return make(*backbones, configured(cls.Config, options, cls.info.name))
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """How a picture becomes the only input, or the first of several."""
+        return next(iter(self.inputs.values())).preprocess
+
+    @property
+    def sizes(self) -> Sizes:
+        """``(height, width)`` of the only input, or of several by name; pixels."""
+        sizes = {name: needed.preprocess.size for name, needed in self.inputs.items()}
+        return sizes["image"] if sizes.keys() == {"image"} else sizes
+
+    def resize_inputs(self, sizes: Sizes) -> None:
+        """Take inputs of other sizes; one size is for all of them.
+
+        Called while the detector is built, before it knows anything.
+        """
+        for name, needed in self.inputs.items():
+            size = sizes[name] if isinstance(sizes, Mapping) else sizes
+            prepared = dataclasses.replace(needed.preprocess, size=size)
+            self.inputs[name] = dataclasses.replace(needed, preprocess=prepared)
 
     # --- what normality is known from -------------------------------------------------------
 
-    def describe(self, object_name: str, vocabulary: Vocabulary | None = None) -> None:
-        """Learn from words: the product's name and, for defect kinds, a vocabulary."""
-        raise self._unsupported("words")
+    def empty(self) -> Knowledge:
+        """Knowledge of nothing yet, to begin with."""
+        return Knowledge(self.facts())
 
-    def remember(self, images: Tensor) -> None:
-        """Learn from normal images ``(K, 3, H, W)``, added to those remembered before."""
-        raise self._unsupported("references")
+    def describe(self, knowledge: Knowledge, product: Product) -> Knowledge:
+        """Learn from words; what was remembered stays.
 
-    def forget(self) -> None:
-        """Drop all remembered images; words stay."""
-        raise self._unsupported("references")
+        Raises:
+            ValueError: a prompt longer than the text tower reads.
+        """
+        return knowledge.having(self.words(product), product=product)
 
-    @property
-    def shots(self) -> int:
-        """Number of images remembered."""
-        return 0
+    def words(self, product: Product) -> dict[str, Tensor]:
+        """Text features of a product by the names that ``predict`` reads; none by default."""
+        return {}
 
-    def score_set(self, images: Tensor) -> Prediction:
-        """Score images ``(B, 3, H, W)`` against each other."""
-        raise self._unsupported("set")
+    def remember(
+        self,
+        knowledge: Knowledge,
+        batches: Iterable[Any],
+        pictures: Iterable[Tensor] | None = None,
+    ) -> Knowledge:
+        """Learn from normal images, added to those remembered before.
 
-    # --- training on other products' labelled defects -----------------------------------------
+        Args:
+            knowledge: stays as it is.
+            batches: what ``encode`` gave, batch by batch; only one is held at a time.
+            pictures: per batch ``(B,)`` int64 numbers under which images can be left out; tiles of
+                one picture share one. By default every image is a picture of its own, numbered on
+                from ``knowledge.shots``.
+
+        Raises:
+            UnsupportedError: the method takes no references.
+            ValueError: features that are not finite.
+        """
+        if self.memory is None:
+            raise self._unsupported("references")
+        return self.memory.remember(knowledge, map(self.references, batches), pictures)
+
+    def references(self, encoded: Any) -> Mapping[str, Tensor]:
+        """Features ``(B, n, C)`` of a batch that are remembered, by name."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what it remembers")
+
+    def augmented(self, inputs: Inputs) -> Iterator[Inputs]:
+        """Further inputs to be remembered with a batch of references (turned, mirrored)."""
+        return iter(())
+
+    def settle(self, knowledge: Knowledge) -> Knowledge:
+        """Close what was remembered (coreset, Gaussian); more can be remembered afterwards."""
+        return knowledge if self.memory is None else self.memory.settle(knowledge)
+
+    # --- what it says -----------------------------------------------------------------------
+
+    @torch.no_grad()
+    def forward(self, inputs: Inputs, knowledge: Knowledge | None = None) -> Prediction:
+        """Score ``(B, 3, H, W)``, prepared as ``inputs`` say; several of them by name.
+
+        Raises:
+            RuntimeError: the method must be told a name or shown references first.
+            KnowledgeError: another detector's knowledge.
+        """
+        knowledge = self.empty() if knowledge is None else knowledge
+        self.check(knowledge)
+        return self.predict(self.encode(inputs), knowledge)
+
+    def encode(self, inputs: Any) -> Any:
+        """The part of ``forward`` that depends on the images alone; all networks run here.
+
+        A detector of several inputs takes them by name; those that a picture lacks are not there.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not say what it sees")
+
+    def predict(
+        self, encoded: Any, knowledge: Knowledge, left_out: Tensor | None = None
+    ) -> Prediction:
+        """The rest of ``forward``: what ``encode`` gave against what is known.
+
+        Args:
+            encoded: features of B images.
+            knowledge: this detector's, see ``check``.
+            left_out: ``(B,)`` picture among the references that does not count for each image.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not say how it scores")
+
+    def score_set(self, encoded: Iterable[Any], knowledge: Knowledge) -> Iterator[Prediction]:
+        """Score images against each other.
+
+        Args:
+            encoded: what ``encode`` gave, batch by batch; it can be gone through again and again.
+            knowledge: words, or good images that belong to the set.
+
+        Returns:
+            One prediction per batch, in order.
+
+        Raises:
+            UnsupportedError: the method judges each image alone.
+        """
+        raise self._unsupported("the other images of a set")
+
+    def set_level(self, name: str, knowledge: Knowledge) -> SetLevel:
+        """An official step over a whole class or test set (min-max, ...).
+
+        ``forward`` never applies it: what users get is per image.
+
+        Raises:
+            ValueError: the method has no step of that name.
+        """
+        has = ", ".join(self.set_levels) or "none"
+        raise ValueError(f"{self.info.name} has no set-level step {name!r}; it has: {has}")
+
+    def patch_features(self, encoded: Any) -> tuple[PatchFeatures, ...]:
+        """Features of the patches in what ``encode`` gave; none where a method has no patches."""
+        return ()
+
+    def check(self, knowledge: Knowledge) -> None:
+        """Make sure that the knowledge is this detector's, and enough.
+
+        Raises:
+            KnowledgeError: another detector made it; the message says what differs.
+            RuntimeError: it lacks words or references that the method needs.
+        """
+        own = self.facts()
+        if knowledge.detector != own:
+            differing = sorted(k for k in own if knowledge.detector.get(k) != own[k])
+            raise KnowledgeError(
+                f"this knowledge was made by {knowledge.detector.get('method')} and is handed to "
+                f"{self.info.name}; what differs: {', '.join(differing) or 'what it is made of'}. "
+                "Let the detector that judges learn it anew"
+            )
+        if "words" in self.info.needs and knowledge.product is None:
+            raise RuntimeError(
+                f"{self.info.title} needs the product's name: call describe(...) first"
+            )
+        if "references" in self.info.needs and not knowledge.shots:
+            raise RuntimeError(f"{self.info.title} needs normal images: call remember(...) first")
+
+    # --- training -------------------------------------------------------------------------------
 
     def training_loss(self, batch: TrainingBatch) -> dict[str, Tensor]:
         """Weighted terms of the loss of one batch, by name; the loss is their sum."""
         raise self._unsupported("training")
 
+    def stages(self) -> Sequence[Stage]:
+        """Parts of the training, one after the other; by default one, of ``training_loss``.
+
+        Raises:
+            ValueError: the method is not trained.
+        """
+        if self.recipe is None:
+            raise ValueError(f"{self.info.name} is not trained; there is nothing to learn")
+        groups = self.parameter_groups(self.recipe)
+        return (Stage(self.recipe, (Learner(self.training_loss, groups),)),)
+
     @property
     def learned(self) -> dict[str, nn.Parameter]:
         """Parameters that training changes, by name: all that require a gradient.
 
-        A trainable method freezes the backbone in its constructor, so these are what a checkpoint
-        holds.
+        A trainable method freezes its backbones in its constructor.
         """
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+    @property
+    def learned_values(self) -> dict[str, Tensor]:
+        """What a checkpoint holds: ``learned``, and running statistics of the same layers."""
+        learned = self.learned
+        layers = {name.rpartition(".")[0] for name in learned} - {""}
+        found = self.state_dict(keep_vars=True).items()
+        return {
+            name: value
+            for name, value in found
+            if name in learned
+            or (name.rpartition(".")[0] in layers and not isinstance(value, nn.Parameter))
+        }
 
     def parameter_groups(self, recipe: Recipe) -> list[dict[str, Any]]:
         """Optimiser groups; a method with several rates overrides this."""
@@ -143,69 +389,34 @@ class Detector(nn.Module):
         """
         raise UnsupportedError(f"{self.info.name} has no official checkpoint format that we know")
 
-    def set_level(self, prediction: Prediction) -> Prediction:
-        """The official step over a whole class or test set, where a code has one (min-max, ...).
+    # --- scale of the raw numbers, and facts --------------------------------------------------
 
-        ``forward`` never applies it: what users get is per image. ``prediction`` holds all images.
-        """
-        return prediction
+    def neutral_score(self, knowledge: Knowledge) -> float | None:
+        """Score at which the method itself is undecided, or None where its scale has none."""
+        return None
 
-    # --- what it says -----------------------------------------------------------------------
+    def map_range(self, knowledge: Knowledge) -> tuple[float, float] | None:
+        """Lowest and highest value that the map can take; None for a method without a map."""
+        return 0.0, 1.0
 
-    def forward(self, images: Tensor) -> Prediction:
-        """Score images ``(B, 3, H, W)``, preprocessed as ``preprocess`` does."""
-        raise NotImplementedError(f"{type(self).__name__} defines no forward pass")
+    def kinds(self, knowledge: Knowledge) -> tuple[str, ...]:
+        """Defect kinds along the T axis of ``type_map``; empty if it has none."""
+        told = knowledge.product and knowledge.product.vocabulary
+        return told.names if told and self.tells_kinds else ()
 
-    def encode(self, images: Tensor) -> Any:
-        """The part of ``forward`` that depends on the images alone.
-
-        A method with references does its image side here, so that several memories can judge the
-        same images without running the network again.
-        """
-        return images
-
-    def predict(self, encoded: Any) -> Prediction:
-        """The rest of ``forward``: what ``encode`` gave against the present knowledge."""
-        return self.forward(encoded)
-
-    def score_left_out(self, images: Tensor, groups: Tensor | None = None) -> Prediction:
-        """Score each image against the OTHER images as its references.
-
-        This form works for every method; a memory that can leave an image out is faster. Images
-        remembered before stay references of all.
-
-        Args:
-            images: ``(B, 3, H, W)``.
-            groups: ``(B,)`` int64, ascending from 0: images of one group (tiles of one picture)
-                are left out together. By default each image is a group.
-
-        Raises:
-            ValueError: fewer than two groups, when nothing else is remembered.
-        """
-        groups = self._groups(images, groups)
-        kept = {name: value.clone() for name, value in self.named_buffers()}
-        parts = []
-        for group in groups.unique():
-            others = images[groups != group]
-            if len(others):
-                self.remember(others)
-            parts.append(self.forward(images[groups == group]))
-            self.forget()
-            self.restore(kept)
-        return concatenate(parts)
-
-    def _groups(self, images: Tensor, groups: Tensor | None) -> Tensor:
-        if groups is None:
-            groups = torch.arange(len(images), device=images.device)
-        if len(groups.unique()) + self.shots < 2:
-            raise ValueError("leave-one-out needs at least two images")
-        return groups
-
-    def restore(self, buffers: dict[str, Tensor]) -> None:
-        """Put buffers back, also those whose length has changed since."""
-        for name, value in buffers.items():
-            owner, _, leaf = name.rpartition(".")
-            setattr(self.get_submodule(owner), leaf, value)
+    def facts(self) -> dict[str, Any]:
+        """Everything besides knowledge and image that decides a score, plain data."""
+        learned = {"checkpoint": self.checkpoint} if self.checkpoint else {}
+        prepared = {name: dataclasses.asdict(i.preprocess) for name, i in self.inputs.items()}
+        return {
+            **learned,
+            "method": self.info.name,
+            "backbone": self.backbone,
+            "weights": self.weights,
+            "precision": self.precision,
+            "config": plain(dataclasses.asdict(self.config)),
+            "preprocess": plain(prepared["image"] if prepared.keys() == {"image"} else prepared),
+        }
 
     @property
     def device(self) -> torch.device:
@@ -213,65 +424,23 @@ class Detector(nn.Module):
         first = next(self.parameters(), None)
         return torch.device("cpu") if first is None else first.device
 
-    # --- scale of the raw numbers ------------------------------------------------------------
-
-    @property
-    def neutral_score(self) -> float | None:
-        """Score at which the method itself is undecided, or None where its scale has none."""
-        return None
-
-    @property
-    def map_range(self) -> tuple[float, float]:
-        """Lowest and highest value that the map can take."""
-        raise NotImplementedError(f"{type(self).__name__} does not state the range of its map")
-
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """Defect kinds along the T axis of ``type_score`` and ``type_map``; empty if none."""
-        return self.vocabulary.names if self.vocabulary else ()
-
-    def facts(self) -> dict[str, Any]:
-        """Everything besides the image and the references that decides its score, plain data."""
-        learned = {"checkpoint": self.checkpoint} if self.checkpoint else {}
-        return {
-            **learned,
-            "method": self.info.name,
-            "backbone": self.backbone_name,
-            "weights": self.weights_fingerprint,
-            "precision": self.precision,
-            "config": _plain(dataclasses.asdict(self.config)),
-            "object": self.object_name,
-            "vocabulary": self.vocabulary.kinds if self.vocabulary else None,
-            "preprocess": _plain(dataclasses.asdict(cast(Any, self.preprocess))),
-            "shots": self.shots,
-        }
-
-    def _unsupported(self, knowledge: str) -> UnsupportedError:
+    def _unsupported(self, source: str) -> UnsupportedError:
         return UnsupportedError(
-            f"{self.info.name} cannot learn normality from {knowledge}; it learns from "
+            f"{self.info.name} cannot learn normality from {source}; it learns from "
             f"{', '.join(self.info.knows_from)}"
         )
 
 
-def concatenate(parts: Sequence[Prediction]) -> Prediction:
-    """Join predictions along the batch axis."""
-
-    def join(values: list[Tensor | None]) -> Tensor | None:
-        present = [v for v in values if v is not None]
-        return torch.cat(present) if len(present) == len(values) else None
-
-    return Prediction(
-        score=torch.cat([p.score for p in parts]),
-        map=torch.cat([p.map for p in parts]),
-        type_score=join([p.type_score for p in parts]),
-        type_map=join([p.type_map for p in parts]),
-    )
+def told(backbones: Sequence[Backbone], fact: str) -> Any:
+    """A fact of the backbones: the only one's, or a list, or None where there is none."""
+    told = [getattr(backbone, fact) for backbone in backbones]
+    return told if len(told) > 1 else next(iter(told), None)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Tuples to lists, so that the same facts compare equal after a trip through JSON."""
     if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     return value

@@ -4,136 +4,145 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from zerodefect.backbones.clip_weights import Backbone
+from zerodefect.backbones.clip_weights import CLIPBackbone
 from zerodefect.backbones.transformer import SecondStream, same_depth
-from zerodefect.detector.contract import Detector
+from zerodefect.detector import clip_detector
+from zerodefect.detector.clip_detector import CLIPDetector
+from zerodefect.detector.configs import Count, NotNegative, Positive, Taps, hyper_parameters
 from zerodefect.detector.official_files import Checked
+from zerodefect.layers.grid import Grid
+from zerodefect.layers.similarity import text_probabilities
 from zerodefect.prompts.learnable import LearnedPrompts, published_sizes
-from zerodefect.prompts.vocabulary import Vocabulary
 
 Attention = Literal["vv", "qq", "kk", "qq+kk", "qq+kk+vv", "concat", "plain"]
 """Correlation rule of the second stream; ``plain`` reads CLIP's own stream instead.
 
 The rules suit CLIPs whose patches lost their place because nothing taught them to keep it. One
-that was trained to match patches with texts, as the embedded model, needs ``plain``.
+whose patches were trained to match texts, as the embedded model, needs ``plain``.
 """
 
 
-def second_stream(attention: str, start: int | None, layers: int) -> SecondStream | None:
-    """Second stream of a tower of ``layers`` blocks, or None for ``plain``.
+@hyper_parameters
+class LearnedSentencesConfig:
+    """Hyper-parameters that these methods have in common, with AnomalyCLIP's defaults.
 
-    Args:
-        attention: see ``Attention``.
-        start: first block that has it; None for the sixth of 24, at this tower's depth.
-        layers: blocks of the tower.
-
-    Raises:
-        ValueError: there is no such rule or block.
+    Attributes:
+        context_length: learned vectors in each sentence.
+        deep_length: learned tokens that enter each further text block.
+        depth: text blocks that read learned tokens; None for 9 of 12, at this tower's depth.
+        stream_start: first image block with the second stream; None for 6 of 24.
+        attention: what the second stream attends by; None for the paper's rule, or ``plain`` on
+            weights whose patches match texts.
+        taps: image blocks that give a map each; see the method for None.
+        temperature: of the softmax over normal and damaged.
+        sigma: standard deviation of the Gaussian over the map, in pixels of the input.
+        seed: of the initial values.
     """
-    if attention not in get_args(Attention):
-        raise ValueError(f"attention is one of {', '.join(get_args(Attention))}, not {attention!r}")
-    if start is not None and not 1 <= start <= layers:
-        raise ValueError(f"stream_start {start}: the image tower has blocks 1..{layers}")
-    if attention == "plain":
-        return None
-    return SecondStream(attention, start or same_depth(6, 24, layers))
+
+    context_length: Count = 12
+    deep_length: Count = 4
+    depth: Count | None = None
+    stream_start: Count | None = None
+    attention: Attention | None = None
+    taps: Taps | None = None
+    temperature: Positive = 0.07
+    sigma: NotNegative = 4.0
+    seed: int = 111
 
 
 @dataclass(frozen=True)
-class Features:
-    """Image-side features of one batch.
+class Features(clip_detector.Features):
+    """Image side of one batch; ``patches`` are projected, of the second stream if there is one.
 
     Attributes:
-        image: ``g (B, C)``, from the class token of CLIP's own stream.
-        patches: ``F_l (B, N, C)`` per tap, from the second stream where there is one.
-        grid: rows and columns of patches.
-        size: height and width of the network input, which the map is brought to.
         middle: ``(B, 1+N, W)`` CLIP's own stream inside the last block, after its attention and
             before its MLP, where it is wanted.
     """
 
-    image: Tensor
-    patches: tuple[Tensor, ...]
-    grid: tuple[int, int]
-    size: tuple[int, int]
     middle: Tensor | None = None
 
 
-class ObjectAgnosticDetector(Detector):
+class LearnedSentencesDetector(CLIPDetector):
     """A detector with learned sentences about any object, on a frozen CLIP with a second stream.
 
-    Its texts depend on neither the image nor the product and are computed once. Pictures are
-    resized as these papers do it: 8-bit values, bicubic, antialiased.
+    Its texts depend on neither the image nor the product and are computed once.
 
     Attributes:
-        clip: the frozen towers.
         prompts: the learned sentences; all that training changes.
+        stream: the second stream, or None where the weights' own patches match texts.
+        rule: the paper's rule of that stream.
+        main_context: context whose length the official files tell, see ``official_options``.
     """
 
-    #: Context whose length the official files tell, see ``official_options``.
+    positions = "bilinear"
+    rule: ClassVar[Attention] = "vv"
     main_context: ClassVar[str] = "ctx_pos"
 
+    config: LearnedSentencesConfig
     prompts: LearnedPrompts
 
-    def __init__(self, backbone: Backbone, config: Any) -> None:
-        super().__init__(backbone, config)
-        self.clip = backbone.clip.requires_grad_(False)
-        self.preprocess = replace(
-            backbone.preprocess, interpolation="bicubic", antialias=True, resize_on="pil"
-        )
+    def __init__(self, clip: CLIPBackbone, config: Any) -> None:
+        rule = config.attention or ("plain" if clip.patches_match_texts else self.rule)
+        super().__init__(clip, replace(config, attention=rule))
+        layers, start = self.clip.config.vision.layers, config.stream_start
+        if start is not None and start > layers:
+            raise ValueError(f"stream_start {start}: the image tower has blocks 1..{layers}")
+        start = start or same_depth(6, 24, layers)
+        self.stream = None if rule == "plain" else SecondStream(rule, start)
 
-    @torch.no_grad()
     def two_streams(
-        self,
-        images: Tensor,
-        taps: Sequence[int],
-        stream: SecondStream | None,
-        *,
-        norm: bool,
-        middle: bool = False,
+        self, images: Tensor, taps: Sequence[int], *, norm: bool, middle: bool = False
     ) -> Features:
         """Run the image tower on ``(B, 3, H, W)``.
 
         Args:
             images: the network's input.
             taps: blocks whose patches are read.
-            stream: the second stream that gives them; None for CLIP's own.
             norm: whether the class token passes ``ln_post``, as the patches always do.
             middle: keep the state inside the last block.
         """
-        visual = self.clip.visual
-        images = images.to(visual.proj.dtype)
-        last = visual.transformer.layers
-        states = visual.encode(
-            visual.embed(images, resize="bilinear"),
+        visual, last = self.clip.visual, self.clip.config.vision.layers
+        states = self.run(
+            images,
             taps=[tap for tap in taps if tap < last] + [last] * middle,
-            second=stream,
-            class_only=stream is not None,
+            second=self.stream,
+            class_only=self.stream is not None,
         )
         streams = {**states.taps, last: states.tokens}
         if states.second is not None:
             streams = {**states.second_taps, last: states.second}
         return Features(
+            grid=self.grid(images),
             image=visual.project(states.tokens[:, 0], norm=norm).float(),
             patches=tuple(visual.project(streams[tap][:, 1:]).float() for tap in taps),
-            grid=visual.grid(images),
-            size=(images.shape[-2], images.shape[-1]),
             middle=states.middle[last] if middle else None,
         )
 
-    def describe(self, object_name: str, vocabulary: Vocabulary | None = None) -> None:
-        """Keep the product's name for reports; nothing that is scored depends on it."""
-        self.object_name = object_name
+    def learned_prompts(self, lengths: Mapping[str, int], **sentences: Any) -> LearnedPrompts:
+        """Learned sentences of this tower, at the sizes and with the seed of ``config``."""
+        return LearnedPrompts(
+            self.clip.text,
+            **sentences,
+            lengths=lengths,
+            depth=self.config.depth,
+            deep_length=self.config.deep_length,
+            generator=torch.Generator().manual_seed(self.config.seed),
+        )
 
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """There is one anomalous class; kinds are not told apart."""
-        return ()
+    def probability_map(self, F: Tensor, T: Tensor, grid: Grid) -> Tensor:
+        """Probabilities of normal and damaged per pixel ``(B, 2, H, W)``, before smoothing.
+
+        Args:
+            F: patches ``(B, N, D)``.
+            T: their texts ``(2, D)``.
+            grid: of the patches.
+        """
+        return grid.map(text_probabilities(F, T, self.config.temperature).mT)
 
     @property
     def texts(self) -> Tensor:

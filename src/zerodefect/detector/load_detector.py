@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import torch
-from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from zerodefect.backbones.clip_weights import EMBEDDED, Backbone, load_clip, recommended_method
+from zerodefect.backbones.backbone import Backbone
+from zerodefect.backbones.clip_weights import EMBEDDED, load_clip, recommended_method
+from zerodefect.backbones.vision import load_vision
+from zerodefect.backbones.weight_files import WeightsError
 from zerodefect.detector.checkpoint_file import (
     Checkpoint,
     CheckpointError,
@@ -18,21 +20,25 @@ from zerodefect.detector.checkpoint_file import (
     read_checkpoint,
     untrained_error,
 )
-from zerodefect.detector.contract import Detector
-from zerodefect.detector.recipes import Recipe
-from zerodefect.detector.registry import create, get
+from zerodefect.detector.configs import configured
+from zerodefect.detector.contract import Detector, Sizes
+from zerodefect.detector.facts import BackboneKind
+from zerodefect.detector.registry import get
 
 _FOR_ANY_WEIGHTS = "winclip"  # trained on nothing, for any CLIP
 
 _LARGEST_INPUT = 4096  # pixels; attention over all patches grows with the fourth power of it
+
+Names = str | Mapping[str, str] | None
+Files = str | Path | Mapping[str, str | Path] | None
 
 
 def load_detector(
     method: str | None = None,
     *,
     checkpoint: str | Path | None = None,
-    backbone: str | None = None,
-    weights: str | Path | None = None,
+    backbone: Names = None,
+    weights: Files = None,
     device: str = "auto",
     precision: str = "float32",
     image_size: int | None = None,
@@ -46,10 +52,11 @@ def load_detector(
         checkpoint: learned values of a trained method, as ``zerodefect train`` and ``zerodefect
             import`` write them. Hyper-parameters, input size and backbone are then those that the
             values were learned with, as far as nothing else is said here.
-        backbone: None for the embedded model, ``"MODEL/TAG"`` of open_clip, or a weights file.
-        weights: local weights file for the architecture that ``backbone`` names.
+        backbone: None for the embedded model, ``"MODEL/TAG"`` of open_clip, or a weights file; by
+            name for a method of several networks (see its ``info.backbones``).
+        weights: local weights file for the architecture that ``backbone`` names, likewise.
         device: ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
-        precision: of the towers: float32 or bfloat16.
+        precision: of the networks: float32 or bfloat16.
         image_size: side of the network's input in pixels, instead of the checkpoint's, or else what
             the weights' side-car recommends for the method, or else the weights' own.
         untrained: a trainable method starts with its initial values, for whoever fills them.
@@ -61,97 +68,161 @@ def load_detector(
         CheckpointError: a checkpoint that does not fit, or none for a method that must be trained.
         WeightsError: weights that cannot be had or do not fit.
     """
-    chosen = pick_device(device)
-    found = read_checkpoint(checkpoint) if checkpoint is not None else None
+    chosen, found = pick_device(device), read_checkpoint(checkpoint) if checkpoint else None
+    kind = _method(method, found, backbone, weights, untrained)
+    if precision not in ("float32", "bfloat16"):
+        raise ValueError(f"precision is float32 or bfloat16, not {precision!r}")
+    if found and backbone is None and weights is None:
+        backbone = _backbones_of(found, kind)
+    where = {"device": chosen, "dtype": getattr(torch, precision)}
+    networks = load_backbones(kind, backbone, weights, **where)
+    advised = _advised(kind, networks)
+    advised_size = advised.pop("image_size", None)
+    if found:
+        check_backbone(found, networks)
+        advised, advised_size = found.config, None
+    detector = kind.build(*networks, **{**advised, **options}).to(chosen).eval()
+    side = image_size or advised_size
+    if side is None and found is None and untrained and detector.recipe and _published(networks):
+        side = detector.recipe.image_size
+    if side is not None:
+        check_size(side, detector)
+        detector.resize_inputs((side, side))
+    elif found:
+        detector.resize_inputs(_stored_sizes(found, detector))
+    if found:
+        load_checkpoint(detector, found)
+    return detector
+
+
+def default_method(backbone: Names = None, weights: Files = None) -> str:
+    """Method for weights where none is named: what their side-car recommends, else WinCLIP."""
+    if isinstance(backbone, Mapping) or isinstance(weights, Mapping):
+        return _FOR_ANY_WEIGHTS
+    return recommended_method(backbone, weights) or _FOR_ANY_WEIGHTS
+
+
+def _method(
+    method: str | None, found: Checkpoint | None, backbone: Names, weights: Files, untrained: bool
+) -> type[Detector]:
     if found and method not in (None, found.method):
         raise CheckpointError(
             f"{found.path}: a checkpoint of {found.method}, but the method asked for is {method}. "
             "Leave the method out, or give its own checkpoint"
         )
     method = method or (found.method if found else default_method(backbone, weights))
-    kind = get(method).detector
-    if found is None and not untrained and "training" in kind.info.knows_from:
+    kind = get(method)
+    if found is None and not untrained and kind.info.trained:
         raise untrained_error(method)
-    options = _typed(kind.Config, options)
-    if precision not in ("float32", "bfloat16"):
-        raise ValueError(f"precision is float32 or bfloat16, not {precision!r}")
-    if found and backbone is None and weights is None:
-        backbone = _backbone_of(found)
-    loaded = load_clip(backbone, weights=weights, device=chosen, dtype=getattr(torch, precision))
-    recommended = dict(loaded.recommended.get(method, {}))
-    advised = recommended.pop("image_size", None)
-    size = _input_size(
-        loaded,
-        image_size or (None if found else advised),
-        found,
-        kind.recipe if untrained else None,
-    )
-    loaded = dataclasses.replace(
-        loaded, preprocess=dataclasses.replace(loaded.preprocess, size=size)
-    )
-    if found is None:
-        options = {**_typed(kind.Config, recommended), **options}
-        return create(method, loaded, **options).to(chosen).eval()
-    check_backbone(found, loaded.name, loaded.fingerprint)
-    options = {**_typed(kind.Config, found.config), **options}
-    detector = create(method, loaded, **options).to(chosen).eval()
-    load_checkpoint(detector, found.path)
-    return detector
+    return kind
 
 
-def default_method(backbone: str | None = None, weights: str | Path | None = None) -> str:
-    """Method for weights where none is named: what their side-car recommends, else WinCLIP."""
-    return recommended_method(backbone, weights) or _FOR_ANY_WEIGHTS
+def load_backbones(
+    kind: type[Detector], backbone: Names, weights: Files, **where: Any
+) -> list[Backbone]:
+    """Networks of a method, in the order of its ``info.backbones``.
 
-
-def _backbone_of(found: Checkpoint) -> str:
-    """Name by which the weights of a checkpoint can be loaded again."""
-    local = found.backbone.endswith(")") or "/" not in found.backbone
-    if found.backbone != EMBEDDED and local:
-        raise CheckpointError(
-            f"{found.path}: learned on the local weights {found.backbone}, whose place is not "
-            "known. Name them (--backbone, --weights)"
-        )
-    return found.backbone
-
-
-def _input_size(
-    loaded: Backbone, asked: int | None, found: Checkpoint | None, recipe: Recipe | None
-) -> tuple[int, int]:
-    """``(height, width)``: what is asked for, the checkpoint's, the paper's, or the weights' own.
-
-    The papers' size is for the papers' weights, ViT-L/14@336px.
+    Raises:
+        ValueError: a name of the method's networks that it does not have.
+        WeightsError: weights that cannot be had or do not fit.
     """
-    patch = loaded.clip.config.vision.patch_size
-    if asked is not None:
-        _check_size(asked, patch)
-        return asked, asked
-    if found is not None:
+    wanted = kind.info.backbones
+    names, files = _by_name(kind, backbone), _by_name(kind, weights)
+    return [_load(wanted[part], names.get(part), files.get(part), **where) for part in wanted]
+
+
+def _by_name(kind: type[Detector], given: Any) -> Mapping[str, Any]:
+    parts = kind.info.backbones
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        if len(parts) != 1:
+            has = " and ".join(parts) or "no network"
+            raise ValueError(f"{kind.info.name} is built on {has}: name each as NAME=WEIGHTS")
+        return dict.fromkeys(parts, given)
+    unknown = sorted(given.keys() - parts.keys())
+    if unknown:
+        has = ", ".join(parts) or "none"
+        raise ValueError(f"{kind.info.name} has no network {unknown[0]!r}; it has: {has}")
+    return given
+
+
+def _load(kind: BackboneKind, name: str | None, weights: str | Path | None, **where: Any) -> Any:
+    if kind == "clip":
+        return load_clip(name, weights=weights, **where)
+    if name is None:
+        raise WeightsError("no network is named for the features: give one of timm (--backbone)")
+    return load_vision(name, weights=weights, **where)
+
+
+def _advised(kind: type[Detector], networks: Sequence[Backbone]) -> dict[str, Any]:
+    """What the side-cars of the weights recommend for a method, checked.
+
+    Raises:
+        WeightsError: naming the weights whose side-car says what the method does not take.
+    """
+    advised: dict[str, Any] = {}
+    for network in networks:
+        own = dict(getattr(network, "recommended", {}).get(kind.info.name, {}))
+        size = {"image_size": own.pop("image_size")} if "image_size" in own else {}
         try:
-            for side in found.image_size:
-                _check_size(side, patch)
+            configured(kind.Config, own, kind.info.name)
         except ValueError as error:
+            raise WeightsError(f"the side-car of {network.name}: {error}. Correct it") from None
+        advised |= own | size
+    return advised
+
+
+def _backbones_of(found: Checkpoint, kind: type[Detector]) -> dict[str, str]:
+    """Names by which the weights of a checkpoint can be loaded again."""
+    stored = found.backbone if isinstance(found.backbone, list) else [found.backbone]
+    names = [name for name in stored if name is not None]
+    for name in names:
+        if name != EMBEDDED and (name.endswith(")") or "/" not in name):
             raise CheckpointError(
-                f"{found.path.with_suffix('.json')}: {error}. Copy both files again, or name the "
-                "size (--image-size)"
-            ) from None
-        return found.image_size
-    if recipe and recipe.image_size and (patch, loaded.preprocess.size) == (14, (336, 336)):
-        return recipe.image_size, recipe.image_size
-    return loaded.preprocess.size
+                f"{found.path}: learned on the local weights {name}, whose place is not "
+                "known. Name them (--backbone, --weights)"
+            )
+    return dict(zip(kind.info.backbones, names, strict=False))
 
 
-def _check_size(side: int, patch: int) -> None:
-    if not patch <= side <= _LARGEST_INPUT:
-        raise ValueError(
-            f"image size {side}: it must lie between the backbone's patch size {patch} "
-            f"and {_LARGEST_INPUT} pixels; larger pictures are cut into tiles (--tile)"
-        )
-    if side % patch:
-        raise ValueError(
-            f"image size {side} is no multiple of the backbone's patch size {patch}; "
-            f"the nearest is {max(1, round(side / patch)) * patch}"
-        )
+def _published(networks: Sequence[Backbone]) -> bool:
+    """Whether they are the papers' weights, ViT-L/14@336px; the papers' size is for them."""
+    return [(n.stride, n.preprocess.size) for n in networks] == [(14, (336, 336))]
+
+
+def _stored_sizes(found: Checkpoint, detector: Detector) -> Sizes:
+    sizes = found.image_size
+    try:
+        for size in sizes.values() if isinstance(sizes, Mapping) else [sizes]:
+            for side in size:
+                check_size(side, detector)
+    except ValueError as error:
+        raise CheckpointError(
+            f"{found.path.with_suffix('.json')}: {error}. Copy both files again, or name the "
+            "size (--image-size)"
+        ) from None
+    return sizes
+
+
+def check_size(side: int, detector: Detector) -> None:
+    """Make sure that the detector can take inputs of this side.
+
+    Raises:
+        ValueError: too small, too large, or no multiple of a patch.
+    """
+    for needed in detector.inputs.values():
+        patch = needed.multiple
+        if not patch <= side <= _LARGEST_INPUT:
+            raise ValueError(
+                f"image size {side}: it must lie between the backbone's patch size {patch} "
+                f"and {_LARGEST_INPUT} pixels; larger pictures are cut into tiles (--tile)"
+            )
+        if side % patch:
+            raise ValueError(
+                f"image size {side} is no multiple of the backbone's patch size {patch}; "
+                f"the nearest is {max(1, round(side / patch)) * patch}"
+            )
 
 
 def pick_device(name: str) -> torch.device:
@@ -171,17 +242,3 @@ def pick_device(name: str) -> torch.device:
             f"device {name!r} cannot be used ({reason}). zerodefect doctor shows what is there"
         ) from None
     return device
-
-
-def _typed(config: type, options: dict[str, Any]) -> dict[str, Any]:
-    """Give values the types of the fields of ``config``; unknown names are left to the method."""
-    hints = get_type_hints(config)
-    typed = dict(options)
-    for name in options.keys() & hints.keys():
-        field = TypeAdapter(hints[name], config=ConfigDict(arbitrary_types_allowed=True))
-        try:
-            typed[name] = field.validate_python(options[name])
-        except ValidationError as error:
-            reason = error.errors()[0]["msg"]
-            raise ValueError(f"option {name}={options[name]!r}: {reason}") from None
-    return typed

@@ -1,101 +1,136 @@
-"""What detectors share that compare features with those of a few normal references."""
+"""The memory of patch features that detectors with references share."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import repeat
 
 import torch
 from torch import Tensor
 
-from zerodefect.detector.contract import Detector, concatenate
-from zerodefect.layers.memory import MemoryBank
-from zerodefect.types import Prediction
+from zerodefect.detector.knowledge import Knowledge
+from zerodefect.layers.coreset import thinned
+from zerodefect.layers.memory import MemoryBank, Metric
 
-_IMAGES = 8  # that run through the network at once
+DEFAULT_BUDGET = 2 * 2**30  # bytes
 
 
-class RememberingDetector(Detector):
-    """A detector with memory banks of patch or window features.
+@dataclass
+class PatchMemory:
+    """Remembers features of normal images and finds the nearest of them.
 
-    A subclass holds its banks as submodules and defines ``encode``, ``references`` and ``judge``.
+    Each name is a bank of its own, such as patches and windows. All are kept as long as they fit
+    into the budget, and every distance is exact. Beyond it the features are thinned, again and
+    again as they come, so that those kept stand for all; then no picture can be left out any more.
+
+    Attributes:
+        metric: see ``layers.memory.MemoryBank``.
+        budget: bytes that all banks together may take.
     """
 
-    monotone_memory = True  # the distance to the nearest of more references never grows
+    metric: Metric = "half_cosine"
+    budget: int = DEFAULT_BUDGET
 
-    def references(self, encoded: Any) -> list[Tensor]:
-        """Features ``(B, n, W)`` of what ``encode`` gave, one tensor for each of ``banks``."""
-        raise NotImplementedError(f"{type(self).__name__} does not say what it remembers")
+    def remember(
+        self,
+        knowledge: Knowledge,
+        batches: Iterable[Mapping[str, Tensor]],
+        pictures: Iterable[Tensor] | None = None,
+    ) -> Knowledge:
+        """Add features ``(B, n, C)`` by name, batch by batch; see ``Detector.remember``.
 
-    def judge(self, encoded: Any, own_group: Tensor | None) -> Prediction:
-        """Score what ``encode`` gave against words and references.
+        Raises:
+            ValueError: features that are not finite, or of another width than those remembered.
+        """
+        held = self._held(knowledge)
+        shots, thin = knowledge.shots, self.thinned(knowledge)
+        given: Iterable[Tensor | None] = repeat(None) if pictures is None else pictures
+        for features, numbers in zip(batches, given, strict=False):
+            count = len(next(iter(features.values())))
+            own = torch.arange(shots, shots + count) if numbers is None else numbers
+            shots = max(shots, int(own.max()) + 1)
+            for name, values in features.items():
+                flat = MemoryBank.stored(values, self.metric)
+                rows = own.to(flat.device).repeat_interleave(values.shape[1])
+                held.setdefault(name, []).append((flat, rows))
+            if _bytes(held) > 1.5 * self.budget:  # half as much again, so that it is seldom done
+                held, thin = self._thin(held), True
+        if _bytes(held) > self.budget:
+            held, thin = self._thin(held), True
+        tensors = {}
+        for name, parts in held.items():
+            _check_width(name, parts)
+            tensors[_PLACE + name] = torch.cat([features for features, _ in parts])
+            tensors[_NUMBERS + name] = torch.cat([rows for _, rows in parts])
+        facts = {**knowledge.facts, "thinned": True} if thin else knowledge.facts
+        return knowledge.having(tensors, shots=shots, facts=facts)
+
+    def settle(self, knowledge: Knowledge) -> Knowledge:
+        """Nothing is left to be done: it was thinned as it came."""
+        return knowledge
+
+    def _held(self, knowledge: Knowledge) -> _Held:
+        banks = [name.removeprefix(_PLACE) for name in knowledge.tensors if name.startswith(_PLACE)]
+        return {n: [(knowledge[_PLACE + n], knowledge[_NUMBERS + n])] for n in banks}
+
+    def _thin(self, held: _Held) -> _Held:
+        share = self.budget / _bytes(held)
+        thin: _Held = {}
+        for name, parts in held.items():
+            features, rows = (torch.cat(values) for values in zip(*parts, strict=True))
+            kept = thinned(features, max(1, int(share * len(features))))
+            thin[name] = [(features[kept], rows[kept])]
+        return thin
+
+    def bytes_of(self, features: Mapping[str, Tensor]) -> int:
+        """Bytes that the features of a batch take."""
+        return sum(values.nbytes for values in features.values())
+
+    @staticmethod
+    def thinned(knowledge: Knowledge) -> bool:
+        """Whether only a part of what was remembered is kept."""
+        return bool(knowledge.facts.get("thinned"))
+
+    def leaves_out(self, knowledge: Knowledge) -> bool:
+        """Whether a picture can be left out as if it had never been remembered."""
+        return not self.thinned(knowledge)
+
+    def bank(self, knowledge: Knowledge, name: str) -> MemoryBank:
+        """All features of a name."""
+        return MemoryBank(knowledge[_PLACE + name], knowledge[_NUMBERS + name], self.metric)
+
+    def distance(
+        self, knowledge: Knowledge, name: str, features: Tensor, left_out: Tensor | None = None
+    ) -> Tensor:
+        """Distance ``(B, n)`` of features ``(B, n, C)`` to the nearest one remembered.
 
         Args:
-            encoded: features of B images.
-            own_group: ``(B,)`` reference group that does not count for each image, or None.
+            knowledge: with at least one picture.
+            name: of the bank.
+            features: of B images.
+            left_out: ``(B,)`` picture that does not count for each image, or None.
+
+        Raises:
+            RuntimeError: nothing is left, or a picture cannot be left out of a thinned memory.
         """
-        raise NotImplementedError(f"{type(self).__name__} defines no scoring")
-
-    @property
-    def banks(self) -> list[MemoryBank]:
-        """All memory banks, in the order in which they were made."""
-        return [module for module in self.modules() if isinstance(module, MemoryBank)]
-
-    @property
-    def shots(self) -> int:
-        """Number of images remembered."""
-        groups = self.banks[0].groups
-        return int(groups.max()) + 1 if len(groups) else 0
-
-    @torch.no_grad()
-    def remember(self, images: Tensor) -> None:
-        """Store the features of normal images ``(K, 3, H, W)``, after those stored before."""
-        for some in images.split(_IMAGES):
-            self._store(self.encode(some))
-
-    def _store(self, encoded: Any, groups: Tensor | None = None) -> None:
-        for bank, features in zip(self.banks, self.references(encoded), strict=True):
-            bank.add(features, groups)
-
-    def forget(self) -> None:
-        """Drop all remembered images; words stay."""
-        for bank in self.banks:
-            bank.clear()
-
-    @torch.no_grad()
-    def forward(self, images: Tensor) -> Prediction:
-        """Score ``(B, 3, H, W)``."""
-        return self.predict(self.encode(images))
-
-    @torch.no_grad()
-    def predict(self, encoded: Any) -> Prediction:
-        """Score what ``encode`` gave against the present words and references."""
-        return self.judge(encoded, None)
-
-    @torch.no_grad()
-    def score_left_out(self, images: Tensor, groups: Tensor | None = None) -> Prediction:
-        """Score each image against the other ones, whose features are computed once."""
-        if self.shots:
-            return super().score_left_out(images, groups)
-        own = self._groups(images, groups).split(_IMAGES)
-        parts = [self.encode(part) for part in images.split(_IMAGES)]
-        try:
-            for part, group in zip(parts, own, strict=True):
-                self._store(part, group)
-            return concatenate(
-                [self.judge(part, group) for part, group in zip(parts, own, strict=True)]
-            )
-        finally:
-            self.forget()
+        if left_out is not None and not self.leaves_out(knowledge):
+            raise RuntimeError("a memory that was thinned cannot leave a picture out")
+        batch, count = features.shape[:2]
+        own = None if left_out is None else left_out.repeat_interleave(count)
+        found, _ = self.bank(knowledge, name).nearest(features.flatten(0, 1), own)
+        return found.unflatten(0, (batch, count))
 
 
-def nearest(bank: MemoryBank, features: Tensor, own_group: Tensor | None) -> Tensor:
-    """Distance ``(B, n)`` of features ``(B, n, W)`` to the nearest one stored.
+_PLACE, _NUMBERS = "memory/", "pictures/"
+_Held = dict[str, list[tuple[Tensor, Tensor]]]
 
-    Args:
-        bank: the memory.
-        features: of B images.
-        own_group: ``(B,)`` group that does not count for each image, or None.
-    """
-    batch, count = features.shape[:2]
-    own = None if own_group is None else own_group.repeat_interleave(count)
-    return bank.nearest(features.flatten(0, 1), own)[0].unflatten(0, (batch, count))
+
+def _bytes(held: _Held) -> int:
+    return sum(features.nbytes for parts in held.values() for features, _ in parts)
+
+
+def _check_width(name: str, parts: list[tuple[Tensor, Tensor]]) -> None:
+    widths = {features.shape[1] for features, _ in parts}
+    if len(widths) > 1:
+        raise ValueError(f"features {name!r} of widths {sorted(widths)} do not fit one memory")

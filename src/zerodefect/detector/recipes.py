@@ -1,14 +1,23 @@
-"""How a paper trains its method: the defaults of ``zerodefect train``."""
+"""How a method is trained: its stages, and in each who learns what by which rule."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+from torch import Tensor
+
+from zerodefect.types import TrainingBatch
+
+Loss = Callable[[TrainingBatch], dict[str, Tensor]]
+"""Weighted terms of the loss of one batch, by name; the loss is their sum."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Training settings of a method, each as published; every one can be overridden by the user.
+    """Training settings of a stage, each as published; every one can be overridden by the user.
 
     Attributes:
         epochs: passes over the data.
@@ -23,6 +32,8 @@ class Recipe:
         image_size: input side in pixels with the published backbone (ViT-L/14@336px); another
             backbone keeps its own size unless told otherwise.
         augment: name of the augmentation of images and masks (``training/augment.py``).
+        references: good pictures of the same product that come with each image, for methods that
+            learn to compare (``TrainingBatch.references``).
         seed: of shuffling, initial values and every draw.
     """
 
@@ -37,4 +48,39 @@ class Recipe:
     clip_norm: float | None = None
     image_size: int | None = 518
     augment: Literal["none", "vcp"] = "none"
+    references: int = 0
     seed: int = 0
+
+    def changed(self, **changes: Any) -> Recipe:
+        """The recipe with what the user set; None leaves the paper's value."""
+        return dataclasses.replace(self, **{k: v for k, v in changes.items() if v is not None})
+
+
+@dataclass(frozen=True)
+class Learner:
+    """Learned values, the loss that they follow, and how.
+
+    Attributes:
+        loss: of one batch.
+        groups: optimiser groups as torch takes them: ``params``, and what differs from the recipe.
+        recipe: optimiser, rates and clipping, where they are not the stage's.
+    """
+
+    loss: Loss
+    groups: Sequence[dict[str, Any]]
+    recipe: Recipe | None = None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the training with parameters, data order and optimisers of its own.
+
+    Attributes:
+        recipe: epochs, batch size and the rest.
+        learners: each takes one optimiser step per batch, in this order; a GAN has two.
+        name: in the journal; empty where there is one stage.
+    """
+
+    recipe: Recipe
+    learners: Sequence[Learner]
+    name: str = ""

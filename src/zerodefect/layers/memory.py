@@ -2,105 +2,71 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 Metric = Literal["half_cosine", "euclidean"]
 
+_SEARCH_BYTES = 64 * 2**20  # of the distances that one search holds at once
 
-class MemoryBank(nn.Module):
+
+@dataclass(frozen=True, eq=False)
+class MemoryBank:
     """Features of normal images and the distance of new features to their nearest one.
 
     The search is exact: blocks of the distance matrix are computed one after the other, so that
-    the working memory stays under ``budget`` whatever the sizes.
+    its working memory is bounded whatever the sizes.
 
-    Args:
+    Attributes:
+        features: ``(M, W)``, as ``stored`` gives them.
+        groups: ``(M,)`` int64 number of the picture that each feature came from.
         metric: ``half_cosine`` is ``(1 - cos) / 2`` in [0, 1] (WinCLIP+); ``euclidean`` the plain
             L2 distance.
-        budget: working memory of one search in bytes.
     """
 
     features: Tensor
     groups: Tensor
+    metric: Metric = "half_cosine"
 
-    def __init__(self, metric: Metric = "half_cosine", budget: int = 64 * 2**20) -> None:
-        super().__init__()
-        self.metric = metric
-        self.budget = budget
-        self.register_buffer("features", torch.empty(0, 0), persistent=True)
-        self.register_buffer("groups", torch.empty(0, dtype=torch.long), persistent=True)
-
-    def __len__(self) -> int:
-        return self.features.shape[0]
-
-    @property
-    def bytes(self) -> int:
-        """Bytes that the stored features take."""
-        return self.features.numel() * self.features.element_size()
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self.features = self.features.new_empty(0, 0)
-        self.groups = self.groups.new_empty(0)
-
-    def add(self, features: Tensor, groups: Tensor | None = None) -> None:
-        """Store the features of ``K`` further images.
-
-        Args:
-            features: ``(K, n, W)``; the first axis tells which image a feature came from.
-            groups: ``(K,)`` int64 number under which each image can be left out; by default the
-                images are numbered in the order in which they come.
+    @staticmethod
+    def stored(features: Tensor, metric: Metric) -> Tensor:
+        """Features ``(K, n, W)`` of K images as a bank keeps them, ``(K * n, W)``.
 
         Raises:
-            ValueError: another width than the features already stored, or non-finite values.
+            ValueError: values that are not finite.
         """
         if not torch.isfinite(features).all():
             raise ValueError("reference features are not finite; check the reference images")
-        if len(self) and features.shape[-1] != self.features.shape[-1]:
-            raise ValueError(
-                f"features of width {features.shape[-1]} do not fit a memory bank of width "
-                f"{self.features.shape[-1]}"
-            )
         flat = features.detach().flatten(0, 1)
-        if self.metric == "half_cosine":
-            flat = F.normalize(flat, dim=-1)
-        if groups is None:
-            first = int(self.groups.max()) + 1 if len(self) else 0
-            groups = torch.arange(features.shape[0]) + first
-        groups = groups.to(flat.device).repeat_interleave(features.shape[1])
-        self.features = torch.cat([self.features, flat]) if len(self) else flat
-        self.groups = torch.cat([self.groups.to(flat.device), groups])
+        return F.normalize(flat, dim=-1) if metric == "half_cosine" else flat
 
-    def nearest(self, queries: Tensor, own_group: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def nearest(self, queries: Tensor, left_out: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Distance to and index of the nearest stored feature.
 
         Args:
             queries: ``(Q, W)``.
-            own_group: ``(Q,)`` image number of each query; features of that image do not count
-                (leave-one-out over the stored images).
+            left_out: ``(Q,)`` picture whose features do not count for each query.
 
         Returns:
             ``(Q,)`` distances and ``(Q,)`` int64 rows of ``features``.
 
         Raises:
-            RuntimeError: the bank is empty, or holds only what ``own_group`` excludes.
+            RuntimeError: the bank is empty, or holds only what ``left_out`` excludes.
         """
-        if not len(self):
+        if not len(self.features):
             raise RuntimeError("the memory bank is empty; call remember(...) with normal images")
         if self.metric == "half_cosine":
             queries = F.normalize(queries, dim=-1)
-        rows = max(1, min(len(queries), self.budget // (4 * self.features.element_size() * 256)))
-        columns = max(1, self.budget // (4 * self.features.element_size() * rows))
+        cells = _SEARCH_BYTES // (4 * self.features.element_size())
+        rows = max(1, min(len(queries), cells // 256))
+        groups = left_out.split(rows) if left_out is not None else [None] * len(queries)
         parts = [
-            self._search(block, group, columns)
-            for block, group in zip(
-                queries.split(rows),
-                own_group.split(rows) if own_group is not None else [None] * len(queries),
-                strict=False,
-            )
+            self._search(block, group, max(1, cells // rows))
+            for block, group in zip(queries.split(rows), groups, strict=False)
         ]
         distance = torch.cat([d for d, _ in parts])
         if torch.isinf(distance).any():
@@ -110,9 +76,8 @@ class MemoryBank(nn.Module):
     def _search(self, queries: Tensor, group: Tensor | None, columns: int) -> tuple[Tensor, Tensor]:
         best = queries.new_full((len(queries),), torch.inf)
         index = torch.zeros(len(queries), dtype=torch.long, device=queries.device)
-        for start in range(0, len(self), columns):
-            stored = self.features[start : start + columns]
-            distance = self._distances(queries, stored)
+        for start in range(0, len(self.features), columns):
+            distance = self._distances(queries, self.features[start : start + columns])
             if group is not None:
                 same = self.groups[start : start + columns] == group[:, None]
                 distance = distance.masked_fill(same, torch.inf)

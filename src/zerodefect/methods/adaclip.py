@@ -12,7 +12,7 @@ dimension, N the number of patches, S the number of sentences, K clusters, l a l
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -20,25 +20,29 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zerodefect.backbones.clip import TextTower, tokenize
-from zerodefect.backbones.clip_weights import Backbone
+from zerodefect.backbones.clip_weights import CLIPBackbone
 from zerodefect.backbones.transformer import Append, Edits, Overwrite
-from zerodefect.detector.contract import Detector
+from zerodefect.detector import clip_detector
+from zerodefect.detector.clip_detector import Activation, CLIPDetector
+from zerodefect.detector.configs import Count, NotNegative, Positive, Share, Taps, hyper_parameters
+from zerodefect.detector.facts import Figure, MethodInfo
+from zerodefect.detector.knowledge import Knowledge, Product
 from zerodefect.detector.official_files import Checked
 from zerodefect.detector.recipes import Recipe
-from zerodefect.detector.registry import Figure, MethodInfo, register
-from zerodefect.layers.adapters import Projections, check_taps, quarter_depths
+from zerodefect.detector.registry import register
+from zerodefect.layers.adapters import Projections
 from zerodefect.layers.clustering import kmeans
+from zerodefect.layers.grid import Grid
 from zerodefect.layers.losses import dice_loss, focal_loss
-from zerodefect.layers.similarity import inner_products, to_grid, two_class, upsample
+from zerodefect.layers.similarity import inner_products, two_class
 from zerodefect.layers.smoothing import gaussian_smooth
 from zerodefect.prompts.ensemble import ANOMALOUS_STATES, NORMAL_STATES, PromptEnsemble
-from zerodefect.prompts.vocabulary import Vocabulary
 from zerodefect.types import Prediction, TrainingBatch
 
 _LATER = "as quoted by later papers that compare with it"
 
 
-@dataclass(frozen=True)
+@hyper_parameters
 class AdaCLIPConfig:
     """Hyper-parameters; the defaults are the published code's.
 
@@ -63,14 +67,14 @@ class AdaCLIPConfig:
         seed: of the initial values, and of the clustering of each image.
     """
 
-    taps: tuple[int, ...] | None = None
-    depth: int = 4
-    length: int = 5
-    clusters: int = 20
-    fusion: float = 0.2
-    temperature: float = 100.0
-    sigma: float = 4.0
-    activation: Literal["gelu", "weights"] = "gelu"
+    taps: Taps | None = None
+    depth: Count = 4
+    length: Count = 5
+    clusters: Count = 20
+    fusion: Share = 0.2
+    temperature: Positive = 100.0
+    sigma: NotNegative = 4.0
+    activation: Activation = "gelu"
     round_tokens: bool = False
     dice: Literal["rows", "image"] = "rows"
     normal_states: tuple[str, ...] = NORMAL_STATES
@@ -87,37 +91,16 @@ class AdaCLIPConfig:
     )
     seed: int = 111
 
-    def __post_init__(self) -> None:
-        for name in ("depth", "length", "clusters"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 <= self.fusion <= 1:
-            raise ValueError(f"fusion is a weight in 0..1, got {self.fusion}")
-        if not self.temperature > 0:
-            raise ValueError(f"temperature must be positive, got {self.temperature}")
-        if self.activation not in ("gelu", "weights"):
-            raise ValueError(f"activation is gelu or weights, not {self.activation!r}")
-        if self.dice not in ("rows", "image"):
-            raise ValueError(f"dice is rows or image, not {self.dice!r}")
-
 
 @dataclass(frozen=True)
-class Features:
-    """Image side of one batch.
+class Features(clip_detector.Features):
+    """Image side of one batch: ``image`` and ``patches`` mapped into text space, unit length.
 
     Attributes:
         frozen: ``(B, C)`` global feature of the tower without learned tokens.
-        image: ``(B, C)`` mapped class token, unit length.
-        patches: per layer ``(B, N, C)`` mapped patches, unit length.
-        grid: rows and columns of patches.
-        size: height and width of the network input, which the map is brought to.
     """
 
     frozen: Tensor
-    image: Tensor
-    patches: list[Tensor]
-    grid: tuple[int, int]
-    size: tuple[int, int]
 
 
 class StaticTokens(nn.Module):
@@ -153,7 +136,7 @@ class StaticTokens(nn.Module):
         ),
     )
 )
-class AdaCLIP(Detector):
+class AdaCLIP(CLIPDetector):
     """CLIP with hybrid learned prompts. Score and map are probabilities, 0.5 is undecided.
 
     The score's clustering draws from a generator that ``config.seed`` starts anew for each image,
@@ -171,26 +154,15 @@ class AdaCLIP(Detector):
         seed=111,
     )
     config: AdaCLIPConfig
-    sentences: Tensor
 
-    def __init__(self, backbone: Backbone, config: AdaCLIPConfig | None = None) -> None:
-        config = config or AdaCLIPConfig()
-        backbone = backbone.with_activation(config.activation)
-        super().__init__(backbone, config)
-        self.clip = backbone.clip.requires_grad_(False)
-        self.preprocess = replace(
-            backbone.preprocess, interpolation="bicubic", antialias=True, resize_on="pil"
-        )
+    def __init__(self, clip: CLIPBackbone, config: AdaCLIPConfig | None = None) -> None:
+        super().__init__(clip, config or AdaCLIPConfig())
         vision, text = self.clip.config.vision, self.clip.config.text
         C, M = self.clip.config.embed_dim, self.config.length
-        self.taps = check_taps(self.config.taps or quarter_depths(vision.layers), vision.layers)
+        self.taps = self.chosen_taps()
         self.prompts = PromptEnsemble(
             self.config.normal_states, self.config.anomalous_states, self.config.templates
         )
-        self._known: dict[str, Tensor] = {}  # token ids by product: training asks again and again
-        # as many sentences of the product as templates and states make, (S, L); see describe
-        self.register_buffer("sentences", torch.empty(0, 0, dtype=torch.long), persistent=False)
-
         draws = torch.Generator().manual_seed(self.config.seed)
         J_t, J_v = (min(self.config.depth, tower.layers) for tower in (text, vision))
         # The text tower's first block takes no learned tokens: its static ones are in the official
@@ -204,22 +176,16 @@ class AdaCLIP(Detector):
 
     # --- words --------------------------------------------------------------------------------
 
-    def describe(self, object_name: str, vocabulary: Vocabulary | None = None) -> None:
-        """Take the product's name into the sentences; defect kinds are not told apart.
+    def words(self, product: Product) -> dict[str, Tensor]:
+        """Token ids of the product's sentences."""
+        return {"sentences": self.tokens(product.name).to(self.device)}
+
+    def tokens(self, name: str) -> Tensor:
+        """Token ids ``(S, L)``, normal sentences first; only hyphens in a name are replaced.
 
         Raises:
-            ValueError: an empty name, or a sentence that does not fit the text tower.
+            ValueError: a sentence that does not fit the text tower or the learned tokens.
         """
-        self.sentences = self._tokens(object_name).to(self.device)
-        self.object_name = object_name
-
-    def _tokens(self, name: str) -> Tensor:
-        """Token ids ``(S, L)``, normal sentences first; only hyphens in a name are replaced."""
-        if name not in self._known:
-            self._known[name] = self._tokenized(name)
-        return self._known[name]
-
-    def _tokenized(self, name: str) -> Tensor:
         name = name.replace("-", " ")
         sentences = [*self.prompts.normal_prompts(name), *self.prompts.anomalous_prompts(name)]
         ids = tokenize(sentences, self.clip.config.text.context_length)
@@ -231,70 +197,38 @@ class AdaCLIP(Detector):
             )
         return ids
 
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """AdaCLIP has one anomalous class and tells no kinds apart."""
-        return ()
-
-    # --- scale --------------------------------------------------------------------------------
-
-    @property
-    def neutral_score(self) -> float | None:
+    def neutral_score(self, knowledge: Knowledge) -> float | None:
         """0.5: normal and anomalous sentences equally likely."""
         return 0.5
 
-    @property
-    def map_range(self) -> tuple[float, float]:
-        """Probabilities: [0, 1]."""
-        return 0.0, 1.0
+    # --- in the order of the paper ------------------------------------------------------------
 
-    # --- forward pass, in the order of the paper ----------------------------------------------
-
-    @torch.no_grad()
-    def forward(self, images: Tensor) -> Prediction:
-        """Score ``(B, 3, H, W)``.
-
-        Raises:
-            RuntimeError: ``describe`` was not called.
-        """
-        return self.predict(self.encode(images))
-
-    @torch.no_grad()
     def encode(self, images: Tensor) -> Features:
-        """Image side: everything that does not depend on the words."""
-        return self.features(images)
-
-    @torch.no_grad()
-    def predict(self, encoded: Features) -> Prediction:
-        """Score what ``encode`` gave against the product's sentences.
-
-        Raises:
-            RuntimeError: ``describe`` was not called.
-        """
-        if not len(self.sentences):
-            raise RuntimeError("AdaCLIP needs the product's name: call describe(name) first")
-        dynamic = self.dynamic_text_prompt_generator.of_one(encoded.frozen)
-        some = max(1, _SEQUENCES // len(self.sentences))  # images whose sentences run at once
-        t = torch.cat([self.texts(part, self.sentences) for part in dynamic.split(some)])
-        z = self.logits(encoded, t)
-        seeds = [torch.Generator().manual_seed(self.config.seed) for _ in t]
-        return Prediction(
-            score=self.image_logits(encoded, t, z, seeds).softmax(dim=-1)[:, 1],
-            map=gaussian_smooth(self.map(z, encoded), self.config.sigma),
-        )
-
-    def features(self, images: Tensor) -> Features:
         """Run the image tower without and then with learned tokens."""
         images = images.to(self.clip.visual.proj.dtype)
         frozen = self.frozen_feature(images)
         g, tokens = self.prompted(images, self.dynamic_visual_prompt_generator.of_one(frozen))
         mapped = self.patch_token_layer([T[:, 1:] for T in tokens])
         return Features(
-            frozen=frozen,
+            grid=self.grid(images),
             image=F.normalize(self.cls_token_layer([g])[0], dim=-1),
-            patches=[F.normalize(p, dim=-1) for p in mapped],
-            grid=self.clip.visual.grid(images),
-            size=(images.shape[-2], images.shape[-1]),
+            patches=tuple(F.normalize(p, dim=-1) for p in mapped),
+            frozen=frozen,
+        )
+
+    def predict(
+        self, encoded: Features, knowledge: Knowledge, left_out: Tensor | None = None
+    ) -> Prediction:
+        """Compare with the product's sentences, which carry tokens of each image."""
+        sentences = knowledge["sentences"]
+        dynamic = self.dynamic_text_prompt_generator.of_one(encoded.frozen)
+        some = max(1, _SEQUENCES // len(sentences))  # images whose sentences run at once
+        t = torch.cat([self.texts(part, sentences) for part in dynamic.split(some)])
+        z = self.logits(encoded, t)
+        seeds = [torch.Generator().manual_seed(self.config.seed) for _ in t]
+        return Prediction(
+            score=self.image_logits(encoded, t, z, seeds).softmax(dim=-1)[:, 1],
+            map=gaussian_smooth(self.map(z, encoded.grid), self.config.sigma),
         )
 
     @torch.no_grad()
@@ -344,18 +278,18 @@ class AdaCLIP(Detector):
         """Per layer ``z_l (B, N, 2)``: patches against the texts ``(B, 2, C)``."""
         return [self.config.temperature * inner_products(p, t) for p in features.patches]
 
-    def map(self, z: Sequence[Tensor], features: Features) -> Tensor:
+    def map(self, z: Sequence[Tensor], grid: Grid) -> Tensor:
         """Anomaly probability per pixel ``(B, H, W)``, before smoothing.
 
         The layers' logits are averaged before the softmax; being linear, the mean and the
         difference of the two classes come before the upsampling, too.
         """
-        return self.upsampled(torch.stack(list(z)).mean(dim=0), features).sigmoid()
+        return self.upsampled(torch.stack(list(z)).mean(dim=0), grid).sigmoid()
 
-    def upsampled(self, z: Tensor, features: Features) -> Tensor:
+    @staticmethod
+    def upsampled(z: Tensor, grid: Grid) -> Tensor:
         """Anomalous minus normal logit per pixel: ``(B, N, 2) -> (B, H, W)``."""
-        grid = to_grid(z[..., 1] - z[..., 0], features.grid)
-        return upsample(grid, features.size, align_corners=True)
+        return grid.map(z[..., 1] - z[..., 0], align_corners=True)
 
     # --- hybrid semantic fusion -----------------------------------------------------------------
 
@@ -378,7 +312,7 @@ class AdaCLIP(Detector):
     ) -> Tensor:
         """Mean of the cluster centres of the most suspicious patches, ``h (B, C)``."""
         chosen = self.suspicious(z).sort(dim=-1).values  # the order of near-equal ones is noise
-        p = torch.stack(features.patches, dim=2)  # (B, N, layers, C)
+        p = torch.stack(list(features.patches), dim=2)  # (B, N, layers, C)
         return torch.stack(
             [self._fused(p[b, chosen[b]], generator) for b, generator in enumerate(generators)]
         )
@@ -404,20 +338,20 @@ class AdaCLIP(Detector):
 
     def training_loss(self, batch: TrainingBatch) -> dict[str, Tensor]:
         """Focal loss of the images; focal and two Dice losses of each layer's map."""
-        features = self.features(batch.images)
-        ids = torch.stack([self._tokens(name) for name in batch.objects]).to(features.frozen.device)
+        features = self.encode(batch.images)
+        ids = torch.stack([self.tokens(name) for name in batch.objects]).to(features.frozen.device)
         t = self.texts(self.dynamic_text_prompt_generator.of_one(features.frozen), ids)
         z = self.logits(features, t)
         s = self.image_logits(features, t, z, [batch.generator] * len(t)).softmax(dim=-1)
-        terms = [self.layer_losses(z_l, features, batch.masks) for z_l in z]
+        terms = [self.layer_losses(z_l, features.grid, batch.masks) for z_l in z]
         return {
             "image_focal": focal_loss(s[:, :, None, None], batch.labels[:, None, None]),
             **{name: torch.stack([term[name] for term in terms]).sum() for name in terms[0]},
         }
 
-    def layer_losses(self, z: Tensor, features: Features, masks: Tensor) -> dict[str, Tensor]:
+    def layer_losses(self, z: Tensor, grid: Grid, masks: Tensor) -> dict[str, Tensor]:
         """Loss terms of one layer's logits ``(B, N, 2)`` against masks ``(B, H, W)``."""
-        q = two_class(self.upsampled(z, features))  # (B, 2, H, W)
+        q = two_class(self.upsampled(z, grid))  # (B, 2, H, W)
         # the published code flattens a batch of one image to its rows
         first = (lambda x: x.flatten(0, 1)) if self.config.dice == "rows" else (lambda x: x)
         return {

@@ -13,29 +13,29 @@ image tower's width, D the joint dimension.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
-from zerodefect.backbones.clip_weights import Backbone
-from zerodefect.detector.contract import Detector
+from zerodefect.backbones.clip_weights import CLIPBackbone
+from zerodefect.detector.clip_detector import CLIPDetector, Features
+from zerodefect.detector.configs import Count, NotNegative, Odd, Positive, Taps, hyper_parameters
+from zerodefect.detector.facts import MethodInfo
+from zerodefect.detector.knowledge import Knowledge, Product
 from zerodefect.detector.recipes import Recipe
-from zerodefect.detector.registry import MethodInfo, register
-from zerodefect.layers.adapters import check_taps, initialised, linear, quarter_depths
+from zerodefect.detector.registry import register
+from zerodefect.layers.adapters import initialised, linear
 from zerodefect.layers.losses import dice_loss, focal_loss
 from zerodefect.layers.neighbourhood import patch_mean
-from zerodefect.layers.similarity import to_grid, upsample
 from zerodefect.layers.smoothing import gaussian_smooth
 from zerodefect.prompts.ensemble import PromptEnsemble
-from zerodefect.prompts.features import TextFeatures
-from zerodefect.prompts.vocabulary import Vocabulary
 from zerodefect.types import Prediction, TrainingBatch
 
 
-@dataclass(frozen=True)
+@hyper_parameters
 class AFRCLIPConfig:
     """Hyper-parameters of the completion.
 
@@ -48,22 +48,12 @@ class AFRCLIPConfig:
         seed: of the initial values.
     """
 
-    taps: tuple[int, ...] | None = None
-    sides: tuple[int, ...] = (1, 3, 5)
-    pools: tuple[int, ...] = (1, 2, 4)
-    temperature: float = 0.07
-    sigma: float = 4.0
+    taps: Taps | None = None
+    sides: Annotated[tuple[Odd, ...], Field(min_length=1)] = (1, 3, 5)
+    pools: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 2, 4)
+    temperature: Positive = 0.07
+    sigma: NotNegative = 4.0
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise ValueError(f"temperature must be positive, got {self.temperature}")
-        if not self.sides or any(side < 1 or side % 2 == 0 for side in self.sides):
-            raise ValueError(f"sides are odd numbers of patches, got {self.sides}")
-        if not self.pools or min(self.pools) < 1:
-            raise ValueError(f"pools are grid sides of at least 1, got {self.pools}")
-        if not self.sigma >= 0:
-            raise ValueError(f"sigma must not be negative, got {self.sigma}")
 
 
 class Rectifier(nn.Module):
@@ -102,23 +92,6 @@ def self_prompting(P: Tensor, grid: tuple[int, int], pools: Sequence[int]) -> Te
     return P + attention @ S.transpose(1, 2)
 
 
-@dataclass(frozen=True)
-class Features:
-    """Image-side features of one batch, float32.
-
-    Attributes:
-        image: ``(B, D)``, not normalised.
-        layers: per tap ``(B, N, W)``, raw.
-        grid: rows and columns of patches.
-        size: height and width of the network input, which the map is brought to.
-    """
-
-    image: Tensor
-    layers: list[Tensor]
-    grid: tuple[int, int]
-    size: tuple[int, int]
-
-
 @register(
     MethodInfo(
         name="afr_clip",
@@ -131,54 +104,35 @@ class Features:
         completion=True,
     )
 )
-class AFRCLIP(Detector):
+class AFRCLIP(CLIPDetector):
     """Rectified texts against stateful ones; scores and maps are probabilities in (0, 1)."""
 
     Config = AFRCLIPConfig
     recipe: ClassVar[Recipe] = Recipe(
         epochs=15, batch_size=8, learning_rate=1e-3, betas=(0.5, 0.999)
     )
+    positions = "bilinear"
     config: AFRCLIPConfig
-    stateless: Tensor
-    stateful: Tensor
 
-    def __init__(self, backbone: Backbone, config: AFRCLIPConfig | None = None) -> None:
-        super().__init__(backbone, config or AFRCLIPConfig())
-        self.clip = backbone.clip.requires_grad_(False)
-        self.preprocess = replace(
-            backbone.preprocess, interpolation="bicubic", antialias=True, resize_on="pil"
-        )
-        shape = backbone.clip.config
-        blocks = shape.vision.layers
-        self.taps = check_taps(self.config.taps or quarter_depths(blocks), blocks)
-        self.text_features = TextFeatures(
-            backbone.clip, backbone.fingerprint, reload=backbone.reload
-        )
+    def __init__(self, clip: CLIPBackbone, config: AFRCLIPConfig | None = None) -> None:
+        super().__init__(clip, config or AFRCLIPConfig())
+        W, D = self.clip.config.vision.width, self.clip.config.embed_dim
+        self.taps = self.chosen_taps()
         self.prompts = PromptEnsemble()
         generator = torch.Generator().manual_seed(self.config.seed)
         self.visual_adapters = nn.ModuleList(
-            initialised(
-                nn.utils.skip_init(nn.Linear, shape.vision.width, shape.embed_dim, bias=False),
-                generator,
-            )
+            initialised(nn.utils.skip_init(nn.Linear, W, D, bias=False), generator)
             for _ in self.taps
         )
-        self.rectifier = Rectifier(shape.embed_dim, generator)
-        self.register_buffer("stateless", torch.empty(0, shape.embed_dim))  # t_0, (1, D)
-        self.register_buffer("stateful", torch.empty(0, shape.embed_dim))  # t_n, t_a, (2, D)
+        self.rectifier = Rectifier(D, generator)
 
     # --- words --------------------------------------------------------------------------------
 
-    def describe(self, object_name: str, vocabulary: Vocabulary | None = None) -> None:
-        """Prepare the stateless and the stateful texts; the vocabulary is kept, but not used.
+    def words(self, product: Product) -> dict[str, Tensor]:
+        """The stateless text t_0 and the stateful ones t_n, t_a, unit length: ``(3, D)``."""
+        return {"texts": self.texts([product.name])[0]}
 
-        Raises:
-            ValueError: an empty name, or a prompt longer than the text tower reads.
-        """
-        self.stateless, self.stateful = self.words([object_name])[0].split([1, 2])
-        self.object_name, self.vocabulary = object_name, vocabulary
-
-    def words(self, names: Sequence[str]) -> Tensor:
+    def texts(self, names: Sequence[str]) -> Tensor:
         """t_0, t_n, t_a of each product, unit length: ``(len(names), 3, D)``."""
         plain = PromptEnsemble(("{}",), ("{}",), ("a photo of a {}.",))
         groups = [
@@ -192,62 +146,24 @@ class AFRCLIP(Detector):
         ]
         return F.normalize(self.text_features.means(groups), dim=-1).unflatten(0, (-1, 3))
 
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """None: normal and anomalous are all that it was trained to tell apart."""
-        return ()
-
-    # --- scale --------------------------------------------------------------------------------
-
-    @property
-    def neutral_score(self) -> float:
+    def neutral_score(self, knowledge: Knowledge) -> float:
         """Both texts equally likely."""
         return 0.5
 
-    @property
-    def map_range(self) -> tuple[float, float]:
-        """Probabilities."""
-        return 0.0, 1.0
-
     # --- forward pass -------------------------------------------------------------------------
 
-    @torch.no_grad()
-    def forward(self, images: Tensor) -> Prediction:
-        """Score ``(B, 3, H, W)``.
-
-        Raises:
-            RuntimeError: ``describe`` was not called.
-        """
-        return self.predict(self.encode(images))
-
-    @torch.no_grad()
     def encode(self, images: Tensor) -> Features:
         """Run the frozen image tower."""
-        visual = self.clip.visual
-        pixels = images.to(visual.proj.dtype)
-        states = visual.encode(visual.embed(pixels, resize="bilinear"), taps=self.taps)
-        return Features(
-            image=visual.project(states.tokens[:, 0]).float(),
-            layers=[states.taps[tap][:, 1:].float() for tap in self.taps],
-            grid=visual.grid(images),
-            size=(images.shape[-2], images.shape[-1]),
-        )
+        return self.tapped(images, self.taps)
 
-    @torch.no_grad()
-    def predict(self, encoded: Features) -> Prediction:
-        """Score what ``encode`` gave against the present words.
-
-        Raises:
-            RuntimeError: ``describe`` was not called.
-        """
-        if not len(self.stateless):
-            raise RuntimeError("AFR-CLIP needs the product's name: call describe(name) first")
-        batch = len(encoded.image)
-        t_0, t = self.stateless.expand(batch, -1), self.stateful.expand(batch, -1, -1)
+    def predict(
+        self, encoded: Features, knowledge: Knowledge, left_out: Tensor | None = None
+    ) -> Prediction:
+        """Compare rectified with stateful texts."""
+        texts = knowledge["texts"].expand(len(encoded.image), -1, -1)
+        t_0, t = texts[:, 0], texts[:, 1:]
         maps = [self.probabilities(p, t_0, t)[..., 1] for p in self.patches(encoded)]  # (B, N)
-        M = upsample(
-            to_grid(torch.stack(maps).mean(0), encoded.grid), encoded.size, align_corners=True
-        )
+        M = encoded.grid.map(torch.stack(maps).mean(0), align_corners=True)
         p_c = self.logits(self.image(encoded), t_0, t).softmax(-1)[:, 0, 1]
         return Prediction(
             score=(p_c + M.amax((1, 2))) / 2, map=gaussian_smooth(M, self.config.sigma)
@@ -256,9 +172,9 @@ class AFRCLIP(Detector):
     def patches(self, features: Features) -> list[Tensor]:
         """Adapted patches of each layer, ``(B, N, D)`` of unit length."""
         adapted = []
-        for F_l, A_l in zip(features.layers, self.visual_adapters, strict=True):
-            P = multi_patch(A_l(F_l), features.grid, self.config.sides)
-            P = self_prompting(P, features.grid, self.config.pools)
+        for F_l, A_l in zip(features.patches, self.visual_adapters, strict=True):
+            P = multi_patch(A_l(F_l), features.grid.shape, self.config.sides)
+            P = self_prompting(P, features.grid.shape, self.config.pools)
             adapted.append(F.normalize(P, dim=-1))
         return adapted
 
@@ -290,12 +206,12 @@ class AFRCLIP(Detector):
     def training_loss(self, batch: TrainingBatch) -> dict[str, Tensor]:
         """Focal and both Dice losses of every layer's map, cross-entropy of the class token."""
         features = self.encode(batch.images)
-        texts = self.words(batch.objects)  # (B, 3, D)
+        texts = self.texts(batch.objects)  # (B, 3, D)
         t_0, t = texts[:, 0], texts[:, 1:]
         focal, anomalous, normal = [], [], []
         for p in self.patches(features):
-            low = to_grid(self.probabilities(p, t_0, t)[..., 1], features.grid)
-            M = upsample(low, features.size, align_corners=True)  # (B, H, W)
+            low = self.probabilities(p, t_0, t)[..., 1]
+            M = features.grid.map(low, align_corners=True)  # (B, H, W)
             focal.append(focal_loss(torch.stack([1 - M, M], dim=1), batch.masks))
             anomalous.append(dice_loss(M, batch.masks))
             normal.append(dice_loss(1 - M, 1 - batch.masks))

@@ -13,25 +13,28 @@ taps, d_l distances to the references, N their map, s the zero-shot image score.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as nnF
 from torch import Tensor, nn
 
-from zerodefect.backbones.clip_weights import Backbone
+from zerodefect.backbones.clip_weights import CLIPBackbone
+from zerodefect.detector.clip_detector import Activation, CLIPDetector, Features
+from zerodefect.detector.configs import Positive, Taps, hyper_parameters
+from zerodefect.detector.contract import SetLevel
+from zerodefect.detector.facts import MethodInfo, published_table
+from zerodefect.detector.knowledge import Knowledge, Product
 from zerodefect.detector.official_files import Checked
-from zerodefect.detector.patch_memory import RememberingDetector, nearest
+from zerodefect.detector.patch_memory import PatchMemory
 from zerodefect.detector.recipes import Recipe
-from zerodefect.detector.registry import MethodInfo, published_table, register
-from zerodefect.layers.adapters import check_taps, linear, quarter_depths
+from zerodefect.detector.registry import register
+from zerodefect.layers.adapters import linear
 from zerodefect.layers.losses import dice_loss, focal_loss
-from zerodefect.layers.memory import MemoryBank
-from zerodefect.layers.similarity import inner_products, two_class, upsample
+from zerodefect.layers.scaling import MinMax
+from zerodefect.layers.similarity import inner_products, two_class
 from zerodefect.prompts.ensemble import NORMAL_STATES, PromptEnsemble
-from zerodefect.prompts.features import TextFeatures
-from zerodefect.prompts.vocabulary import Vocabulary
 from zerodefect.types import Prediction, TrainingBatch
 
 _FIGURES = (
@@ -98,7 +101,7 @@ _TEMPLATES = (
 )
 
 
-@dataclass(frozen=True)
+@hyper_parameters
 class AprilGANConfig:
     """Hyper-parameters; the defaults are the published code's.
 
@@ -112,36 +115,13 @@ class AprilGANConfig:
         seed: of the initial values.
     """
 
-    taps: tuple[int, ...] | None = None
-    logit_scale: float = 100.0
-    activation: Literal["gelu", "weights"] = "gelu"
+    taps: Taps | None = None
+    logit_scale: Positive = 100.0
+    activation: Activation = "gelu"
     normal_states: tuple[str, ...] = NORMAL_STATES
     anomalous_states: tuple[str, ...] = _ANOMALOUS_STATES
     templates: tuple[str, ...] = _TEMPLATES
     seed: int = 111
-
-    def __post_init__(self) -> None:
-        if not self.logit_scale > 0:
-            raise ValueError(f"logit_scale must be positive, got {self.logit_scale}")
-        if self.activation not in ("gelu", "weights"):
-            raise ValueError(f"activation is gelu or weights, not {self.activation!r}")
-
-
-@dataclass(frozen=True)
-class Features:
-    """Image side of one batch, float32; nothing here is normalised.
-
-    Attributes:
-        image: ``z (B, D)``.
-        tokens: ``T_l (B, L, W)`` per tap, the residual stream without the class token.
-        grid: rows and columns of patches.
-        size: height and width of the network input, which the map is brought to.
-    """
-
-    image: Tensor
-    tokens: list[Tensor]
-    grid: tuple[int, int]
-    size: tuple[int, int]
 
 
 @register(
@@ -150,6 +130,7 @@ class Features:
         title="APRIL-GAN",
         school="adapter",
         knows_from=("training", "words", "references"),
+        optional=("references",),
         paper="Chen et al., CVPR 2023 VAND workshop challenge, arXiv 2305.17382",
         code_licence="MIT",
         parity="official code at f13b8a63: 0-shot and few-shot forward, losses, gradients, one "
@@ -157,7 +138,7 @@ class Features:
         figures=_FIGURES,
     )
 )
-class AprilGAN(RememberingDetector):
+class AprilGAN(CLIPDetector):
     """Linear layers over patch tokens, and a memory of the tokens of references.
 
     Without references the score is a probability, and the map the sum of one per tap. With
@@ -174,125 +155,77 @@ class AprilGAN(RememberingDetector):
     recipe: ClassVar[Recipe | None] = Recipe(
         epochs=15, batch_size=8, learning_rate=1e-3, betas=(0.5, 0.999), seed=111
     )
+    positions = "bicubic_antialias"
+    monotone_memory = True  # the distance to the nearest of more references never grows
+    set_levels = ("image min-max",)
     config: AprilGANConfig
-    texts: Tensor
 
-    def __init__(self, backbone: Backbone, config: AprilGANConfig | None = None) -> None:
-        config = config or AprilGANConfig()
-        backbone = backbone.with_activation(config.activation)
-        super().__init__(backbone, config)
-        self.clip = backbone.clip.requires_grad_(False)
-        self.preprocess = replace(
-            backbone.preprocess, interpolation="bicubic", antialias=True, resize_on="pil"
-        )
-        vision, D = self.clip.config.vision, self.clip.config.embed_dim
-        taps = quarter_depths(vision.layers) if self.config.taps is None else self.config.taps
-        self.taps = check_taps(taps, vision.layers)
-        self.text_features = TextFeatures(
-            backbone.clip, backbone.fingerprint, reload=backbone.reload
-        )
+    def __init__(self, clip: CLIPBackbone, config: AprilGANConfig | None = None) -> None:
+        super().__init__(clip, config or AprilGANConfig())
+        self.taps = self.chosen_taps()
         self.prompts = PromptEnsemble(
             self.config.normal_states, self.config.anomalous_states, self.config.templates
         )
         draws = torch.Generator().manual_seed(self.config.seed)
-        self.fc = nn.ModuleList(linear(vision.width, D, draws) for _ in self.taps)
-        self.memories = nn.ModuleList(MemoryBank() for _ in self.taps)
-        self.register_buffer("texts", torch.empty(0, D))  # F: (2, D), unit length
+        W, D = self.clip.config.vision.width, self.clip.config.embed_dim
+        self.fc = nn.ModuleList(linear(W, D, draws) for _ in self.taps)
+        self.memory: PatchMemory = PatchMemory()
 
-    # --- words --------------------------------------------------------------------------------
-
-    def describe(self, object_name: str, vocabulary: Vocabulary | None = None) -> None:
-        """Prepare the texts of a product; defect kinds are not told apart.
-
-        Raises:
-            ValueError: an empty name, or a sentence longer than the text tower reads.
-        """
-        self.texts = self.words(object_name)
-        self.object_name = object_name
-
-    def words(self, name: str) -> Tensor:
+    def words(self, product: Product) -> dict[str, Tensor]:
         """F: mean direction of the normal and of the anomalous sentences, ``(2, D)`` unit length.
 
         Each sentence is normalised before the mean.
         """
-        groups = self.prompts.normal_prompts(name), self.prompts.anomalous_prompts(name)
+        name, prompts = product.name, self.prompts
+        groups = prompts.normal_prompts(name), prompts.anomalous_prompts(name)
         rows = (nnF.normalize(self.text_features.rows(group), dim=-1) for group in groups)
-        return nnF.normalize(torch.stack([row.mean(dim=0) for row in rows]), dim=-1)
+        return {"texts": nnF.normalize(torch.stack([row.mean(dim=0) for row in rows]), dim=-1)}
 
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """APRIL-GAN has one anomalous class and tells no kinds apart."""
-        return ()
+    def references(self, encoded: Features) -> Mapping[str, Tensor]:
+        """Raw tokens of every tap."""
+        return {f"tap{tap}": T for tap, T in zip(self.taps, encoded.patches, strict=True)}
 
-    def references(self, encoded: Features) -> list[Tensor]:
-        """What is remembered of an image: its raw tokens of every tap."""
-        return encoded.tokens
-
-    # --- scale --------------------------------------------------------------------------------
-
-    @property
-    def neutral_score(self) -> float | None:
+    def neutral_score(self, knowledge: Knowledge) -> float | None:
         """0.5 zero-shot: both texts equally likely. With references there is no such point."""
-        return None if self.shots else 0.5
+        return None if knowledge.shots else 0.5
 
-    @property
-    def map_range(self) -> tuple[float, float]:
+    def map_range(self, knowledge: Knowledge) -> tuple[float, float]:
         """K probabilities: [0, K]; with references also K distances of at most 2: [0, 3K]."""
-        return 0.0, float(len(self.taps) * (3 if self.shots else 1))
+        return 0.0, float(len(self.taps) * (3 if knowledge.shots else 1))
 
-    def set_level(self, prediction: Prediction) -> Prediction:
-        """Few-shot score as the official test has it, from all test images of a class.
+    def set_level(self, name: str, knowledge: Knowledge) -> SetLevel:
+        """``image min-max``: the few-shot score as the official test has it."""
+        if name not in self.set_levels:
+            return super().set_level(name, knowledge)
+        return _ImageMinMax(len(self.taps), knowledge)
 
-        The mean of s and of the map's highest value, the latter scaled to [0, 1] over the images.
-        """
-        if not self.shots:
-            return prediction
-        highest = prediction.map.amax(dim=(1, 2))
-        s = 2 * prediction.score - highest / len(self.taps)
-        low, high = highest.min(), highest.max()
-        m = (highest - low) / (high - low) if high > low else torch.zeros_like(highest)
-        return replace(prediction, score=(s + m) / 2)
+    # --- in the order of the paper ------------------------------------------------------------
 
-    # --- forward pass, in the order of the paper ----------------------------------------------
-
-    @torch.no_grad()
     def encode(self, images: Tensor) -> Features:
         """Run the frozen image tower."""
-        visual = self.clip.visual
-        images = images.to(visual.proj.dtype)
-        embedded = visual.embed(images, resize="bicubic_antialias")
-        states = visual.encode(embedded, taps=self.taps)
-        return Features(
-            image=visual.project(states.tokens[:, 0]).float(),
-            tokens=[states.taps[tap][:, 1:].float() for tap in self.taps],
-            grid=visual.grid(images),
-            size=(images.shape[-2], images.shape[-1]),
-        )
+        return self.tapped(images, self.taps)
 
-    def judge(self, encoded: Features, own_group: Tensor | None) -> Prediction:
-        """Score what ``encode`` gave against the present words and references.
-
-        Raises:
-            RuntimeError: ``describe`` was not called.
-        """
-        if not len(self.texts):
-            raise RuntimeError("APRIL-GAN needs the product's name: call describe(name) first")
-        s = self.image_logits(encoded).softmax(dim=-1)[:, 1]
-        A = self.layer_maps(self.logits(self.projected(encoded), self.texts), encoded)
-        if not self.shots:
+    def predict(
+        self, encoded: Features, knowledge: Knowledge, left_out: Tensor | None = None
+    ) -> Prediction:
+        """Words, and the distance to references where there are any."""
+        texts = knowledge["texts"]
+        s = self.image_logits(encoded, texts).softmax(dim=-1)[:, 1]
+        A = self.layer_maps(self.logits(self.projected(encoded), texts), encoded)
+        if not knowledge.shots:
             return Prediction(score=s, map=A.sum(dim=1))
-        d = self.distances(encoded, own_group)
-        M = A.sum(dim=1) + upsample(d.sum(dim=1), encoded.size, align_corners=True)  # (B, H, W)
+        d = self.distances(encoded, knowledge, left_out)
+        M = A.sum(dim=1) + encoded.grid.upsample(d.sum(dim=1), align_corners=True)  # (B, H, W)
         return Prediction(score=(s + M.amax(dim=(1, 2)) / len(self.taps)) / 2, map=M)
 
-    def image_logits(self, features: Features) -> Tensor:
+    def image_logits(self, features: Features, texts: Tensor) -> Tensor:
         """Image against both texts, ``(B, 2)``."""
         z = nnF.normalize(features.image, dim=-1)
-        return self.config.logit_scale * inner_products(z, self.texts)
+        return self.config.logit_scale * inner_products(z, texts)
 
     def projected(self, features: Features) -> list[Tensor]:
         """``P_l (B, L, D)`` per tap: mapped tokens, unit length."""
-        pairs = zip(self.fc, features.tokens, strict=True)
+        pairs = zip(self.fc, features.patches, strict=True)
         return [nnF.normalize(fc_l(T_l).float(), dim=-1) for fc_l, T_l in pairs]
 
     def logits(self, P: Sequence[Tensor], texts: Tensor) -> Tensor:
@@ -306,26 +239,22 @@ class AprilGAN(RememberingDetector):
     @staticmethod
     def _upsampled(Q: Tensor, features: Features) -> Tensor:
         """Anomalous minus normal logit; upsampling comes before the softmax: ``(B, K, H, W)``."""
-        difference = (Q[..., 1] - Q[..., 0]).unflatten(-1, features.grid)
-        return upsample(difference, features.size, align_corners=True)
+        return features.grid.map(Q[..., 1] - Q[..., 0], align_corners=True)
 
-    def distances(self, features: Features, own_group: Tensor | None = None) -> Tensor:
-        """d: ``1 - cos`` of each token to the nearest one of its tap's memory, ``(B, K, g, g)``.
-
-        Args:
-            features: image side.
-            own_group: ``(B,)`` number of each image among the references, to be left out.
-        """
-        pairs = zip(self.banks, features.tokens, strict=True)
-        d = [2 * nearest(bank, T_l, own_group) for bank, T_l in pairs]  # the bank has halves
-        return torch.stack(d, dim=1).clamp(min=0).unflatten(-1, features.grid)
+    def distances(
+        self, features: Features, knowledge: Knowledge, left_out: Tensor | None = None
+    ) -> Tensor:
+        """d: ``1 - cos`` of each token to the nearest one of its tap's memory, ``(B, K, g, g)``."""
+        tokens = self.references(features).items()
+        halves = [self.memory.distance(knowledge, name, T, left_out) for name, T in tokens]
+        return features.grid.fold((2 * torch.stack(halves, dim=1)).clamp(min=0))
 
     # --- training -----------------------------------------------------------------------------
 
     def training_loss(self, batch: TrainingBatch) -> dict[str, Tensor]:
         """Focal and Dice loss of each tap's map, summed over taps; the image score has none."""
         features = self.encode(batch.images)
-        known = {name: self.words(name) for name in set(batch.objects)}
+        known = {name: self.words(Product(name))["texts"] for name in set(batch.objects)}
         texts = torch.stack([known[name] for name in batch.objects])  # (B, 2, D)
         p = two_class(self._upsampled(self.logits(self.projected(features), texts), features))
         terms = [self.layer_losses(p_l, batch.masks) for p_l in p.unbind(dim=2)]
@@ -349,3 +278,22 @@ class AprilGAN(RememberingDetector):
         state = {name: layers.take(name, p.shape) for name, p in self.learned.items()}
         checked.done()
         return state
+
+
+class _ImageMinMax:
+    """Mean of s and of the map's highest value, the latter scaled to [0, 1] over all images."""
+
+    def __init__(self, taps: int, knowledge: Knowledge) -> None:
+        self.taps, self.shots, self.highest = taps, knowledge.shots, MinMax()
+
+    def see(self, prediction: Prediction) -> None:
+        assert prediction.map is not None
+        self.highest.see(prediction.map.amax(dim=(1, 2)))
+
+    def apply(self, prediction: Prediction) -> Prediction:
+        assert prediction.map is not None
+        if not self.shots:
+            return prediction
+        highest = prediction.map.amax(dim=(1, 2))
+        s = 2 * prediction.score - highest / self.taps
+        return replace(prediction, score=(s + self.highest.scaled(highest)) / 2)

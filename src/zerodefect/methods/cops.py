@@ -14,24 +14,33 @@ the number of samples, C the joint dimension and text width, L the number of pat
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as nnF
 from torch import Tensor, nn
 
-from zerodefect.backbones.clip_weights import Backbone
+from zerodefect.backbones.clip_weights import CLIPBackbone
 from zerodefect.backbones.transformer import MLP, Attention, SecondStream, attend, same_depth
-from zerodefect.detector.contract import Detector
+from zerodefect.detector.clip_detector import CLIPDetector, Features
+from zerodefect.detector.configs import (
+    Count,
+    NotNegative,
+    Odd,
+    Positive,
+    Share,
+    hyper_parameters,
+)
+from zerodefect.detector.facts import Figure, MethodInfo
+from zerodefect.detector.knowledge import Knowledge
 from zerodefect.detector.official_files import Checked
 from zerodefect.detector.recipes import Recipe
-from zerodefect.detector.registry import Figure, MethodInfo, register
+from zerodefect.detector.registry import register
+from zerodefect.layers.grid import Grid
 from zerodefect.layers.losses import dice_loss, focal_loss
 from zerodefect.layers.neighbourhood import patch_mean
 from zerodefect.layers.smoothing import gaussian_smooth
 from zerodefect.prompts.learnable import LearnedPrompts, Sentence, published_sizes
-from zerodefect.prompts.vocabulary import Vocabulary
 from zerodefect.types import Prediction, TrainingBatch
 
 _SOURCE = "README of the authors' repository"
@@ -55,7 +64,7 @@ _PUBLISHED: dict[str, tuple[float | None, float | None, float | None, float | No
 _SENTENCES = (Sentence("pos", ("ctx_pos",), "."), Sentence("neg", ("ctx_neg",), "."))
 
 
-@dataclass(frozen=True)
+@hyper_parameters
 class CoPSConfig:
     """Hyper-parameters; the defaults are those of the authors' code.
 
@@ -86,44 +95,23 @@ class CoPSConfig:
             for every image.
     """
 
-    context_length: int = 6
-    prototypes: int = 6
-    class_length: int = 2
-    depth: int | None = None
-    deep_length: int = 4
-    heads: int | None = None
-    window: int = 5
-    training_window: int = 5
-    alpha: float = 0.26
-    beta: float = 0.9
-    samples: int = 10
-    temperature: float = 0.07
-    sigma: float = 4.0
+    context_length: Count = 6
+    prototypes: Count = 6
+    class_length: Count = 2
+    depth: Count | None = None
+    deep_length: Count = 4
+    heads: Count | None = None
+    window: Odd = 5
+    training_window: Odd = 5
+    alpha: Share = 0.26
+    beta: Share = 0.9
+    samples: Count = 10
+    temperature: Positive = 0.07
+    sigma: NotNegative = 4.0
     crossed: bool = True
     upsampling: Literal["nearest", "bilinear"] = "nearest"
     reconstruction: Literal["all_pairs", "own", "none"] = "all_pairs"
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("context_length", "prototypes", "class_length", "samples"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("window", "training_window"):
-            side = getattr(self, name)
-            if side < 1 or side % 2 == 0:
-                raise ValueError(f"{name} is an odd number of patches, got {side}")
-        for name in ("alpha", "beta"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is a share in [0, 1], got {getattr(self, name)}")
-        if not self.temperature > 0 or not self.sigma >= 0:
-            raise ValueError(
-                "temperature must be positive and sigma not negative, got "
-                f"{self.temperature} and {self.sigma}"
-            )
-        if self.upsampling not in ("nearest", "bilinear"):
-            raise ValueError(f"upsampling is nearest or bilinear, not {self.upsampling!r}")
-        if self.reconstruction not in ("all_pairs", "own", "none"):
-            raise ValueError(f"reconstruction is all_pairs, own or none: {self.reconstruction!r}")
 
 
 # --- learned modules -----------------------------------------------------------------------------
@@ -194,23 +182,6 @@ def _initialise(module: nn.Module, generator: torch.Generator) -> None:
 # --- the detector --------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Features:
-    """Image-side features of one batch, float32, not normalised.
-
-    Attributes:
-        image: g, ``(B, C)``.
-        patches: ``(B, L, C)``, before the mean over neighbours.
-        grid: rows and columns of patches.
-        size: height and width of the network input, which the map is brought to.
-    """
-
-    image: Tensor
-    patches: Tensor
-    grid: tuple[int, int]
-    size: tuple[int, int]
-
-
 @register(
     MethodInfo(
         name="cops",
@@ -228,7 +199,7 @@ class Features:
         ),
     )
 )
-class CoPS(Detector):
+class CoPS(CLIPDetector):
     """Sentences synthesised for each image.
 
     Map values are probabilities times a weight, both in [0, 1], and do not sum to one with those of
@@ -239,15 +210,12 @@ class CoPS(Detector):
     recipe: ClassVar[Recipe] = Recipe(  # on VisA; 5 epochs on MVTec AD
         epochs=10, batch_size=8, learning_rate=1e-3, betas=(0.5, 0.999)
     )
+    positions = "bilinear"
     config: CoPSConfig
     z: Tensor
 
-    def __init__(self, backbone: Backbone, config: CoPSConfig | None = None) -> None:
-        super().__init__(backbone, config or CoPSConfig())
-        self.clip = backbone.clip.requires_grad_(False)
-        self.preprocess = replace(
-            backbone.preprocess, interpolation="bicubic", antialias=True, resize_on="pil"
-        )
+    def __init__(self, clip: CLIPBackbone, config: CoPSConfig | None = None) -> None:
+        super().__init__(clip, config or CoPSConfig())
         text, width, c = self.clip.config.text, self.clip.config.embed_dim, self.config
         if text.width != width:
             raise ValueError(
@@ -278,48 +246,25 @@ class CoPS(Detector):
         z = torch.randn(c.samples, width, generator=torch.Generator().manual_seed(c.seed))
         self.register_buffer("z", z, persistent=False)  # (R, C)
 
-    def describe(self, object_name: str, vocabulary: Vocabulary | None = None) -> None:
-        """Keep the product's name for reports; nothing that is scored depends on it."""
-        self.object_name = object_name
+    # --- in the order of the paper ------------------------------------------------------------
 
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """There is one abnormal class; kinds are not told apart."""
-        return ()
-
-    @property
-    def map_range(self) -> tuple[float, float]:
-        """Weighted probabilities: [0, 1]."""
-        return 0.0, 1.0
-
-    # --- forward pass, in the order of the paper ----------------------------------------------
-
-    @torch.no_grad()
-    def forward(self, images: Tensor) -> Prediction:
-        """Score ``(B, 3, H, W)``."""
-        return self.predict(self.encode(images))
-
-    @torch.no_grad()
     def encode(self, images: Tensor) -> Features:
         """The image tower: class token of the ordinary stream, patches of the value stream."""
         visual = self.clip.visual
-        pixels = images.to(visual.proj.dtype)
-        states = visual.encode(
-            visual.embed(pixels, resize="bilinear"), second=SecondStream("vv"), class_only=True
-        )
+        states = self.run(images, second=SecondStream("vv"), class_only=True)
         assert states.second is not None
         return Features(
+            grid=self.grid(images),
             image=visual.project(states.tokens[:, 0], norm=False).float(),  # no ln_post here
-            patches=visual.project(states.second[:, 1:]).float(),
-            grid=visual.grid(images),
-            size=(images.shape[-2], images.shape[-1]),
+            patches=(visual.project(states.second[:, 1:]).float(),),
         )
 
-    @torch.no_grad()
-    def predict(self, encoded: Features) -> Prediction:
+    def predict(
+        self, encoded: Features, knowledge: Knowledge, left_out: Tensor | None = None
+    ) -> Prediction:
         """Synthesise the sentences of each image and score it against them."""
         c, g = self.config, encoded.image
-        F = patch_mean(encoded.patches, encoded.grid, c.window, "zeros")  # (B, L, C)
+        F = patch_mean(encoded.patches[0], encoded.grid.shape, c.window, "zeros")  # (B, L, C)
         P_n, P_a = self.extractor(self.t_n, F), self.extractor(self.t_a, F)
         bias = self.vae_decoder(self.z)[None]  # (1, R, C)
         some = zip(P_n.split(_IMAGES), P_a.split(_IMAGES), strict=True)
@@ -327,7 +272,7 @@ class CoPS(Detector):
         p = self.logits(F, t).softmax(-1)[..., 1]  # (B, L)
         p = p * self.weight(distance(F, P_n), distance(F, P_a))
         s = self.logits(g[:, None], t).softmax(-1)[:, 0, 1]  # (B,)
-        map = self.upsampled(p[:, None], encoded)[:, 0]
+        map = self.upsampled(p[:, None], encoded.grid)[:, 0]
         return Prediction(
             score=c.beta * s + (1 - c.beta) * p.amax(1),
             map=gaussian_smooth(map, c.sigma).clamp(0, 1),  # the filter rounds
@@ -377,12 +322,11 @@ class CoPS(Detector):
         alpha = self.config.alpha
         return alpha * min_max(delta_n) + (1 - alpha) * (1 - min_max(delta_a))
 
-    def upsampled(self, p: Tensor, features: Features) -> Tensor:
+    def upsampled(self, p: Tensor, grid: Grid) -> Tensor:
         """``(B, c, L)`` to the input's size, ``(B, c, H, W)``."""
-        maps, mode = p.unflatten(-1, features.grid), self.config.upsampling
-        if mode == "nearest":
-            return nnF.interpolate(maps, features.size, mode="nearest")
-        return nnF.interpolate(maps, features.size, mode="bilinear", align_corners=False)
+        if self.config.upsampling == "bilinear":
+            return grid.map(p)
+        return nnF.interpolate(grid.fold(p), grid.size, mode="nearest")
 
     # --- training -----------------------------------------------------------------------------
 
@@ -401,13 +345,14 @@ class CoPS(Detector):
             eps: ``(B, C)``, normally distributed draw of each image.
         """
         g = features.image
-        F = patch_mean(features.patches, features.grid, self.config.training_window, "zeros")
+        side = self.config.training_window
+        F = patch_mean(features.patches[0], features.grid.shape, side, "zeros")
         P_n, P_a = self.extractor(self.t_n, F), self.extractor(self.t_a, F)
         mean, log_var = self.vae_encoder(g)
         bias = self.vae_decoder(mean + (0.5 * log_var).exp() * eps)  # (B, C), one sample
         # the extractor learns from the centre losses alone
         t = self.texts(P_n.detach(), P_a.detach(), bias[:, None])
-        p = self.upsampled(self.logits(F, t).softmax(-1).mT, features)  # (B, 2, H, W)
+        p = self.upsampled(self.logits(F, t).softmax(-1).mT, features.grid)  # (B, 2, H, W)
         patch = (
             focal_loss(p, batch.masks)
             + dice_loss(p[:, 1], batch.masks)

@@ -12,28 +12,29 @@ tower's width; small f and t are of unit length.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, get_args
+from dataclasses import replace
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as nnF
 from torch import Tensor
 
-from zerodefect.backbones.clip_weights import Backbone
+from zerodefect.backbones.clip_weights import CLIPBackbone
 from zerodefect.backbones.vision import VisionEncoder, load_vision
+from zerodefect.detector.configs import Positive, hyper_parameters
+from zerodefect.detector.facts import MethodInfo, published_table
+from zerodefect.detector.knowledge import Knowledge
 from zerodefect.detector.learned_sentences import (
-    Attention,
     Features,
-    ObjectAgnosticDetector,
-    second_stream,
+    LearnedSentencesConfig,
+    LearnedSentencesDetector,
 )
 from zerodefect.detector.recipes import Recipe
-from zerodefect.detector.registry import MethodInfo, published_table, register
-from zerodefect.layers.adapters import check_taps, quarter_depths
+from zerodefect.detector.registry import register
+from zerodefect.layers.grid import Grid
 from zerodefect.layers.losses import dice_loss, focal_loss
-from zerodefect.layers.similarity import to_grid, upsample
 from zerodefect.layers.smoothing import gaussian_smooth
-from zerodefect.prompts.learnable import LearnedPrompts, Place, with_token
+from zerodefect.prompts.learnable import Place, with_token
 from zerodefect.types import Prediction, TrainingBatch
 
 _METRICS = (
@@ -69,22 +70,16 @@ _FIGURES = published_table(
 )
 
 _CONTEXTS = ("ctx_pos", "ctx_neg")
-_PLACES = get_args(Place)
 
 
-@dataclass(frozen=True)
-class CraneConfig:
+@hyper_parameters
+class CraneConfig(LearnedSentencesConfig):
     """Hyper-parameters; the defaults are the official program's.
 
+    Each of ``taps`` gives an entry E; without them the four quarter depths do, or the last block
+    alone in Crane+. ``temperature`` is of every softmax but that of ``image_temperature``.
+
     Attributes:
-        context_length: learned vectors in each sentence.
-        deep_length: learned tokens that enter each further text block.
-        depth: text blocks that read learned tokens; None for 9 of 12, at this tower's depth.
-        stream_start: first image block with the second stream; None for 6 of 24.
-        attention: what the second stream attends by; ``plain`` reads CLIP's own patches, for a
-            backbone whose patches were trained to match texts.
-        taps: image blocks that give an entry E each; None for the four quarter depths, or the last
-            block in Crane+.
         distinct_taps: read each tap's own state. The official code hands out one tensor that the
             later blocks change in place, so that all taps show the last block (the default here).
         dino: timm's name of the encoder of Crane+ (the paper: vit_base_patch14_reg4_dinov2), or
@@ -98,19 +93,10 @@ class CraneConfig:
             scripts' choice: Crane does, Crane+ does not (but on DAGM and the medical sets).
         conditioning: how the image's feature enters the sentences in training.
         conditioned_test: let it enter when scoring, too; the official program leaves it out.
-        temperature: of every softmax, but for the next one.
         image_temperature: of the image's cross entropy in training.
         training_upsampling: of the probabilities in training.
-        sigma: standard deviation of the Gaussian over the map, in pixels of the input.
-        seed: of the initial values.
     """
 
-    context_length: int = 12
-    deep_length: int = 4
-    depth: int | None = None
-    stream_start: int | None = None
-    attention: Attention = "qq+kk+vv"
-    taps: tuple[int, ...] | None = None
     distinct_taps: bool = False
     dino: str | None = None
     dino_weights: str | None = None
@@ -120,25 +106,10 @@ class CraneConfig:
     soft_mean: bool | None = None
     conditioning: Place | Literal["none"] = "pad_suffix"
     conditioned_test: bool = False
-    temperature: float = 0.07
-    image_temperature: float = 0.01
+    image_temperature: Positive = 0.01
     training_upsampling: Literal["nearest", "bilinear"] = "nearest"
-    sigma: float = 4.0
-    seed: int = 111
 
     def __post_init__(self) -> None:
-        if not (self.temperature > 0 and self.image_temperature > 0):
-            raise ValueError("temperatures must be positive")
-        if not 0 <= self.sigma < float("inf"):
-            raise ValueError(f"sigma must be a finite number >= 0, got {self.sigma}")
-        if self.training_upsampling not in ("nearest", "bilinear"):
-            raise ValueError(
-                f"training_upsampling is nearest or bilinear, not {self.training_upsampling!r}"
-            )
-        if self.conditioning not in (*_PLACES, "none"):
-            raise ValueError(
-                f"conditioning is one of {', '.join(_PLACES)} or none, not {self.conditioning!r}"
-            )
         if self.conditioned_test and self.conditioning == "none":
             raise ValueError("conditioned_test needs a way of conditioning")
 
@@ -155,11 +126,11 @@ class CraneConfig:
         figures=_FIGURES,
     )
 )
-class Crane(ObjectAgnosticDetector):
+class Crane(LearnedSentencesDetector):
     """Context-guided prompts and refined attention. Score and map are probabilities.
 
     Args:
-        backbone: the CLIP.
+        clip: the CLIP.
         config: hyper-parameters.
         dino: encoder of Crane+, instead of the one that ``config.dino`` names.
     """
@@ -168,15 +139,16 @@ class Crane(ObjectAgnosticDetector):
     recipe: ClassVar[Recipe | None] = Recipe(
         epochs=5, batch_size=8, learning_rate=1e-3, betas=(0.6, 0.999), seed=111
     )
+    rule = "qq+kk+vv"
     config: CraneConfig
 
     def __init__(
         self,
-        backbone: Backbone,
+        clip: CLIPBackbone,
         config: CraneConfig | None = None,
         dino: VisionEncoder | None = None,
     ) -> None:
-        super().__init__(backbone, config or CraneConfig())
+        super().__init__(clip, config or CraneConfig())
         vision, text = self.clip.config.vision, self.clip.config.text
         if self.config.conditioning != "none" and text.width != self.clip.config.embed_dim:
             raise ValueError(
@@ -195,21 +167,13 @@ class Crane(ObjectAgnosticDetector):
         taps = self._taps(vision.layers)
         self.taps = taps if self.config.distinct_taps else (vision.layers,)
         self.copies = len(taps) // len(self.taps)  # equal entries are computed once
-        self.stream = second_stream(self.config.attention, self.config.stream_start, vision.layers)
         chosen = self.config.soft_mean
         self.soft_mean = dino is None if chosen is None else chosen
-        self.prompts = LearnedPrompts(
-            self.clip.text,
-            lengths=dict.fromkeys(_CONTEXTS, self.config.context_length),
-            depth=self.config.depth,
-            deep_length=self.config.deep_length,
-            generator=torch.Generator().manual_seed(self.config.seed),
-        )
+        self.prompts = self.learned_prompts(dict.fromkeys(_CONTEXTS, self.config.context_length))
 
     def _taps(self, layers: int) -> tuple[int, ...]:
         if self.dino is None:
-            taps = quarter_depths(layers) if self.config.taps is None else self.config.taps
-            return check_taps(taps, layers)
+            return self.chosen_taps()
         if self.config.taps not in (None, (layers,)):
             raise ValueError(
                 f"Crane+ reads the last block alone; leave taps out or give ({layers},)"
@@ -224,30 +188,16 @@ class Crane(ObjectAgnosticDetector):
             facts["config"] = {**facts["config"], **names}
         return facts
 
-    # --- scale --------------------------------------------------------------------------------
-
-    @property
-    def neutral_score(self) -> float | None:
+    def neutral_score(self, knowledge: Knowledge) -> float | None:
         """0.5: normal and damaged equally likely."""
         return 0.5
 
-    @property
-    def map_range(self) -> tuple[float, float]:
-        """Probabilities: [0, 1]."""
-        return 0.0, 1.0
+    # --- in the order of the paper ------------------------------------------------------------
 
-    # --- forward pass, in the order of the paper ----------------------------------------------
-
-    @torch.no_grad()
-    def forward(self, images: Tensor) -> Prediction:
-        """Score ``(B, 3, H, W)``."""
-        return self.predict(self.encode(images))
-
-    @torch.no_grad()
     def encode(self, images: Tensor) -> Features:
         """g and the entries E, or [D, E]; here the class token passes ``ln_post``."""
         plus = self.dino is not None
-        features = self.two_streams(images, self.taps, self.stream, norm=True, middle=plus)
+        features = self.two_streams(images, self.taps, norm=True, middle=plus)
         if not plus:
             return features
         D = self.d_attention(images, features)
@@ -262,7 +212,7 @@ class Crane(ObjectAgnosticDetector):
         assert self.dino is not None and features.middle is not None
         visual = self.clip.visual
         block = visual.transformer.blocks[-1]
-        f = self.dino.like(images, self.preprocess.mean, self.preprocess.std, features.grid)
+        f = self.dino.like(images, self.preprocess.mean, self.preprocess.std, features.grid.shape)
         A = self.similarity_attention(f.flatten(2).transpose(1, 2).float())  # (B, N, N)
         h = block.ln_1(features.middle)[:, 1:]
         weight, bias = block.attn.in_proj_weight, block.attn.in_proj_bias
@@ -281,17 +231,18 @@ class Crane(ObjectAgnosticDetector):
         own = torch.eye(M.shape[-1], dtype=torch.bool, device=M.device)
         return M.masked_fill((M < 0) & ~own, float("-inf")).softmax(dim=-1)
 
-    @torch.no_grad()
-    def predict(self, encoded: Features) -> Prediction:
-        """Score what ``encode`` gave against the learned sentences."""
+    def predict(
+        self, encoded: Features, knowledge: Knowledge, left_out: Tensor | None = None
+    ) -> Prediction:
+        """Compare with the learned sentences."""
         T = self.conditioned_texts(encoded.image) if self.config.conditioned_test else self.texts
         z = self.logits(encoded, T)
         if self.soft_mean:
             p = torch.stack([zk.softmax(dim=-1)[..., 1] for zk in z]).mean(0)  # (B, N)
-            map = upsample(to_grid(p, encoded.grid), encoded.size)
+            map = encoded.grid.map(p)
         else:
             mean = torch.stack(z).mean(0)  # (B, N, 2)
-            map = self._upsampled(mean, encoded, "bilinear").softmax(dim=1)[:, 1]
+            map = encoded.grid.map(mean.mT).softmax(dim=1)[:, 1]
         G = self.pooled(encoded, z)
         score = _cosines(G[:, None], T)[:, 0] / self.config.temperature
         return Prediction(
@@ -331,7 +282,7 @@ class Crane(ObjectAgnosticDetector):
         T = self.conditioned_texts(features.image)  # (B, 2, C)
         z, masks = self.logits(features, T), batch.masks
         how = self.config.training_upsampling
-        P = [self._upsampled(zk.softmax(dim=-1), features, how) for zk in z]
+        P = [_upsampled(zk.softmax(dim=-1), features.grid, how) for zk in z]
         image = _cosines(self.pooled(features, z)[:, None], T)[:, 0]
         image = image / self.config.image_temperature  # (B, 2)
         weight = 2.0 * self.copies
@@ -342,13 +293,12 @@ class Crane(ObjectAgnosticDetector):
             "image": 0.2 * nnF.cross_entropy(image, batch.labels),
         }
 
-    @staticmethod
-    def _upsampled(values: Tensor, features: Features, how: str) -> Tensor:
-        """``(B, N, 2)`` -> ``(B, 2, H, W)``."""
-        grid = values.transpose(1, 2).unflatten(2, features.grid)
-        if how == "nearest":
-            return nnF.interpolate(grid, size=features.size, mode="nearest")
-        return upsample(grid, features.size)
+
+def _upsampled(values: Tensor, grid: Grid, how: str) -> Tensor:
+    """``(B, N, 2)`` -> ``(B, 2, H, W)``."""
+    if how == "bilinear":
+        return grid.map(values.mT)
+    return nnF.interpolate(grid.fold(values.mT), size=grid.size, mode="nearest")
 
 
 def _cosines(F: Tensor, T: Tensor) -> Tensor:

@@ -12,30 +12,31 @@ Symbols: g the patch grid, N = g*g, W the tower's width, D the joint dimension, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from pydantic import Field
+from torch import Tensor
 
-from zerodefect.backbones.clip_weights import Backbone
-from zerodefect.detector.patch_memory import RememberingDetector, nearest
-from zerodefect.detector.registry import MethodInfo, register
-from zerodefect.detector.word_ensembles import PromptedDetector, weighted_mean
-from zerodefect.layers.memory import MemoryBank
-from zerodefect.layers.similarity import (
-    anomaly_probability,
-    text_probabilities,
-    to_grid,
-    upsample,
-)
+from zerodefect.backbones.clip_weights import CLIPBackbone
+from zerodefect.detector.configs import Positive, Share, hyper_parameters
+from zerodefect.detector.contract import PatchFeatures
+from zerodefect.detector.facts import MethodInfo
+from zerodefect.detector.knowledge import Knowledge
+from zerodefect.detector.patch_memory import PatchMemory
+from zerodefect.detector.registry import register
+from zerodefect.detector.word_ensembles import WordDetector
+from zerodefect.layers.grid import Grid
+from zerodefect.layers.similarity import anomaly_probability, text_probabilities, upsample
 from zerodefect.layers.smoothing import gaussian_smooth
 from zerodefect.prompts.ensemble import ANOMALOUS_STATES, NORMAL_STATES, WINCLIP_TEMPLATES
 from zerodefect.types import Prediction
 
 
-@dataclass(frozen=True)
+@hyper_parameters
 class DenseConfig:
     """Hyper-parameters.
 
@@ -51,48 +52,32 @@ class DenseConfig:
         smoothing: standard deviation of a Gaussian over the map, in patches.
     """
 
-    temperature: float = 0.07
-    sizes: tuple[float, ...] = (1.0,)
+    temperature: Positive = 0.07
+    sizes: Annotated[tuple[Annotated[float, Field(gt=0, le=4)], ...], Field(min_length=1)] = (1.0,)
     normal_states: tuple[str, ...] = NORMAL_STATES
     anomalous_states: tuple[str, ...] = ANOMALOUS_STATES
     templates: tuple[str, ...] = WINCLIP_TEMPLATES
     image_score: Literal["text", "map", "mean"] = "text"
-    reference_weight: float = 0.5
-    reference_scale: float = 1.0
-    smoothing: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise ValueError(f"temperature must be positive, got {self.temperature}")
-        if not self.sizes or not all(0 < size <= 4 for size in self.sizes):
-            raise ValueError(f"sizes are factors above 0 and at most 4, got {self.sizes}")
-        if self.image_score not in ("text", "map", "mean"):
-            raise ValueError(f"image_score is text, map or mean, not {self.image_score!r}")
-        if not 0 <= self.reference_weight <= 1:
-            raise ValueError(f"reference_weight lies in [0, 1], got {self.reference_weight}")
-        if not self.reference_scale > 0:
-            raise ValueError(f"reference_scale must be positive, got {self.reference_scale}")
-        if not 0 <= self.smoothing < 100:
-            raise ValueError(f"smoothing lies in [0, 100) patches, got {self.smoothing}")
+    reference_weight: Share = 0.5
+    reference_scale: Positive = 1.0
+    smoothing: Annotated[float, Field(ge=0, lt=100)] = 0.0
 
 
 @dataclass(frozen=True)
 class Features:
-    """Image-side features of one batch, one entry per input size.
+    """Image side of one batch at one input size.
 
     Attributes:
+        grid: of the patches.
         image: ``(B, D)`` class token, joint space.
         patches: ``(B, N, D)`` patch tokens, joint space.
         reference: ``(B, N, W)`` patch tokens after ``ln_post``, not projected.
-        grids: rows and columns of patches.
-        size: height and width that the map is brought to.
     """
 
-    image: list[Tensor]
-    patches: list[Tensor]
-    reference: list[Tensor]
-    grids: list[tuple[int, int]]
-    size: tuple[int, int]
+    grid: Grid
+    image: Tensor
+    patches: Tensor
+    reference: Tensor
 
 
 @register(
@@ -101,110 +86,99 @@ class Features:
         title="Dense CLIP",
         school="prompt",
         knows_from=("words", "references"),
+        optional=("references",),
         paper="the plain baseline of the field; prompts of WinCLIP, arXiv 2303.14814",
         code_licence="ours",
         parity="hand-computed on small towers; no published implementation is reproduced",
     )
 )
-class DenseCLIP(PromptedDetector, RememberingDetector):
+class DenseCLIP(WordDetector):
     """Patch tokens against texts, and against the patches of normal references.
 
     Score and map lie in [0, 1]. Zero-shot, 0.5 is the undecided point.
     """
 
     Config = DenseConfig
+    tells_kinds = True
+    monotone_memory = True  # the distance to the nearest of more references never grows
     config: DenseConfig
 
-    def __init__(self, backbone: Backbone, config: DenseConfig | None = None) -> None:
-        super().__init__(backbone, config or DenseConfig())
-        self.memories = nn.ModuleList(MemoryBank() for _ in self.config.sizes)
+    def __init__(self, clip: CLIPBackbone, config: DenseConfig | None = None) -> None:
+        super().__init__(clip, config or DenseConfig())
+        self.memory: PatchMemory = PatchMemory()
 
-    # --- scale --------------------------------------------------------------------------------
-
-    @property
-    def neutral_score(self) -> float | None:
+    def neutral_score(self, knowledge: Knowledge) -> float | None:
         """0.5 zero-shot: both texts equally likely. With references there is no such point."""
-        return None if self.shots else 0.5
+        return None if knowledge.shots else 0.5
 
-    @property
-    def map_range(self) -> tuple[float, float]:
-        """Probabilities and cut distances: [0, 1]."""
-        return 0.0, 1.0
+    def encode(self, images: Tensor) -> tuple[Features, ...]:
+        """One forward pass per input size."""
+        return tuple(self._features(images, factor) for factor in self.config.sizes)
 
-    # --- forward pass ---------------------------------------------------------------------------
-
-    @torch.no_grad()
-    def encode(self, images: Tensor) -> Features:
-        """One forward pass per input size, whatever words and references there are."""
-        visual = self.clip.visual
-        images = images.to(visual.proj.dtype)
-        found = Features([], [], [], [], (images.shape[-2], images.shape[-1]))
-        for factor in self.config.sizes:
-            pixels = self._resized(images, factor)
-            tokens = visual.encode(visual.embed(pixels)).tokens  # (B, 1+N, W)
-            found.image.append(visual.project(tokens[:, 0]).float())
-            found.patches.append(visual.project(tokens[:, 1:]).float())
-            found.reference.append(visual.project(tokens[:, 1:], projection=False).float())
-            found.grids.append(visual.grid(pixels))
-        return found
+    def _features(self, images: Tensor, factor: float) -> Features:
+        pixels, visual = self._resized(images, factor), self.clip.visual
+        tokens = self.run(pixels).tokens  # (B, 1+N, W)
+        return Features(
+            grid=replace(self.grid(pixels), size=(images.shape[-2], images.shape[-1])),
+            image=visual.project(tokens[:, 0]).float(),
+            patches=visual.project(tokens[:, 1:]).float(),
+            reference=visual.project(tokens[:, 1:], projection=False).float(),
+        )
 
     def _resized(self, images: Tensor, factor: float) -> Tensor:
-        height, width = (
-            max(1, round(side * factor / self.patch_size)) * self.patch_size
-            for side in images.shape[-2:]
-        )
+        patch = self.inputs["image"].multiple
+        height, width = (max(1, round(side * factor / patch)) * patch for side in images.shape[-2:])
         if (height, width) == tuple(images.shape[-2:]):
             return images
-        resized = F.interpolate(
-            images.float(), size=(height, width), mode="bicubic", antialias=True
-        )
-        return resized.to(images.dtype)
+        return F.interpolate(images.float(), size=(height, width), mode="bicubic", antialias=True)
 
-    def references(self, encoded: Features) -> list[Tensor]:
+    def references(self, encoded: tuple[Features, ...]) -> Mapping[str, Tensor]:
         """Patch features per input size."""
-        return encoded.reference
+        return {f"patches{place}": each.reference for place, each in enumerate(encoded)}
 
-    def judge(self, encoded: Features, own_group: Tensor | None) -> Prediction:
-        """Score what ``encode`` gave.
+    def patch_features(self, encoded: tuple[Features, ...]) -> tuple[PatchFeatures, ...]:
+        """Patches of every input size, in the joint space."""
+        return tuple(PatchFeatures(each.patches, each.grid, joint=True) for each in encoded)
 
-        Raises:
-            RuntimeError: ``describe`` was not called.
-        """
-        self._need_words()
-        tau, size = self.config.temperature, encoded.size
-        kinds, finest = [], max(encoded.grids)
-        maps, scores = [], []
-        for z, patches, grid in zip(encoded.image, encoded.patches, encoded.grids, strict=True):
-            scores.append(anomaly_probability(z, self.texts, tau))  # (B,)
-            s = to_grid(anomaly_probability(patches, self.texts, tau), grid)  # (B, g, g)
-            maps.append(upsample(s, finest))
-            if len(self.kind_texts):
-                share = text_probabilities(patches, self.kind_texts, tau)  # (B, N, T)
-                kinds.append(upsample(share.transpose(1, 2).unflatten(2, grid), finest))
+    def predict(
+        self, encoded: tuple[Features, ...], knowledge: Knowledge, left_out: Tensor | None = None
+    ) -> Prediction:
+        """Words, and the distance to references where there are any."""
+        tau, texts, kinds = self.config.temperature, knowledge["texts"], knowledge["kind_texts"]
+        finest = max((each.grid for each in encoded), key=lambda grid: grid.shape)
+        maps, shares = [], []
+        for each in encoded:
+            s = each.grid.fold(anomaly_probability(each.patches, texts, tau))  # (B, g, g)
+            maps.append(upsample(s, finest.shape))
+            if len(kinds):
+                share = text_probabilities(each.patches, kinds, tau)  # (B, N, T)
+                shares.append(upsample(each.grid.fold(share.transpose(1, 2)), finest.shape))
         M = torch.stack(maps).mean(0)
-        if self.shots:
-            w, D = self.config.reference_weight, self._distance(encoded, own_group, finest)
+        if knowledge.shots:
+            w, D = (
+                self.config.reference_weight,
+                self._distance(encoded, finest, knowledge, left_out),
+            )
             M = (1 - w) * M + w * D
-        M = gaussian_smooth(M, self.config.smoothing)
-        full = upsample(M, size)
-        highest = full.amax(dim=(1, 2))
+        map = finest.upsample(gaussian_smooth(M, self.config.smoothing))
+        highest = map.amax(dim=(1, 2))
+        scores = [anomaly_probability(each.image, texts, tau) for each in encoded]  # (B,) each
         words = torch.stack(scores).mean(0)
         score = {"text": words, "map": highest, "mean": (words + highest) / 2}
-        type_map = torch.stack(kinds).mean(0) if kinds else None
-        return Prediction(
-            score=score[self.config.image_score],
-            map=full,
-            type_score=None if type_map is None else weighted_mean(type_map, M),
-            type_map=None if type_map is None else upsample(type_map, size),
-        )
+        type_map = finest.upsample(torch.stack(shares).mean(0)) if shares else None
+        return Prediction(score[self.config.image_score], map, type_map)
 
     def _distance(
-        self, features: Features, own_group: Tensor | None, finest: tuple[int, int]
+        self,
+        encoded: tuple[Features, ...],
+        finest: Grid,
+        knowledge: Knowledge,
+        left_out: Tensor | None,
     ) -> Tensor:
         """Mean over input sizes of the distance to the nearest reference patch, ``(B, g, g)``."""
         maps = []
-        for bank, patches, grid in zip(self.banks, features.reference, features.grids, strict=True):
-            distance = nearest(bank, patches, own_group)
+        for each, (name, patches) in zip(encoded, self.references(encoded).items(), strict=True):
+            distance = self.memory.distance(knowledge, name, patches, left_out)
             near = (distance / self.config.reference_scale).clamp(max=1.0)
-            maps.append(upsample(to_grid(near, grid), finest))
+            maps.append(upsample(each.grid.fold(near), finest.shape))
         return torch.stack(maps).mean(0)

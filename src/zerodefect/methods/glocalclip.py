@@ -11,27 +11,27 @@ Symbols: g the global feature, F the patch features, G and L the global and loca
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as nnF
 from torch import Tensor
 
-from zerodefect.backbones.clip_weights import Backbone
+from zerodefect.backbones.clip_weights import CLIPBackbone
+from zerodefect.detector.configs import Count, NotNegative, hyper_parameters
+from zerodefect.detector.facts import MethodInfo, published_table
+from zerodefect.detector.knowledge import Knowledge
 from zerodefect.detector.learned_sentences import (
-    Attention,
     Features,
-    ObjectAgnosticDetector,
-    second_stream,
+    LearnedSentencesConfig,
+    LearnedSentencesDetector,
 )
 from zerodefect.detector.recipes import Recipe
-from zerodefect.detector.registry import MethodInfo, published_table, register
-from zerodefect.layers.adapters import check_taps, quarter_depths
+from zerodefect.detector.registry import register
 from zerodefect.layers.losses import dice_loss, focal_loss
-from zerodefect.layers.similarity import cosine, text_probabilities, to_grid, upsample
+from zerodefect.layers.similarity import cosine, text_probabilities
 from zerodefect.layers.smoothing import gaussian_smooth
-from zerodefect.prompts.learnable import LearnedPrompts, Sentence
+from zerodefect.prompts.learnable import Sentence
 from zerodefect.types import Prediction, TrainingBatch
 
 _FIGURES = published_table(
@@ -56,49 +56,27 @@ SENTENCES = (
 )
 
 
-@dataclass(frozen=True)
-class GlocalCLIPConfig:
+@hyper_parameters
+class GlocalCLIPConfig(LearnedSentencesConfig):
     """Hyper-parameters; the defaults are the official program's, sigma its scripts'.
 
+    ``context_length`` is that of a normal sentence; without ``taps`` the four quarter depths are
+    read.
+
     Attributes:
-        context_length: learned vectors of a normal sentence.
         abnormal_length: further learned vectors of a damaged sentence.
-        deep_length: learned tokens that enter each further text block.
-        depth: text blocks that read learned tokens; None for 9 of 12, at this tower's depth.
-        stream_start: first image block with the second stream; None for 6 of 24.
-        attention: what the second stream attends by; ``plain`` reads CLIP's own patches, for a
-            backbone whose patches were trained to match texts.
-        taps: image blocks that give a map each; None for the four quarter depths.
         distinct_taps: read each tap's own state. The official code hands out one tensor that the
             later blocks change in place, so that all taps show the last block (the default here).
-        temperature: of every softmax over normal and damaged.
-        sigma: standard deviation of the Gaussian over the map, in pixels of the input.
         margin: distance beyond which the contrastive term's negatives do not count; with the
             official 0 they never do.
         alpha: weight of the contrastive term.
-        seed: of the initial values.
     """
 
-    context_length: int = 12
-    abnormal_length: int = 12
-    deep_length: int = 4
-    depth: int | None = None
-    stream_start: int | None = None
-    attention: Attention = "vv"
-    taps: tuple[int, ...] | None = None
+    abnormal_length: Count = 12
     distinct_taps: bool = False
-    temperature: float = 0.07
-    sigma: float = 8.0
-    margin: float = 0.0
-    alpha: float = 1.0
-    seed: int = 111
-
-    def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise ValueError(f"temperature must be positive, got {self.temperature}")
-        for name in ("sigma", "margin", "alpha"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} must be a finite number >= 0")
+    sigma: NotNegative = 8.0
+    margin: NotNegative = 0.0
+    alpha: NotNegative = 1.0
 
 
 @register(
@@ -113,7 +91,7 @@ class GlocalCLIPConfig:
         figures=_FIGURES,
     )
 )
-class GlocalCLIP(ObjectAgnosticDetector):
+class GlocalCLIP(LearnedSentencesDetector):
     """Global and local object-agnostic prompts.
 
     The score is a probability, 0.5 is undecided; the map is the sum of one probability per tap.
@@ -126,29 +104,15 @@ class GlocalCLIP(ObjectAgnosticDetector):
     main_context = "ctx_global_pos"
     config: GlocalCLIPConfig
 
-    def __init__(self, backbone: Backbone, config: GlocalCLIPConfig | None = None) -> None:
-        super().__init__(backbone, config or GlocalCLIPConfig())
-        layers = self.clip.config.vision.layers
-        taps = quarter_depths(layers) if self.config.taps is None else self.config.taps
-        check_taps(taps, layers)
+    def __init__(self, clip: CLIPBackbone, config: GlocalCLIPConfig | None = None) -> None:
+        super().__init__(clip, config or GlocalCLIPConfig())
+        taps = self.chosen_taps()
         self.K = len(taps)
-        self.taps = taps if self.config.distinct_taps else (layers,)
+        self.taps = taps if self.config.distinct_taps else (self.clip.config.vision.layers,)
         self.copies = self.K // len(self.taps)  # equal taps are computed once
-        self.stream = second_stream(self.config.attention, self.config.stream_start, layers)
         n, m = self.config.context_length, self.config.abnormal_length
-        self.prompts = LearnedPrompts(
-            self.clip.text,
-            SENTENCES,
-            lengths={
-                "ctx_global_pos": n,
-                "ctx_global_neg": m,
-                "ctx_local_pos": n,
-                "ctx_local_neg": m,
-            },
-            depth=self.config.depth,
-            deep_length=self.config.deep_length,
-            generator=torch.Generator().manual_seed(self.config.seed),
-        )
+        lengths = {"ctx_global_pos": n, "ctx_global_neg": m, "ctx_local_pos": n, "ctx_local_neg": m}
+        self.prompts = self.learned_prompts(lengths, sentences=SENTENCES)
 
     @classmethod
     def official_options(cls, published: Mapping[str, Any]) -> dict[str, Any]:
@@ -160,51 +124,42 @@ class GlocalCLIP(ObjectAgnosticDetector):
                 sizes["abnormal_length"] = further.shape[2]
         return sizes
 
-    # --- scale --------------------------------------------------------------------------------
-
-    @property
-    def neutral_score(self) -> float | None:
+    def neutral_score(self, knowledge: Knowledge) -> float | None:
         """0.5: normal and damaged equally likely."""
         return 0.5
 
-    @property
-    def map_range(self) -> tuple[float, float]:
+    def map_range(self, knowledge: Knowledge) -> tuple[float, float]:
         """Sum of K probabilities: [0, K]."""
         return 0.0, float(self.K)
 
-    # --- forward pass, in the order of the paper ----------------------------------------------
+    # --- in the order of the paper ------------------------------------------------------------
 
-    @torch.no_grad()
-    def forward(self, images: Tensor) -> Prediction:
-        """Score ``(B, 3, H, W)``."""
-        return self.predict(self.encode(images))
-
-    @torch.no_grad()
     def encode(self, images: Tensor) -> Features:
         """The image tower with its second stream; the class token skips ``ln_post``."""
-        return self.two_streams(images, self.taps, self.stream, norm=False)
+        return self.two_streams(images, self.taps, norm=False)
 
-    @torch.no_grad()
-    def predict(self, encoded: Features) -> Prediction:
-        """Score what ``encode`` gave against the learned sentences."""
+    def predict(
+        self, encoded: Features, knowledge: Knowledge, left_out: Tensor | None = None
+    ) -> Prediction:
+        """Compare with the learned sentences."""
         G, L = self.texts.split(2)  # (2, C) each
         tau = self.config.temperature
         P = [text_probabilities(F, L, tau)[..., 1] for F in encoded.patches]  # (B, N) each
         M = self.copies * torch.stack(P).sum(0)  # upsampling is linear: sum first
-        map = gaussian_smooth(upsample(to_grid(M, encoded.grid), encoded.size), self.config.sigma)
+        map = gaussian_smooth(encoded.grid.map(M), self.config.sigma)
         return Prediction(
             score=text_probabilities(encoded.image, G, tau)[:, 1],
-            map=map.clamp(*self.map_range),  # the filter's weights sum to one but for rounding
+            map=map.clamp(0, self.K),  # the filter's weights sum to one but for rounding
         )
 
     def training_loss(self, batch: TrainingBatch) -> dict[str, Tensor]:
         """Cross entropy with G, focal and two Dice losses per tap with L, and what ties G to L."""
-        features = self.encode(batch.images)
+        encoded = self.encode(batch.images)
         G, L = self.prompts(self.clip.text).split(2)
         tau, masks, times = self.config.temperature, batch.masks, self.copies
-        P = [self.probability_map(F, L, features) for F in features.patches]
+        P = [self.probability_map(F, L, encoded.grid) for F in encoded.patches]
         return {
-            "image": nnF.cross_entropy(cosine(features.image, G) / tau, batch.labels),
+            "image": nnF.cross_entropy(cosine(encoded.image, G) / tau, batch.labels),
             "focal": times * torch.stack([focal_loss(p, masks) for p in P]).sum(),
             "dice_abnormal": times * torch.stack([dice_loss(p[:, 1], masks) for p in P]).sum(),
             "dice_normal": times * torch.stack([dice_loss(p[:, 0], 1 - masks) for p in P]).sum(),
@@ -221,8 +176,3 @@ class GlocalCLIP(ObjectAgnosticDetector):
         near = nnF.pairwise_distance(G, L, eps=1e-6)
         far = nnF.pairwise_distance(G, L.flip(0), eps=1e-6)
         return near**2 + (self.config.margin - far).clamp(min=0) ** 2
-
-    def probability_map(self, F: Tensor, L: Tensor, features: Features) -> Tensor:
-        """Probabilities of normal and damaged per pixel ``(B, 2, H, W)``, before smoothing."""
-        P = text_probabilities(F, L, self.config.temperature)  # (B, N, 2)
-        return upsample(P.transpose(1, 2).unflatten(2, features.grid), features.size)

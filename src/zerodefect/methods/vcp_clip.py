@@ -11,38 +11,37 @@ and joint space (they must be equal here), N the number of patches, l a layer th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from zerodefect.backbones.clip import TextTower, tokenize
-from zerodefect.backbones.clip_weights import Backbone
+from zerodefect.backbones.clip_weights import CLIPBackbone
 from zerodefect.backbones.transformer import Edit, Insert, Overwrite, Remove
-from zerodefect.detector.contract import Detector
+from zerodefect.detector.clip_detector import Activation, CLIPDetector, Features
+from zerodefect.detector.configs import Count, NotNegative, Share, Taps, hyper_parameters
+from zerodefect.detector.contract import SetLevel
+from zerodefect.detector.facts import Figure, MethodInfo
+from zerodefect.detector.knowledge import Knowledge
 from zerodefect.detector.official_files import Checked
 from zerodefect.detector.recipes import Recipe
-from zerodefect.detector.registry import Figure, MethodInfo, register
-from zerodefect.layers.adapters import (
-    Projections,
-    check_taps,
-    initialised,
-    linear,
-    quarter_depths,
-)
+from zerodefect.detector.registry import register
+from zerodefect.layers.adapters import Projections, initialised, linear
+from zerodefect.layers.grid import Grid
 from zerodefect.layers.losses import dice_loss, focal_loss
-from zerodefect.layers.similarity import inner_products, to_grid, two_class, upsample
+from zerodefect.layers.scaling import MinMax
+from zerodefect.layers.similarity import inner_products, two_class
 from zerodefect.layers.smoothing import gaussian_smooth
-from zerodefect.prompts.vocabulary import Vocabulary
 from zerodefect.types import Prediction, TrainingBatch
 
 _LATER = "as quoted by later papers that compare with it"
 _QUOTED = "the paper's values as quoted in a discussion at the official repository"
 
 
-@dataclass(frozen=True)
+@hyper_parameters
 class VCPCLIPConfig:
     """Hyper-parameters; the defaults are the published code's.
 
@@ -63,51 +62,23 @@ class VCPCLIPConfig:
         seed: of the initial values.
     """
 
-    taps: tuple[int, ...] | None = None
+    taps: Taps | None = None
     normal_prompt: str = "a photo of a good {}"
     anomalous_prompt: str = "a photo of a damaged {}"
-    word_length: int = 2
-    deep_length: int = 1
-    dropout: float = 0.1
-    heads: int = 8
-    mix: float = 0.8
-    sigma: float = 8.0
-    top_pixels: int | None = None
-    activation: Literal["gelu", "weights"] = "gelu"
+    word_length: Count = 2
+    deep_length: Count = 1
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    heads: Count = 8
+    mix: Share = 0.8
+    sigma: NotNegative = 8.0
+    top_pixels: Count | None = None
+    activation: Activation = "gelu"
     seed: int = 333
 
     def __post_init__(self) -> None:
-        for name in ("word_length", "deep_length", "heads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.top_pixels is not None and self.top_pixels < 1:
-            raise ValueError(f"top_pixels must be at least 1, got {self.top_pixels}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout is a share in [0, 1), got {self.dropout}")
-        if not 0 <= self.mix <= 1:
-            raise ValueError(f"mix is a share in 0..1, got {self.mix}")
-        if self.activation not in ("gelu", "weights"):
-            raise ValueError(f"activation is gelu or weights, not {self.activation!r}")
         for name in ("normal_prompt", "anomalous_prompt"):
             if getattr(self, name).count("{}") != 1:
                 raise ValueError(f"{name} needs '{{}}' exactly once: {getattr(self, name)!r}")
-
-
-@dataclass(frozen=True)
-class Features:
-    """Image side of one batch; nothing here is normalised.
-
-    Attributes:
-        image: ``(B, C)`` global feature.
-        tokens: per layer ``(B, 1+N, W)`` class token and patches.
-        grid: rows and columns of patches.
-        size: height and width of the network input, which the map is brought to.
-    """
-
-    image: Tensor
-    tokens: list[Tensor]
-    grid: tuple[int, int]
-    size: tuple[int, int]
 
 
 class PreVCP(nn.Module):
@@ -176,7 +147,7 @@ class PostVCP(nn.Module):
         ),
     )
 )
-class VCPCLIP(Detector):
+class VCPCLIP(CLIPDetector):
     """CLIP with visual context prompting; needs no words.
 
     The map is a probability; the score is the sum of two, of the most anomalous pixels before and
@@ -193,29 +164,25 @@ class VCPCLIP(Detector):
         augment="vcp",
         seed=333,
     )
+    positions = "bicubic_antialias"
+    set_levels = ("min-max",)
     config: VCPCLIPConfig
 
-    def __init__(self, backbone: Backbone, config: VCPCLIPConfig | None = None) -> None:
-        config = config or VCPCLIPConfig()
-        backbone = backbone.with_activation(config.activation)
-        super().__init__(backbone, config)
-        self.clip = backbone.clip.requires_grad_(False)
-        self.preprocess = replace(
-            backbone.preprocess, interpolation="bicubic", antialias=True, resize_on="pil"
-        )
+    def __init__(self, clip: CLIPBackbone, config: VCPCLIPConfig | None = None) -> None:
+        super().__init__(clip, config or VCPCLIPConfig())
         vision, text = self.clip.config.vision, self.clip.config.text
         W, C = vision.width, text.width
         if self.clip.config.embed_dim != C:
             raise ValueError(
                 "VCP-CLIP puts a feature of the joint space among the words, so both must have the "
-                f"same width; {backbone.name} has a joint space of {self.clip.config.embed_dim} "
+                f"same width; {clip.name} has a joint space of {self.clip.config.embed_dim} "
                 f"and a text tower of {C}. Choose another backbone, such as ViT-L-14-336/openai"
             )
         if W % self.config.heads:
             raise ValueError(
                 f"heads={self.config.heads} does not divide the image tower's width {W}"
             )
-        self.taps = check_taps(self.config.taps or quarter_depths(vision.layers), vision.layers)
+        self.taps = self.chosen_taps()
         prompts = (self.config.normal_prompt, self.config.anomalous_prompt)
         self.sentences = [self._around(prompt) for prompt in prompts]
 
@@ -243,58 +210,26 @@ class VCPCLIP(Detector):
             )
         return before, behind
 
-    # --- words: none ----------------------------------------------------------------------------
-
-    def describe(self, object_name: str, vocabulary: Vocabulary | None = None) -> None:
-        """Keep the product's name for reports; nothing that is scored depends on it."""
-        self.object_name = object_name
-
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """VCP-CLIP has one anomalous class and tells no kinds apart."""
-        return ()
-
-    # --- scale --------------------------------------------------------------------------------
-
-    @property
-    def neutral_score(self) -> float | None:
+    def neutral_score(self, knowledge: Knowledge) -> float | None:
         """1: the most anomalous pixels are as likely normal as anomalous, in both maps."""
         return 1.0
 
-    @property
-    def map_range(self) -> tuple[float, float]:
-        """Probabilities: [0, 1]."""
-        return 0.0, 1.0
+    def set_level(self, name: str, knowledge: Knowledge) -> SetLevel:
+        """``min-max``: scores and maps on [0, 1] over a class, as in the official test."""
+        return _MinMax() if name in self.set_levels else super().set_level(name, knowledge)
 
-    def set_level(self, prediction: Prediction) -> Prediction:
-        """Scale scores and maps to [0, 1] over all images of a class, as the official test does."""
-        return Prediction(score=_min_max(prediction.score), map=_min_max(prediction.map))
+    # --- in the order of the paper ------------------------------------------------------------
 
-    # --- forward pass, in the order of the paper ----------------------------------------------
-
-    @torch.no_grad()
-    def forward(self, images: Tensor) -> Prediction:
-        """Score ``(B, 3, H, W)``."""
-        return self.predict(self.encode(images))
-
-    @torch.no_grad()
     def encode(self, images: Tensor) -> Features:
         """Global feature and the patches of all layers, from the frozen image tower."""
-        visual = self.clip.visual
-        images = images.to(visual.proj.dtype)
-        embedded = visual.embed(images, resize="bicubic_antialias")
-        states = visual.encode(embedded, taps=self.taps)
-        return Features(
-            image=visual.project(states.tokens[:, 0]).float(),
-            tokens=[states.taps[tap].float() for tap in self.taps],
-            grid=visual.grid(images),
-            size=(images.shape[-2], images.shape[-1]),
-        )
+        return self.tapped(images, self.taps)
 
-    @torch.no_grad()
-    def predict(self, encoded: Features) -> Prediction:
-        """The rest of ``forward``: texts of each image and their comparison with its patches."""
-        pre, post = (self.map(z, encoded) for z in self.logits(encoded, self.texts(encoded.image)))
+    def predict(
+        self, encoded: Features, knowledge: Knowledge, left_out: Tensor | None = None
+    ) -> Prediction:
+        """Texts of each image and their comparison with its patches."""
+        both = self.logits(encoded.patches, self.texts(encoded.image))
+        pre, post = (self.map(z, encoded.grid) for z in both)
         mixed = (1 - self.config.mix) * pre + self.config.mix * post
         return Prediction(
             score=self._highest(pre) + self._highest(post),
@@ -350,9 +285,8 @@ class VCPCLIP(Detector):
         kept = torch.rand(count, *tokens.shape, generator=generator) >= p
         return tokens * kept.to(tokens.device) / (1 - p)
 
-    def logits(self, features: Features, t: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    def logits(self, patches: Sequence[Tensor], t: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Per layer ``(B, N, 2)``: patches against the texts before and after Post-VCP."""
-        patches = [tokens[:, 1:] for tokens in features.tokens]
         return self.pre_logits(patches, t), self.post_logits(patches, t)
 
     def pre_logits(self, patches: Sequence[Tensor], t: Tensor) -> list[Tensor]:
@@ -366,14 +300,14 @@ class VCPCLIP(Detector):
         scale = self.post_vcp.prompt_temp_l1.exp()
         return [scale * inner_products(e_l, self.post_vcp(t, e_l)) for e_l in e]
 
-    def map(self, z: Sequence[Tensor], features: Features) -> Tensor:
+    def map(self, z: Sequence[Tensor], grid: Grid) -> Tensor:
         """Mean over layers of the anomaly probability per pixel, ``(B, H, W)``."""
-        return torch.stack([self._upsampled(z_l, features).sigmoid() for z_l in z]).mean(dim=0)
+        return torch.stack([self._upsampled(z_l, grid).sigmoid() for z_l in z]).mean(dim=0)
 
-    def _upsampled(self, z: Tensor, features: Features) -> Tensor:
+    @staticmethod
+    def _upsampled(z: Tensor, grid: Grid) -> Tensor:
         """Anomalous minus normal logit per pixel: ``(B, N, 2) -> (B, H, W)``."""
-        grid = to_grid(z[..., 1] - z[..., 0], features.grid)
-        return upsample(grid, features.size, align_corners=True)
+        return grid.map(z[..., 1] - z[..., 0], align_corners=True)
 
     def _highest(self, map: Tensor) -> Tensor:
         """Mean of the highest pixels of each map, ``(B,)``."""
@@ -391,15 +325,15 @@ class VCPCLIP(Detector):
         features = self.encode(batch.images)
         t = self.texts(features.image, batch.generator if self.training else None)
         losses = {}
-        for stage, z in zip(("pre", "post"), self.logits(features, t), strict=True):
-            terms = [self.layer_losses(z_l, features, batch.masks) for z_l in z]
+        for stage, z in zip(("pre", "post"), self.logits(features.patches, t), strict=True):
+            terms = [self.layer_losses(z_l, features.grid, batch.masks) for z_l in z]
             for name in terms[0]:
                 losses[f"{stage}_{name}"] = torch.stack([term[name] for term in terms]).sum()
         return losses
 
-    def layer_losses(self, z: Tensor, features: Features, masks: Tensor) -> dict[str, Tensor]:
+    def layer_losses(self, z: Tensor, grid: Grid, masks: Tensor) -> dict[str, Tensor]:
         """Loss terms of one layer's logits ``(B, N, 2)`` against masks ``(B, H, W)``."""
-        p = two_class(self._upsampled(z, features))  # (B, 2, H, W)
+        p = two_class(self._upsampled(z, grid))  # (B, 2, H, W)
         return {"focal": focal_loss(p, masks), "dice": dice_loss(p[:, 1], masks)}
 
     def parameter_groups(self, recipe: Recipe) -> list[dict[str, Any]]:
@@ -461,7 +395,18 @@ def _uniform(shape: tuple[int, ...], generator: torch.Generator) -> nn.Parameter
     return nn.Parameter(torch.empty(shape).uniform_(-1, 1, generator=generator))
 
 
-def _min_max(values: Tensor) -> Tensor:
-    """Scaled so that the lowest of all is 0 and the highest 1; all equal: zeros."""
-    low, high = values.min(), values.max()
-    return (values - low) / (high - low) if high > low else torch.zeros_like(values)
+class _MinMax:
+    """Scores and maps on [0, 1] between the lowest and the highest of all images."""
+
+    def __init__(self) -> None:
+        self.scores, self.pixels = MinMax(), MinMax()
+
+    def see(self, prediction: Prediction) -> None:
+        assert prediction.map is not None
+        self.scores.see(prediction.score)
+        self.pixels.see(prediction.map)
+
+    def apply(self, prediction: Prediction) -> Prediction:
+        assert prediction.map is not None
+        score, map = self.scores.scaled(prediction.score), self.pixels.scaled(prediction.map)
+        return Prediction(score, map)

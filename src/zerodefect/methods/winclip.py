@@ -10,24 +10,24 @@ tower's width, D the joint dimension, T the number of defect kinds.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
-from torch import Tensor, nn
+from pydantic import Field
+from torch import Tensor
 
-from zerodefect.backbones.clip_weights import Backbone
-from zerodefect.detector.patch_memory import RememberingDetector, nearest
-from zerodefect.detector.registry import Figure, MethodInfo, register
-from zerodefect.detector.word_ensembles import PromptedDetector, weighted_mean
-from zerodefect.layers.memory import MemoryBank
-from zerodefect.layers.similarity import (
-    anomaly_probability,
-    harmonic_mean,
-    text_probabilities,
-    to_grid,
-    upsample,
-)
+from zerodefect.backbones.clip_weights import CLIPBackbone
+from zerodefect.detector import clip_detector
+from zerodefect.detector.configs import Count, Positive, hyper_parameters
+from zerodefect.detector.facts import Figure, MethodInfo
+from zerodefect.detector.knowledge import Knowledge
+from zerodefect.detector.patch_memory import PatchMemory
+from zerodefect.detector.registry import register
+from zerodefect.detector.word_ensembles import WordDetector
+from zerodefect.layers.grid import Grid
+from zerodefect.layers.similarity import anomaly_probability, harmonic_mean, text_probabilities
 from zerodefect.layers.windows import harmonic_windows, spread, window_patches
 from zerodefect.prompts.ensemble import ANOMALOUS_STATES, NORMAL_STATES, WINCLIP_TEMPLATES
 from zerodefect.types import Prediction
@@ -35,7 +35,7 @@ from zerodefect.types import Prediction
 _PAPER = "arXiv 2303.14814, abstract"
 
 
-@dataclass(frozen=True)
+@hyper_parameters
 class WinCLIPConfig:
     """Hyper-parameters; the defaults are the paper's.
 
@@ -50,40 +50,24 @@ class WinCLIPConfig:
             before it (a second implementation of the field).
     """
 
-    temperature: float = 0.07
-    scales: tuple[int, ...] = (2, 3)
+    temperature: Positive = 0.07
+    scales: Annotated[tuple[Count, ...], Field(min_length=1)] = (2, 3)
     normal_states: tuple[str, ...] = NORMAL_STATES
     anomalous_states: tuple[str, ...] = ANOMALOUS_STATES
     templates: tuple[str, ...] = WINCLIP_TEMPLATES
     image_score: Literal["text", "map", "mean"] = "text"
     patch_norm: bool = True
 
-    def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise ValueError(f"temperature must be positive, got {self.temperature}")
-        if not self.scales or min(self.scales) < 1:
-            raise ValueError(f"scales are window sides of at least 1 patch, got {self.scales}")
-        if self.image_score not in ("text", "map", "mean"):
-            raise ValueError(f"image_score is text, map or mean, not {self.image_score!r}")
-
 
 @dataclass(frozen=True)
-class Features:
-    """Image-side features of one batch.
+class Features(clip_detector.Features):
+    """Image side of one batch; ``patches`` is one ``(B, g*g, W)``, not projected.
 
     Attributes:
-        image: ``(B, D)``.
         windows: per scale ``(B, n_k, D)``.
-        patches: ``(B, g*g, W)``, not projected.
-        grid: rows and columns of patches.
-        size: height and width of the network input, which the map is brought to.
     """
 
-    image: Tensor
-    windows: list[Tensor]
-    patches: Tensor
-    grid: tuple[int, int]
-    size: tuple[int, int]
+    windows: tuple[Tensor, ...]
 
 
 @register(
@@ -92,6 +76,7 @@ class Features:
         title="WinCLIP / WinCLIP+",
         school="prompt",
         knows_from=("words", "references"),
+        optional=("references",),
         paper="Jeong et al., CVPR 2023, arXiv 2303.14814",
         code_licence="none released by the authors; written from the paper",
         parity="anomalib's implementation (0-shot and few-shot) and a second one's patch features",
@@ -107,7 +92,7 @@ class Features:
         ),
     )
 )
-class WinCLIP(PromptedDetector, RememberingDetector):
+class WinCLIP(WordDetector):
     """Window-based CLIP.
 
     Zero-shot score and map are probabilities in (0, 1) with 0.5 as the undecided point; with
@@ -115,84 +100,39 @@ class WinCLIP(PromptedDetector, RememberingDetector):
     """
 
     Config = WinCLIPConfig
+    tells_kinds = True
+    monotone_memory = True  # the distance to the nearest of more references never grows
     config: WinCLIPConfig
 
-    def __init__(self, backbone: Backbone, config: WinCLIPConfig | None = None) -> None:
-        super().__init__(backbone, config or WinCLIPConfig())
-        self.patch_memory = MemoryBank()
-        self.window_memory = nn.ModuleList(MemoryBank() for _ in self.config.scales)
+    def __init__(self, clip: CLIPBackbone, config: WinCLIPConfig | None = None) -> None:
+        super().__init__(clip, config or WinCLIPConfig())
+        self.memory: PatchMemory = PatchMemory()
 
-    # --- scale --------------------------------------------------------------------------------
-
-    @property
-    def neutral_score(self) -> float | None:
+    def neutral_score(self, knowledge: Knowledge) -> float | None:
         """0.5 zero-shot: both texts equally likely. With references there is no such point."""
-        return None if self.shots else 0.5
+        return None if knowledge.shots else 0.5
 
-    @property
-    def map_range(self) -> tuple[float, float]:
-        """Probabilities and half cosine distances: [0, 1]."""
-        return 0.0, 1.0
-
-    # --- forward pass, in the order of the paper ----------------------------------------------
+    # --- in the order of the paper ------------------------------------------------------------
 
     def encode(self, images: Tensor) -> Features:
-        """Features of the pictures, whatever words and references there are."""
-        return self.features(images)
-
-    def references(self, encoded: Features) -> list[Tensor]:
-        """Patch features, then window features per scale."""
-        return [encoded.patches, *encoded.windows]
-
-    def judge(self, encoded: Features, own_group: Tensor | None) -> Prediction:
-        """Score what ``encode`` gave.
-
-        Raises:
-            RuntimeError: ``describe`` was not called.
-        """
-        self._need_words()
-        tau, grid, size = self.config.temperature, encoded.grid, encoded.size
-        s_0 = anomaly_probability(encoded.image, self.texts, tau)  # (B,)
-        s_k = [anomaly_probability(z, self.texts, tau) for z in encoded.windows]  # (B, n_k)
-        M_k = [
-            harmonic_windows(s, grid, k) for s, k in zip(s_k, self.config.scales, strict=True)
-        ]  # (B, g, g)
-        M = harmonic_mean([s_0[:, None, None].expand_as(M_k[0]), *M_k])
-        score = self._image_score(s_0, upsample(M, size))
-        if self.shots:
-            D = self.reference_distance(encoded, own_group)
-            score = (score + D.amax(dim=(1, 2))) / 2
-            M = (M + D) / 2
-        type_map = self._type_map(encoded, s_k) if len(self.kind_texts) else None
-        return Prediction(
-            score=score,
-            map=upsample(M, size),
-            type_score=None if type_map is None else weighted_mean(type_map, M),
-            type_map=None if type_map is None else upsample(type_map, size),
-        )
-
-    @torch.no_grad()
-    def features(self, images: Tensor) -> Features:
         """Run the image tower over the pictures and over all their windows."""
         visual = self.clip.visual
-        images = images.to(visual.proj.dtype)
-        grid = visual.grid(images)
-        embedded = visual.embed(images)  # (B, 1+g*g, W), before ln_pre
+        pixels = images.to(visual.proj.dtype)
+        grid = self.grid(pixels)
+        embedded = visual.embed(pixels)  # (B, 1+g*g, W), before ln_pre
         tokens = visual.encode(embedded).tokens
+        patches = visual.project(tokens[:, 1:], norm=self.config.patch_norm, projection=False)
         return Features(
-            image=visual.project(tokens[:, 0]).float(),
-            windows=[self._windows(embedded, grid, k) for k in self.config.scales],
-            patches=visual.project(
-                tokens[:, 1:], norm=self.config.patch_norm, projection=False
-            ).float(),
             grid=grid,
-            size=(images.shape[-2], images.shape[-1]),
+            image=visual.project(tokens[:, 0]).float(),
+            patches=(patches.float(),),
+            windows=tuple(self._windows(embedded, grid, k) for k in self.config.scales),
         )
 
-    def _windows(self, embedded: Tensor, grid: tuple[int, int], k: int) -> Tensor:
+    def _windows(self, embedded: Tensor, grid: Grid, k: int) -> Tensor:
         """Embeddings of all k x k windows: only {class token + their patches} enter the tower."""
         visual = self.clip.visual
-        rows = window_patches(grid, k).to(embedded.device) + 1  # row 0 is the class token
+        rows = window_patches(grid.shape, k).to(embedded.device) + 1  # row 0 is the class token
         rows = torch.cat([rows.new_zeros(len(rows), 1), rows], dim=1)  # (n_k, 1+k*k)
         parts = []
         at_once = _TOKENS_CPU if embedded.device.type == "cpu" else _TOKENS_GPU
@@ -202,36 +142,66 @@ class WinCLIP(PromptedDetector, RememberingDetector):
             parts.append(visual.project(z).unflatten(0, (len(embedded), -1)))
         return torch.cat(parts, dim=1).float()  # (B, n_k, D)
 
-    def reference_distance(self, features: Features, own_group: Tensor | None = None) -> Tensor:
+    def references(self, encoded: Features) -> Mapping[str, Tensor]:
+        """Patch features, and window features per scale."""
+        windows = zip(self.config.scales, encoded.windows, strict=True)
+        return {"patches": encoded.patches[0], **{f"windows{k}": z for k, z in windows}}
+
+    def predict(
+        self, encoded: Features, knowledge: Knowledge, left_out: Tensor | None = None
+    ) -> Prediction:
+        """Words, and the distance to references where there are any."""
+        tau, grid, texts = self.config.temperature, encoded.grid, knowledge["texts"]
+        s_0 = anomaly_probability(encoded.image, texts, tau)  # (B,)
+        s_k = [anomaly_probability(z, texts, tau) for z in encoded.windows]  # (B, n_k)
+        M_k = [
+            harmonic_windows(s, grid.shape, k) for s, k in zip(s_k, self.config.scales, strict=True)
+        ]  # (B, g, g)
+        M = harmonic_mean([s_0[:, None, None].expand_as(M_k[0]), *M_k])
+        score = self._image_score(s_0, grid.upsample(M))
+        if knowledge.shots:
+            D = self.reference_distance(encoded, knowledge, left_out)
+            score = (score + D.amax(dim=(1, 2))) / 2
+            M = (M + D) / 2
+        return Prediction(score, grid.upsample(M), self._type_map(encoded, s_k, knowledge))
+
+    def reference_distance(
+        self, encoded: Features, knowledge: Knowledge, left_out: Tensor | None = None
+    ) -> Tensor:
         """Mean over patch and window scales of the distance to the references, ``(B, g, g)``."""
-        patch_bank, *window_banks = self.banks
-        grid = features.grid
-        maps = [to_grid(nearest(patch_bank, features.patches, own_group), grid)]
-        for bank, windows, k in zip(
-            window_banks, features.windows, self.config.scales, strict=True
-        ):
-            maps.append(harmonic_windows(nearest(bank, windows, own_group), grid, k))
+
+        def nearest(name: str, features: Tensor) -> Tensor:
+            return self.memory.distance(knowledge, name, features, left_out)
+
+        maps = [encoded.grid.fold(nearest("patches", encoded.patches[0]))]
+        for k, windows in zip(self.config.scales, encoded.windows, strict=True):
+            maps.append(harmonic_windows(nearest(f"windows{k}", windows), encoded.grid.shape, k))
         return torch.stack(maps).mean(0)
-
-    # --- defect kinds: ours, the paper knows one anomalous class ---------------------------------
-
-    def _type_map(self, features: Features, s_k: list[Tensor]) -> Tensor:
-        """Distribution over kinds per patch, ``(B, T, g, g)``.
-
-        Each window votes with its softmax over the kinds' texts; its vote weighs as much as the
-        window is anomalous.
-        """
-        total, weight = torch.zeros(()), torch.zeros(())
-        for z, s, k in zip(features.windows, s_k, self.config.scales, strict=True):
-            share = text_probabilities(z, self.kind_texts, self.config.temperature)
-            total = total + spread((share * s[..., None]).transpose(1, 2), features.grid, k)
-            weight = weight + spread(s, features.grid, k)[:, None]
-        return total / weight
 
     def _image_score(self, s_0: Tensor, map: Tensor) -> Tensor:
         highest = map.amax(dim=(1, 2))
         choices = {"text": s_0, "map": highest, "mean": (s_0 + highest) / 2}
         return choices[self.config.image_score]
+
+    # --- defect kinds: ours, the paper knows one anomalous class ---------------------------------
+
+    def _type_map(
+        self, encoded: Features, s_k: list[Tensor], knowledge: Knowledge
+    ) -> Tensor | None:
+        """Distribution over kinds per pixel, ``(B, T, H, W)``.
+
+        Each window votes with its softmax over the kinds' texts; its vote weighs as much as the
+        window is anomalous.
+        """
+        kinds, shape = knowledge["kind_texts"], encoded.grid.shape
+        if not len(kinds):
+            return None
+        total, weight = torch.zeros(()), torch.zeros(())
+        for z, s, k in zip(encoded.windows, s_k, self.config.scales, strict=True):
+            share = text_probabilities(z, kinds, self.config.temperature)
+            total = total + spread((share * s[..., None]).transpose(1, 2), shape, k)
+            weight = weight + spread(s, shape, k)[:, None]
+        return encoded.grid.upsample(total / weight)
 
 
 # Tokens that enter the tower at once: bounds memory, and is large enough to be fast.

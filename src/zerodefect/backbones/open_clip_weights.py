@@ -1,0 +1,162 @@
+"""open_clip's weights by name: their shape, where they lie on this machine, and how to get them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from zerodefect.backbones import open_clip_names
+from zerodefect.backbones.clip import CLIPConfig
+from zerodefect.backbones.weight_files import WeightsError, file_hash
+from zerodefect.images import Preprocess
+
+
+def preprocess_of(config: CLIPConfig, facts: Mapping[str, Any]) -> Preprocess:
+    """What a configuration says of preprocessing; CLIP's where it says nothing."""
+    size = config.vision.image_size
+    mean, std = facts.get("mean"), facts.get("std")
+    chosen: dict[str, Any] = {"size": (size, size)}
+    if mean and std:
+        chosen |= {"mean": tuple(mean), "std": tuple(std)}
+    if facts.get("interpolation"):
+        chosen["interpolation"] = facts["interpolation"]
+    return Preprocess(**chosen)
+
+
+def _split_name(name: str) -> tuple[str, str | None]:
+    model, _, tag = name.partition("/")
+    return model, tag or None
+
+
+def named_facts(name: str) -> tuple[CLIPConfig, Preprocess]:
+    """Shape, activation and preprocessing of open_clip's ``MODEL`` or ``MODEL/TAG``."""
+    model, tag = _split_name(name)
+    raw = open_clip_names.model_config(model)
+    if raw is None:
+        raise WeightsError(
+            f"{name}: open_clip knows no architecture {model!r}{_similar(model)}. "
+            "zerodefect backbones lists the names"
+        )
+    try:
+        config = CLIPConfig.from_open_clip(raw)
+    except ValueError as error:
+        raise WeightsError(f"{name}: {error}. Choose a plain ViT CLIP") from None
+    pretrained = open_clip_names.weights_facts(model, tag) if tag else {}
+    if tag and not pretrained:
+        tags = ", ".join(open_clip_names.tags(model)) or "none"
+        raise WeightsError(f"{name}: open_clip has no weights {tag!r} for {model}; it has: {tags}")
+    if pretrained.get("quick_gelu") or tag == "openai":  # older versions of open_clip do not say
+        config = config.with_activation("quick_gelu")
+    return config, preprocess_of(config, pretrained)
+
+
+def _similar(model: str) -> str:
+    close = difflib.get_close_matches(model, open_clip_names.model_names(), n=3)
+    return f" (did you mean {', '.join(close)}?)" if close else ""
+
+
+def cached_weights(name: str) -> tuple[Path, CLIPConfig, Preprocess, str]:
+    """File, shape, preprocessing and origin of weights that are on this machine.
+
+    Raises:
+        WeightsError: unknown, or not here; the message says how to bring them.
+    """
+    config, preprocess = named_facts(name)
+    model, tag = _split_name(name)
+    if tag is None:
+        tags = ", ".join(open_clip_names.tags(model)) or "none"
+        raise WeightsError(
+            f"{name}: an architecture without weights. Add a tag ({name}/TAG with one of: {tags}) "
+            "or give a local file (--weights FILE)"
+        )
+    origin = weights_origin(name)
+    found = cached_file(name)
+    if found is None:
+        raise WeightsError(
+            f"{name}: the weights are not on this machine, and nothing is downloaded unasked. "
+            f"With a network: zerodefect backbones --fetch {name}. Without: bring the file from "
+            f"{origin} and pass it (--backbone {name} --weights FILE)"
+        )
+    return found, config, preprocess, origin
+
+
+def weights_origin(name: str) -> str:
+    """Public place of open_clip's weights ``MODEL/TAG``.
+
+    Raises:
+        WeightsError: no such weights.
+    """
+    named_facts(name)
+    model, tag = _split_name(name)
+    if tag is None:
+        raise WeightsError(f"{name}: name the weights as MODEL/TAG, as zerodefect backbones lists")
+    facts = open_clip_names.weights_facts(model, tag)
+    if facts.get("hf_hub"):
+        return f"https://huggingface.co/{facts['hf_hub'].strip('/')}"
+    return str(facts.get("url", "an unknown place"))
+
+
+def cached_file(name: str) -> Path | None:
+    """File of open_clip's weights ``MODEL/TAG`` in the local caches, or None."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    model, tag = _split_name(name)
+    facts = open_clip_names.weights_facts(model, tag or "")
+    repository, _, filename = (facts.get("hf_hub") or "").rpartition("/")
+    if repository:
+        files = [filename] if filename else []
+        files += ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
+        for file in files:
+            try:
+                found = try_to_load_from_cache(repository, file)
+            except HFValidationError:
+                continue
+            if isinstance(found, str):
+                return Path(found)
+    if facts.get("url"):
+        local = Path("~/.cache/clip").expanduser() / Path(facts["url"]).name
+        if local.is_file():
+            return local
+    return None
+
+
+def fetch(name: str) -> tuple[Path, str]:
+    """Download open_clip's weights ``MODEL/TAG`` into its cache: the file and its SHA-256.
+
+    Raises:
+        WeightsError: unknown name, the network is switched off, or the download failed.
+    """
+    from huggingface_hub import constants
+
+    origin = weights_origin(name)
+    model, tag = _split_name(name)
+    facts = open_clip_names.weights_facts(model, tag or "")
+    remedy = (
+        f"Bring the file from {origin} on a medium and pass it (--backbone {name} --weights FILE)"
+    )
+    if constants.HF_HUB_OFFLINE:
+        raise WeightsError(f"{name}: HF_HUB_OFFLINE switches the network off. {remedy}")
+    try:
+        path = open_clip_names.download(facts)
+    except Exception as error:  # the hub's and urllib's errors share no base
+        raise WeightsError(f"{name}: the download failed ({error}). {remedy}") from None
+    return path, file_hash(path)
+
+
+def runnable_models() -> list[tuple[str, str]]:
+    """Every ``(MODEL, TAG)`` of open_clip that the towers here can run."""
+    published = open_clip_names.pretrained()
+    return [(model, tag) for model, tag in published if _runs(model)]
+
+
+@cache
+def _runs(model: str) -> bool:
+    try:
+        CLIPConfig.from_open_clip(open_clip_names.model_config(model) or {})
+    except (ValueError, KeyError, TypeError):
+        return False
+    return True

@@ -1,0 +1,94 @@
+"""What detectors share that are built on one frozen CLIP."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor
+
+from zerodefect.backbones.clip import PositionResize
+from zerodefect.backbones.clip_weights import CLIPBackbone
+from zerodefect.backbones.transformer import States
+from zerodefect.detector.contract import Detector
+from zerodefect.layers.adapters import check_taps, quarter_depths
+from zerodefect.layers.grid import Grid
+from zerodefect.prompts.features import TextFeatures
+
+Activation = Literal["gelu", "weights"]
+"""``gelu`` runs both towers with it whatever the weights were trained with, as several official
+codes do and their published layers need; ``weights`` keeps the weights' own (OpenAI's:
+QuickGELU)."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """Image side of one batch, float32; nothing here is normalised.
+
+    Attributes:
+        grid: of the patches.
+        image: ``(B, D)`` projected class token.
+        patches: per tap ``(B, N, C)``.
+    """
+
+    grid: Grid
+    image: Tensor
+    patches: tuple[Tensor, ...]
+
+
+class CLIPDetector(Detector):
+    """A detector on the frozen towers of a CLIP.
+
+    ``Config`` may have ``activation`` (see ``Activation``) and ``taps``, image-tower blocks (from
+    1) that are read.
+
+    Attributes:
+        clip: the towers.
+        text_features: embeddings of sentences, computed once.
+        prepared: how the official code prepares pictures where it differs from the weights' own
+            way; most resize 8-bit values with Pillow, bicubic.
+        positions: how it resizes the positional embedding.
+    """
+
+    prepared: ClassVar[dict[str, Any]] = {
+        "interpolation": "bicubic",
+        "antialias": True,
+        "resize_on": "pil",
+    }
+    positions: ClassVar[PositionResize] = "bicubic"
+
+    def __init__(self, clip: CLIPBackbone, config: Any) -> None:
+        clip = clip.with_activation(getattr(config, "activation", "weights"))
+        super().__init__(config, (clip,), replace(clip.preprocess, **self.prepared))
+        self.clip = clip.clip.requires_grad_(False)
+        self.text_features = TextFeatures(clip.clip, clip.fingerprint, reload=clip.reload)
+
+    def chosen_taps(self) -> tuple[int, ...]:
+        """``config.taps``, or the quarters of the image tower's depth.
+
+        Raises:
+            ValueError: a block that the tower does not have.
+        """
+        layers = self.clip.config.vision.layers
+        return check_taps(self.config.taps or quarter_depths(layers), layers)
+
+    def grid(self, images: Tensor) -> Grid:
+        """Grid of the patches of ``(B, 3, H, W)``."""
+        height, width = images.shape[-2:]
+        return Grid(*self.clip.visual.grid(images), (height, width))
+
+    def run(self, images: Tensor, **options: Any) -> States:
+        """Run the image tower on ``(B, 3, H, W)``; options as of ``VisionTower.encode``."""
+        visual = self.clip.visual
+        images = images.to(visual.proj.dtype)  # the towers may be bfloat16; what follows is not
+        return visual.encode(visual.embed(images, resize=self.positions), **options)
+
+    def tapped(self, images: Tensor, taps: Sequence[int]) -> Features:
+        """Projected class token, and the residual stream's patches ``(B, N, W)`` after each tap."""
+        states = self.run(images, taps=taps)
+        return Features(
+            grid=self.grid(images),
+            image=self.clip.visual.project(states.tokens[:, 0]).float(),
+            patches=tuple(states.taps[tap][:, 1:].float() for tap in taps),
+        )

@@ -1,0 +1,85 @@
+"""What is to be known of a method before it is built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+Source = Literal["words", "references", "set", "training", "good"]
+"""Where normality is known from: the product's name; a few or many normal images; the other images
+of a set; other products' labelled defects; normal images that the method is trained on."""
+
+BackboneKind = Literal["clip", "features"]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One published figure, never ours.
+
+    Attributes:
+        data: data set.
+        setting: "0-shot", "1-shot", ...
+        metric: "image AUROC", "pixel AUROC", ...
+        value: in percent.
+        source: where it was published.
+    """
+
+    data: str
+    setting: str
+    metric: str
+    value: float
+    source: str
+
+
+def published_table(
+    source: str, setting: str, metrics: Sequence[str], values: Mapping[str, Sequence[float]]
+) -> tuple[Figure, ...]:
+    """Figures of a published table: per data set one value for each of ``metrics``."""
+    return tuple(
+        Figure(data, setting, metric, value, source)
+        for data, row in values.items()
+        for metric, value in zip(metrics, row, strict=True)
+    )
+
+
+@dataclass(frozen=True)
+class MethodInfo:
+    """Facts about a method.
+
+    Attributes:
+        name: registered name.
+        title: as the paper calls it.
+        school: stream of the field (prompt, adapter, assembly, baseline, other).
+        knows_from: what it can learn normality from.
+        paper: citation with arXiv number or venue.
+        code_licence: licence of the authors' code, or what there is instead.
+        parity: which implementation our numbers are proven against.
+        figures: published figures with their source.
+        completion: whether parts are ours because what is public does not say them.
+        optional: sources that it can do without.
+        backbones: pretrained networks that it is built on, by name, in the order in which its
+            constructor takes them.
+    """
+
+    name: str
+    title: str
+    school: str
+    knows_from: tuple[Source, ...]
+    paper: str
+    code_licence: str
+    parity: str
+    figures: tuple[Figure, ...] = ()
+    completion: bool = False
+    optional: tuple[Source, ...] = ()
+    backbones: Mapping[str, BackboneKind] = field(default_factory=lambda: {"clip": "clip"})
+
+    @property
+    def needs(self) -> tuple[Source, ...]:
+        """Sources without which it says nothing."""
+        return tuple(source for source in self.knows_from if source not in self.optional)
+
+    @property
+    def trained(self) -> bool:
+        """Whether it has learned values, which come from a checkpoint."""
+        return not {"training", "good"}.isdisjoint(self.knows_from)

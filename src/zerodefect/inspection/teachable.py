@@ -1,0 +1,278 @@
+"""What an inspector is told and shown, and what its detector makes of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from zerodefect.detector.contract import Detector, plain
+from zerodefect.detector.knowledge import Knowledge, Product
+from zerodefect.images import Picture
+from zerodefect.inspection.sources import Source, digest, expand, open_source
+from zerodefect.prompts.vocabulary import Vocabulary
+from zerodefect.scoring.areas import read_area
+from zerodefect.scoring.scorer import Scorer
+from zerodefect.scoring.viewing import Viewing
+
+DEFAULT_OBJECT = "object"
+
+_log = logging.getLogger("zerodefect")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What an inspector was told and shown, at one moment.
+
+    Attributes:
+        product: its name and words, or None.
+        references: normal pictures, each once.
+        digests: of the references.
+        knowledge: what the detector made of both, once there is a detector.
+    """
+
+    product: Product | None = None
+    references: tuple[Picture, ...] = ()
+    digests: tuple[str, ...] = ()
+    knowledge: Knowledge | None = None
+
+    @property
+    def name(self) -> str | None:
+        """Of the product."""
+        return None if self.product is None else self.product.name
+
+
+class Teachable:
+    """A detector with words, references and areas of interest.
+
+    It may be used from several threads: a call goes by what was known when it began.
+
+    Attributes:
+        vocabulary: defect kinds to tell apart.
+        viewing: how pictures are shown to the network.
+        bit_depth: significant bits of 16-bit pictures, where not 16.
+
+    Args:
+        detector: gives raw scores and maps; or what builds it at first use.
+        vocabulary, viewing, bit_depth: see above.
+        roi, ignore: mask pictures: what counts (white in ``roi``) and what does not (white in
+            ``ignore``), for every picture; nothing outside changes any result.
+    """
+
+    def __init__(
+        self,
+        detector: Detector | Callable[[], Detector],
+        *,
+        vocabulary: Vocabulary | None = None,
+        viewing: Viewing | None = None,
+        bit_depth: int | None = None,
+        roi: Picture | None = None,
+        ignore: Picture | None = None,
+    ) -> None:
+        self.vocabulary = vocabulary or Vocabulary.default()
+        self.viewing = viewing or Viewing()
+        self.bit_depth = bit_depth
+        self._areas = {"roi": roi, "ignore": ignore}
+        self._shown = Shown()
+        self._lock = threading.RLock()
+        self._detector = detector if isinstance(detector, Detector) else None
+        self._build = detector
+
+    @property
+    def detector(self) -> Detector:
+        """Gives raw scores and maps."""
+        with self._lock:
+            if self._detector is None:
+                self._detector = self._build()
+        return self._detector
+
+    @property
+    def scorer(self) -> Scorer:
+        """Shows pictures to the detector."""
+        return Scorer(self.detector, self.viewing)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the lock, for other processes; the detector is built before."""
+        state = {**self.__dict__, "_detector": self.detector, "_build": None}
+        del state["_lock"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.RLock())
+
+    # --- areas ----------------------------------------------------------------------------------
+
+    @property
+    def roi(self) -> Picture | None:
+        """Mask picture: only what is white is inspected."""
+        return self._areas["roi"]
+
+    @roi.setter
+    def roi(self, picture: Picture | None) -> None:
+        self._set_area("roi", picture)
+
+    @property
+    def ignore(self) -> Picture | None:
+        """Mask picture: what is white does not count."""
+        return self._areas["ignore"]
+
+    @ignore.setter
+    def ignore(self, picture: Picture | None) -> None:
+        self._set_area("ignore", picture)
+
+    def _set_area(self, name: str, picture: Picture | None) -> None:
+        with self._lock:
+            self._areas = {**self._areas, name: picture}
+            self._shown = replace(self._shown, knowledge=None)  # references are seen anew
+
+    def _area(self, picture: Picture) -> np.ndarray | None:
+        return read_area(self.roi, self.ignore, picture.height, picture.width)
+
+    # --- knowledge ----------------------------------------------------------------------------
+
+    @property
+    def object(self) -> str | None:
+        """Product name in use."""
+        return self._shown.name
+
+    @property
+    def shots(self) -> int:
+        """Number of references."""
+        return len(self._shown.references)
+
+    def describe(self, object: str, vocabulary: Vocabulary | None = None) -> None:
+        """Name the product; optionally replace the defect vocabulary.
+
+        Raises:
+            ValueError: an empty name, or a prompt that the text tower cannot read.
+        """
+        with self._lock:
+            product = Product(object, vocabulary or self.vocabulary)
+            known = self._shown.knowledge
+            if self._detector is not None and known is not None:
+                known = self._detector.describe(known, product)
+            elif self._detector is not None:
+                self._detector.words(product)  # refused now, not at first use
+            self.vocabulary = vocabulary or self.vocabulary
+            self._shown = replace(self._shown, product=product, knowledge=known)
+
+    def remember(self, references: Source | Iterable[Source]) -> int:
+        """Add normal reference images (files, folders, arrays); returns how many.
+
+        A picture that is a reference already is not added again: left out in turn, it would find
+        its copy, and the limits learned from it would be too low.
+
+        Raises:
+            ImageError, FileNotFoundError: a reference cannot be used. References are few and all
+                matter, so none is skipped.
+            UnsupportedError: the method takes no references.
+        """
+        opened = [self._open(source) for source in expand(references)]
+        with self._lock:
+            shown = self._shown
+            new = {digest(p): p for p in opened}
+            new = {name: p for name, p in new.items() if name not in shown.digests}
+            added = replace(
+                shown,
+                references=(*shown.references, *new.values()),
+                digests=(*shown.digests, *new),
+                knowledge=None,
+            )
+            if self._detector is not None and new:
+                known = shown.knowledge or self._learned(shown).knowledge
+                known = self._with_references(known, list(new.values()))
+                added = replace(added, knowledge=known)
+            self._shown = added
+        return len(new)
+
+    def forget(self) -> None:
+        """Drop all references."""
+        with self._lock:
+            self._shown = Shown(self._shown.product)
+
+    def _with_references(self, known: Any, pictures: Sequence[Picture]) -> Knowledge:
+        areas = [self._area(picture) for picture in pictures]
+        return self.scorer.remember(known, pictures, areas, on_plan=self._tell)
+
+    @staticmethod
+    def _tell(plan: Any) -> None:
+        level = logging.WARNING if plan.bytes > plan.budget else logging.INFO
+        _log.log(level, "%s", plan)
+
+    def _learned(self, shown: Shown) -> Shown:
+        """The same with what the detector makes of it."""
+        known = self.detector.empty()
+        if shown.product:
+            known = self.detector.describe(known, shown.product)
+        if shown.references:
+            known = self._with_references(known, shown.references)
+        return replace(shown, knowledge=known)
+
+    def _ready(self, object: str | None) -> Shown:
+        """What is known now; under another name for this call alone, if one is given."""
+        needs_words = "words" in self.detector.info.needs
+        with self._lock:
+            if self._shown.knowledge is None:
+                self._shown = self._learned(self._shown)
+            shown = self._shown
+        if object is None and (shown.product or not needs_words):
+            return shown
+        product = Product(object or DEFAULT_OBJECT, self.vocabulary)
+        if shown.product == product:
+            return shown
+        assert shown.knowledge is not None
+        return replace(
+            shown, product=product, knowledge=self.detector.describe(shown.knowledge, product)
+        )
+
+    def _open(self, source: Source) -> Picture:
+        return open_source(source, self.bit_depth)
+
+    # --- facts ----------------------------------------------------------------------------------
+
+    def kinds(self) -> tuple[str, ...]:
+        """Defect kinds that regions are told apart by; empty where the method tells none."""
+        known = self._ready(None).knowledge
+        assert known is not None
+        return self.detector.kinds(known)
+
+    def fingerprint(self) -> str:
+        """Hash of everything besides the image that decides its score; 16 hexadecimal digits.
+
+        The vocabulary names regions and decides no score; the weights count by their content, not
+        by the name or path they were loaded from.
+        """
+        return self._fingerprint(self._ready(None))
+
+    def _fingerprint(self, shown: Shown) -> str:
+        facts = {k: v for k, v in self._facts(shown).items() if k not in ("vocabulary", "backbone")}
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+    def facts(self) -> dict[str, Any]:
+        """Facts of the detector and the references, as plain data for manifests."""
+        shown = self._ready(None)
+        return {**self._facts(shown), "fingerprint": self._fingerprint(shown)}
+
+    def _facts(self, shown: Shown) -> dict[str, Any]:
+        product, known = shown.product, shown.knowledge
+        assert known is not None
+        kept = {"memory": dict(known.facts)} if known.facts else {}
+        words = product.vocabulary if product and self.detector.tells_kinds else None
+        return {
+            **self.detector.facts(),
+            **kept,
+            "object": shown.name,
+            "vocabulary": plain(words.kinds) if words else None,
+            "shots": known.shots,
+            "viewing": dataclasses.asdict(self.viewing),
+            "areas": [area and digest(area) for area in self._areas.values()],
+            "bit_depth": self.bit_depth,
+            "references": sorted(shown.digests),
+        }

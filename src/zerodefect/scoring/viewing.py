@@ -1,0 +1,75 @@
+"""How a picture is shown to the network: as a whole, in tiles, squared or not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from zerodefect.detector.contract import Input
+from zerodefect.images import ImageError, Picture, Preprocess
+from zerodefect.images.tiling import MOST_VIEWS, Tile, Tiling
+
+
+@dataclass(frozen=True)
+class Viewing:
+    """How a picture is shown to the network.
+
+    Attributes:
+        tiling: cut into tiles besides the global view, or None.
+        keep_aspect: the network's input takes the picture's aspect ratio at about the native
+            number of patches, instead of the field's square.
+    """
+
+    tiling: Tiling | None = None
+    keep_aspect: bool = False
+
+    def preprocess(self, needed: Input, picture: Picture) -> Preprocess:
+        """How a picture or tile becomes one of a detector's inputs."""
+        if not self.keep_aspect:
+            return needed.preprocess
+        own, native = (picture.height, picture.width), needed.preprocess.size
+        return replace(needed.preprocess, size=aspect_size(own, native, needed.multiple))
+
+    def tiles(self, picture: Picture) -> list[Tile]:
+        """Tiles besides the global view; none where one tile would hold the picture.
+
+        Raises:
+            ImageError: more views than ``MOST_VIEWS``.
+        """
+        if self.tiling is None:
+            return []
+        check_views(picture.path, self.tiling, picture.height, picture.width)
+        tiles = self.tiling.tiles(picture.height, picture.width)
+        return tiles if len(tiles) > 1 else []
+
+
+def aspect_size(picture: tuple[int, int], native: tuple[int, int], patch: int) -> tuple[int, int]:
+    """Network input with the picture's aspect ratio and about the native area.
+
+    Args:
+        picture: ``(height, width)``.
+        native: the network's ``(height, width)``.
+        patch: both sides are multiples of this.
+    """
+    side = (native[0] * native[1]) ** 0.5
+    ratio = (picture[0] / picture[1]) ** 0.5
+    # beyond 4:1 a side would hold too few patches for windows
+    ratio = min(max(ratio, 0.5), 2.0)
+    height, width = (max(1, round(side * r / patch)) * patch for r in (ratio, 1 / ratio))
+    return height, width
+
+
+def check_views(path: str, tiling: Tiling, height: int, width: int) -> int:
+    """Number of views that a picture takes.
+
+    Raises:
+        ImageError: there are more than ``MOST_VIEWS``.
+    """
+    views = tiling.views(height, width)
+    if views > MOST_VIEWS:
+        reason = (
+            f"{views} views of the {width} x {height} pixels in tiles of {tiling.size} are more "
+            f"than the {MOST_VIEWS} that are allowed"
+        )
+        larger = tiling.size_for(height, width)
+        raise ImageError(path, reason, f"Take larger tiles: {larger} pixels would do well")
+    return views
