@@ -138,3 +138,8 @@ def test_protocol_options_are_a_protocol():
     assert Protocol(**ProtocolOptions().keywords()) == Protocol()
     chosen = ProtocolOptions("0,2", resolution="128", pixel_metric=["auroc"]).keywords()
     assert Protocol(**chosen) == Protocol((0, 2), resolution=128, pixel_queries=("auroc",))
+
+
+def test_approximate_is_passed_on_where_it_is_asked_for():
+    assert "approximate" not in ProtocolOptions().keywords()
+    assert ProtocolOptions(approximate=True).keywords()["approximate"] is True

@@ -67,6 +67,12 @@ class ProtocolOptions(Options):
         list[str] | None,
         typer.Option(help="NAME[:VARIANT][@LIMIT], such as aupro:steps200@0.3; repeatable."),
     ] = None
+    approximate: Annotated[
+        bool,
+        typer.Option(
+            "--approximate", help="Pixel metrics in constant memory, with a stated error."
+        ),
+    ] = False
     alike: Annotated[
         bool, typer.Option("--alike", help="Crop the centre of all pictures to one size first.")
     ] = False
@@ -82,6 +88,8 @@ class ProtocolOptions(Options):
         given["resolution"] = _resolution(self.resolution)
         if queries := given.pop("pixel_metric"):
             given["pixel_queries"] = tuple(queries)
+        if not self.approximate:
+            del given["approximate"]
         return given
 
 
