@@ -39,7 +39,7 @@ from embedded_tally import Tally, Values, replaced, table
 
 from zerodefect.backbones.clip import CLIP
 from zerodefect.backbones.clip_weights import Backbone, load_clip
-from zerodefect.cli.shared import parse_settings
+from zerodefect.cli.options import parse_settings
 from zerodefect.detector.contract import Detector
 from zerodefect.detector.registry import MethodInfo
 from zerodefect.images import open_image

@@ -11,7 +11,7 @@ import torch
 from embedded_pictures import SIDE, Item, Source, batches, procedural, small
 from embedded_tally import Tally
 
-from zerodefect.cli.shared import parse_settings
+from zerodefect.cli.options import parse_settings
 from zerodefect.evaluation.metrics import ImageMetrics
 from zerodefect.images import Picture
 from zerodefect.methods import load_detector

@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import sys
+from collections.abc import Callable
 
 import typer
 
@@ -23,6 +24,7 @@ from zerodefect.cli import (
     pretrain,
     train,
 )
+from zerodefect.cli.options import flattened
 
 app = typer.Typer(
     name="zerodefect",
@@ -54,17 +56,21 @@ def root(
     """Find defects on products that nobody trained on."""
 
 
-app.command("inspect")(inspect.inspect)
-app.command("calibrate")(calibrate.calibrate)
-app.command("evaluate")(evaluate.evaluate)
-app.command("train")(train.train)
-app.command("import")(import_.import_)
-app.command("pretrain")(pretrain.pretrain)
-app.command("methods")(methods.methods)
-app.command("datasets")(datasets.datasets)
-app.command("backbones")(backbones.backbones)
-app.command("doctor")(doctor.doctor)
-app.command("demo")(demo.demo)
+_VERBS: dict[str, Callable[..., None]] = {
+    "inspect": inspect.inspect,
+    "calibrate": calibrate.calibrate,
+    "evaluate": evaluate.evaluate,
+    "train": train.train,
+    "import": import_.import_,
+    "pretrain": pretrain.pretrain,
+    "methods": methods.methods,
+    "datasets": datasets.datasets,
+    "backbones": backbones.backbones,
+    "doctor": doctor.doctor,
+    "demo": demo.demo,
+}
+for _name, _verb in _VERBS.items():
+    app.command(_name)(flattened(_verb))
 app.add_typer(data.app, name="data")
 
 
@@ -85,7 +91,7 @@ def main() -> None:
             )
         raise
     except Exception as error:
-        from zerodefect.cli.shared import expected
+        from zerodefect.cli.errors import expected
 
         if not expected(error):
             raise

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from zerodefect.cli import shared
+from zerodefect.cli.options import AsJson
+from zerodefect.cli.telling import say
 
 
 def backbones(
@@ -16,13 +17,13 @@ def backbones(
         typer.Option("--fetch", help="Download MODEL/TAG now; the only thing that uses a network."),
     ] = None,
     at_hand: Annotated[bool, typer.Option("--at-hand", help="Only those on this machine.")] = False,
-    as_json: shared.AsJson = False,
+    as_json: AsJson = False,
 ) -> None:
     """List the CLIP weights that the methods run on, and whether they are on this machine."""
     from zerodefect.backbones import clip_weights as loading
 
     if fetch:
-        shared.say(f"source: {loading.weights_origin(fetch)} (licence: see there)")
+        say(f"source: {loading.weights_origin(fetch)} (licence: see there)")
         path, digest = loading.fetch(fetch)
         size = path.stat().st_size
         facts = {"name": fetch, "file": str(path), "bytes": size, "sha256": digest}

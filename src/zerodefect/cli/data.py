@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from zerodefect.cli import shared
+from zerodefect.cli.options import AsJson, Layout
+from zerodefect.cli.telling import progress
 
 if TYPE_CHECKING:
     from zerodefect.data import Dataset, FileCheck, Problem
@@ -28,11 +29,9 @@ def data() -> None:
 @app.command()
 def check(
     path: Annotated[Path, typer.Argument(help="Folder, meta.json, or CSV/JSON-lines table.")],
-    layout: Annotated[
-        str, typer.Option(help="Layout or data set (see 'zerodefect datasets'); else recognised.")
-    ] = "auto",
+    layout: Layout = "auto",
     deep: Annotated[bool, typer.Option("--deep", help="Open every picture and mask.")] = False,
-    as_json: shared.AsJson = False,
+    as_json: AsJson = False,
 ) -> None:
     """Explain what a data set holds and what is missing.
 
@@ -41,7 +40,7 @@ def check(
     from zerodefect.data import check_files, load_dataset
 
     dataset = load_dataset(path, layout=layout, sizes=False)
-    with shared.progress(quiet=as_json) as bar:
+    with progress(quiet=as_json) as bar:
         task = bar.add_task("opening files" if deep else "reading sizes", total=len(dataset))
         files = check_files(dataset, deep=deep, on_sample=lambda: bar.advance(task))
     problems = (*dataset.problems, *files.problems)

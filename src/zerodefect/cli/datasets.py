@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from zerodefect.cli import shared
+from zerodefect.cli.options import AsJson
 
 if TYPE_CHECKING:
     from zerodefect.data import KnownSet
@@ -24,7 +24,7 @@ def datasets(
     name: Annotated[
         str | None, typer.Argument(help="Show one data set with its tree on disk.")
     ] = None,
-    as_json: shared.AsJson = False,
+    as_json: AsJson = False,
 ) -> None:
     """List the published data sets: what each shows, its terms, source and layout on disk."""
     from zerodefect.data import CATALOGUE, expected_layouts, find_known

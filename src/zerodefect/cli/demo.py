@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from zerodefect.cli import shared
+from zerodefect.cli.telling import progress
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
     from zerodefect.engines.local import Summary
 
 _PER_KIND = 2
@@ -41,11 +38,12 @@ def demo(
 
     inspector = load()
     inspector.describe("object")
-    with shared.progress() as bar:
+    with progress() as bar:
+        task = bar.add_task("drawing", total=None)
         for product, kinds in _CHOSEN.items():
             folder = output / product.replace(" ", "-")
             pictures = list(_pieces(folder / "parts", product, kinds, good))
-            task = bar.add_task(f"{product}: drawing", total=len(pictures))
+            bar.reset(task, description=f"{product}: drawing", total=len(pictures))
             for path, index, kind in pictures:
                 _draw(path, product, index, kind)
                 bar.advance(task)
@@ -54,20 +52,15 @@ def demo(
             policy = inspector.calibrate(find_images([folder / "parts" / "train"]))
             policy.save(folder / "policy.json")
             parts = find_images([folder / "parts" / "test"])
-            bar.update(task, description=f"{product}: inspecting", completed=0, total=len(parts))
+            bar.reset(task, description=f"{product}: inspecting", total=len(parts))
             summary = inspect_files(
                 inspector,
                 parts,
                 folder / "run",
                 outputs=Outputs(maps=True),
-                on_record=partial(_advance, bar, task),
+                on_record=lambda record: bar.advance(task),
             )
-            bar.remove_task(task)
             _tell(product, policy.notes, summary, folder)
-
-
-def _advance(bar: Progress, task: TaskID, record: dict[str, Any]) -> None:
-    bar.advance(task)
 
 
 def _pieces(

@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from zerodefect.cli import shared
+from zerodefect.cli.options import AsJson
 
 _EXTRAS = {
     "sam": "segment_anything",
@@ -20,7 +20,7 @@ _EXTRAS = {
 _CORE = ("torch", "torchvision", "open_clip_torch", "timm", "numpy", "pillow", "scipy")
 
 
-def doctor(as_json: shared.AsJson = False) -> None:
+def doctor(as_json: AsJson = False) -> None:
     """Say what this installation has and what it lacks; exit code 1 if it cannot inspect."""
     facts, problems = _facts()
     if as_json:

@@ -4,167 +4,185 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from zerodefect.cli import shared
+from zerodefect.cli.opening import open_dataset, product_names, tell_views
+from zerodefect.cli.options import (
+    AsJson,
+    BatchSize,
+    Layout,
+    LoadingOptions,
+    ObjectNames,
+    Options,
+    ViewOptions,
+)
+from zerodefect.cli.telling import progress, say
+
+if TYPE_CHECKING:
+    from zerodefect.data import Dataset
 
 
-def evaluate(
-    data: Annotated[list[str], typer.Option("--data", "-d", help="NAME=PATH or PATH; repeatable.")],
+@dataclass(frozen=True)
+class DataOptions(Options):
+    """Labelled pictures, and what is on them."""
+
+    data: Annotated[list[str], typer.Option("--data", "-d", help="NAME=PATH or PATH; repeatable.")]
+    object: ObjectNames = None
+    layout: Layout = "auto"
+
+
+@dataclass(frozen=True)
+class ContenderOptions(Options):
+    """Methods to measure side by side."""
+
     method: Annotated[
-        str | None,
-        typer.Option("--method", "-m", help="One or more methods, comma separated."),
-    ] = None,
+        str | None, typer.Option("--method", "-m", help="One or more methods, comma separated.")
+    ] = None
     checkpoint: Annotated[
-        list[Path] | None,
-        typer.Option("--checkpoint", help="Of a trained method; repeatable."),
-    ] = None,
+        list[Path] | None, typer.Option(help="Of a trained method; repeatable.")
+    ] = None
+
+
+@dataclass(frozen=True)
+class ProtocolOptions(Options):
+    """What is measured, and how."""
+
     k_shot: Annotated[
         str, typer.Option("--k-shot", "-k", help="Numbers of references, such as 0,1,2,4.")
-    ] = "0",
-    seeds: Annotated[int, typer.Option(min=1, help="Draws of references for each number.")] = 1,
-    object: Annotated[
-        list[str] | None,
-        typer.Option("--object", "-n", help="Words for the product, or PRODUCT=WORDS; repeatable."),
-    ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the results.")] = Path(
-        "evaluation"
-    ),
+    ] = "0"
+    seeds: Annotated[int, typer.Option(min=1, help="Draws of references for each number.")] = 1
     resolution: Annotated[
         str, typer.Option(help="Where map and mask meet: picture, network, or pixels (256).")
-    ] = "picture",
+    ] = "picture"
     mask_rule: Annotated[
         str, typer.Option(help="How masks are resized; see docs/evaluation.md.")
-    ] = "nonzero",
-    smoothing: Annotated[float, typer.Option(min=0, help="Gaussian on the maps, pixels.")] = 0.0,
+    ] = "nonzero"
+    smoothing: Annotated[float, typer.Option(min=0, help="Gaussian on the maps, pixels.")] = 0.0
     pixel_metric: Annotated[
         list[str] | None,
         typer.Option(help="NAME[:VARIANT][@LIMIT], such as aupro:steps200@0.3; repeatable."),
-    ] = None,
+    ] = None
+    approximate: Annotated[
+        bool,
+        typer.Option(
+            "--approximate", help="Pixel metrics in constant memory, with a stated error."
+        ),
+    ] = False
     alike: Annotated[
         bool, typer.Option("--alike", help="Crop the centre of all pictures to one size first.")
-    ] = False,
-    layout: Annotated[
-        str, typer.Option(help="Layout or data set (see 'zerodefect datasets'); else recognised.")
-    ] = "auto",
+    ] = False
+
+    def keywords(self) -> dict[str, Any]:
+        """Keyword arguments of ``Protocol``; those left at their default are as it has them.
+
+        Raises:
+            ValueError: numbers of references, or a resolution, that are none.
+        """
+        given = super().keywords()
+        given["shots"] = _numbers(given.pop("k_shot"))
+        given["resolution"] = _resolution(self.resolution)
+        if queries := given.pop("pixel_metric"):
+            given["pixel_queries"] = tuple(queries)
+        if not self.approximate:
+            del given["approximate"]
+        return given
+
+
+def evaluate(
+    *,
+    data: DataOptions,
+    contenders: ContenderOptions,
+    protocol: ProtocolOptions,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the results.")] = Path(
+        "evaluation"
+    ),
     cache: Annotated[bool, typer.Option(help="Keep predictions and reuse them.")] = True,
-    backbone: shared.BackboneName = None,
-    weights: shared.WeightsFile = None,
-    image_size: shared.ImageSize = None,
-    tile: shared.Tile = None,
-    overlap: shared.Overlap = 0.25,
-    keep_aspect: shared.KeepAspect = False,
-    roi: shared.Roi = None,
-    ignore: shared.Ignore = None,
-    settings: shared.MethodOptions = None,
-    batch_size: shared.BatchSize = 8,
-    device: shared.Device = "auto",
-    precision: shared.Precision = "float32",
-    as_json: shared.AsJson = False,
+    loading: LoadingOptions,
+    pictures: ViewOptions,
+    batch_size: BatchSize = 8,
+    as_json: AsJson = False,
 ) -> None:
     """Measure methods on labelled pictures; killed and started again, it goes on.
 
     Exit code 0: everything was measured. 1: nothing could be done. 3: some files were left out.
     """
-    from zerodefect.data import format_table
-    from zerodefect.evaluation.metrics import PIXEL_PANEL
     from zerodefect.evaluation.prediction_cache import PredictionCache
     from zerodefect.evaluation.protocol import Evaluator, Protocol
     from zerodefect.evaluation.result_tables import merged_table, write_results
-    from zerodefect.images import open_image
-    from zerodefect.images.tiling import Tiling
-    from zerodefect.methods import default_method, load_detector
+    from zerodefect.methods import load_detector
     from zerodefect.paths import cache_folder
-    from zerodefect.scoring.scorer import Viewing
 
-    protocol = Protocol(
-        shots=_numbers(k_shot),
-        seeds=seeds,
-        resolution=_resolution(resolution),
-        mask_rule=mask_rule,
-        smoothing=smoothing,
-        pixel_queries=tuple(pixel_metric or PIXEL_PANEL),
-        alike=alike,
-        batch_size=batch_size,
-    )
-    chosen = _chosen(method, checkpoint or [], partial(default_method, backbone, weights))
-    datasets = [shared.open_dataset(text, layout) for text in data]
-    for dataset in datasets:
-        shared.say(f"{dataset.name} ({dataset.layout}: {dataset.reason})")
-        shared.say(format_table(dataset.split_table()))
-        for remark in (*dataset.problems, *dataset.notes):
-            shared.say(str(remark))
-    if not alike:  # else the pictures are cropped first
-        wanted = (s for d in datasets for s in d if s.split != "train" or max(protocol.shots))
-        shared.tell_views(tile, overlap, (sample.image for sample in wanted))
+    measured = Protocol(batch_size=batch_size, **protocol.keywords())
+    chosen = _chosen(contenders, loading)
+    datasets = [_open(entry, data.layout) for entry in data.data]
+    if not measured.alike:  # else the pictures are cropped first
+        wanted = (s for d in datasets for s in d if s.split != "train" or max(measured.shots))
+        tell_views(pictures, (sample.image for sample in wanted))
+    shown = pictures.keywords()
     kept = PredictionCache(cache_folder() / "predictions" if cache else None)
+    stored = []
     left_out = 0
-    everything = []
     for dataset in datasets:
         results = []
-        for name, one, learned in chosen:
-            detector = load_detector(
-                one,
-                checkpoint=learned,
-                backbone=backbone,
-                weights=weights,
-                device=device,
-                precision=precision,
-                image_size=image_size,
-                **shared.parse_settings(settings),
-            )
-            evaluator = Evaluator(
-                detector,
-                dataset,
-                protocol,
-                viewing=Viewing(Tiling(tile, overlap) if tile else None, keep_aspect),
-                names=shared.product_names(object, [dataset]),
-                roi=open_image(roi) if roi else None,
-                ignore=open_image(ignore) if ignore else None,
-                cache=kept,
-            )
-            with shared.progress(quiet=as_json) as bar:
+        names = product_names(data.object, [dataset])
+        for name, method, checkpoint in chosen:
+            detector = load_detector(method, checkpoint=checkpoint, **loading.keywords())
+            evaluator = Evaluator(detector, dataset, measured, names=names, cache=kept, **shown)
+            with progress(quiet=as_json) as bar:
                 task = bar.add_task(f"{name} on {dataset.name}", total=evaluator.count())
                 evaluation = evaluator.run(partial(bar.advance, task))
-            files = write_results(evaluation, output / _slug(dataset.name) / name, one)
-            left_out += len(evaluation.failures)
+            files = write_results(evaluation, output / _slug(dataset.name) / name, method)
+            stored.append(json.loads(files[0].read_text(encoding="utf-8")))
             results.append((name, evaluation))
+            left_out += len(evaluation.failures)
             for failure in evaluation.failures:
-                shared.say(f"left out: {failure}")
-            if as_json:
-                everything.append(json.loads(files[0].read_text(encoding="utf-8")))
-            else:
+                say(f"left out: {failure}")
+            if not as_json:
                 typer.echo(files[1].read_text(encoding="utf-8"))
                 typer.echo("written: " + ", ".join(str(path) for path in files))
         if len(results) > 1 and not as_json:
             typer.echo("\n".join(merged_table(results)))
     if as_json:
-        typer.echo(json.dumps(everything))
+        typer.echo(json.dumps(stored))
     if left_out:
         raise typer.Exit(3)
 
 
+def _open(entry: str, layout: str) -> Dataset:
+    """Read a data set and say what it holds."""
+    from zerodefect.data import format_table
+
+    dataset = open_dataset(entry, layout)
+    say(f"{dataset.name} ({dataset.layout}: {dataset.reason})")
+    say(format_table(dataset.split_table()))
+    for remark in (*dataset.problems, *dataset.notes):
+        say(str(remark))
+    return dataset
+
+
 def _chosen(
-    method: str | None, checkpoints: list[Path], default: Callable[[], str]
+    contenders: ContenderOptions, loading: LoadingOptions
 ) -> list[tuple[str, str, Path | None]]:
     """Label, method and checkpoint of each detector to measure, in the order of the methods."""
     from zerodefect.detector.checkpoint_file import read_checkpoint
+    from zerodefect.methods import default_method
 
-    found = [read_checkpoint(path) for path in checkpoints]
-    named = [part.strip() for part in (method or "").split(",") if part.strip()]
+    found = [read_checkpoint(path) for path in contenders.checkpoint or []]
+    named = [part.strip() for part in (contenders.method or "").split(",") if part.strip()]
     for one in found:
         if named and one.method not in named:
             raise ValueError(
-                f"{one.path}: a checkpoint of {one.method}, which --method {method} leaves out"
+                f"{one.path}: a checkpoint of {one.method}, which --method {contenders.method} "
+                "leaves out"
             )
-    names = named or list(dict.fromkeys(one.method for one in found)) or [default()]
+    names = named or list(dict.fromkeys(one.method for one in found))
     chosen: list[tuple[str, str, Path | None]] = []
-    for name in names:
+    for name in names or [default_method(loading.backbone, loading.weights)]:
         own = [one for one in found if one.method == name]
         for one in own:
             label = name if len(own) == 1 else f"{name}-{one.sha256[:8]}"
@@ -185,10 +203,8 @@ def _numbers(text: str) -> tuple[int, ...]:
         raise ValueError(f"--k-shot {text!r}: write numbers such as 0,1,2,4") from None
 
 
-def _resolution(text: str) -> Literal["picture", "network"] | int:
-    if text in {"picture", "network"}:
-        return text  # type: ignore[return-value]
+def _resolution(text: str) -> str | int:
     try:
-        return int(text)
+        return text if text in {"picture", "network"} else int(text)
     except ValueError:
         raise ValueError(f"--resolution {text!r}: write picture, network or pixels") from None

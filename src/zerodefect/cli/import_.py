@@ -7,19 +7,17 @@ from typing import Annotated
 
 import typer
 
-from zerodefect.cli import shared
+from zerodefect.cli.options import NetworkOptions, TrainableMethod
 
 
 def import_(
-    method: Annotated[str, typer.Argument(help="A trainable method of 'zerodefect methods'.")],
+    method: TrainableMethod,
     file: Annotated[Path, typer.Argument(help="The authors' file (.pth, .pt, .safetensors).")],
-    backbone: shared.BackboneName = None,
-    weights: shared.WeightsFile = None,
+    *,
+    network: NetworkOptions,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Default: METHOD.safetensors.")
     ] = None,
-    image_size: shared.ImageSize = None,
-    settings: shared.MethodOptions = None,
 ) -> None:
     """Check the authors' checkpoint key by key and write it as ours; nothing in it is run.
 
@@ -33,15 +31,7 @@ def import_(
         raise ValueError(f"--output {target}: the name ends in .safetensors")
     read_published(file)
     typer.echo(f"SHA-256 of {file.name}: {file_hash(file)}")
-    made = import_checkpoint(
-        method,
-        file,
-        target,
-        backbone=backbone,
-        weights=weights,
-        image_size=image_size,
-        **shared.parse_settings(settings),
-    )
+    made = import_checkpoint(method, file, target, **network.keywords())
     typer.echo(f"checkpoint: {target} (SHA-256 {made.sha256[:12]}), {made.method} on")
     typer.echo(f"            {made.backbone} at {made.image_size[1]} x {made.image_size[0]} pixels")
     typer.echo(f"use:        zerodefect inspect PICTURES --checkpoint {target}")

@@ -2,25 +2,53 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from zerodefect.cli import shared
+from zerodefect.cli.opening import load_inspector, tell_views
+from zerodefect.cli.options import (
+    AsJson,
+    BatchSize,
+    DetectorOptions,
+    Options,
+    Paths,
+    PictureOptions,
+    ProductOptions,
+)
+from zerodefect.cli.telling import progress
 
 if TYPE_CHECKING:
     from zerodefect.engines.local import Summary
     from zerodefect.inspection.inspector import Inspector
 
 _SHOWN = 20  # rows of the terminal table; the files hold them all
+_COLOURS = {"failed": "red", "defect": "red", "unsure": "yellow", "good": "green"}
+
+
+@dataclass(frozen=True)
+class RunOptions(Options):
+    """What a run leaves, and where."""
+
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Run folder; default: runs/<name>.")
+    ] = None
+    maps: Annotated[bool, typer.Option("--maps", help="Write float TIFF anomaly maps.")] = False
+    report: Annotated[bool, typer.Option(help="Write the HTML report.")] = True
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Throw away an older run in that folder.")
+    ] = False
 
 
 def inspect(
-    paths: shared.Paths,
-    object: shared.ObjectName = None,
-    reference: shared.References = None,
+    paths: Paths,
+    *,
+    product: ProductOptions,
     policy: Annotated[
         Path | None, typer.Option("--policy", "-p", help="Calibration from 'calibrate'.")
     ] = None,
@@ -30,72 +58,53 @@ def inspect(
             help="Defect limit for this run: a score (0.62), rate:0.02, q:0.99, x1.05 or 105%."
         ),
     ] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Run folder; default: runs/<name>.")
+    run: RunOptions,
+    detector: DetectorOptions,
+    pictures: PictureOptions,
+    vocabulary: Annotated[
+        Path | None, typer.Option(help="Defect kinds: a kind a line, or JSON with phrases.")
     ] = None,
-    maps: Annotated[bool, typer.Option("--maps", help="Write float TIFF anomaly maps.")] = False,
-    report: Annotated[bool, typer.Option(help="Write the HTML report.")] = True,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Throw away an older run in that folder.")
-    ] = False,
-    method: shared.Method = None,
-    checkpoint: shared.CheckpointFile = None,
-    backbone: shared.BackboneName = None,
-    weights: shared.WeightsFile = None,
-    image_size: shared.ImageSize = None,
-    tile: shared.Tile = None,
-    overlap: shared.Overlap = 0.25,
-    keep_aspect: shared.KeepAspect = False,
-    roi: shared.Roi = None,
-    ignore: shared.Ignore = None,
-    vocabulary: shared.VocabularyFile = None,
-    settings: shared.MethodOptions = None,
-    batch_size: shared.BatchSize = 8,
-    bit_depth: shared.BitDepth = None,
-    device: shared.Device = "auto",
-    precision: shared.Precision = "float32",
-    as_json: shared.AsJson = False,
+    batch_size: BatchSize = 8,
+    as_json: AsJson = False,
 ) -> None:
     """Inspect pictures: verdict, regions, kinds, scores; killed and started again, it goes on.
 
     Exit code 0: all inspected. 1: nothing could be done. 3: some files could not be inspected.
     """
-    from zerodefect.engines.local import Outputs, inspect_files
     from zerodefect.images import find_images
     from zerodefect.inspection.policy import Policy
 
     files = find_images(paths)
-    shared.tell_views(tile, overlap, [*files, *find_images(reference or [])])
+    tell_views(pictures, [*files, *find_images(product.references or [])])
     given = Policy.load(policy) if policy else None
-    if object is None and given:
-        object = given.object
-    inspector = shared.load_inspector(
-        method,
-        checkpoint=checkpoint,
-        backbone=backbone,
-        weights=weights,
-        device=device,
-        image_size=image_size,
-        vocabulary=vocabulary,
-        settings=settings,
-        object=object,
-        references=reference,
-        bit_depth=bit_depth,
-        precision=precision,
-        tile=tile,
-        overlap=overlap,
-        keep_aspect=keep_aspect,
-        roi=roi,
-        ignore=ignore,
-    )
+    if product.object is None and given:
+        product = dataclasses.replace(product, object=given.object)
+    inspector = load_inspector(product, detector, pictures, vocabulary)
     inspector.policy = given
     if threshold is not None:
         inspector.policy = inspector.active_policy().with_threshold(threshold)
     # A policy made on the spot follows from the rest; its last digits vary with the machine's load.
     choices = [given and given.model_dump(mode="json", exclude={"created"}), threshold]
-    folder = output or default_folder(inspector, paths, [*choices, maps, report])
+    folder = run.output or default_folder(inspector, paths, [*choices, run.maps, run.report])
+    summary = _inspect(inspector, files, folder, run, batch_size, as_json)
+    _print_summary(summary, inspector, quiet=as_json)
+    if summary.failed:
+        raise typer.Exit(3)
+
+
+def _inspect(
+    inspector: Inspector,
+    files: list[Path],
+    folder: Path,
+    run: RunOptions,
+    batch_size: int,
+    as_json: bool,
+) -> Summary:
+    """Inspect, and print what was found: records as they come, or a table at the end."""
+    from zerodefect.engines.local import Outputs, inspect_files
+
     rows: list[dict[str, Any]] = []
-    with shared.progress(quiet=as_json) as bar:
+    with progress(quiet=as_json) as bar:
         task = bar.add_task("inspecting", total=len(files))
 
         def on_record(record: dict[str, Any]) -> None:
@@ -109,16 +118,14 @@ def inspect(
             inspector,
             files,
             folder,
-            outputs=Outputs(maps=maps, report=report),
+            outputs=Outputs(maps=run.maps, report=run.report),
             batch_size=batch_size,
-            overwrite=overwrite,
+            overwrite=run.overwrite,
             on_record=on_record,
         )
     if not as_json:
         _print_table(rows)
-    _print_summary(summary, inspector, quiet=as_json)
-    if summary.failed:
-        raise typer.Exit(3)
+    return summary
 
 
 def default_folder(inspector: Inspector, paths: list[Path], choices: list[Any]) -> Path:
@@ -143,10 +150,7 @@ def default_folder(inspector: Inspector, paths: list[Path], choices: list[Any]) 
 
 def _row(record: dict[str, Any]) -> dict[str, Any]:
     """What the table needs of a record, so that a long run does not stay in memory whole."""
-    kinds: dict[str, int] = {}
-    for region in record.get("regions", []):
-        kind = region["kind"] or "anomaly"
-        kinds[kind] = kinds.get(kind, 0) + 1
+    kinds = Counter(region["kind"] or "anomaly" for region in record.get("regions", []))
     return {
         "image": record["image"],
         "verdict": record.get("verdict", "failed"),
@@ -162,18 +166,17 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    rank = {"failed": 0, "defect": 1, "unsure": 2, "good": 3}
-    rows = sorted(rows, key=lambda r: (rank[r["verdict"]], -(r["score"] or 0.0)))
+    worst = list(_COLOURS)
+    rows = sorted(rows, key=lambda r: (worst.index(r["verdict"]), -(r["score"] or 0.0)))
     table = Table(box=None, pad_edge=False)
     for name, justify in (("verdict", "left"), ("score", "right"), ("p", "right")):
         table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     table.add_column("regions")
     table.add_column("image", overflow="fold")
-    colours = {"failed": "red", "defect": "red", "unsure": "yellow", "good": "green"}
     for row in rows[:_SHOWN]:
         score = "" if row["score"] is None else f"{row['score']:.4f}"
         p_value = "" if row["p_value"] is None else f"{row['p_value']:.3g}"
-        verdict = f"[{colours[row['verdict']]}]{row['verdict']}[/]"
+        verdict = f"[{_COLOURS[row['verdict']]}]{row['verdict']}[/]"
         table.add_row(
             verdict, score, p_value, escape(row["kinds"] or row["reason"]), escape(row["image"])
         )
@@ -193,8 +196,8 @@ def _print_summary(summary: Summary, inspector: Inspector, quiet: bool) -> None:
         if summary.verdicts.get(name)
     )
     resumed = summary.images - summary.inspected
-    noun = "image" if summary.images == 1 else "images"
-    lines = [f"{summary.images} {noun}: {counts}" + (f" ({resumed} done before)" * bool(resumed))]
+    images = f"{summary.images} image{'s' * (summary.images != 1)}"
+    lines = [f"{images}: {counts}" + (f" ({resumed} done before)" * bool(resumed))]
     if summary.calibrated:
         lines += policy.notes
     else:
@@ -206,10 +209,7 @@ def _print_summary(summary: Summary, inspector: Inspector, quiet: bool) -> None:
     if summary.report:
         lines.append(f"report:  {summary.report}")
     if summary.failed:
-        noun = "file" if summary.failed == 1 else "files"
-        lines.append(f"{summary.failed} {noun} could not be inspected; results.csv says why")
+        files = f"{summary.failed} file{'s' * (summary.failed != 1)}"
+        lines.append(f"{files} could not be inspected; results.csv says why")
     for line in lines:
-        if quiet:
-            shared.say(line)
-        else:
-            typer.echo(line)
+        typer.echo(line, err=quiet)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from zerodefect.cli import shared
+from zerodefect.cli.options import AsJson
 
 if TYPE_CHECKING:
     from zerodefect.detector.registry import Entry, Figure, MethodInfo
@@ -36,7 +36,7 @@ def methods(
     name: Annotated[
         str | None, typer.Argument(help="One method, with its options and all its figures.")
     ] = None,
-    as_json: shared.AsJson = False,
+    as_json: AsJson = False,
 ) -> None:
     """List the methods: what each learns from, paper, licence, parity, published figures."""
     from zerodefect.methods import get, names

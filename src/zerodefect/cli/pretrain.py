@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from zerodefect.cli import shared
+from zerodefect.cli.options import Device
+from zerodefect.cli.telling import progress
 
 
 def pretrain(
@@ -26,7 +27,7 @@ def pretrain(
     batch: Annotated[int | None, typer.Option(min=1, help="Pictures a step.")] = None,
     seed: Annotated[int, typer.Option(help="Decides weights, pictures, prompts.")] = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="Processor threads.")] = None,
-    device: shared.Device = "auto",
+    device: Device = "auto",
     preview: Annotated[
         bool, typer.Option("--preview", help="Only write a contact sheet of training pictures.")
     ] = False,
@@ -50,7 +51,7 @@ def pretrain(
     config = dataclasses.replace(
         pretrain_clip.PretrainConfig(), **{k: v for k, v in chosen.items() if v is not None}
     )
-    with shared.progress() as bar:
+    with progress() as bar:
         total = min(config.steps, until or config.steps)
         task = bar.add_task("pretraining", total=total)
 

@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, fields
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from zerodefect.cli import shared
+from zerodefect.cli.opening import open_dataset, product_names
+from zerodefect.cli.options import Device, NetworkOptions, ObjectNames, Options, TrainableMethod
+from zerodefect.cli.telling import progress, say
 
 if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+
     from zerodefect.data import Dataset
     from zerodefect.detector.contract import Detector
     from zerodefect.detector.recipes import Recipe
-    from zerodefect.training.engine import Progress
+    from zerodefect.training.engine import Progress, Settings
     from zerodefect.training.examples import Source
+    from zerodefect.training.processes import Processes
 
 _QUIET = 30.0  # seconds between lines where there is no terminal
 _PROCEDURAL = "procedural"
 
 
-def train(
-    method: Annotated[str, typer.Argument(help="A trainable method of 'zerodefect methods'.")],
+@dataclass(frozen=True)
+class DataOptions(Options):
+    """Pictures to learn from and to measure on, and what is on them."""
+
     data: Annotated[
         list[str],
         typer.Option(
@@ -32,53 +42,67 @@ def train(
             "-d",
             help="NAME=PATH, PATH, procedural:COUNT or procedural-good:COUNT; repeatable.",
         ),
-    ],
+    ]
     val: Annotated[
-        list[str] | None,
-        typer.Option("--val", help="NAME=PATH to measure on after each epoch; repeatable."),
-    ] = None,
+        list[str] | None, typer.Option(help="NAME=PATH to measure on after each epoch; repeatable.")
+    ] = None
+    train_good: Annotated[
+        bool, typer.Option("--train-good", help="Learn from the train/good pictures, too.")
+    ] = False
+    object: ObjectNames = None
+    layout: Annotated[str, typer.Option(help="Of the data; 'zerodefect data' lists them.")] = "auto"
+
+
+@dataclass(frozen=True)
+class RecipeOptions(Options):
+    """What is otherwise as the paper has it."""
+
+    epochs: Annotated[int | None, typer.Option(min=1, help="Default: as the paper.")] = None
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Pictures a step, over all processes.")
+    ] = None
+    learning_rate: Annotated[
+        float | None, typer.Option("--lr", help="Learning rate; default: as the paper.")
+    ] = None
+    seed: Annotated[int | None, typer.Option(help="Of order, draws and initial values.")] = None
+
+
+@dataclass(frozen=True)
+class RunOptions(Options):
+    """How the run goes."""
+
+    max_steps: Annotated[int | None, typer.Option(min=1, help="Stop after so many steps.")] = None
+    mosaic: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Probability of 2 x 2 mosaics (papers: 0.2 on MVTec AD)."),
+    ] = 0.0
+    precision: Annotated[str, typer.Option(help="float32, or bfloat16 under autocast.")] = "float32"
+    workers: Annotated[int, typer.Option(min=0, help="Processes that prepare pictures ahead.")] = 0
+    state_steps: Annotated[
+        int | None,
+        typer.Option(
+            "--save-every",
+            min=1,
+            help="Steps between states on disk; default 5 minutes and epochs.",
+        ),
+    ] = None
+
+
+def train(
+    method: TrainableMethod,
+    *,
+    data: DataOptions,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Run folder, default runs/METHOD; the same resumes."),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Default: as the paper.")] = None,
-    batch_size: Annotated[
-        int | None,
-        typer.Option("--batch-size", min=1, help="Pictures a step, over all processes."),
-    ] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate; default: as the paper.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of order, draws and initial values.")] = None,
-    max_steps: Annotated[int | None, typer.Option(min=1, help="Stop after so many steps.")] = None,
-    train_good: Annotated[
-        bool, typer.Option("--train-good", help="Learn from the train/good pictures, too.")
-    ] = False,
-    mosaic: Annotated[
-        float,
-        typer.Option(min=0, max=1, help="Probability of 2 x 2 mosaics (papers: 0.2 on MVTec AD)."),
-    ] = 0.0,
-    object: Annotated[
-        list[str] | None,
-        typer.Option("--object", "-n", help="Words for the product, or PRODUCT=WORDS; repeatable."),
-    ] = None,
-    layout: Annotated[str, typer.Option(help="Of the data; 'zerodefect data' lists them.")] = (
-        "auto"
-    ),
-    backbone: shared.BackboneName = None,
-    weights: shared.WeightsFile = None,
-    image_size: shared.ImageSize = None,
-    settings: shared.MethodOptions = None,
-    device: shared.Device = "auto",
-    precision: Annotated[
-        str, typer.Option("--precision", help="float32, or bfloat16 under autocast.")
-    ] = "float32",
-    workers: Annotated[int, typer.Option(min=0, help="Processes that prepare pictures ahead.")] = 0,
+    recipe: RecipeOptions,
+    network: NetworkOptions,
+    device: Device = "auto",
+    run: RunOptions,
     processes: Annotated[
         int, typer.Option(min=1, help="Train in so many processes on this machine.")
     ] = 1,
-    save_every: Annotated[
-        int | None,
-        typer.Option(min=1, help="Steps between states on disk; default 5 minutes and epochs."),
-    ] = None,
 ) -> None:
     """Train a method on labelled pictures; killed and started again, it goes on.
 
@@ -86,34 +110,16 @@ def train(
     field does, or all labelled pictures where there are no splits. Pictures of --val are never
     learned from.
     """
+    from zerodefect.training.engine import Settings, with_changes
     from zerodefect.training.processes import Processes
 
-    _recipe(method)  # before any process is started
-    if processes > 1 and not _launched():
+    papers = _recipe(method)  # before any process is started
+    if processes > 1 and "RANK" not in os.environ:
         raise typer.Exit(_launch(processes))
     joined = Processes.join(device)
     try:
-        _train(
-            method,
-            _Data(data, val or [], object, layout, train_good),
-            output or Path("runs") / method,
-            joined,
-            recipe={
-                "epochs": epochs,
-                "batch_size": batch_size,
-                "learning_rate": lr,
-                "seed": seed,
-            },
-            loading={"backbone": backbone, "weights": weights, "image_size": image_size},
-            options=shared.parse_settings(settings),
-            running={
-                "max_steps": max_steps,
-                "mosaic": mosaic,
-                "precision": precision,
-                "workers": workers,
-                "state_steps": save_every,
-            },
-        )
+        settings = Settings(with_changes(papers, **recipe.keywords()), **run.keywords())
+        _train(method, _Data(data), output or Path("runs") / method, settings, joined, network)
     finally:
         joined.leave()
 
@@ -128,12 +134,6 @@ def _recipe(method: str) -> Recipe:
     return recipe
 
 
-def _launched() -> bool:
-    import os
-
-    return "RANK" in os.environ
-
-
 def _launch(processes: int) -> int:
     """Start the same command in several processes; gives the exit code."""
     import subprocess
@@ -144,48 +144,41 @@ def _launch(processes: int) -> int:
 
 
 class _Data:
-    """What the user named: sources to learn from and data sets to measure on."""
+    """What the user named, opened: sources to learn from and data sets to measure on."""
 
-    def __init__(
-        self,
-        data: list[str],
-        val: list[str],
-        objects: list[str] | None,
-        layout: str,
-        train_good: bool,
-    ) -> None:
-        self.entries, self.objects, self.train_good = data, objects, train_good
-        self.named = {e: _open(e, layout) for e in data if not _is_procedural(e)}
-        self.targets = [_open(entry, layout) for entry in val]
+    def __init__(self, options: DataOptions) -> None:
+        self.entries, self.train_good = options.data, options.train_good
+        self.named = {e: _open(e, options.layout) for e in options.data if not _is_procedural(e)}
+        self.targets = [_open(entry, options.layout) for entry in options.val or []]
+        self.names = product_names(options.object, [*self.named.values(), *self.targets])
 
-    def sources(self, seed: int, side: int, say: Callable[[str], None]) -> list[Source]:
-        """Sources in the order they were named."""
+    def sources(self, seed: int, side: int, tell: Callable[[str], None]) -> list[Source]:
+        """Sources in the order they were named; ``side`` pixels is that of drawn pictures.
+
+        Raises:
+            ValueError: one of them is also measured on, or none has a defect.
+        """
         from zerodefect.training.examples import Pictures, Procedural, check_apart
 
         found: list[Source] = []
-        names = shared.product_names(self.objects, [*self.named.values(), *self.targets])
         for entry in self.entries:
             if entry not in self.named:
                 kind, count = _procedural(entry)
-                good_only = kind != _PROCEDURAL
-                found.append(Procedural(count, seed, side, good_only=good_only))
+                found.append(Procedural(count, seed, side, good_only=kind != _PROCEDURAL))
                 continue
-            dataset = self.named[entry]
-            pictures = Pictures(dataset, names, train_good=self.train_good)
+            pictures = Pictures(self.named[entry], self.names, train_good=self.train_good)
             if pictures.left_out:
-                say(
-                    f"{dataset.name}: {pictures.left_out} defective pictures have no mask; left out"
-                )
+                count = pictures.left_out
+                tell(f"{pictures.name}: {count} defective pictures have no mask; left out")
             found.append(pictures)
         for target in self.targets:
             check_apart(found, target)
         defective = 0
         for source in found:
             facts = source.facts()
-            say(
-                f"learning from {source.name}: {facts['good']} good, {facts['anomalous']} defective"
-            )
-            defective += facts["anomalous"]
+            good, bad = facts["good"], facts["anomalous"]
+            tell(f"learning from {source.name}: {good} good, {bad} defective")
+            defective += bad
         if found and not defective:
             raise ValueError(
                 f"--data {' '.join(self.entries)}: no defective picture among them, so there is no "
@@ -198,60 +191,32 @@ def _train(
     method: str,
     data: _Data,
     output: Path,
-    processes: Any,
-    *,
-    recipe: dict[str, Any],
-    loading: dict[str, Any],
-    options: dict[str, Any],
-    running: dict[str, Any],
+    settings: Settings,
+    processes: Processes,
+    network: NetworkOptions,
 ) -> None:
-    import dataclasses
-
-    from zerodefect.methods import get, load_detector
-    from zerodefect.training.engine import Settings, fit, with_changes
+    from zerodefect.methods import load_detector
+    from zerodefect.training.engine import fit
     from zerodefect.training.examples import Examples
 
-    say = shared.say if processes.first else _silent
+    tell = say if processes.first else lambda text: None
     if output.exists() and not output.is_dir():
         raise ValueError(f"--output {output}: this is a file. Name a folder for the run")
-    chosen = Settings(with_changes(_recipe(method), **recipe), **running)
-    if "seed" in {field.name for field in dataclasses.fields(get(method).detector.Config)}:
-        options = {"seed": chosen.recipe.seed, **options}
-    detector = load_detector(method, device=processes.device, untrained=True, **loading, **options)
+    options = {**_seed(method, settings.recipe), **network.keywords()}
+    detector = load_detector(method, device=processes.device, untrained=True, **options)
     height, width = detector.preprocess.size
-    sources = data.sources(chosen.recipe.seed, max(height, width), say)
-    say(
-        f"{method} on {detector.backbone_name} at {width} x {height} pixels, {_told(chosen.recipe)}"
-    )
-    with shared.progress(quiet=not processes.first) as bar:
-        task = bar.add_task("training", total=None)
-        spoken = time.monotonic()
-
-        def on_step(now: Progress) -> None:
-            nonlocal spoken
-            losses = ", ".join(f"{name} {value:.4f}" for name, value in now.losses.items())
-            bar.update(
-                task,
-                total=now.steps,
-                completed=now.step,
-                description=f"epoch {now.epoch}/{now.epochs} {losses}",
-            )
-            late = time.monotonic() - spoken > _QUIET or now.step == now.steps
-            if late and not sys.stderr.isatty():
-                spoken = time.monotonic()
-                shared.say(
-                    f"step {now.step}/{now.steps}, epoch {now.epoch}/{now.epochs}: {losses}; "
-                    f"{now.images_per_second:.1f} images/s, {_duration(now.seconds_left)} left"
-                )
-
+    sources = data.sources(settings.recipe.seed, max(height, width), tell)
+    network_at = f"{detector.backbone_name} at {width} x {height} pixels"
+    tell(f"{method} on {network_at}, {_told(settings.recipe)}")
+    with progress(quiet=not processes.first) as bar:
         made = fit(
             detector,
             Examples(sources),
             output,
-            chosen,
+            settings,
             processes=processes,
             validate=_validation(data, method, detector),
-            on_step=on_step,
+            on_step=_steps_told(bar),
         )
     if processes.first:
         typer.echo(f"checkpoint: {made.path} (SHA-256 {made.sha256[:12]})")
@@ -259,22 +224,40 @@ def _train(
         typer.echo(f"use:        zerodefect inspect PICTURES --checkpoint {made.path}")
 
 
-def _silent(text: str) -> None:
-    pass
+def _seed(method: str, recipe: Recipe) -> dict[str, int]:
+    """The run's seed for the initial values, where the method draws any."""
+    from zerodefect.methods import get
+
+    drawn = "seed" in {field.name for field in fields(get(method).detector.Config)}
+    return {"seed": recipe.seed} if drawn else {}
 
 
-def _told(recipe: Any) -> str:
-    epochs = "1 epoch" if recipe.epochs == 1 else f"{recipe.epochs} epochs"
-    return (
-        f"{epochs}, batch {recipe.batch_size}, {recipe.optimizer} "
-        f"{recipe.learning_rate:g}, seed {recipe.seed}"
-    )
+def _steps_told(bar: Bar) -> Callable[[Progress], None]:
+    """Tells of every step: the bar moves or, where there is no terminal, now and then a line."""
+    task = bar.add_task("training", total=None)
+    spoken = time.monotonic()
+
+    def on_step(now: Progress) -> None:
+        nonlocal spoken
+        losses = ", ".join(f"{name} {value:.4f}" for name, value in now.losses.items())
+        epoch = f"epoch {now.epoch}/{now.epochs}"
+        bar.update(task, total=now.steps, completed=now.step, description=f"{epoch} {losses}")
+        late = time.monotonic() - spoken > _QUIET or now.step == now.steps
+        if late and not sys.stderr.isatty():
+            spoken = time.monotonic()
+            left = timedelta(seconds=round(now.seconds_left))
+            say(
+                f"step {now.step}/{now.steps}, {epoch}: {losses}; "
+                f"{now.images_per_second:.1f} images/s, {left} left"
+            )
+
+    return on_step
 
 
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}"
+def _told(recipe: Recipe) -> str:
+    epochs = f"{recipe.epochs} epoch{'s' * (recipe.epochs != 1)}"
+    optimizer = f"{recipe.optimizer} {recipe.learning_rate:g}"
+    return f"{epochs}, batch {recipe.batch_size}, {optimizer}, seed {recipe.seed}"
 
 
 def _validation(
@@ -292,12 +275,9 @@ def _validation(
     if not data.targets:
         return None
     protocol = Protocol(
-        resolution="network",
-        image_queries=("auroc", "ap"),
-        pixel_queries=("auroc", "aupro@0.3"),
+        resolution="network", image_queries=("auroc", "ap"), pixel_queries=("auroc", "aupro@0.3")
     )
-    names = shared.product_names(data.objects, [*data.named.values(), *data.targets])
-    evaluators = [Evaluator(detector, target, protocol, names=names) for target in data.targets]
+    evaluators = [Evaluator(detector, t, protocol, names=data.names) for t in data.targets]
     for evaluator in evaluators:
         evaluator.count()  # a target that cannot be measured is an error before the work
 
@@ -312,9 +292,7 @@ def _validation(
                     values.setdefault(name, []).append(row.metric.value)
             for name, each in values.items():
                 found[f"{target.name} {name}"] = sum(each) / len(each)
-        shared.say(
-            f"validation of {method}: " + ", ".join(f"{k} {v:.4f}" for k, v in found.items())
-        )
+        say(f"validation of {method}: " + ", ".join(f"{k} {v:.4f}" for k, v in found.items()))
         return found
 
     return validate
@@ -334,7 +312,7 @@ def _procedural(entry: str) -> tuple[str, int]:
 
 
 def _open(entry: str, layout: str) -> Dataset:
-    dataset = shared.open_dataset(entry, layout)
+    dataset = open_dataset(entry, layout)
     for problem in dataset.problems:
-        shared.say(str(problem))
+        say(str(problem))
     return dataset

@@ -1,0 +1,19 @@
+"""Errors that are the user's to solve, as against faults of the program."""
+
+from __future__ import annotations
+
+
+def expected(error: Exception) -> bool:
+    """Whether an exception tells the user what to do, so that no traceback is needed."""
+    from pydantic import ValidationError
+
+    from zerodefect.backbones.clip_weights import WeightsError
+    from zerodefect.detector.contract import UnsupportedError
+    from zerodefect.evaluation.metrics import SpillError
+    from zerodefect.files import StoreError
+    from zerodefect.training.run_state import TrainingError
+
+    ours = (WeightsError, StoreError, SpillError, UnsupportedError, TrainingError)
+    return isinstance(error, (ValueError, OSError, *ours)) and not isinstance(
+        error, ValidationError
+    )

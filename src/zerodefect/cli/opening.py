@@ -1,0 +1,104 @@
+"""What the options name, opened: an inspector, data sets, words for products."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zerodefect.cli.options import DetectorOptions, PictureOptions, ProductOptions, ViewOptions
+from zerodefect.cli.telling import say
+
+if TYPE_CHECKING:
+    from zerodefect.data import Dataset
+    from zerodefect.inspection.inspector import Inspector
+
+
+def load_inspector(
+    product: ProductOptions,
+    detector: DetectorOptions,
+    pictures: PictureOptions,
+    vocabulary: Path | None = None,
+) -> Inspector:
+    """Load a method and tell it the product's name, the inspected area and the references."""
+    from zerodefect.detector.contract import UnsupportedError
+    from zerodefect.inspection.inspector import DEFAULT_OBJECT, load
+    from zerodefect.prompts.vocabulary import Vocabulary
+
+    kinds = Vocabulary.load(vocabulary) if vocabulary else None
+    shown = pictures.keywords()
+    areas = {name: shown.pop(name) for name in ("roi", "ignore")}
+    inspector = load(vocabulary=kinds, **detector.keywords(), **shown)
+    inspector.roi, inspector.ignore = areas["roi"], areas["ignore"]
+    if product.object is not None:
+        with suppress(UnsupportedError):  # a method without words still inspects
+            inspector.describe(product.object)
+    elif "words" in inspector.detector.info.knows_from:
+        say(f"no --object given: the texts say {DEFAULT_OBJECT!r}; a name usually helps")
+        inspector.describe(DEFAULT_OBJECT)
+    if product.references:
+        inspector.remember(product.references)
+    return inspector
+
+
+def open_dataset(entry: str, layout: str = "auto") -> Dataset:
+    """Read the data set that ``NAME=PATH`` or ``PATH`` names."""
+    from zerodefect.data import load_dataset
+
+    name, separator, path = entry.partition("=")
+    if not separator or Path(entry).exists():
+        return load_dataset(entry, layout=layout)
+    return load_dataset(path, layout=layout, name=name)
+
+
+def product_names(entries: list[str] | None, datasets: Sequence[Dataset]) -> dict[str, str]:
+    """Words per product; an entry without ``=`` is for all of them.
+
+    Raises:
+        ValueError: no data set has the product.
+    """
+    products = [product for dataset in datasets for product in dataset.products]
+    names: dict[str, str] = {}
+    for entry in entries or []:
+        product, separator, words = entry.partition("=")
+        if not separator:
+            names |= dict.fromkeys(products, entry)
+        elif product not in products:
+            where = ", ".join(dataset.name for dataset in datasets)
+            known = ", ".join(dict.fromkeys(products))
+            raise ValueError(f"--object {entry!r}: {where} has no such product; it has: {known}")
+        else:
+            names[product] = words
+    return names
+
+
+def tell_views(shown: ViewOptions, files: Iterable[Path]) -> None:
+    """Say before the work how much of it tiles make, where that is a lot.
+
+    Raises:
+        ImageError: a picture would take more views than are allowed.
+    """
+    tiling = shown.tiling()
+    if not tiling:
+        return
+    from zerodefect.data.check import picture_size
+    from zerodefect.images import ImageError
+    from zerodefect.images.tiling import MANY_VIEWS
+    from zerodefect.scoring.scorer import check_views
+
+    views, largest = [], (0, 0)
+    for file in files:
+        try:
+            width, height = picture_size(file)
+        except ImageError:
+            continue  # it is reported when its turn comes
+        views.append(check_views(str(file), tiling, height, width))
+        largest = max(largest, (height, width), key=lambda size: tiling.views(*size))
+    if views and max(views) > MANY_VIEWS:
+        pictures = "1 picture takes" if len(views) == 1 else f"{len(views)} pictures take"
+        say(
+            f"tiles of {shown.tile} pixels: {pictures} {sum(views)} views, up to {max(views)} "
+            f"each; with --tile {tiling.size_for(*largest)} no picture would take more than "
+            f"{MANY_VIEWS}"
+        )

@@ -1,0 +1,246 @@
+"""Options of the command line: each stands once, and groups of them make a verb's signature.
+
+A verb asks for groups, ``def inspect(paths: Paths, product: ProductOptions, ...)``, and is
+registered as ``flattened(inspect)``: on the command line the fields of a group are options like
+any other, in the place where the verb asks for the group.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+
+if TYPE_CHECKING:
+    from zerodefect.images.tiling import Tiling
+
+# --- the mechanism -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Options:
+    """A group of options: fields are ``Annotated[..., typer.Option(...)]``, with their defaults."""
+
+    def keywords(self) -> dict[str, Any]:
+        """What the options are in Python: keyword arguments of the call that they stand for."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+
+def flattened(verb: Callable[..., None]) -> Callable[..., None]:
+    """A verb as typer takes it: one parameter for each field of each group that it asks for.
+
+    Raises:
+        ValueError: two options of the verb have the same name.
+    """
+    groups: dict[str, type[Options]] = {}
+    parameters: list[inspect.Parameter] = []
+    for name, asked in inspect.signature(verb, eval_str=True).parameters.items():
+        if isinstance(asked.annotation, type) and issubclass(asked.annotation, Options):
+            groups[name] = asked.annotation
+            parameters += _parameters(asked.annotation)
+        else:
+            parameters.append(asked.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+
+    @functools.wraps(verb)
+    def command(**given: Any) -> None:
+        built = {
+            name: group(
+                **{field.name: given.pop(field.name) for field in dataclasses.fields(group)}
+            )
+            for name, group in groups.items()
+        }
+        verb(**given, **built)
+
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {one.name: one.annotation for one in parameters}
+    return command
+
+
+def _parameters(group: type[Options]) -> list[inspect.Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+    return [
+        one.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY)
+        for name, one in inspect.signature(group).parameters.items()
+    ]
+
+
+# --- options that verbs take one by one ----------------------------------------------------------
+
+Paths = Annotated[list[Path], typer.Argument(help="Pictures and folders of pictures.")]
+TrainableMethod = Annotated[str, typer.Argument(help="A trainable method of 'zerodefect methods'.")]
+ObjectNames = Annotated[
+    list[str] | None,
+    typer.Option("--object", "-n", help="Words for the product, or PRODUCT=WORDS; repeatable."),
+]
+Layout = Annotated[
+    str, typer.Option(help="Layout or data set (see 'zerodefect datasets'); else recognised.")
+]
+BatchSize = Annotated[
+    int, typer.Option(min=1, help="Pictures that go through the network at once.")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
+
+# --- groups --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ProductOptions(Options):
+    """What is known of the product."""
+
+    object: Annotated[
+        str | None, typer.Option("--object", "-n", help="What the product is called, e.g. 'screw'.")
+    ] = None
+    references: Annotated[
+        list[Path] | None,
+        typer.Option("--reference", "-r", help="Picture or folder of good parts; repeatable."),
+    ] = None
+
+
+@dataclass(frozen=True)
+class MethodOptions(Options):
+    """Which method inspects."""
+
+    method: Annotated[
+        str | None,
+        typer.Option(
+            "--method", "-m", help="See 'zerodefect methods'; default: what suits the weights."
+        ),
+    ] = None
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Of a trained method, from 'train' or 'import'.")
+    ] = None
+
+
+@dataclass(frozen=True)
+class NetworkOptions(Options):
+    """The weights that a method runs on, and the method's hyper-parameters."""
+
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            "--backbone", "-b", help="MODEL/TAG or weights file; default: embedded model."
+        ),
+    ] = None
+    weights: Annotated[Path | None, typer.Option(help="Local weights for the named backbone.")] = (
+        None
+    )
+    image_size: Annotated[
+        int | None, typer.Option(help="Input side in pixels instead of the weights'.")
+    ] = None
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", "--option", help="Hyper-parameter of the method as NAME=VALUE; repeatable."
+        ),
+    ] = None
+
+    def keywords(self) -> dict[str, Any]:
+        """Keyword arguments of ``load_detector`` and ``load``, hyper-parameters among them.
+
+        Raises:
+            ValueError: a setting that is not NAME=VALUE, or whose name is that of an option.
+        """
+        given = super().keywords()
+        settings = parse_settings(given.pop("settings"))
+        for name in given.keys() & settings.keys():
+            raise ValueError(f"--set {name}=...: write --{name.replace('_', '-')}")
+        return given | settings
+
+
+@dataclass(frozen=True)
+class LoadingOptions(NetworkOptions):
+    """How a detector is loaded, whatever the method."""
+
+    device: Device = "auto"
+    precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32"
+
+
+@dataclass(frozen=True)
+class DetectorOptions(LoadingOptions, MethodOptions):
+    """A detector; the fields of the last base come first."""
+
+
+@dataclass(frozen=True)
+class ViewOptions(Options):
+    """How pictures are shown to the network, and what of them counts."""
+
+    tile: Annotated[
+        int | None,
+        typer.Option(
+            min=16, help="Side of tiles in pixels, for large pictures; 4096 views of one at most."
+        ),
+    ] = None
+    overlap: Annotated[float, typer.Option(min=0.0, max=0.5, help="Of neighbour tiles.")] = 0.25
+    keep_aspect: Annotated[
+        bool, typer.Option("--keep-aspect", help="Keep the aspect ratio instead of squaring.")
+    ] = False
+    roi: Annotated[
+        Path | None, typer.Option(help="Mask picture: only what is white is inspected.")
+    ] = None
+    ignore: Annotated[
+        Path | None, typer.Option(help="Mask picture: what is white does not count.")
+    ] = None
+
+    def tiling(self) -> Tiling | None:
+        """How pictures are cut, if they are."""
+        from zerodefect.images.tiling import Tiling
+
+        return Tiling(self.tile, self.overlap) if self.tile else None
+
+    def keywords(self) -> dict[str, Any]:
+        """``viewing``, and ``roi`` and ``ignore`` as pictures.
+
+        Raises:
+            ImageError: a mask picture cannot be read.
+        """
+        from zerodefect.images import open_image
+        from zerodefect.scoring.scorer import Viewing
+
+        return {
+            "viewing": Viewing(self.tiling(), self.keep_aspect),
+            "roi": open_image(self.roi) if self.roi else None,
+            "ignore": open_image(self.ignore) if self.ignore else None,
+        }
+
+
+@dataclass(frozen=True)
+class PictureOptions(ViewOptions):
+    """How pictures are read, shown to the network, and what of them counts."""
+
+    bit_depth: Annotated[
+        int | None, typer.Option(min=9, max=16, help="Significant bits of 16-bit pictures.")
+    ] = None
+
+    def keywords(self) -> dict[str, Any]:
+        """``viewing``, ``roi``, ``ignore`` and ``bit_depth``."""
+        return {**super().keywords(), "bit_depth": self.bit_depth}
+
+
+def parse_settings(settings: list[str] | None) -> dict[str, Any]:
+    """``["temperature=0.05", "scales=[2,3]"]`` to keyword arguments; values are JSON or text.
+
+    Raises:
+        ValueError: an entry without ``=``.
+    """
+    parsed: dict[str, Any] = {}
+    for entry in settings or []:
+        name, separator, text = entry.partition("=")
+        if not separator or not name:
+            raise ValueError(f"--set {entry!r}: write NAME=VALUE, such as temperature=0.05")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"--set {entry!r}: the value must be a finite number")
+        parsed[name.replace("-", "_")] = tuple(value) if isinstance(value, list) else value
+    return parsed
