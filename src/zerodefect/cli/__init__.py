@@ -25,6 +25,7 @@ from zerodefect.cli import (
     train,
 )
 from zerodefect.cli.options import flattened
+from zerodefect.cli.telling import listen
 
 app = typer.Typer(
     name="zerodefect",
@@ -54,6 +55,7 @@ def root(
     ),
 ) -> None:
     """Find defects on products that nobody trained on."""
+    listen()
 
 
 _VERBS: dict[str, Callable[..., None]] = {

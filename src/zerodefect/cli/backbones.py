@@ -20,21 +20,20 @@ def backbones(
     as_json: AsJson = False,
 ) -> None:
     """List the CLIP weights that the methods run on, and whether they are on this machine."""
-    from zerodefect.backbones import clip_weights as loading
+    from zerodefect.backbones import open_clip_weights
+    from zerodefect.backbones.clip_weights import EMBEDDED, embedded_file
 
     if fetch:
-        say(f"source: {loading.weights_origin(fetch)} (licence: see there)")
-        path, digest = loading.fetch(fetch)
+        say(f"source: {open_clip_weights.weights_origin(fetch)} (licence: see there)")
+        path, digest = open_clip_weights.fetch(fetch)
         size = path.stat().st_size
         facts = {"name": fetch, "file": str(path), "bytes": size, "sha256": digest}
         text = f"file: {path}\nsize: {size / 2**20:.1f} MiB\nsha256: {digest}"
         typer.echo(json.dumps(facts) if as_json else text)
         return
-    rows: list[dict[str, str | None]] = [
-        {"name": loading.EMBEDDED, "file": str(loading.embedded_file())}
-    ]
-    for model, tag in loading.runnable_models():
-        found = loading.cached_file(f"{model}/{tag}")
+    rows: list[dict[str, str | None]] = [{"name": EMBEDDED, "file": str(embedded_file())}]
+    for model, tag in open_clip_weights.runnable_models():
+        found = open_clip_weights.cached_file(f"{model}/{tag}")
         rows.append({"name": f"{model}/{tag}", "file": str(found) if found else None})
     if at_hand:
         rows = [row for row in rows if row["file"]]

@@ -48,7 +48,8 @@ def _facts() -> tuple[dict[str, Any], list[str]]:
     import torch
     from huggingface_hub import constants
 
-    from zerodefect.backbones import clip_weights as loading
+    from zerodefect.backbones.clip_weights import load_clip
+    from zerodefect.backbones.weight_files import WeightsError
     from zerodefect.paths import cache_folder
     from zerodefect.version import __version__
 
@@ -61,9 +62,9 @@ def _facts() -> tuple[dict[str, Any], list[str]]:
             packages[name] = "missing"
             problems.append(f"{name} is not installed; reinstall zerodefect")
     try:
-        embedded = loading.load_clip()
+        embedded = load_clip()
         weights = f"embedded model {embedded.fingerprint[:12]}"
-    except loading.WeightsError as error:
+    except WeightsError as error:
         weights = "none"
         problems.append(str(error))
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]

@@ -73,6 +73,10 @@ class ProtocolOptions(Options):
             "--approximate", help="Pixel metrics in constant memory, with a stated error."
         ),
     ] = False
+    set_level: Annotated[
+        str | None,
+        typer.Option(help="Official step over all pictures of a product; figures: transductive."),
+    ] = None
     alike: Annotated[
         bool, typer.Option("--alike", help="Crop the centre of all pictures to one size first.")
     ] = False
@@ -111,8 +115,9 @@ def evaluate(
 
     Exit code 0: everything was measured. 1: nothing could be done. 3: some files were left out.
     """
+    from zerodefect.evaluation.evaluator import Evaluator
     from zerodefect.evaluation.prediction_cache import PredictionCache
-    from zerodefect.evaluation.protocol import Evaluator, Protocol
+    from zerodefect.evaluation.protocol import Protocol
     from zerodefect.evaluation.result_tables import merged_table, write_results
     from zerodefect.methods import load_detector
     from zerodefect.paths import cache_folder
@@ -123,7 +128,7 @@ def evaluate(
     if not measured.alike:  # else the pictures are cropped first
         wanted = (s for d in datasets for s in d if s.split != "train" or max(measured.shots))
         tell_views(pictures, (sample.image for sample in wanted))
-    shown = pictures.keywords()
+    shown = pictures.opened()
     kept = PredictionCache(cache_folder() / "predictions" if cache else None)
     stored = []
     left_out = 0
@@ -182,7 +187,8 @@ def _chosen(
             )
     names = named or list(dict.fromkeys(one.method for one in found))
     chosen: list[tuple[str, str, Path | None]] = []
-    for name in names or [default_method(loading.backbone, loading.weights)]:
+    given = loading.keywords()
+    for name in names or [default_method(given["backbone"], given["weights"])]:
         own = [one for one in found if one.method == name]
         for one in own:
             label = name if len(own) == 1 else f"{name}-{one.sha256[:8]}"

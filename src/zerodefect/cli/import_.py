@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from zerodefect.cli.options import NetworkOptions, TrainableMethod
+from zerodefect.cli.telling import told_size
 
 
 def import_(
@@ -23,7 +24,7 @@ def import_(
 
     The weights that it was trained on must be at hand, since the result is bound to them.
     """
-    from zerodefect.backbones.clip_weights import file_hash
+    from zerodefect.backbones.weight_files import file_hash
     from zerodefect.training.official_import import import_checkpoint, read_published
 
     target = output or Path(f"{method}.safetensors")
@@ -33,5 +34,5 @@ def import_(
     typer.echo(f"SHA-256 of {file.name}: {file_hash(file)}")
     made = import_checkpoint(method, file, target, **network.keywords())
     typer.echo(f"checkpoint: {target} (SHA-256 {made.sha256[:12]}), {made.method} on")
-    typer.echo(f"            {made.backbone} at {made.image_size[1]} x {made.image_size[0]} pixels")
+    typer.echo(f"            {made.backbone} at {told_size(made.image_size)}")
     typer.echo(f"use:        zerodefect inspect PICTURES --checkpoint {target}")

@@ -14,7 +14,8 @@ import typer
 from zerodefect.cli.options import AsJson
 
 if TYPE_CHECKING:
-    from zerodefect.detector.registry import Entry, Figure, MethodInfo
+    from zerodefect.detector.contract import Detector
+    from zerodefect.detector.facts import Figure, MethodInfo
 
 _COLUMNS = 80
 _LABEL = 14  # column at which what is said of a method begins
@@ -25,6 +26,7 @@ _KNOWLEDGE = {
     "references": "a few pictures of good parts",
     "set": "the other pictures of the batch",
     "training": "labelled defects of other products",
+    "good": "training on pictures of good parts",
 }
 _COMPLETION = (
     "a completion of ours: what is public does not say everything, so this is not the authors' "
@@ -66,7 +68,7 @@ def _summary(info: MethodInfo) -> Iterator[str]:
     yield from _published(info, _SHOWN)
 
 
-def _details(entry: Entry) -> Iterator[str]:
+def _details(entry: type[Detector]) -> Iterator[str]:
     info, settings = entry.info, _settings(entry)
     yield from _head(info)
     for number, knowledge in enumerate(info.knows_from):
@@ -143,11 +145,11 @@ def _row(label: str, text: str) -> Iterator[str]:
 # --- facts ---------------------------------------------------------------------------------------
 
 
-def _settings(entry: Entry) -> dict[str, Any]:
+def _settings(entry: type[Detector]) -> dict[str, Any]:
     """Defaults of the method's options and, if it is trained, of its training."""
-    recipe = entry.detector.recipe
+    recipe = entry.recipe
     return {
-        "options": _defaults(entry.detector.Config()),
+        "options": _defaults(entry.Config()),
         "recipe": _defaults(recipe) if recipe else None,
     }
 

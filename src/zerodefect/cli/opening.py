@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,23 +21,14 @@ def load_inspector(
     vocabulary: Path | None = None,
 ) -> Inspector:
     """Load a method and tell it the product's name, the inspected area and the references."""
-    from zerodefect.detector.contract import UnsupportedError
-    from zerodefect.inspection.inspector import DEFAULT_OBJECT, load
-    from zerodefect.prompts.vocabulary import Vocabulary
+    from zerodefect.inspection.load_inspector import load
+    from zerodefect.inspection.teachable import DEFAULT_OBJECT
 
-    kinds = Vocabulary.load(vocabulary) if vocabulary else None
-    shown = pictures.keywords()
-    areas = {name: shown.pop(name) for name in ("roi", "ignore")}
-    inspector = load(vocabulary=kinds, **detector.keywords(), **shown)
-    inspector.roi, inspector.ignore = areas["roi"], areas["ignore"]
-    if product.object is not None:
-        with suppress(UnsupportedError):  # a method without words still inspects
-            inspector.describe(product.object)
-    elif "words" in inspector.detector.info.knows_from:
+    options = {**product.keywords(), **detector.keywords(), **pictures.keywords()}
+    inspector = load(vocabulary=vocabulary, **options)
+    if inspector.object is None and "words" in inspector.detector.info.needs:
         say(f"no --object given: the texts say {DEFAULT_OBJECT!r}; a name usually helps")
         inspector.describe(DEFAULT_OBJECT)
-    if product.references:
-        inspector.remember(product.references)
     return inspector
 
 
@@ -85,7 +75,7 @@ def tell_views(shown: ViewOptions, files: Iterable[Path]) -> None:
     from zerodefect.data.check import picture_size
     from zerodefect.images import ImageError
     from zerodefect.images.tiling import MANY_VIEWS
-    from zerodefect.scoring.scorer import check_views
+    from zerodefect.scoring.viewing import check_views
 
     views, largest = [], (0, 0)
     for file in files:

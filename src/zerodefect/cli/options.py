@@ -103,6 +103,15 @@ class ProductOptions(Options):
         list[Path] | None,
         typer.Option("--reference", "-r", help="Picture or folder of good parts; repeatable."),
     ] = None
+    memory_budget: Annotated[
+        int | None,
+        typer.Option(min=1, help="Megabytes that references may take; default 2147."),
+    ] = None
+
+    def keywords(self) -> dict[str, Any]:
+        """Keyword arguments of ``load``; the budget in bytes."""
+        budget = self.memory_budget and self.memory_budget * 10**6
+        return {**super().keywords(), "memory_budget": budget}
 
 
 @dataclass(frozen=True)
@@ -125,14 +134,17 @@ class NetworkOptions(Options):
     """The weights that a method runs on, and the method's hyper-parameters."""
 
     backbone: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            "--backbone", "-b", help="MODEL/TAG or weights file; default: embedded model."
+            "--backbone",
+            "-b",
+            help="MODEL/TAG or weights file, default: embedded model; NAME=... for each of several.",
         ),
     ] = None
-    weights: Annotated[Path | None, typer.Option(help="Local weights for the named backbone.")] = (
-        None
-    )
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(help="Local weights for the named backbone; NAME=... for each of several."),
+    ] = None
     image_size: Annotated[
         int | None, typer.Option(help="Input side in pixels instead of the weights'.")
     ] = None
@@ -150,6 +162,7 @@ class NetworkOptions(Options):
             ValueError: a setting that is not NAME=VALUE, or whose name is that of an option.
         """
         given = super().keywords()
+        given |= {name: _by_name(given[name]) for name in ("backbone", "weights")}
         settings = parse_settings(given.pop("settings"))
         for name in given.keys() & settings.keys():
             raise ValueError(f"--set {name}=...: write --{name.replace('_', '-')}")
@@ -196,14 +209,14 @@ class ViewOptions(Options):
 
         return Tiling(self.tile, self.overlap) if self.tile else None
 
-    def keywords(self) -> dict[str, Any]:
+    def opened(self) -> dict[str, Any]:
         """``viewing``, and ``roi`` and ``ignore`` as pictures.
 
         Raises:
             ImageError: a mask picture cannot be read.
         """
         from zerodefect.images import open_image
-        from zerodefect.scoring.scorer import Viewing
+        from zerodefect.scoring.viewing import Viewing
 
         return {
             "viewing": Viewing(self.tiling(), self.keep_aspect),
@@ -220,9 +233,22 @@ class PictureOptions(ViewOptions):
         int | None, typer.Option(min=9, max=16, help="Significant bits of 16-bit pictures.")
     ] = None
 
-    def keywords(self) -> dict[str, Any]:
-        """``viewing``, ``roi``, ``ignore`` and ``bit_depth``."""
-        return {**super().keywords(), "bit_depth": self.bit_depth}
+
+def _by_name(entries: list[str] | None) -> str | dict[str, str] | None:
+    """One value, or several as NAME=VALUE.
+
+    Raises:
+        ValueError: several values, one of them without a name.
+    """
+    if not entries:
+        return None
+    if len(entries) == 1 and ("=" not in entries[0] or Path(entries[0]).exists()):
+        return entries[0]
+    pairs = [entry.partition("=") for entry in entries]
+    unnamed = [name for name, separator, _ in pairs if not separator]
+    if unnamed:
+        raise ValueError(f"{unnamed[0]!r}: of several networks each is named, as NAME=WEIGHTS")
+    return {name: value for name, _, value in pairs}
 
 
 def parse_settings(settings: list[str] | None) -> dict[str, Any]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -16,6 +17,29 @@ if TYPE_CHECKING:
 def say(text: str) -> None:
     """A remark for people: to stderr, so that stdout stays data."""
     typer.echo(text, err=True)
+
+
+def told_size(sizes: Any) -> str:
+    """Size of a detector's input in words, of several by name."""
+    if isinstance(sizes, Mapping):
+        return ", ".join(f"{name} {told_size(size)}" for name, size in sizes.items())
+    return f"{sizes[1]} x {sizes[0]} pixels"
+
+
+class Remarks(logging.Handler):
+    """What the package's logger has to say, as remarks."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Say it."""
+        say(record.getMessage())
+
+
+def listen() -> None:
+    """Hear the package's logger from now on."""
+    logger = logging.getLogger("zerodefect")
+    logger.setLevel(logging.INFO)
+    if not any(isinstance(handler, Remarks) for handler in logger.handlers):
+        logger.addHandler(Remarks())
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import typer
 
 from zerodefect.cli.opening import open_dataset, product_names
 from zerodefect.cli.options import Device, NetworkOptions, ObjectNames, Options, TrainableMethod
-from zerodefect.cli.telling import progress, say
+from zerodefect.cli.telling import progress, say, told_size
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -110,28 +110,25 @@ def train(
     field does, or all labelled pictures where there are no splits. Pictures of --val are never
     learned from.
     """
-    from zerodefect.training.engine import Settings, with_changes
+    from zerodefect.training.engine import Settings
     from zerodefect.training.processes import Processes
 
-    papers = _recipe(method)  # before any process is started
+    _check_trainable(method)  # before any process is started
     if processes > 1 and "RANK" not in os.environ:
         raise typer.Exit(_launch(processes))
     joined = Processes.join(device)
     try:
-        settings = Settings(with_changes(papers, **recipe.keywords()), **run.keywords())
+        settings = Settings(recipe.keywords(), **run.keywords())
         _train(method, _Data(data), output or Path("runs") / method, settings, joined, network)
     finally:
         joined.leave()
 
 
-def _recipe(method: str) -> Recipe:
-    """The paper's settings of a method that can be trained."""
+def _check_trainable(method: str) -> None:
     from zerodefect.methods import get
 
-    recipe = get(method).detector.recipe
-    if recipe is None:
+    if not get(method).info.trained:
         raise ValueError(f"{method} is not trained; 'zerodefect methods' says what it learns from")
-    return recipe
 
 
 def _launch(processes: int) -> int:
@@ -152,34 +149,38 @@ class _Data:
         self.targets = [_open(entry, options.layout) for entry in options.val or []]
         self.names = product_names(options.object, [*self.named.values(), *self.targets])
 
-    def sources(self, seed: int, side: int, tell: Callable[[str], None]) -> list[Source]:
+    def sources(
+        self, method: type[Detector], seed: int, side: int, tell: Callable[[str], None]
+    ) -> list[Source]:
         """Sources in the order they were named; ``side`` pixels is that of drawn pictures.
 
         Raises:
-            ValueError: one of them is also measured on, or none has a defect.
+            ValueError: one of them is also measured on, or the method needs defects and there are
+                none.
         """
         from zerodefect.training.examples import Pictures, Procedural, check_apart
 
+        good_only = "good" in method.info.knows_from
         found: list[Source] = []
         for entry in self.entries:
             if entry not in self.named:
                 kind, count = _procedural(entry)
-                found.append(Procedural(count, seed, side, good_only=kind != _PROCEDURAL))
+                drawn_good = good_only or kind != _PROCEDURAL
+                found.append(Procedural(count, seed, side, good_only=drawn_good))
                 continue
-            pictures = Pictures(self.named[entry], self.names, train_good=self.train_good)
+            how = {"train_good": self.train_good, "good_only": good_only}
+            pictures = Pictures(self.named[entry], self.names, **how)
             if pictures.left_out:
                 count = pictures.left_out
                 tell(f"{pictures.name}: {count} defective pictures have no mask; left out")
             found.append(pictures)
         for target in self.targets:
             check_apart(found, target)
-        defective = 0
-        for source in found:
-            facts = source.facts()
-            good, bad = facts["good"], facts["anomalous"]
-            tell(f"learning from {source.name}: {good} good, {bad} defective")
-            defective += bad
-        if found and not defective:
+        facts = [source.facts() for source in found]
+        for one in facts:
+            good, bad = one["good"], one["anomalous"]
+            tell(f"learning from {one['name']}: {good} good, {bad} defective")
+        if found and not good_only and not any(one["anomalous"] for one in facts):
             raise ValueError(
                 f"--data {' '.join(self.entries)}: no defective picture among them, so there is no "
                 "defect to learn. Add a data set with masks, or more procedural pictures"
@@ -202,12 +203,12 @@ def _train(
     tell = say if processes.first else lambda text: None
     if output.exists() and not output.is_dir():
         raise ValueError(f"--output {output}: this is a file. Name a folder for the run")
-    options = {**_seed(method, settings.recipe), **network.keywords()}
+    options = {**_seed(method, settings), **network.keywords()}
     detector = load_detector(method, device=processes.device, untrained=True, **options)
-    height, width = detector.preprocess.size
-    sources = data.sources(settings.recipe.seed, max(height, width), tell)
-    network_at = f"{detector.backbone_name} at {width} x {height} pixels"
-    tell(f"{method} on {network_at}, {_told(settings.recipe)}")
+    recipes = [stage.recipe.changed(**settings.changes) for stage in detector.stages()]
+    sources = data.sources(type(detector), recipes[0].seed, max(detector.preprocess.size), tell)
+    on = f" on {detector.backbone}" if detector.backbone else ""
+    tell(f"{method}{on} at {told_size(detector.sizes)}, {', then '.join(map(_told, recipes))}")
     with progress(quiet=not processes.first) as bar:
         made = fit(
             detector,
@@ -224,12 +225,16 @@ def _train(
         typer.echo(f"use:        zerodefect inspect PICTURES --checkpoint {made.path}")
 
 
-def _seed(method: str, recipe: Recipe) -> dict[str, int]:
+def _seed(method: str, settings: Settings) -> dict[str, int]:
     """The run's seed for the initial values, where the method draws any."""
     from zerodefect.methods import get
 
-    drawn = "seed" in {field.name for field in fields(get(method).detector.Config)}
-    return {"seed": recipe.seed} if drawn else {}
+    kind, chosen = get(method), settings.changes.get("seed")
+    if "seed" not in {field.name for field in fields(kind.Config)}:
+        return {}
+    if chosen is None and kind.recipe:
+        chosen = kind.recipe.seed
+    return {} if chosen is None else {"seed": chosen}
 
 
 def _steps_told(bar: Bar) -> Callable[[Progress], None]:
@@ -240,7 +245,7 @@ def _steps_told(bar: Bar) -> Callable[[Progress], None]:
     def on_step(now: Progress) -> None:
         nonlocal spoken
         losses = ", ".join(f"{name} {value:.4f}" for name, value in now.losses.items())
-        epoch = f"epoch {now.epoch}/{now.epochs}"
+        epoch = f"{now.stage} epoch {now.epoch}/{now.epochs}".strip()
         bar.update(task, total=now.steps, completed=now.step, description=f"{epoch} {losses}")
         late = time.monotonic() - spoken > _QUIET or now.step == now.steps
         if late and not sys.stderr.isatty():
@@ -270,7 +275,8 @@ def _validation(
     """
     import math
 
-    from zerodefect.evaluation.protocol import ALL, Evaluator, Protocol
+    from zerodefect.evaluation.evaluator import Evaluator
+    from zerodefect.evaluation.protocol import ALL, Protocol
 
     if not data.targets:
         return None

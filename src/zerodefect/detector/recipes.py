@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -50,6 +51,12 @@ class Recipe:
     augment: Literal["none", "vcp"] = "none"
     references: int = 0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.epochs, self.batch_size) < 1 or self.references < 0:
+            raise ValueError("epochs and batch size are at least 1, references at least 0")
+        if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
+            raise ValueError(f"learning rate {self.learning_rate}: it must be above 0")
 
     def changed(self, **changes: Any) -> Recipe:
         """The recipe with what the user set; None leaves the paper's value."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from zerodefect.files import StoreError, atomic_write
 
-_FORMAT = 1  # raised whenever predictions for the same key would change
+_FORMAT = 2  # raised whenever predictions for the same key would change
 
 
 class PredictionCache:
@@ -45,24 +45,27 @@ class Shelf:
         path = self._path(image)
         return path is not None and path.exists()
 
-    def get(self, image: Path) -> tuple[float, np.ndarray] | None:
-        """Score and ``(H, W)`` float32 map of a picture, if it has not changed since."""
+    def get(self, image: Path) -> tuple[float, np.ndarray | None] | None:
+        """Score and ``(H, W)`` float32 map, if there is one, of a picture that has not changed."""
         path = self._path(image)
         if path is None:
             return None
         try:
             with np.load(path, allow_pickle=False) as stored:
-                return float(stored["score"]), stored["map"]
+                return float(stored["score"]), stored.get("map")
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return None
 
-    def put(self, image: Path, score: float, map: np.ndarray) -> None:
+    def put(self, image: Path, score: float, map: np.ndarray | None) -> None:
         """Keep a prediction; a full or read-only disk costs time, never the job."""
         path = self._path(image)
         if path is None:
             return
+        arrays: dict[str, Any] = {"score": np.float64(score)}
+        if map is not None:
+            arrays["map"] = map
         with contextlib.suppress(StoreError), atomic_write(path, cached=True) as file:
-            np.savez(file, score=np.float64(score), map=map)
+            np.savez(file, **arrays)
 
     def _path(self, image: Path) -> Path | None:
         if self.folder is None:

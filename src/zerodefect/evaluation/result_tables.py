@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from zerodefect.detector.registry import Figure
+from zerodefect.detector.facts import Figure
 from zerodefect.evaluation.metrics import Metric
 from zerodefect.evaluation.protocol import ALL, Evaluation, Row
 from zerodefect.files import atomic_write
@@ -151,7 +151,7 @@ def markdown(
     yield f"# {detector['method']} on {facts['data']['name']}"
     yield ""
     yield f"Backbone {detector['backbone']} ({detector['precision']}), values in percent."
-    if "training" not in get(detector["method"]).info.knows_from:
+    if not get(detector["method"]).info.trained:
         yield "Nothing was trained on any labelled data."
     for shots in protocol["shots"]:
         yield ""

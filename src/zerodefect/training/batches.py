@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -14,6 +14,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from zerodefect.data import MASK_RULES
+from zerodefect.detector.contract import Input
+from zerodefect.detector.recipes import Recipe
 from zerodefect.images import ImageError, Preprocess
 from zerodefect.training.augment import AUGMENTATIONS
 from zerodefect.training.examples import Example, Examples
@@ -33,147 +35,185 @@ def _shuffled(count: int, seed: int, epoch: int) -> list[int]:
     return torch.randperm(count, generator=seeded(seed, epoch)).tolist()
 
 
+Images = dict[str, Tensor]
+"""Prepared pictures by the name of the detector's input."""
+
+
 @dataclass(frozen=True)
 class Shard:
     """What one process does in one step.
 
     Attributes:
-        images: ``(b, 3, H, W)``; ``b`` may be 0 in the last step of an epoch.
+        images: ``(b, 3, H, W)`` by name; ``b`` may be 0 in the last step of an epoch.
         masks: ``(b, H, W)`` float32.
         labels: ``(b,)`` int64.
         objects: ``b`` names.
+        references: ``(b, K, 3, H, W)`` by name; None unless the recipe asks for them.
         share: ``b`` over the images of the step in all processes.
         whole: images of the step in all processes.
     """
 
-    images: Tensor
+    images: Images
     masks: Tensor
     labels: Tensor
     objects: tuple[str, ...]
+    references: Images | None
     share: float
     whole: int
 
     def batch(self, device: torch.device, generator: torch.Generator) -> TrainingBatch:
         """As a method takes it."""
+
+        def placed(images: Images) -> Any:
+            moved = {name: tensor.to(device) for name, tensor in images.items()}
+            return moved["image"] if moved.keys() == {"image"} else moved
+
         return TrainingBatch(
-            self.images.to(device),
+            placed(self.images),
             self.masks.to(device),
             self.labels.to(device),
             self.objects,
             generator,
+            self.references and placed(self.references),
         )
 
 
 @dataclass(frozen=True)
+class _Made:
+    """One example, prepared."""
+
+    images: Images
+    mask: Tensor
+    label: int
+    object: str
+    references: list[Images]
+
+
+@dataclass(frozen=True)
 class Steps(Dataset[Shard]):
-    """The batches of a run, by step.
+    """The batches of a stage, by step.
 
     An epoch shows every example once in an order of its own; its last batch may be smaller, as in
     the official codes. A batch is split among the processes as evenly as it goes.
 
     Attributes:
         examples: what is learned from.
-        preprocess: of the detector.
-        batch_size: images per step, over all processes.
-        epochs: passes over the examples.
-        seed: of order, augmentation and mosaics.
-        augment: name in ``AUGMENTATIONS``.
+        inputs: of the detector.
+        recipe: batch size, epochs, augmentation, references and seed.
         mosaic: probability that a 2 x 2 mosaic of pictures of the same product takes an example's
             place (the papers: 0.2 on MVTec AD); with ``vcp`` of its defective pictures.
         rank, processes: which part of the batches.
+
+    Raises:
+        ValueError: mosaics or an augmentation for a method of several inputs.
+        DatasetError: references are asked for and a product has no other good picture.
     """
 
     examples: Examples
-    preprocess: Preprocess
-    batch_size: int
-    epochs: int
-    seed: int
-    augment: str = "none"
+    inputs: Mapping[str, Input]
+    recipe: Recipe
     mosaic: float = 0.0
     rank: int = 0
     processes: int = 1
 
+    def __post_init__(self) -> None:
+        if len(self.inputs) > 1 and (self.mosaic or self.recipe.augment != "none"):
+            raise ValueError("mosaics and augmentations are for methods with one input")
+        if self.recipe.references:
+            self.examples.check_references()
+
     @property
     def per_epoch(self) -> int:
         """Steps of one epoch."""
-        return -(-len(self.examples) // self.batch_size)
+        return -(-len(self.examples) // self.recipe.batch_size)
 
     def __len__(self) -> int:
-        return self.epochs * self.per_epoch
+        return self.recipe.epochs * self.per_epoch
 
     def indices(self, step: int) -> list[int]:
         """Examples of a step (from 0), over all processes."""
         epoch, number = divmod(step, self.per_epoch)
-        order = _shuffled(len(self.examples), self.seed, epoch)
-        return order[number * self.batch_size : (number + 1) * self.batch_size]
+        order, size = _shuffled(len(self.examples), self.recipe.seed, epoch), self.recipe.batch_size
+        return order[number * size : (number + 1) * size]
 
     def __getitem__(self, step: int) -> Shard:
         """This process's part of a step."""
         whole = self.indices(step)
         bounds = [len(whole) * r // self.processes for r in (self.rank, self.rank + 1)]
-        own = range(*bounds)
-        made = [self._tensors(whole[i], step, i) for i in own]
-        height, width = self.preprocess.size
-        images = [image for image, *_ in made] or [torch.zeros(0, 3, height, width)]
-        masks = [mask for _, mask, *_ in made] or [torch.zeros(0, height, width)]
-        join = torch.stack if made else torch.cat
+        made = [self._made(whole[i], step, i) for i in range(*bounds)]
+        height, width = self._preprocess.size
+        references = None
+        if self.recipe.references:
+            references = self._stacked([_joined(one.references) for one in made])
         return Shard(
-            join(images),
-            join(masks),
-            torch.tensor([label for *_, label, _ in made], dtype=torch.int64),
-            tuple(name for *_, name in made),
+            self._stacked([one.images for one in made]),
+            torch.stack([one.mask for one in made]) if made else torch.zeros(0, height, width),
+            torch.tensor([one.label for one in made], dtype=torch.int64),
+            tuple(one.object for one in made),
+            references,
             len(made) / len(whole),
             len(whole),
         )
 
-    def _tensors(self, index: int, step: int, place: int) -> tuple[Tensor, Tensor, int, str]:
-        """``(3, H, W)`` image, ``(H, W)`` mask, label and name of one example."""
-        generator = seeded(self.seed, step, place, 1)
+    @property
+    def _preprocess(self) -> Preprocess:
+        """Of the first input, at whose size masks are."""
+        return next(iter(self.inputs.values())).preprocess
+
+    def _stacked(self, rows: list[Images]) -> Images:
+        if not rows:
+            return {
+                name: torch.zeros(0, 3, *one.preprocess.size) for name, one in self.inputs.items()
+            }
+        return _joined(rows)
+
+    def _made(self, index: int, step: int, place: int) -> _Made:
+        generator = seeded(self.recipe.seed, step, place, 1)
         example = self.examples.read(index)
         label = example.anomalous
         if self.mosaic and float(torch.rand((), generator=generator)) < self.mosaic:
             four = [self.examples.read(i) for i in self._four(index, generator)]
-            image, mask = self._mosaic(four)
+            images, mask = self._mosaic(four)
             label = any(part.anomalous for part in four)
         else:
-            image, mask = self._prepared(example)
-        augment = AUGMENTATIONS[self.augment]
+            images, mask = self._prepared(example)
+        augment = AUGMENTATIONS[self.recipe.augment]
         if augment:
-            mean = torch.tensor(self.preprocess.mean).view(3, 1, 1)
-            std = torch.tensor(self.preprocess.std).view(3, 1, 1)
-            image, mask = augment((image * std + mean).clamp(0, 1), mask, generator)
-            image = (image - mean) / std
-        return image, mask, int(label), example.object
+            preprocess = self._preprocess
+            mean = torch.tensor(preprocess.mean).view(3, 1, 1)
+            std = torch.tensor(preprocess.std).view(3, 1, 1)
+            image, mask = augment((images["image"] * std + mean).clamp(0, 1), mask, generator)
+            images = {"image": (image - mean) / std}
+        chosen = self.examples.references(index, self.recipe.references, generator)
+        references = [self._prepared(self.examples.read(i))[0] for i in chosen]
+        return _Made(images, mask, int(label), example.object, references)
 
-    def _prepared(self, example: Example) -> tuple[Tensor, Tensor]:
-        mask = MASK_RULES[_MASK_RULE](example.mask, self.preprocess.size)
-        return self.preprocess(example.picture), torch.from_numpy(mask).float()
+    def _prepared(self, example: Example) -> tuple[Images, Tensor]:
+        mask = MASK_RULES[_MASK_RULE](example.mask, self._preprocess.size)
+        inputs = self.inputs.items()
+        images = {name: needed.preprocess(example.picture) for name, needed in inputs}
+        return images, torch.from_numpy(mask).float()
 
     def _four(self, index: int, generator: torch.Generator) -> list[int]:
-        partners = _partners(self.examples)[self.examples.label(index)[:2]]
-        if self.augment == "vcp":
+        partners = self.examples.partners(index)
+        if self.recipe.augment == "vcp":
             partners = [i for i in partners if self.examples.label(i)[2]] or partners
         chosen = torch.randint(len(partners), (4,), generator=generator).tolist()
         return [partners[i] for i in chosen]
 
-    def _mosaic(self, four: list[Example]) -> tuple[Tensor, Tensor]:
+    def _mosaic(self, four: list[Example]) -> tuple[Images, Tensor]:
         parts = [self._prepared(example) for example in four]
-        images, masks = zip(*parts, strict=True)
+        images, masks = [images["image"] for images, _ in parts], [mask for _, mask in parts]
         image = torch.cat([torch.cat(images[:2], 2), torch.cat(images[2:], 2)], 1)
         mask = torch.cat([torch.cat(masks[:2], 1), torch.cat(masks[2:], 1)], 0)
-        size = self.preprocess.size
+        size = self._preprocess.size
         image = F.interpolate(image[None], size, mode="bicubic", antialias=True)[0]
         mask = F.interpolate(mask[None, None], size, mode="bilinear", antialias=True)[0, 0]
-        return image, (mask > 0.5).float()
+        return {"image": image}, (mask > 0.5).float()
 
 
-@lru_cache(maxsize=2)
-def _partners(examples: Examples) -> dict[tuple[Any, ...], list[int]]:
-    """Examples of each product of each source."""
-    found: dict[tuple[Any, ...], list[int]] = {}
-    for index in range(len(examples)):
-        found.setdefault(examples.label(index)[:2], []).append(index)
-    return found
+def _joined(rows: list[Images]) -> Images:
+    return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ import dataclasses
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,10 +23,11 @@ from torch import Tensor
 
 from zerodefect.detector.checkpoint_file import Checkpoint, save_checkpoint
 from zerodefect.detector.contract import Detector
-from zerodefect.detector.recipes import Recipe
+from zerodefect.detector.recipes import Learner, Stage
 from zerodefect.training.batches import Shard, Steps, seeded, shards
 from zerodefect.training.examples import Examples
 from zerodefect.training.journal import Journal
+from zerodefect.training.optimizers import check_learners, optimizer_of, rate_factor
 from zerodefect.training.processes import Processes
 from zerodefect.training.run_state import STATE, RunState, TrainingError
 
@@ -38,8 +39,9 @@ class Settings:
     """How a run goes.
 
     Attributes:
-        recipe: the paper's settings, or the user's.
-        max_steps: stop after so many steps, or None for all epochs; the schedule ends there, too.
+        changes: fields of ``Recipe`` that differ from the paper's, in every stage.
+        max_steps: end each stage after so many steps, or None for all epochs; the schedule ends
+            there, too.
         precision: of the forward pass; ``bfloat16`` under autocast. Learned values and optimiser
             are float32.
         mosaic: probability of 2 x 2 mosaics, see ``batches.Steps``.
@@ -51,7 +53,7 @@ class Settings:
         state_minutes: minutes between states on disk.
     """
 
-    recipe: Recipe
+    changes: Mapping[str, Any] = field(default_factory=dict)
     max_steps: int | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
     mosaic: float = 0.0
@@ -61,13 +63,10 @@ class Settings:
     state_minutes: float = 5.0
 
     def __post_init__(self) -> None:
-        recipe = self.recipe
-        if min(recipe.epochs, recipe.batch_size, self.log_every or 1) < 1:
-            raise ValueError("epochs, batch size and log interval are at least 1")
+        if self.log_every is not None and self.log_every < 1:
+            raise ValueError("the log interval is at least 1")
         if self.max_steps is not None and self.max_steps < 1:
             raise ValueError(f"max steps {self.max_steps}: at least 1")
-        if not (recipe.learning_rate > 0 and math.isfinite(recipe.learning_rate)):
-            raise ValueError(f"learning rate {recipe.learning_rate}: it must be above 0")
         if self.precision not in ("float32", "bfloat16"):
             raise ValueError(f"precision is float32 or bfloat16, not {self.precision!r}")
         if not 0 <= self.mosaic <= 1:
@@ -76,7 +75,10 @@ class Settings:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is: steps done of all, epoch (from 1), last losses, rate and seconds left."""
+    """How far a run is: steps done of all, epoch (from 1), last losses, rate and seconds left.
+
+    Epochs are those of the present stage, whose name is empty where there is only one.
+    """
 
     step: int
     steps: int
@@ -85,6 +87,7 @@ class Progress:
     losses: dict[str, float]
     images_per_second: float
     seconds_left: float
+    stage: str = ""
 
 
 def fit(
@@ -104,7 +107,7 @@ def fit(
         examples: labelled pictures.
         output: folder of the run: state, journal and, at the end, ``METHOD.safetensors`` with its
             side-car.
-        settings: by default the paper's recipe.
+        settings: by default all as the paper has it.
         processes: this one among those that train together.
         validate: measures the detector after each epoch, in the first process; it may change the
             detector's words, never its values.
@@ -119,19 +122,11 @@ def fit(
             there, or a loss is not finite.
         ImageError: a picture cannot be read.
     """
-    if settings is None:
-        settings = Settings(_recipe(detector))
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder, processes or Processes()), _deterministic():
-        run = _Run(detector, examples, folder, settings, processes or Processes())
+        run = _Run(detector, examples, folder, settings or Settings(), processes or Processes())
         return run.go(validate, on_step)
-
-
-def _recipe(detector: Detector) -> Recipe:
-    if detector.recipe is None:
-        raise ValueError(f"{detector.info.name} is not trained; there is nothing to learn")
-    return detector.recipe
 
 
 @contextmanager
@@ -162,6 +157,28 @@ def _deterministic() -> Iterator[None]:
         torch.use_deterministic_algorithms(before, warn_only=warned)
 
 
+@dataclass(frozen=True)
+class _Part:
+    """One stage of a run: its batches, and where in the run it lies.
+
+    Attributes:
+        stage: with the user's changes.
+        batches: of the stage alone, from its step 0.
+        first, last: its steps among those of all stages, the last one exclusive.
+    """
+
+    stage: Stage
+    batches: Steps
+    first: int
+    last: int
+
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        """New ones, one for each learner."""
+        return [
+            optimizer_of(each, each.recipe or self.stage.recipe) for each in self.stage.learners
+        ]
+
+
 class _Run:
     """One run in one process."""
 
@@ -173,30 +190,22 @@ class _Run:
         settings: Settings,
         processes: Processes,
     ) -> None:
-        learned = detector.learned
+        stages = list(detector.stages())
+        learned = detector.learned_values
         if not learned:
             raise ValueError(f"{detector.info.name} has no learned values; it is not trained")
-        recipe = settings.recipe
+        check_learners(detector, stages)
         self.detector, self.settings, self.folder = detector, settings, folder
         self.processes = processes
-        self.batches = Steps(
-            examples,
-            detector.preprocess,
-            recipe.batch_size,
-            recipe.epochs,
-            recipe.seed,
-            recipe.augment,
-            settings.mosaic,
-            processes.rank,
-            processes.count,
-        )
-        self.steps = min(len(self.batches), settings.max_steps or len(self.batches))
+        self.parts = list(self._parts(stages, examples))
+        self.steps = self.parts[-1].last
         self.log_every = settings.log_every or max(1, min(10, self.steps // 50))
+        recipes = [asdict(part.stage.recipe) for part in self.parts]
         self.origin = {
             "how": "trained",
             "data": examples.facts(),
-            "recipe": asdict(recipe),
-            "seed": recipe.seed,
+            "recipe": recipes[0] if len(recipes) == 1 else recipes,
+            "seed": recipes[0]["seed"],
             "steps": self.steps,
             "precision": settings.precision,
             "mosaic": settings.mosaic,
@@ -208,70 +217,119 @@ class _Run:
             **{name: facts[name] for name in ("method", "weights", "config", "preprocess")},
             "activation": detector.activation,
         }
-        self.state = RunState(learned, optimizer_of(detector, recipe))
-        self.rates = [group["lr"] for group in self.state.optimizer.param_groups]
+        self.state = RunState(learned)
         if (folder / STATE).exists():
-            self.state.load(folder / STATE, self.identity)
+            self.state.load(folder / STATE, self.identity, self._optimizers_at)
         processes.wait()  # nobody writes before all have read
         self.journal = Journal(folder, self.state.step) if processes.first else None
 
+    def _parts(self, stages: Sequence[Stage], examples: Examples) -> Iterator[_Part]:
+        first = 0
+        for stage in stages:
+            recipe = stage.recipe.changed(**self.settings.changes)
+            batches = Steps(
+                examples,
+                self.detector.inputs,
+                recipe,
+                self.settings.mosaic,
+                self.processes.rank,
+                self.processes.count,
+            )
+            last = first + min(len(batches), self.settings.max_steps or len(batches))
+            yield _Part(dataclasses.replace(stage, recipe=recipe), batches, first, last)
+            first = last
+
+    def _optimizers_at(self, step: int) -> Sequence[torch.optim.Optimizer]:
+        part = next((part for part in self.parts if part.first <= step < part.last), None)
+        # at the first step of a stage nothing has been moved yet
+        return part.optimizers() if part and part.first < step else ()
+
     def go(self, validate: Validate | None, on_step: Callable[[Progress], None]) -> Checkpoint:
         """All steps that are left, and the result."""
-        state, per_epoch = self.state, self.batches.per_epoch
-        if state.step and (state.step % per_epoch == 0 or state.step == self.steps):
-            self._validate(validate)  # in case that it was cut off in the middle of it
+        state = self.state
+        for part in self.parts:
+            done = state.step - part.first
+            if done > 0 and (done % part.batches.per_epoch == 0 or state.step == part.last):
+                self._validate(part, validate)  # in case that it was cut off in the middle of it
+            if state.step < part.last:
+                state.optimizers = state.optimizers or part.optimizers()
+                self._learn(part, validate, on_step)
+                state.optimizers = ()
+        return self._finish()
+
+    def _learn(
+        self, part: _Part, validate: Validate | None, on_step: Callable[[Progress], None]
+    ) -> None:
+        """The steps of a stage that are left."""
+        state, per_epoch = self.state, part.batches.per_epoch
         saved = started = time.monotonic()
         images = 0
         self.detector.train()
-        for shard in shards(self.batches, state.step, self.steps, self.settings.workers):
-            losses = self._step(shard)
+        done, count = state.step - part.first, part.last - part.first
+        for shard in shards(part.batches, done, count, self.settings.workers):
+            losses = self._step(part, shard)
             images += shard.whole
-            ended = state.step % per_epoch == 0 or state.step == self.steps
+            ended = (state.step - part.first) % per_epoch == 0 or state.step == part.last
             passed = time.monotonic() - started
-            self._note(losses, images / max(passed, 1e-9), ended)
+            self._note(part, losses, images / max(passed, 1e-9), ended)
             if self._due(saved, ended):
                 saved = time.monotonic()
-                self._save()
+                self._save(part)
             if ended:
-                self._validate(validate)
+                self._validate(part, validate)
             if self.processes.first:
-                left = (self.steps - state.step) * self.batches.batch_size * passed / images
-                on_step(self._progress(losses, images / max(passed, 1e-9), left))
-        return self._finish()
+                left = (self.steps - state.step) * part.batches.recipe.batch_size * passed / images
+                on_step(self._progress(part, losses, images / max(passed, 1e-9), left))
 
     # --- one step -------------------------------------------------------------------------------
 
-    def _step(self, shard: Shard) -> dict[str, float]:
-        """Change the learned values once; gives the losses over all processes."""
-        state, recipe = self.state, self.settings.recipe
-        factor = rate_factor(recipe, state.step, self.steps)
-        for group, rate in zip(state.optimizer.param_groups, self.rates, strict=True):
-            group["lr"] = rate * factor
-        state.optimizer.zero_grad(set_to_none=True)
-        terms = self._backward(shard)
-        parameters = list(state.learned.values())
-        self.processes.sum_gradients(parameters)
-        losses = self._summed(shard, terms)
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        norm = float(torch.nn.utils.get_total_norm(gradients)) if gradients else 0.0
-        self._check_finite(losses, norm)
-        if recipe.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
-        state.optimizer.step()
+    def _step(self, part: _Part, shard: Shard) -> dict[str, float]:
+        """Let each learner change its values once; gives the losses over all processes."""
+        state, losses, norms, rates = self.state, dict[str, float](), [], []
+        pairs = zip(part.stage.learners, state.optimizers, strict=True)
+        for place, (learner, optimizer) in enumerate(pairs):
+            recipe = learner.recipe or part.stage.recipe
+            factor = rate_factor(recipe, state.step - part.first, part.last - part.first)
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak"] * factor
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            terms = self._backward(part, learner, parameters, shard, place)
+            self.processes.sum_gradients(parameters)
+            losses |= self._summed(shard, terms)
+            gradients = [p.grad for p in parameters if p.grad is not None]
+            norms.append(float(torch.nn.utils.get_total_norm(gradients)) if gradients else 0.0)
+            self._check_finite(losses, norms[-1])
+            if recipe.clip_norm is not None:
+                torch.nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
+            optimizer.step()
+            rates.append(optimizer.param_groups[0]["lr"])
         state.step += 1
-        return {**losses, "gradient_norm": norm, "learning_rate": self.rates[0] * factor}
+        named = {f"loss/{name}": value for name, value in losses.items()}
+        norm = norms[0] if len(norms) == 1 else math.hypot(*norms)
+        total = {"loss": sum(losses.values()), **named}
+        return {**total, "gradient_norm": norm, "learning_rate": rates[0]}
 
-    def _backward(self, shard: Shard) -> dict[str, Tensor]:
+    def _backward(
+        self,
+        part: _Part,
+        learner: Learner,
+        parameters: Sequence[Tensor],
+        shard: Shard,
+        place: int,
+    ) -> dict[str, Tensor]:
         """Gradients of this process's share of the mean over the whole batch."""
-        if not len(shard.images):
+        for parameter in parameters:
+            parameter.grad = None
+        if not shard.labels.numel():
             return {}
-        generator = seeded(self.settings.recipe.seed, self.state.step, self.processes.rank, 2)
+        numbers = (part.stage.recipe.seed, self.state.step, self.processes.rank, 2)
+        generator = seeded(*numbers, *([place] if place else []))
         batch = shard.batch(self.detector.device, generator)
         with self._autocast():
-            terms = self.detector.training_loss(batch)
+            terms = learner.loss(batch)
         total = torch.stack([term.float() for term in terms.values()]).sum()
         if total.requires_grad:
-            (total * shard.share).backward()
+            (total * shard.share).backward(inputs=list(parameters))
         return terms
 
     def _autocast(self) -> AbstractContextManager[Any]:
@@ -280,13 +338,13 @@ class _Run:
         return torch.autocast(self.detector.device.type, torch.bfloat16)
 
     def _summed(self, shard: Shard, terms: dict[str, Tensor]) -> dict[str, float]:
-        """Total and terms of the loss: means over the images of all processes."""
+        """Terms of the loss: means over the images of all processes."""
         own = {name: float(term.detach()) * shard.share for name, term in terms.items()}
         summed: dict[str, float] = {}
         for part in self.processes.gather(own):
             for name, value in part.items():
                 summed[name] = summed.get(name, 0.0) + value
-        return {"loss": sum(summed.values()), **{f"loss/{n}": v for n, v in summed.items()}}
+        return summed
 
     def _check_finite(self, losses: dict[str, float], norm: float) -> None:
         if all(map(math.isfinite, (*losses.values(), norm))):
@@ -298,7 +356,7 @@ class _Run:
 
     # --- between steps --------------------------------------------------------------------------
 
-    def _note(self, losses: dict[str, float], rate: float, ended: bool) -> None:
+    def _note(self, part: _Part, losses: dict[str, float], rate: float, ended: bool) -> None:
         """Sum the losses up; write a line of their means when it is time."""
         state = self.state
         for name, value in {**losses, "steps": 1.0}.items():
@@ -309,40 +367,46 @@ class _Run:
         means = {name: value / count for name, value in state.window.items()}
         state.window = {}
         if self.journal:
-            place = {"step": state.step, "epoch": self._epoch()}
+            place = {"step": state.step, "epoch": self._epoch(part), **_named(part)}
             self.journal.write({**place, **means, "images_per_second": round(rate, 2)})
 
-    def _epoch(self) -> int:
-        """Epoch of the last step done, from 1."""
-        return -(-self.state.step // self.batches.per_epoch)
+    def _epoch(self, part: _Part) -> int:
+        """Epoch of the stage's last step done, from 1."""
+        return -(-(self.state.step - part.first) // part.batches.per_epoch)
 
     def _due(self, saved: float, ended: bool) -> bool:
         if self.settings.state_steps is not None:
             return self.state.step % self.settings.state_steps == 0 or self.state.step == self.steps
         return ended or time.monotonic() - saved > 60 * self.settings.state_minutes
 
-    def _save(self) -> None:
+    def _save(self, part: _Part) -> None:
         if self.processes.first:
-            self.state.save(self.folder / STATE, self.identity)
+            state = self.state
+            if state.step == part.last < self.steps:  # the next stage begins with new optimisers
+                state = dataclasses.replace(state, optimizers=())
+            state.save(self.folder / STATE, self.identity)
 
-    def _validate(self, validate: Validate | None) -> None:
+    def _validate(self, part: _Part, validate: Validate | None) -> None:
         """Measure after an epoch, unless the journal has it already."""
         if self.journal and validate and self.state.step not in self.journal.validated:
             self.detector.eval()
             self.detector.after_learning()
             with torch.no_grad():
                 measured = validate(self.detector)
-            self.journal.write(
-                {"step": self.state.step, "epoch": self._epoch(), "validation": measured}
-            )
+            place = {"step": self.state.step, "epoch": self._epoch(part), **_named(part)}
+            self.journal.write({**place, "validation": measured})
             self.journal.draw()
             self.detector.train()
         self.processes.wait()
 
-    def _progress(self, losses: dict[str, float], rate: float, left: float) -> Progress:
+    def _progress(
+        self, part: _Part, losses: dict[str, float], rate: float, left: float
+    ) -> Progress:
         shown = {name: v for name, v in losses.items() if name.startswith("loss")}
-        epochs = self.settings.recipe.epochs
-        return Progress(self.state.step, self.steps, self._epoch(), epochs, shown, rate, left)
+        epoch, epochs = self._epoch(part), part.stage.recipe.epochs
+        return Progress(
+            self.state.step, self.steps, epoch, epochs, shown, rate, left, part.stage.name
+        )
 
     def _finish(self) -> Checkpoint:
         self.detector.eval()
@@ -358,38 +422,5 @@ class _Run:
         return made
 
 
-def optimizer_of(detector: Detector, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimiser over the method's groups.
-
-    Raises:
-        ValueError: the groups do not hold each learned value once.
-    """
-    groups = [
-        {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay, **group}
-        for group in detector.parameter_groups(recipe)
-    ]
-    grouped = [id(p) for group in groups for p in group["params"]]
-    if sorted(grouped) != sorted(id(p) for p in detector.learned.values()):
-        raise ValueError(
-            f"{detector.info.name}: its parameter groups do not hold each learned value once"
-        )
-    if recipe.optimizer == "adam":
-        return torch.optim.Adam(groups, betas=recipe.betas)
-    if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups, betas=recipe.betas)
-    return torch.optim.SGD(groups, momentum=recipe.betas[0])
-
-
-def rate_factor(recipe: Recipe, step: int, steps: int) -> float:
-    """Share of the peak learning rate in a step (from 0) of ``steps``."""
-    if step < recipe.warm_up:
-        return (step + 1) / recipe.warm_up
-    if recipe.schedule == "constant":
-        return 1.0
-    done = (step - recipe.warm_up) / max(1, steps - recipe.warm_up)
-    return (1 + math.cos(math.pi * done)) / 2
-
-
-def with_changes(recipe: Recipe, **changes: Any) -> Recipe:
-    """A recipe with what the user set; None leaves the paper's value."""
-    return dataclasses.replace(recipe, **{k: v for k, v in changes.items() if v is not None})
+def _named(part: _Part) -> dict[str, str]:
+    return {"stage": part.stage.name} if part.stage.name else {}

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from zerodefect.backbones.clip_weights import file_hash
 from zerodefect.data import Dataset, DatasetError, Sample, read_mask
@@ -84,29 +85,36 @@ class Pictures(Source):
         dataset: as loaded.
         names: product -> words for it; by default the product's own name.
         train_good: add the good pictures of the training split.
+        good_only: the good pictures of the training split alone, for methods that learn from those;
+            all good ones where there are no splits, all pictures where nothing is labelled.
 
     Attributes:
         samples: what is learned from.
         left_out: defective pictures without a mask.
 
     Raises:
-        DatasetError: nothing labelled, or no defective picture with a mask.
+        DatasetError: nothing to learn from.
     """
 
     def __init__(
-        self, dataset: Dataset, names: Mapping[str, str] | None = None, *, train_good: bool = False
+        self,
+        dataset: Dataset,
+        names: Mapping[str, str] | None = None,
+        *,
+        train_good: bool = False,
+        good_only: bool = False,
     ) -> None:
         self.name = dataset.name
         self.names = dict(names or {})
-        test = tuple(s for s in dataset if s.split == "test")
-        labelled = [s for s in test or dataset.samples if s.anomalous is not None]
-        if train_good and test:
-            labelled += [s for s in dataset if s.split == "train" and s.anomalous is False]
-        self.samples = tuple(s for s in labelled if s.masks or not s.anomalous)
-        self.left_out = len(labelled) - len(self.samples)
-        if not any(s.anomalous for s in self.samples):
-            reason = "there are no defective pictures with masks to learn from"
+        chosen_ones = _good(dataset) if good_only else _labelled(dataset, train_good)
+        self.samples = tuple(s for s in chosen_ones if s.masks or not s.anomalous)
+        self.left_out = len(chosen_ones) - len(self.samples)
+        if not (self.samples if good_only else any(s.anomalous for s in self.samples)):
+            kind = "good pictures" if good_only else "defective pictures with masks"
+            reason = f"there are no {kind} to learn from"
             remedy = "Training needs both: give masks, or another data set (zerodefect data check)"
+            if good_only:
+                remedy = "Put good ones into train/good (zerodefect data check)"
             raise DatasetError(dataset.root, reason, remedy)
         chosen = Dataset(dataset.name, dataset.root, dataset.layout, "", self.samples)
         words = "\0".join(f"{product}={text}" for product, text in sorted(self.names.items()))
@@ -135,6 +143,20 @@ class Pictures(Source):
     def fingerprint(self) -> str:
         """Hash of names, labels, file sizes and words."""
         return self._fingerprint
+
+
+def _labelled(dataset: Dataset, train_good: bool) -> list[Sample]:
+    test = [s for s in dataset if s.split == "test"]
+    labelled = [s for s in test or dataset.samples if s.anomalous is not None]
+    if train_good and test:
+        labelled += [s for s in dataset if s.split == "train" and s.anomalous is False]
+    return labelled
+
+
+def _good(dataset: Dataset) -> list[Sample]:
+    train = [s for s in dataset if s.split == "train"]
+    good = [s for s in train or dataset.samples if s.anomalous is False]
+    return good or [s for s in dataset if s.anomalous is None]
 
 
 class Procedural(Source):
@@ -195,9 +217,34 @@ class Examples:
         if not self.sources:
             raise ValueError("there is nothing to learn from; name a data set (--data NAME=PATH)")
         self._places = [(s, i) for s in self.sources for i in range(len(s))]
+        self._partners: dict[tuple[str, str], list[int]] = {}
+        for index in range(len(self._places)):
+            self._partners.setdefault(self.label(index)[:2], []).append(index)
 
     def __len__(self) -> int:
         return len(self._places)
+
+    def partners(self, index: int) -> list[int]:
+        """Examples of the same product of the same source, itself among them."""
+        return self._partners[self.label(index)[:2]]
+
+    def references(self, index: int, count: int, generator: torch.Generator) -> list[int]:
+        """Draw good pictures of the same product, never the example itself; some may repeat."""
+        if not count:
+            return []
+        good = [i for i in self.partners(index) if i != index and not self.label(i)[2]]
+        return [good[i] for i in torch.randint(len(good), (count,), generator=generator).tolist()]
+
+    def check_references(self) -> None:
+        """Make sure that ``references`` finds some for every example.
+
+        Raises:
+            DatasetError: a product has fewer than two good pictures.
+        """
+        for (source, product), members in self._partners.items():
+            if sum(not self.label(index)[2] for index in members) < 2:
+                reason = f"{product!r} has fewer than two good pictures to compare with"
+                raise DatasetError(source, reason, "Add good pictures of it, or leave it out")
 
     def read(self, index: int) -> Example:
         """Open one example."""

@@ -82,7 +82,7 @@ def import_checkpoint(
         WeightsError: the backbone's weights cannot be had; the message says how to get them.
     """
     published = read_published(path)
-    told = get(method).detector.official_options(published)
+    told = get(method).official_options(published)
     detector = load_detector(
         method,
         backbone=backbone,
