@@ -138,7 +138,7 @@ class NetworkOptions(Options):
         typer.Option(
             "--backbone",
             "-b",
-            help="MODEL/TAG or weights file, default: embedded model; NAME=... for each of several.",
+            help="MODEL/TAG or weights file; default: embedded model. NAME=... each of several.",
         ),
     ] = None
     weights: Annotated[
