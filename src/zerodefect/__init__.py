@@ -21,14 +21,15 @@ if TYPE_CHECKING:
     from zerodefect.detector.contract import Detector
     from zerodefect.images import ImageError, Picture, find_images, open_image
     from zerodefect.images.tiling import Tiling
+    from zerodefect.inspection.conformal import CalibrationError
     from zerodefect.inspection.inspector import Inspector, load
-    from zerodefect.inspection.policy import CalibrationError, Policy, PolicyMismatch
+    from zerodefect.inspection.policy import Policy, PolicyMismatch
     from zerodefect.prompts.vocabulary import Vocabulary
     from zerodefect.scoring.scorer import Viewing
     from zerodefect.types import Failure, Inspection, Prediction, Region
 
 _HOMES = {
-    "CalibrationError": "zerodefect.inspection.policy",
+    "CalibrationError": "zerodefect.inspection.conformal",
     "Detector": "zerodefect.detector.contract",
     "Failure": "zerodefect.types",
     "ImageError": "zerodefect.images",

@@ -6,18 +6,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zerodefect.inspection.explain import explain
-from zerodefect.inspection.policy import (
+from zerodefect.inspection.calibration import calibrate
+from zerodefect.inspection.conformal import (
     CalibrationError,
-    Limits,
-    Policy,
     PolicyError,
-    PolicyMismatch,
-    calibrate,
     conformal_limit,
     needed_images,
     smallest_rate,
 )
+from zerodefect.inspection.explain import explain
+from zerodefect.inspection.policy import Limits, Policy, PolicyMismatch
 
 WHO = {"method": "winclip", "fingerprint": "abc", "object": "screw"}
 

@@ -17,7 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from zerodefect.inspection.policy import Limits, calibrate
+from zerodefect.inspection.calibration import calibrate
+from zerodefect.inspection.policy import Limits
 from zerodefect.inspection.regions import find_regions
 from zerodefect.reports.html_report import write_assets, write_report
 from zerodefect.reports.records import to_record

@@ -15,8 +15,10 @@ from PIL import Image
 
 from zerodefect.detector.contract import Detector
 from zerodefect.images import ImageError, Picture, find_images, open_image
+from zerodefect.inspection.calibration import calibrate
+from zerodefect.inspection.conformal import CalibrationError, check_provable
 from zerodefect.inspection.explain import explain
-from zerodefect.inspection.policy import CalibrationError, Policy, calibrate, check_provable
+from zerodefect.inspection.policy import Policy
 from zerodefect.inspection.regions import find_regions
 from zerodefect.methods import load_detector
 from zerodefect.prompts.vocabulary import Vocabulary
