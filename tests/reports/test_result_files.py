@@ -24,7 +24,7 @@ from zerodefect.reports.result_files import (
     write_map_tiff,
     write_regions_csv,
 )
-from zerodefect.reports.rle import decode_rle
+from zerodefect.reports.rle import decode_rle_box
 from zerodefect.types import Failure, Inspection
 
 
@@ -128,7 +128,7 @@ def test_coco(tmp_path, segmentation):
     assert first["bbox"] == [20, 10, 4, 4] and first["area"] == 15 and first["score"] == 3.0
     assert first["iscrowd"] == 0
     if segmentation == "rle":
-        mask = decode_rle(first["segmentation"])
+        mask = decode_rle_box(first["segmentation"], (0, 0, 30, 20))
         assert mask.shape == (20, 30) and mask.sum() == 15 and not mask[11, 21]
     else:
         assert first["segmentation"] == [[20, 10, 24, 10, 24, 14, 20, 14]]
