@@ -207,7 +207,9 @@ def _finish(
     if outputs.report:
         # named by the path, not by a running number: the folder may have grown since
         stem = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
-        assets = write_assets(picture.to_uint8(), result, colour_range, store.assets, stem)
+        assets = write_assets(
+            picture.to_uint8(), result, colour_range, store.folder / "assets", stem
+        )
     return to_record(result, map_path=map_name, assets=assets)
 
 
