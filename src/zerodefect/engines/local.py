@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,9 +12,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from zerodefect.files import store_error
 from zerodefect.images import Picture
 from zerodefect.inspection.inspector import Inspector
+from zerodefect.inspection.policy import Policy
 from zerodefect.reports.html_report import write_report
 from zerodefect.reports.records import Record, failure_record, to_record
 from zerodefect.reports.report_pictures import write_assets
@@ -29,8 +28,6 @@ from zerodefect.reports.result_files import (
 from zerodefect.reports.run_folder import RunStore, image_key
 from zerodefect.types import Failure, Inspection
 
-# Made anew from the records at the end of a run.
-_DERIVED = ("results.csv", "regions.csv", "coco.json", "report.html")
 _READERS = 2  # threads that decode ahead; decoding releases the interpreter lock
 
 
@@ -104,21 +101,10 @@ def inspect_files(
     """
     outputs = outputs or Outputs()
     policy = inspector.active_policy()
-    facts = inspector.facts()
     root = _common_root(files)
-    manifest = {
-        "object": inspector.object,
-        "method": inspector.detector.info.title,
-        "backbone": inspector.detector.backbone_name,
-        "detector": facts,
-        "policy": policy.model_dump(mode="json"),
-        # maps lie below their root: another root would put them over those of other images
-        "settings": {**asdict(outputs), "root": str(root) if outputs.maps else None},
-    }
     wanted = {str(path) for path in files}
+    manifest = _manifest(inspector, policy, outputs, root)
     with RunStore(folder, manifest, overwrite=overwrite) as store:
-        if overwrite:
-            _remove_derived(folder)
         done = store.done()
         keys = {path: image_key(path) for path in files}
         waiting = [path for path in files if keys[path] not in done]
@@ -143,18 +129,16 @@ def inspect_files(
     return Summary(folder, len(files), len(waiting), dict(verdicts), report, policy.calibrated)
 
 
-def _remove_derived(folder: Path) -> None:
-    """Remove tables and report of an overwritten run, which would speak for the new one.
-
-    Raises:
-        StoreError: the operating system refused.
-    """
-    try:
-        for name in _DERIVED:
-            (folder / name).unlink(missing_ok=True)
-        shutil.rmtree(folder / "report", ignore_errors=True)
-    except OSError as error:
-        raise store_error(error.filename or folder, error) from error
+def _manifest(inspector: Inspector, policy: Policy, outputs: Outputs, root: Path) -> dict[str, Any]:
+    return {
+        "object": inspector.object,
+        "method": inspector.detector.info.title,
+        "backbone": inspector.detector.backbone_name,
+        "detector": inspector.facts(),
+        "policy": policy.model_dump(mode="json"),
+        # maps lie below their root: another root would put them over those of other images
+        "settings": {**asdict(outputs), "root": str(root) if outputs.maps else None},
+    }
 
 
 def _judged(

@@ -1,7 +1,7 @@
 """The run folder: results are kept line by line, so that a killed run loses and repeats nothing.
 
-``run.json`` (settings, detector, policy), ``results.jsonl`` (one record per line), ``maps/`` and
-``assets/``.
+``run.json`` (settings, detector, policy) and ``results.jsonl`` (one record per line); tables and
+report are made anew from these.
 """
 
 from __future__ import annotations
@@ -25,6 +25,10 @@ from zerodefect.version import __version__
 
 FORMAT = "zerodefect-run"
 VERSION = 1
+
+# What a run leaves beside its manifest.
+_FILES = ("results.jsonl", "results.csv", "regions.csv", "coco.json", "report.html")
+_FOLDERS = ("maps", "assets", "report")
 
 # A power cut can cost at most what came within these; a killed process costs nothing.
 _SYNC_RECORDS = 64
@@ -205,8 +209,9 @@ class RunStore:
             return
         with contextlib.suppress(ValueError):  # a damaged one counts as ours
             _read_manifest(self._manifest_path)
-        self.results_path.unlink(missing_ok=True)
-        for name in ("maps", "assets"):
+        for name in _FILES:
+            (self.folder / name).unlink(missing_ok=True)
+        for name in _FOLDERS:
             shutil.rmtree(self.folder / name, ignore_errors=True)
         # Last: a kill before this line leaves a run folder, which can be cleared again.
         self._manifest_path.unlink()
