@@ -68,6 +68,25 @@ def test_csv_has_one_row_per_image(tmp_path):
     assert third["status"] == "failed" and third["reason"] == "cut off" and third["score"] == ""
 
 
+def test_an_answer_stands_behind_the_explanation(tmp_path):
+    answer = "Yes, a scratch.\nIt is long."
+    told = to_record(Inspection("a.png", "nut", 3, 2, "defect", True, 1.0, 0.1, (), answer=answer))
+    old = {key: value for key, value in good().items() if key != "answer"}
+    write_csv([told, old], tmp_path / "results.csv")
+    rows = rows_of(tmp_path / "results.csv")
+    assert [row["answer"] for row in rows] == [answer, ""]
+    columns = list(rows[0])
+    assert columns.index("answer") == columns.index("explanation") + 1
+
+
+def test_without_maps_there_are_images_and_no_annotations(tmp_path):
+    told = Inspection("a.png", "nut", 3, 2, "defect", True, 1.0, 0.1, (), answer="Yes.")
+    write_coco([to_record(told)], tmp_path / "coco.json")
+    data = json.loads((tmp_path / "coco.json").read_text())
+    assert data["annotations"] == data["categories"] == []
+    assert [image["verdict"] for image in data["images"]] == ["defect"]
+
+
 def test_regions_csv_has_one_row_per_region(tmp_path):
     write_regions_csv([good(), record(), BROKEN], tmp_path / "regions.csv")
     rows = rows_of(tmp_path / "regions.csv")

@@ -175,7 +175,7 @@ def _finish(
     picture: Picture | None,
     result: Inspection | Failure,
     store: RunStore,
-    colour_range: tuple[float, float],
+    colour_range: tuple[float, float] | None,
     outputs: Outputs,
     root: Path,
 ) -> Record:

@@ -21,7 +21,7 @@ DEFAULT_REVIEW_RATE = 0.05
 
 def calibrate(
     scores: Iterable[float],
-    map_maxima: Iterable[float],
+    map_maxima: Iterable[float] = (),
     *,
     method: str,
     fingerprint: str,
@@ -30,14 +30,14 @@ def calibrate(
     false_alarms: float | None = None,
     review_rate: float | None = None,
     monotone: bool = False,
-    map_range: tuple[float, float] = (-math.inf, math.inf),
+    map_range: tuple[float, float] | None = None,
     notes: Sequence[str] = (),
 ) -> Policy:
     """Learn the limits from good images.
 
     Args:
         scores: raw image scores of n >= 1 good images.
-        map_maxima: highest raw map value of the same images.
+        map_maxima: highest raw map value of the same images; none for a method without maps.
         method, fingerprint, object: whose limits these are, as in ``Policy``.
         form: "split": the detector never saw these images; "leave-one-out": each was scored with
             the others as references.
@@ -47,7 +47,7 @@ def calibrate(
             images that show any region. None: 5 %, or what ``false_alarms`` and n make of it.
         monotone: the detector's scores and maps can only fall when a reference is added (matters
             for "leave-one-out" only; see ``conformal``).
-        map_range: lowest and highest value that a map can take; colours stay inside.
+        map_range: lowest and highest value that a map can take, if known; colours stay inside.
         notes: put in front of the policy's own notes.
 
     Raises:
@@ -57,7 +57,6 @@ def calibrate(
     good, maxima = _checked(scores, map_maxima)
     false_alarms, review_rate = _provable(false_alarms, review_rate, len(good))
     region_limit = conformal_limit(maxima, review_rate)
-    assert region_limit is not None  # the review rate was checked to be provable
     guaranteed = form == "split" or monotone
     return Policy(
         method=method,
@@ -88,7 +87,7 @@ def _checked(
     for name, numbers in (("scores", good), ("map maxima", maxima)):
         if not all(map(math.isfinite, numbers)):
             raise CalibrationError(f"the {name} of the good images hold NaN or infinity.")
-    if len(maxima) != len(good):
+    if maxima and len(maxima) != len(good):
         raise CalibrationError(f"{len(good)} scores but {len(maxima)} map maxima.")
     return good, maxima
 
@@ -125,12 +124,16 @@ def _statement(n: int, form: Form, rate: float, guaranteed: bool) -> str:
 
 
 def _colour_range(
-    map_maxima: Sequence[float], region_limit: float, map_range: tuple[float, float]
-) -> tuple[float, float]:
+    map_maxima: Sequence[float],
+    region_limit: float | None,
+    map_range: tuple[float, float] | None,
+) -> tuple[float, float] | None:
     """From the good images' median to as far above the region limit as the median lies below.
 
     The upper end is at most the highest value that a map can take, if that lies above the limit.
     """
+    if region_limit is None:
+        return None
     median = statistics.median(map_maxima)
     # Few or equal maxima put the median onto the limit, or above it: any width will do then.
     tiny = 1e-3 * abs(region_limit) or 1e-3
@@ -138,6 +141,6 @@ def _colour_range(
     if half < tiny:
         half = max(max(map_maxima) - median, 50 * tiny)
     high = region_limit + half
-    if region_limit < map_range[1] < high:
+    if map_range and region_limit < map_range[1] < high:
         high = map_range[1]
     return region_limit - half, high

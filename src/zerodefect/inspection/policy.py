@@ -62,10 +62,10 @@ class Policy(BaseModel):
         false_alarms: largest share of good images with the verdict "defect"; None if not known.
         review_rate: largest share of good images with the verdict "unsure" or "defect".
         scores: raw image scores of the good images, ascending.
-        map_maxima: highest map value of each good image, ascending.
+        map_maxima: highest map value of each good image, ascending; empty without maps.
         limits: raw image scores above which the verdict is "unsure" and "defect".
-        region_limit: raw map value above which a pixel belongs to a region.
-        colour_range: raw map values at the two ends of the colour scale.
+        region_limit: raw map value above which a pixel belongs to a region; None without maps.
+        colour_range: raw map values at the two ends of the colour scale; None without maps.
         created: ISO 8601 time in UTC.
         zerodefect: version of the program that wrote the policy.
         notes: what the reader should know about the limits.
@@ -85,8 +85,8 @@ class Policy(BaseModel):
     scores: tuple[float, ...] = ()
     map_maxima: tuple[float, ...] = ()
     limits: Limits
-    region_limit: float
-    colour_range: tuple[float, float]
+    region_limit: float | None
+    colour_range: tuple[float, float] | None
     created: str = Field(default_factory=_now)
     zerodefect: str = __version__
     notes: tuple[str, ...] = ()
@@ -101,14 +101,22 @@ class Policy(BaseModel):
         unsure, defect = self.limits.unsure, self.limits.defect
         if unsure is not None and defect is not None and unsure > defect:
             raise ValueError(f"limits.unsure ({unsure}) lies above limits.defect ({defect})")
-        if not self.colour_range[0] < self.colour_range[1]:
+        if self.colour_range and not self.colour_range[0] < self.colour_range[1]:
             raise ValueError(f"colour_range {list(self.colour_range)} does not rise")
-        if self.calibrated and not (self.scores and self.map_maxima):
-            raise ValueError(f"form {self.form!r} needs scores and map_maxima of good images")
-        if len(self.scores) != len(self.map_maxima):
+        if self.calibrated and not self.scores:
+            raise ValueError(f"form {self.form!r} needs scores of good images")
+        if self.map_maxima and len(self.scores) != len(self.map_maxima):
             raise ValueError(
                 f"{len(self.scores)} scores but {len(self.map_maxima)} map_maxima; they come in "
                 "pairs, one of each per good image"
+            )
+        maps = [self.region_limit is not None, self.colour_range is not None]
+        if self.calibrated:
+            maps.append(bool(self.map_maxima))
+        if any(maps) and not all(maps):
+            raise ValueError(
+                "map_maxima, region_limit and colour_range come together; a method without maps "
+                "has none of them"
             )
         if self.guaranteed and not self.calibrated:
             raise ValueError("guaranteed is true, but form 'none' proves nothing")
@@ -122,8 +130,8 @@ class Policy(BaseModel):
         fingerprint: str,
         object: str | None,
         neutral: float | None,
-        map_range: tuple[float, float],
-        region_limit: float,
+        map_range: tuple[float, float] | None,
+        region_limit: float | None,
     ) -> Policy:
         """Make the policy of an uncalibrated run; its verdicts are provisional.
 
@@ -134,8 +142,8 @@ class Policy(BaseModel):
             neutral: raw image score at which the detector leans neither way; above it the verdict
                 is "defect", else "good". None: the detector knows none, the verdict is always
                 "unsure".
-            map_range: raw map values at the two ends of the colour scale.
-            region_limit: raw map value above which a pixel belongs to a region.
+            map_range: raw map values at the two ends of the colour scale; None without maps.
+            region_limit: raw map value above which a pixel belongs to a region; None without maps.
         """
         note = "Not calibrated: verdicts and regions are provisional."
         return cls(
@@ -179,10 +187,12 @@ class Policy(BaseModel):
     def region_p_value(self, score: float) -> float | None:
         """Conformal p-value in (0, 1] of a raw map value against the good images' maxima.
 
+        None without calibration, and for a method without maps.
+
         Raises:
             ValueError: the score is NaN.
         """
-        return p_value(self.map_maxima, score) if self.calibrated else None
+        return p_value(self.map_maxima, score) if self.calibrated and self.map_maxima else None
 
     def with_threshold(self, text: str) -> Policy:
         """Replace the defect limit; the limit for "unsure" is lowered with it where needed.
@@ -287,7 +297,7 @@ class Policy(BaseModel):
         changes: dict[str, Any] = {}
         notes = self.notes
         proven = conformal_limit(self.map_maxima, self.review_rate) if self.review_rate else None
-        if proven is not None and self.region_limit < proven:
+        if proven is not None and self.region_limit is not None and self.region_limit < proven:
             note = "The region limit was edited: how many good images show regions is not known."
             notes = (*notes, note)
         limits = {"false_alarms": self.limits.defect, "review_rate": self.limits.unsure}

@@ -17,8 +17,8 @@ _STEPS = ((1, 0), (0, 1), (-1, 0), (0, -1))
 
 
 def find_regions(
-    map: np.ndarray,
-    limit: float,
+    map: np.ndarray | None,
+    limit: float | None,
     *,
     minimum_area: int = 4,
     type_map: np.ndarray | None = None,
@@ -31,7 +31,8 @@ def find_regions(
     Pixels with ``map > limit`` that touch by an edge or a corner form one region.
 
     Args:
-        map: ``(H, W)`` raw anomaly map at the image's size, finite.
+        map: ``(H, W)`` raw anomaly map at the image's size, finite; without one, or without a
+            limit, there are no regions.
         limit: raw map value above which a pixel is anomalous.
         minimum_area: regions of fewer pixels are dropped.
         type_map: ``(T, h, w)`` non-negative share per defect kind; may be coarser than ``map``
@@ -50,6 +51,8 @@ def find_regions(
         ValueError: a shape does not fit, ``map`` holds NaN or infinity, or the number of names
             differs from the number of type maps.
     """
+    if map is None or limit is None:
+        return ()
     _check(map, type_map, kinds, inspected)
     above = map > limit if inspected is None else (map > limit) & inspected
     labels, areas = _label(above, minimum_area)

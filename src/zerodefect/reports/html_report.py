@@ -30,7 +30,7 @@ MAX_CALIBRATION_TICKS = 500
 Address = Callable[[str], "str | None"]
 
 _MIME = {".jpg": "image/jpeg", ".png": "image/png"}
-_DETAILS = ("image", "object", "width", "height", "explanation")
+_DETAILS = ("image", "object", "width", "height", "explanation", "answer")
 _REGION = ("box", "area", "area_percent", "score", "p_value", "kind", "kind_score", "polygons")
 
 
@@ -52,7 +52,7 @@ def write_report(
     Args:
         run_folder: folder of the run; paths in ``assets`` of the records are relative to it.
         records: records of the run (see ``records.py``), read once and in order. Images without
-            pictures, kinds, p-values or regions are fine.
+            pictures, kinds, p-values, regions or answers are fine.
         manifest: facts about the run. Read are ``object``, ``method``, ``backbone``, ``created``,
             ``zerodefect``, ``policy`` and ``settings``; each may be missing.
         single_file_limit: most inspected images that go into one file.

@@ -21,7 +21,7 @@ THUMB_SIDE = 192
 def write_assets(
     pixels: np.ndarray,
     inspection: Inspection,
-    colour_range: tuple[float, float],
+    colour_range: tuple[float, float] | None,
     folder: Path,
     stem: str,
 ) -> dict[str, str]:
@@ -31,7 +31,7 @@ def write_assets(
         pixels: the upright picture, ``(H, W, 3)`` uint8.
         inspection: its outcome; without ``map`` no heat map is written.
         colour_range: raw map values at the two ends of the colour ramp, the same for every image
-            of a run (they come from the calibration, never from the image).
+            of a run (they come from the calibration, never from the image); None without maps.
         folder: where the files go, the run's ``assets`` folder; made if missing.
         stem: file name without ending, unique within the run.
 
@@ -43,16 +43,15 @@ def write_assets(
     Raises:
         StoreError: a file cannot be written. Files are replaced whole, never left half written.
     """
-    low, high = colour_range
     picture = thumbnail(pixels, PICTURE_SIDE)
     files = {"image": (f"{stem}.jpg", encode_jpeg(picture))}
     thumb = thumbnail(picture, THUMB_SIDE)
-    if inspection.map is not None:
+    if inspection.map is not None and colour_range is not None:
         scale = min(1.0, HEAT_SIDE / max(inspection.map.shape))
         size = [max(1, round(side * scale)) for side in inspection.map.shape]
-        heat = heat_rgba(_resize_map(inspection.map, *size), low, high)
+        heat = heat_rgba(_resize_map(inspection.map, *size), *colour_range)
         files["heat"] = (f"{stem}.png", encode_png(heat))
-        thumb = blend(thumb, _resize_map(inspection.map, *thumb.shape[:2]), low, high)
+        thumb = blend(thumb, _resize_map(inspection.map, *thumb.shape[:2]), *colour_range)
     across, down = thumb.shape[1] / inspection.width, thumb.shape[0] / inspection.height
     thumb = draw_regions(thumb, [_scale_region(r, across, down) for r in inspection.regions])
     files["thumb"] = (f"{stem}.thumb.jpg", encode_jpeg(thumb))
