@@ -43,7 +43,7 @@ from zerodefect.cli.options import parse_settings
 from zerodefect.detector.contract import Detector
 from zerodefect.detector.registry import MethodInfo
 from zerodefect.images import open_image
-from zerodefect.inspection.policy import calibrate
+from zerodefect.inspection.calibration import calibrate
 from zerodefect.layers.smoothing import gaussian_smooth
 from zerodefect.methods import create, load_detector
 from zerodefect.scoring.scorer import Scorer

@@ -71,7 +71,7 @@ SIGNATURES = [
 
 FIELDS = {
     "Inspection": "image object width height verdict calibrated score p_value regions "
-    "explanation notes map",
+    "explanation notes map answer",
     "Region": "box mask polygons area area_percent score p_value kind kind_score",
     "Failure": "image reason remedy",
     "Prediction": "score map type_score type_map",

@@ -17,18 +17,20 @@ from typing import TYPE_CHECKING, Any
 from zerodefect.version import __version__
 
 if TYPE_CHECKING:
-    from zerodefect.backbones.clip_weights import WeightsError
+    from zerodefect.backbones.weight_files import WeightsError
     from zerodefect.detector.contract import Detector
     from zerodefect.images import ImageError, Picture, find_images, open_image
     from zerodefect.images.tiling import Tiling
-    from zerodefect.inspection.inspector import Inspector, load
-    from zerodefect.inspection.policy import CalibrationError, Policy, PolicyMismatch
+    from zerodefect.inspection.conformal import CalibrationError
+    from zerodefect.inspection.inspector import Inspector
+    from zerodefect.inspection.load_inspector import load
+    from zerodefect.inspection.policy import Policy, PolicyMismatch
     from zerodefect.prompts.vocabulary import Vocabulary
-    from zerodefect.scoring.scorer import Viewing
+    from zerodefect.scoring.viewing import Viewing
     from zerodefect.types import Failure, Inspection, Prediction, Region
 
 _HOMES = {
-    "CalibrationError": "zerodefect.inspection.policy",
+    "CalibrationError": "zerodefect.inspection.conformal",
     "Detector": "zerodefect.detector.contract",
     "Failure": "zerodefect.types",
     "ImageError": "zerodefect.images",
@@ -40,11 +42,11 @@ _HOMES = {
     "Prediction": "zerodefect.types",
     "Region": "zerodefect.types",
     "Tiling": "zerodefect.images.tiling",
-    "Viewing": "zerodefect.scoring.scorer",
+    "Viewing": "zerodefect.scoring.viewing",
     "Vocabulary": "zerodefect.prompts.vocabulary",
-    "WeightsError": "zerodefect.backbones.clip_weights",
+    "WeightsError": "zerodefect.backbones.weight_files",
     "find_images": "zerodefect.images",
-    "load": "zerodefect.inspection.inspector",
+    "load": "zerodefect.inspection.load_inspector",
     "open_image": "zerodefect.images",
 }
 

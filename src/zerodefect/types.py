@@ -101,7 +101,9 @@ class Inspection:
         regions: anomalous areas, highest score first.
         explanation: one or two plain sentences: why this verdict.
         notes: what the reader should know about the file ("first of 12 frames", ...).
-        map: ``(height, width)`` float32 anomaly map at the image's size, or None if dropped.
+        map: ``(height, width)`` float32 anomaly map at the image's size, or None if dropped or if
+            the method gives none.
+        answer: what the model itself says of the image, in its own words; None if it has none.
     """
 
     image: str
@@ -116,6 +118,7 @@ class Inspection:
     explanation: str = ""
     notes: tuple[str, ...] = ()
     map: np.ndarray | None = field(default=None, repr=False, compare=False)
+    answer: str | None = None
 
     @property
     def count(self) -> int:

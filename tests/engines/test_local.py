@@ -22,9 +22,11 @@ from zerodefect.engines import local
 from zerodefect.engines.local import Outputs, inspect_files
 from zerodefect.files import StoreError
 from zerodefect.images import encode_jpeg, encode_png, find_images
+from zerodefect.inspection.calibration import calibrate
 from zerodefect.inspection.policy import PolicyMismatch
 from zerodefect.reports import run_folder as store_module
 from zerodefect.reports.run_folder import RunBusy, RunMismatch
+from zerodefect.types import Inspection
 
 EVERYTHING = Outputs(maps=True, report=True)
 NOTHING = Outputs(maps=False, report=False)
@@ -177,6 +179,33 @@ def test_an_uncalibrated_run_says_so_everywhere(prepared, tmp_path):
     assert "not calibrated" in json.loads((folder / "coco.json").read_text())["info"]["description"]
     assert "calibrat" in (folder / "report.html").read_text("utf-8").lower()
     assert json.loads((folder / "run.json").read_text())["policy"]["form"] == "none"
+
+
+def test_a_method_without_maps_that_answers_in_words(inspector, tmp_path, monkeypatch):
+    identity = {name: getattr(inspector.policy, name) for name in ("method", "fingerprint")}
+    inspector.policy = calibrate([0.1, 0.2, 0.3], **identity, object="screw")
+
+    def judge(pictures):
+        return [
+            Inspection(
+                *(p.path, "screw", p.width, p.height, "defect", True, 0.9, 0.25, ()),
+                answer="Yes, it is bent.",
+            )
+            for p in pictures
+        ]
+
+    monkeypatch.setattr(inspector, "judge", judge)
+    parts = parts_in(tmp_path / "parts", 2)
+    run = tmp_path / "run"
+    summary = inspect_files(inspector, parts, run, outputs=EVERYTHING)
+    assert summary.verdicts == {"defect": 2} and not (run / "maps").exists()
+    for record in lines_of(run):
+        assert record["answer"] == "Yes, it is bent." and record["map"] is None
+        assert sorted(record["assets"]) == ["image", "thumb"]
+    assert [row["answer"] for row in table(run / "results.csv")] == ["Yes, it is bent."] * 2
+    assert json.loads((run / "coco.json").read_text())["annotations"] == []
+    assert "Yes, it is bent." in summary.report.read_text("utf-8")
+    assert inspect_files(inspector, parts, run, outputs=EVERYTHING).inspected == 0
 
 
 def test_a_policy_of_another_detector_writes_nothing(inspector, tmp_path):

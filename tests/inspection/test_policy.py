@@ -6,18 +6,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zerodefect.inspection.explain import explain
-from zerodefect.inspection.policy import (
+from zerodefect.inspection.calibration import calibrate
+from zerodefect.inspection.conformal import (
     CalibrationError,
-    Limits,
-    Policy,
     PolicyError,
-    PolicyMismatch,
-    calibrate,
     conformal_limit,
     needed_images,
     smallest_rate,
 )
+from zerodefect.inspection.explain import explain
+from zerodefect.inspection.policy import Limits, Policy, PolicyMismatch
 
 WHO = {"method": "winclip", "fingerprint": "abc", "object": "screw"}
 
@@ -223,6 +221,42 @@ def test_a_score_that_is_no_number_gets_no_verdict():
             policy.verdict(math.nan)
 
 
+# Methods without maps
+
+
+def test_scores_alone_are_enough():
+    policy = calibrate([0.1, 0.2, 0.3], **WHO)
+    with_maps = learn([0.1, 0.2, 0.3])
+    assert policy.map_maxima == () and policy.region_limit is policy.colour_range is None
+    assert policy.region_p_value(0.2) is None
+    assert (policy.limits, policy.notes) == (with_maps.limits, with_maps.notes)
+    assert policy.p_value(0.2) == with_maps.p_value(0.2)
+    assert policy.with_threshold("q:0.5").limits.defect == 0.2
+
+
+def test_a_policy_without_maps_is_kept(tmp_path):
+    policy = calibrate([0.1, 0.2, 0.3], **WHO)
+    policy.save(tmp_path / "p.json")
+    assert Policy.load(tmp_path / "p.json") == policy
+    stored = json.loads((tmp_path / "p.json").read_text())
+    assert stored["version"] == 1 and stored["region_limit"] is None
+    (tmp_path / "p.json").write_text(json.dumps({**stored, "limits": {"unsure": 0, "defect": 0}}))
+    assert not Policy.load(tmp_path / "p.json").guaranteed
+
+
+def test_a_provisional_policy_without_maps():
+    policy = Policy.provisional(**WHO, neutral=0.5, map_range=None, region_limit=None)
+    assert policy.verdict(0.6) == "defect" and policy.region_limit is policy.colour_range is None
+    assert "region" not in explain("defect", 0.6, policy, (), (10, 10))
+
+
+def test_without_maps_nothing_is_said_of_places():
+    text = explain("defect", 0.9, calibrate([0.1, 0.2], **WHO), (), (10, 10))
+    assert "none of 2 good images scored as high" in text
+    assert "region" not in text
+    assert "No single region stands out." in explain("good", 0.1, learn([0.1]), (), (10, 10))
+
+
 # Thresholds at run time
 
 
@@ -292,6 +326,28 @@ def test_file_round_trip(tmp_path_factory, scores):
     policy = learn(scores)
     policy.save(path)
     assert Policy.load(path) == policy
+
+
+# As the first version wrote it.
+OLD = """{
+  "format": "zerodefect-policy", "version": 1, "method": "winclip", "fingerprint": "abc",
+  "object": "screw", "form": "split", "guaranteed": true, "false_alarms": 0.25,
+  "review_rate": 0.25, "scores": [0.31, 0.35, 0.42], "map_maxima": [0.5, 0.6, 0.75],
+  "limits": {"unsure": 0.42, "defect": 0.42}, "region_limit": 0.75, "colour_range": [0.6, 0.9],
+  "created": "2025-03-04T05:06:07+00:00", "zerodefect": "0.1.0",
+  "notes": ["Limits learned from 3 good images. At most 25 % of good images like these are \
+called defective."]
+}"""
+
+
+def test_a_file_of_the_first_version_loads_unchanged(tmp_path):
+    path = tmp_path / "policy.json"
+    path.write_text(OLD)
+    policy = Policy.load(path)
+    assert policy.model_dump(mode="json") == json.loads(OLD)
+    policy.check(**WHO)
+    assert (policy.verdict(0.42), policy.verdict(0.43)) == ("good", "defect")
+    assert (policy.p_value(0.35), policy.region_p_value(0.8)) == (0.75, 0.25)
 
 
 def test_limits_edited_by_hand_count(tmp_path):
@@ -395,6 +451,10 @@ def test_colours_stay_inside_what_a_map_can_be():
     ("change", "reason"),
     [
         ({"map_maxima": [0.5]}, "come in pairs"),
+        ({"map_maxima": []}, "come together"),
+        ({"region_limit": None}, "come together"),
+        ({"colour_range": None}, "come together"),
+        ({"map_maxima": [], "region_limit": None}, "come together"),
         ({"form": "none"}, "proves nothing"),
         ({"limits": {"unsure": True, "defect": True}}, "limits.unsure"),
         ({"limits": {"unsure": "0.5", "defect": "0.6"}}, "limits.unsure"),

@@ -110,6 +110,11 @@ def test_limit_itself_is_not_above_the_limit():
     assert find_regions(np.full((9, 9), 0.5, np.float32), 0.5) == ()
 
 
+def test_without_a_map_or_a_limit_there_are_no_regions():
+    assert find_regions(None, None) == ()
+    assert find_regions(np.ones((9, 9), np.float32), None) == ()
+
+
 def test_many_specks_in_a_large_map():
     map = np.zeros((2000, 2000), np.float32)
     map[::10, ::10] = 1.0  # 40,000 single pixels

@@ -17,10 +17,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from zerodefect.inspection.policy import Limits, calibrate
+from zerodefect.inspection.calibration import calibrate
+from zerodefect.inspection.policy import Limits
 from zerodefect.inspection.regions import find_regions
-from zerodefect.reports.html_report import write_assets, write_report
+from zerodefect.reports.html_report import write_report
 from zerodefect.reports.records import to_record
+from zerodefect.reports.report_pictures import write_assets
 from zerodefect.types import Inspection
 
 HOSTILE = [
@@ -104,6 +106,11 @@ def make_policy(**changes) -> dict:
     scores = np.linspace(0.1, 0.5, 120)
     policy = calibrate(scores, scores, method="winclip", fingerprint="f", object="tile")
     return {**policy.model_dump(mode="json"), **changes}
+
+
+def policy_without_maps() -> dict:
+    made = calibrate([0.1, 0.2, 0.3], method="asked", fingerprint="f", object="tile")
+    return made.model_dump(mode="json")
 
 
 def make_manifest(**changes) -> dict:
@@ -259,6 +266,14 @@ def test_without_map_there_is_no_heat(tmp_path):
     assert Image.open(tmp_path / assets["thumb"]).size == (20, 30)
 
 
+def test_a_method_without_maps_has_no_colours(tmp_path):
+    pixels = np.full((30, 20, 3), 200, np.uint8)
+    inspection = simple_inspection(None, 30, 20)
+    assets = write_assets(pixels, inspection, None, tmp_path / "assets", "x")
+    assert sorted(assets) == ["image", "thumb"]
+    assert np.ptp(np.asarray(Image.open(tmp_path / assets["thumb"]))) < 5  # the picture alone
+
+
 # ---- the single file ----
 
 
@@ -334,6 +349,23 @@ def test_limits_and_legend_come_from_the_policy(tmp_path):
     assert summary["calibration_scores"] == policy["scores"]
     assert len(set(summary["ramp"])) > 20
     assert all(re.fullmatch("#[0-9a-f]{6}", colour) for colour in summary["ramp"])
+
+
+def test_an_answer_comes_with_the_details(tmp_path):
+    answer = "Yes: the <rim> is chipped."
+    records = [make_record(0, answer=answer), make_record(3)]
+    _, details = read_single(write_report(tmp_path, records, make_manifest()))
+    assert [detail["answer"] for detail in details] == [answer, None]
+
+
+def test_a_run_without_maps_has_no_legend(tmp_path):
+    manifest = make_manifest(policy=policy_without_maps())
+    path = write_report(tmp_path, [make_record(0, answer="No.")], manifest)
+    summary, _ = read_single(path)
+    assert summary["calibrated"] is True and len(summary["calibration_scores"]) == 3
+    assert summary["region_limit"] is summary["colour_range"] is None
+    assert summary["ramp"] == []
+    assert "Limits learned from 3 good images." in Page(path).statement
 
 
 def test_many_calibration_scores_are_thinned(tmp_path):
@@ -589,6 +621,21 @@ def test_browser_opens_an_image_by_link_and_walks_on(tmp_path, inspected):
     assert 123 in cards(dom)  # the page of the list that holds the image
     dom = open_page(path, tmp_path, "#image=none")
     assert len(cards(dom)) == 60
+
+
+@in_browser
+def test_browser_shows_the_models_words_and_no_regions_without_maps(tmp_path):
+    answer = "Yes: the <rim> is chipped."
+    name = "#image=" + quote(make_record(0)["image"], safe="")
+    told = make_record(0, answer=answer)
+    with_maps = open_page(write_report(tmp_path, [told], make_manifest()), tmp_path, name)
+    assert "<blockquote>Yes: the &lt;rim&gt; is chipped.</blockquote>" in with_maps
+    none = ("<p>No region lies above the region limit.</p>", ">no region<", ">Raw anomaly map<")
+    assert all(words in with_maps for words in none)
+    manifest = make_manifest(policy=policy_without_maps())
+    without = open_page(write_report(tmp_path, [told], manifest), tmp_path, name)
+    assert "<blockquote>Yes: the &lt;rim&gt; is chipped.</blockquote>" in without
+    assert not any(words in without for words in none)
 
 
 @in_browser

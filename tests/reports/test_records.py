@@ -46,6 +46,7 @@ def inspections(draw):
         explanation=draw(names),
         notes=tuple(draw(st.lists(names, max_size=2))),
         map=map,
+        answer=draw(st.none() | names),
     )
 
 
@@ -74,7 +75,7 @@ def test_fields_of_a_record():
     record = to_record(inspection)
     assert list(record) == [
         *("image", "status", "object", "width", "height", "verdict", "calibrated", "score"),
-        *("p_value", "count", "regions", "explanation", "notes", "map", "assets"),
+        *("p_value", "count", "regions", "explanation", "answer", "notes", "map", "assets"),
     ]
     assert record["count"] == 1
     (region,) = record["regions"]
@@ -82,6 +83,13 @@ def test_fields_of_a_record():
     assert region["area"] == 12 and region["area_percent"] == 10.0
     assert region["polygons"] == [[3, 2, 7, 2, 7, 5, 3, 5]]
     assert region["rle"]["size"] == [10, 12]
+
+
+def test_a_record_from_before_answers_still_loads():
+    inspection = Inspection("a.png", None, 12, 10, "good", True, 0.5, 0.1, (), answer="None seen.")
+    record = to_record(inspection)
+    assert from_record(record).answer == record.pop("answer") == "None seen."
+    assert from_record(record) == replace(inspection, answer=None)
 
 
 @given(names, names, names)

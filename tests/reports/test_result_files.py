@@ -24,7 +24,7 @@ from zerodefect.reports.result_files import (
     write_map_tiff,
     write_regions_csv,
 )
-from zerodefect.reports.rle import decode_rle
+from zerodefect.reports.rle import decode_rle_box
 from zerodefect.types import Failure, Inspection
 
 
@@ -66,6 +66,25 @@ def test_csv_has_one_row_per_image(tmp_path):
     assert float(first["largest_area_percent"]) == pytest.approx(100 * 20 / 600)
     assert second["score"] == "-0.5" and second["kinds"] == second["largest_area_percent"] == ""
     assert third["status"] == "failed" and third["reason"] == "cut off" and third["score"] == ""
+
+
+def test_an_answer_stands_behind_the_explanation(tmp_path):
+    answer = "Yes, a scratch.\nIt is long."
+    told = to_record(Inspection("a.png", "nut", 3, 2, "defect", True, 1.0, 0.1, (), answer=answer))
+    old = {key: value for key, value in good().items() if key != "answer"}
+    write_csv([told, old], tmp_path / "results.csv")
+    rows = rows_of(tmp_path / "results.csv")
+    assert [row["answer"] for row in rows] == [answer, ""]
+    columns = list(rows[0])
+    assert columns.index("answer") == columns.index("explanation") + 1
+
+
+def test_without_maps_there_are_images_and_no_annotations(tmp_path):
+    told = Inspection("a.png", "nut", 3, 2, "defect", True, 1.0, 0.1, (), answer="Yes.")
+    write_coco([to_record(told)], tmp_path / "coco.json")
+    data = json.loads((tmp_path / "coco.json").read_text())
+    assert data["annotations"] == data["categories"] == []
+    assert [image["verdict"] for image in data["images"]] == ["defect"]
 
 
 def test_regions_csv_has_one_row_per_region(tmp_path):
@@ -128,7 +147,7 @@ def test_coco(tmp_path, segmentation):
     assert first["bbox"] == [20, 10, 4, 4] and first["area"] == 15 and first["score"] == 3.0
     assert first["iscrowd"] == 0
     if segmentation == "rle":
-        mask = decode_rle(first["segmentation"])
+        mask = decode_rle_box(first["segmentation"], (0, 0, 30, 20))
         assert mask.shape == (20, 30) and mask.sum() == 15 and not mask[11, 21]
     else:
         assert first["segmentation"] == [[20, 10, 24, 10, 24, 14, 20, 14]]

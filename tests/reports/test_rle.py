@@ -5,10 +5,23 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from zerodefect.inspection.regions import find_regions
-from zerodefect.reports.rle import decode_rle, decode_rle_box, encode_rle, region_rle
+from zerodefect.reports.rle import decode_rle_box, region_rle
+from zerodefect.types import Region
 
 sides = st.integers(1, 40)
 masks = hnp.arrays(bool, st.tuples(sides, sides))
+
+
+def encode_rle(mask):
+    """The mask as a region that is the whole image."""
+    height, width = mask.shape
+    region = Region((0, 0, width, height), mask, (), int(mask.sum()), 100.0, 1.0)
+    return region_rle(region, height, width)
+
+
+def decode_rle(rle):
+    height, width = rle["size"]
+    return decode_rle_box(rle, (0, 0, width, height))
 
 
 @given(masks)

@@ -145,11 +145,12 @@ def test_overwriting_throws_the_results_away_and_nothing_else(tmp_path):
     fill(tmp_path, ["a.png"])
     (tmp_path / "maps").mkdir()
     (tmp_path / "maps" / "a.tiff").write_bytes(b"map")
+    (tmp_path / "results.csv").write_text("would speak for the new run")
     (tmp_path / "mine.txt").write_text("keep")
     with RunStore(tmp_path, {"object": "nut"}, overwrite=True) as store:
         assert len(store) == 0 and store.done() == set()
         assert store.manifest["object"] == "nut"
-    assert not (tmp_path / "maps").exists()
+    assert not (tmp_path / "maps").exists() and not (tmp_path / "results.csv").exists()
     assert (tmp_path / "mine.txt").read_text() == "keep"
 
 

@@ -99,7 +99,7 @@ def calibrate(
 
 
 def _tell(policy: Policy, output: Path, leave_one_out: bool) -> None:
-    from zerodefect.inspection.policy import smallest_rate
+    from zerodefect.inspection.conformal import smallest_rate
 
     limits = policy.limits
     for note in policy.notes:

@@ -34,7 +34,7 @@ def demo(
     """
     from zerodefect.engines.local import Outputs, inspect_files
     from zerodefect.images import find_images
-    from zerodefect.inspection.inspector import load
+    from zerodefect.inspection.load_inspector import load
 
     inspector = load()
     inspector.describe("object")

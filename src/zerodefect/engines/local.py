@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from zerodefect.files import store_error
-from zerodefect.images import Picture
 from zerodefect.inspection.inspector import Inspector
-from zerodefect.reports.html_report import write_assets, write_report
+from zerodefect.inspection.policy import Policy
+from zerodefect.reports.html_report import write_report
 from zerodefect.reports.records import Record, failure_record, to_record
+from zerodefect.reports.report_pictures import write_assets
 from zerodefect.reports.result_files import (
     map_path,
     write_coco,
@@ -26,11 +23,8 @@ from zerodefect.reports.result_files import (
     write_regions_csv,
 )
 from zerodefect.reports.run_folder import RunStore, image_key
+from zerodefect.scoring.stream import Seen
 from zerodefect.types import Failure, Inspection
-
-# Made anew from the records at the end of a run.
-_DERIVED = ("results.csv", "regions.csv", "coco.json", "report.html")
-_READERS = 2  # threads that decode ahead; decoding releases the interpreter lock
 
 
 @dataclass(frozen=True)
@@ -103,21 +97,10 @@ def inspect_files(
     """
     outputs = outputs or Outputs()
     policy = inspector.active_policy()
-    facts = inspector.facts()
     root = _common_root(files)
-    manifest = {
-        "object": inspector.object,
-        "method": inspector.detector.info.title,
-        "backbone": inspector.detector.backbone_name,
-        "detector": facts,
-        "policy": policy.model_dump(mode="json"),
-        # maps lie below their root: another root would put them over those of other images
-        "settings": {**asdict(outputs), "root": str(root) if outputs.maps else None},
-    }
     wanted = {str(path) for path in files}
+    manifest = _manifest(inspector, policy, outputs, root)
     with RunStore(folder, manifest, overwrite=overwrite) as store:
-        if overwrite:
-            _remove_derived(folder)
         done = store.done()
         keys = {path: image_key(path) for path in files}
         waiting = [path for path in files if keys[path] not in done]
@@ -125,9 +108,9 @@ def inspect_files(
         for record in store.records():
             if record["image"] in wanted and record["image"] not in pending:
                 on_record(record)
-        for path, picture, result in _judged(inspector, waiting, batch_size):
-            record = _finish(path, picture, result, store, policy.colour_range, outputs, root)
-            store.append(record, keys[path])
+        for seen in inspector.stream(waiting, batch_size=batch_size):
+            record = _finish(seen, store, policy.colour_range, outputs, root)
+            store.append(record, keys[seen.source])
             on_record(record)
         store.sync()
 
@@ -137,67 +120,35 @@ def inspect_files(
         verdicts = Counter(r.get("verdict", "failed") for r in records())
         write_csv(records(), folder / "results.csv")
         write_regions_csv(records(), folder / "regions.csv")
-        write_coco(records(), folder / "coco.json", kinds=inspector.detector.kinds)
+        write_coco(records(), folder / "coco.json", kinds=inspector.kinds())
         report = write_report(folder, records(), store.manifest) if outputs.report else None
     return Summary(folder, len(files), len(waiting), dict(verdicts), report, policy.calibrated)
 
 
-def _remove_derived(folder: Path) -> None:
-    """Remove tables and report of an overwritten run, which would speak for the new one.
-
-    Raises:
-        StoreError: the operating system refused.
-    """
-    try:
-        for name in _DERIVED:
-            (folder / name).unlink(missing_ok=True)
-        shutil.rmtree(folder / "report", ignore_errors=True)
-    except OSError as error:
-        raise store_error(error.filename or folder, error) from error
-
-
-def _judged(
-    inspector: Inspector, paths: Sequence[Path], batch_size: int
-) -> Iterator[tuple[Path, Picture | None, Inspection | Failure]]:
-    """Results in order; files are decoded ahead, two batches at most."""
-    if batch_size < 1:
-        raise ValueError(f"the batch size must be at least 1, got {batch_size}")
-    inspector.scorer.batch_size = batch_size
-    stream = iter(paths)
-    with ThreadPoolExecutor(_READERS) as readers:
-        ahead: deque[tuple[Path, Future[Picture | Failure]]] = deque()
-
-        def fill() -> None:
-            for path in islice(stream, 2 * batch_size - len(ahead)):
-                ahead.append((path, readers.submit(inspector.open_or_failure, path)))
-
-        fill()
-        while ahead:
-            batch = [ahead.popleft() for _ in range(min(batch_size, len(ahead)))]
-            opened = [future.result() for _, future in batch]
-            fill()
-            pictures = [item for item in opened if isinstance(item, Picture)]
-            judged = iter(inspector.judge_or_failure(pictures))
-            for (path, _), item in zip(batch, opened, strict=True):
-                if isinstance(item, Picture):
-                    yield path, item, next(judged)
-                else:
-                    yield path, None, item
+def _manifest(inspector: Inspector, policy: Policy, outputs: Outputs, root: Path) -> dict[str, Any]:
+    return {
+        "object": inspector.object,
+        "method": inspector.detector.info.title,
+        "backbone": inspector.detector.backbone,
+        "detector": inspector.facts(),
+        "policy": policy.model_dump(mode="json"),
+        # maps lie below their root: another root would put them over those of other images
+        "settings": {**asdict(outputs), "root": str(root) if outputs.maps else None},
+    }
 
 
 def _finish(
-    path: Path,
-    picture: Picture | None,
-    result: Inspection | Failure,
+    seen: Seen[Path, Inspection],
     store: RunStore,
-    colour_range: tuple[float, float],
+    colour_range: tuple[float, float] | None,
     outputs: Outputs,
     root: Path,
 ) -> Record:
     """Write map and pictures of one result; the record comes last, so that it never lies."""
-    if isinstance(result, Failure) or picture is None:
-        assert isinstance(result, Failure)
+    path, picture, result = seen.source, seen.picture, seen.result
+    if isinstance(result, Failure):
         return failure_record(result)
+    assert picture is not None
     map_name: str | None = None
     if outputs.maps and result.map is not None:
         target = map_path(store.folder, path, root)
@@ -207,7 +158,9 @@ def _finish(
     if outputs.report:
         # named by the path, not by a running number: the folder may have grown since
         stem = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
-        assets = write_assets(picture.to_uint8(), result, colour_range, store.assets, stem)
+        assets = write_assets(
+            picture.to_uint8(), result, colour_range, store.folder / "assets", stem
+        )
     return to_record(result, map_path=map_name, assets=assets)
 
 

@@ -11,7 +11,7 @@ from zerodefect.types import Region, Verdict
 def explain(
     verdict: Verdict, score: float, policy: Policy, regions: Sequence[Region], size: tuple[int, int]
 ) -> str:
-    """Say what the verdict rests on and what stands out where.
+    """Say what the verdict rests on and, where the method gives maps, what stands out where.
 
     Args:
         verdict: of the image.
@@ -20,7 +20,8 @@ def explain(
         regions: of the image, highest score first.
         size: ``(height, width)`` of the image, for the place in words.
     """
-    return f"{_evidence(verdict, score, policy)} {_places(regions, size)}"
+    evidence = _evidence(verdict, score, policy)
+    return evidence if policy.region_limit is None else f"{evidence} {_places(regions, size)}"
 
 
 def _evidence(verdict: Verdict, score: float, policy: Policy) -> str:

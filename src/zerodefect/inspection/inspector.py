@@ -10,9 +10,11 @@ import numpy as np
 
 from zerodefect.detector.contract import Detector, UnsupportedError
 from zerodefect.images import ImageError, Picture
+from zerodefect.inspection.calibration import calibrate
+from zerodefect.inspection.conformal import CalibrationError, check_provable
 from zerodefect.inspection.explain import explain
 from zerodefect.inspection.good_pictures import GoodPictures
-from zerodefect.inspection.policy import CalibrationError, Policy, calibrate, check_provable
+from zerodefect.inspection.policy import Policy
 from zerodefect.inspection.regions import find_regions
 from zerodefect.inspection.sources import Source, expand, seen_nothing
 from zerodefect.inspection.teachable import Shown, Teachable
@@ -251,7 +253,7 @@ class Inspector(Teachable):
         found = scored_stream(
             self.scorer, shown.knowledge, sources, self._open, self._area, batch_size
         )
-        return (replace(seen, result=self._judged(seen, shown, policy)) for seen in found)
+        return (Seen(s.source, s.picture, self._judged(s, shown, policy)) for s in found)
 
     def _judged(
         self, seen: Seen[Any, Scored], shown: Shown, policy: Policy

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from scipy import ndimage, sparse
@@ -17,8 +17,8 @@ _STEPS = ((1, 0), (0, 1), (-1, 0), (0, -1))
 
 
 def find_regions(
-    map: np.ndarray,
-    limit: float,
+    map: np.ndarray | None,
+    limit: float | None,
     *,
     minimum_area: int = 4,
     type_map: np.ndarray | None = None,
@@ -31,7 +31,8 @@ def find_regions(
     Pixels with ``map > limit`` that touch by an edge or a corner form one region.
 
     Args:
-        map: ``(H, W)`` raw anomaly map at the image's size, finite.
+        map: ``(H, W)`` raw anomaly map at the image's size, finite; without one, or without a
+            limit, there are no regions.
         limit: raw map value above which a pixel is anomalous.
         minimum_area: regions of fewer pixels are dropped.
         type_map: ``(T, h, w)`` non-negative share per defect kind; may be coarser than ``map``
@@ -50,45 +51,24 @@ def find_regions(
         ValueError: a shape does not fit, ``map`` holds NaN or infinity, or the number of names
             differs from the number of type maps.
     """
+    if map is None or limit is None:
+        return ()
     _check(map, type_map, kinds, inspected)
-    above = map > limit
-    if inspected is not None:
-        above &= inspected
-    labels, count = ndimage.label(above, structure=_EIGHT_NEIGHBOURS)
-    count = _drop_small(labels, count, minimum_area)
-    if count == 0:
+    above = map > limit if inspected is None else (map > limit) & inspected
+    labels, areas = _label(above, minimum_area)
+    if len(areas) == 0:
         return ()
     pixels = np.flatnonzero(labels)
-    label_of_pixel = labels.ravel()[pixels] - 1
-    peaks = np.full(count, -np.inf)
-    np.maximum.at(peaks, label_of_pixel, map.ravel()[pixels])
-    areas = np.bincount(label_of_pixel, minlength=count)
-    shares = None
+    owners = labels.ravel()[pixels] - 1
+    peaks = np.full(len(areas), -np.inf)
+    np.maximum.at(peaks, owners, map.ravel()[pixels])
+    named: list[tuple[str | None, float | None]] = [(None, None)] * len(areas)
     if type_map is not None:
-        shares = _mean_shares(type_map, pixels, label_of_pixel, areas, map.shape)
+        shares = _mean_shares(type_map, pixels, owners, areas, map.shape)
+        named = [(kinds[row.argmax()], float(row.max())) for row in shares]
     inspected_area = map.size if inspected is None else int(np.count_nonzero(inspected))
-
-    regions = []
-    for i, (rows, columns) in enumerate(ndimage.find_objects(labels)):
-        mask = labels[rows, columns] == i + 1
-        x, y = int(columns.start), int(rows.start)
-        best = None if shares is None else int(shares[i].argmax())
-        score = float(peaks[i])
-        regions.append(
-            Region(
-                box=(x, y, mask.shape[1], mask.shape[0]),
-                mask=mask,
-                polygons=outlines(mask, x, y),
-                area=int(areas[i]),
-                area_percent=100.0 * int(areas[i]) / inspected_area,
-                score=score,
-                p_value=None if p_value is None else p_value(score),
-                kind=None if best is None else kinds[best],
-                kind_score=None if shares is None or best is None else float(shares[i, best]),
-            )
-        )
-    regions.sort(key=lambda r: (-r.score, -r.area, r.box[1], r.box[0]))
-    return tuple(regions)
+    regions = _cut_out(labels, areas, peaks, named, inspected_area, p_value)
+    return tuple(sorted(regions, key=lambda r: (-r.score, -r.area, r.box[1], r.box[0])))
 
 
 def outlines(mask: np.ndarray, x: int = 0, y: int = 0) -> tuple[tuple[float, ...], ...]:
@@ -145,31 +125,56 @@ def _follow(
                 break
 
 
-def _drop_small(labels: np.ndarray, count: int, minimum_area: int) -> int:
-    """Erase labels of fewer than ``minimum_area`` pixels in place and number the rest 1..n."""
-    areas = np.bincount(labels.ravel(), minlength=count + 1)
-    keep = areas >= max(minimum_area, 1)
-    keep[0] = False
-    if int(keep.sum()) < count:
-        number = np.where(keep, np.cumsum(keep), 0).astype(labels.dtype)
-        np.take(number, labels, out=labels)
-    return int(keep.sum())
+def _label(above: np.ndarray, minimum_area: int) -> tuple[np.ndarray, np.ndarray]:
+    """Regions of at least ``minimum_area`` pixels, numbered 1..n on 0, and their n areas."""
+    labels, _ = ndimage.label(above, structure=_EIGHT_NEIGHBOURS)
+    areas = np.bincount(labels.ravel())[1:]
+    keep = areas >= minimum_area
+    if not keep.all():
+        labels = np.append(0, np.where(keep, np.cumsum(keep), 0)).astype(labels.dtype)[labels]
+    return labels, areas[keep]
+
+
+def _cut_out(
+    labels: np.ndarray,
+    areas: np.ndarray,
+    peaks: np.ndarray,
+    named: Sequence[tuple[str | None, float | None]],
+    inspected_area: int,
+    p_value: Callable[[float], float | None] | None,
+) -> Iterator[Region]:
+    for i, (rows, columns) in enumerate(ndimage.find_objects(labels)):
+        mask = labels[rows, columns] == i + 1
+        x, y = int(columns.start), int(rows.start)
+        area, score = int(areas[i]), float(peaks[i])
+        kind, share = named[i]
+        yield Region(
+            box=(x, y, mask.shape[1], mask.shape[0]),
+            mask=mask,
+            polygons=outlines(mask, x, y),
+            area=area,
+            area_percent=100.0 * area / inspected_area,
+            score=score,
+            p_value=None if p_value is None else p_value(score),
+            kind=kind,
+            kind_score=share,
+        )
 
 
 def _mean_shares(
     type_map: np.ndarray,
     pixels: np.ndarray,
-    label_of_pixel: np.ndarray,
+    owners: np.ndarray,
     areas: np.ndarray,
     shape: tuple[int, ...],
 ) -> np.ndarray:
-    """Mean of each kind over each region ``(regions, T)``, each row summing to one."""
+    """Mean of each kind over each region that owns pixels ``(regions, T)``; rows sum to one."""
     T, h, w = type_map.shape
     rows, columns = np.divmod(pixels, shape[1])
     cell = (rows * h // shape[0]) * w + columns * w // shape[1]
     # How many pixels of each region lie in each cell, as a sparse table.
     ones = np.ones(len(pixels))
-    overlap = sparse.csr_matrix((ones, (label_of_pixel, cell)), shape=(len(areas), h * w))
+    overlap = sparse.csr_matrix((ones, (owners, cell)), shape=(len(areas), h * w))
     means = overlap @ type_map.reshape(T, -1).T.astype(np.float64) / areas[:, None]
     total = means.sum(axis=1, keepdims=True)
     return means / np.where(total > 0, total, 1.0)

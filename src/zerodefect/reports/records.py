@@ -41,6 +41,7 @@ def to_record(
         "count": inspection.count,
         "regions": [_region_record(r, inspection) for r in inspection.regions],
         "explanation": inspection.explanation,
+        "answer": inspection.answer,
         "notes": list(inspection.notes),
         "map": map_path,
         "assets": None if assets is None else dict(assets),
@@ -80,6 +81,7 @@ def from_record(record: Mapping[str, Any]) -> Inspection | Failure:
         regions=tuple(_region(region) for region in record["regions"]),
         explanation=record["explanation"],
         notes=tuple(record["notes"]),
+        answer=record.get("answer"),  # records of earlier versions have none
     )
 
 

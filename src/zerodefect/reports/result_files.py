@@ -36,6 +36,7 @@ IMAGE_COLUMNS = (
     "width",
     "height",
     "explanation",
+    "answer",
     "reason",
     "remedy",
 )

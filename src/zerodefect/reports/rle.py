@@ -8,7 +8,6 @@ character, least significant first, the sixth bit saying that more follows, shif
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TypedDict
 
 import numpy as np
@@ -35,27 +34,18 @@ def region_rle(region: Region, height: int, width: int) -> RLE:
     x, y, box_width, box_height = region.box
     if x < 0 or y < 0 or x + box_width > width or y + box_height > height:
         raise ValueError(f"region {region.box} lies outside the {width} x {height} image")
-    starts, ends = _column_runs(region.mask)
-    starts, ends = _place(starts, box_height, x, y, height), _place(ends, box_height, x, y, height)
-    return RLE(size=[height, width], counts=_to_text(_counts(starts, ends, height * width)))
-
-
-def encode_rle(mask: np.ndarray) -> RLE:
-    """Encode a boolean mask ``(H, W)``."""
-    height, width = mask.shape
-    starts, ends = _column_runs(mask)
-    starts, ends = _place(starts, height, 0, 0, height), _place(ends, height, 0, 0, height)
-    return RLE(size=[height, width], counts=_to_text(_counts(starts, ends, height * width)))
-
-
-def decode_rle(rle: RLE) -> np.ndarray:
-    """Decode to a boolean mask ``(H, W)``.
-
-    Raises:
-        ValueError: the text is damaged or does not fit the size.
-    """
-    height, width = rle["size"]
-    return decode_rle_box(rle, (0, 0, width, height))
+    change = np.diff(np.pad(region.mask.T.astype(np.int8), ((0, 0), (1, 1))), axis=1)
+    # Where the runs of each column begin and end, counted through the image column by column.
+    starts, ends = (
+        (columns + x) * height + rows + y
+        for columns, rows in (np.nonzero(change == 1), np.nonzero(change == -1))
+    )
+    # A run that reaches the bottom goes on at the top of the next column: end and start cancel.
+    edges = np.setxor1d(starts, ends, assume_unique=True)
+    counts = np.diff(edges, prepend=0, append=height * width).tolist()
+    if counts[-1] == 0 and len(counts) > 1:
+        counts.pop()
+    return RLE(size=[height, width], counts=_to_text(counts))
 
 
 def decode_rle_box(rle: RLE, box: tuple[int, int, int, int]) -> np.ndarray:
@@ -85,32 +75,7 @@ def decode_rle_box(rle: RLE, box: tuple[int, int, int, int]) -> np.ndarray:
     return mask
 
 
-def _column_runs(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Starts and ends of the runs of every column, as (column, row) rows of two arrays."""
-    columns = np.pad(np.asarray(mask, dtype=np.int8).T, ((0, 0), (1, 1)))
-    change = np.diff(columns, axis=1)
-    return np.argwhere(change == 1), np.argwhere(change == -1)
-
-
-def _place(points: np.ndarray, box_height: int, x: int, y: int, height: int) -> np.ndarray:
-    """Column-major positions in the image of (column, row) points of the box at ``x, y``."""
-    return (points[:, 0] + x) * height + points[:, 1] + y
-
-
-def _counts(starts: np.ndarray, ends: np.ndarray, total: int) -> list[int]:
-    """Alternating run lengths, background first."""
-    # A run that reaches the bottom goes on at the top of the next column.
-    apart = ends[:-1] != starts[1:]
-    starts = np.concatenate([starts[:1], starts[1:][apart]])
-    ends = np.concatenate([ends[:-1][apart], ends[-1:]])
-    edges = np.empty(2 * len(starts) + 1, dtype=np.int64)
-    edges[0:-1:2], edges[1::2], edges[-1] = starts, ends, total
-    counts = np.diff(edges, prepend=0).tolist()
-    return counts[:-1] if counts[-1] == 0 and len(counts) > 1 else counts
-
-
-def _to_text(counts: Iterable[int]) -> str:
-    counts = list(counts)
+def _to_text(counts: list[int]) -> str:
     characters = []
     for i, count in enumerate(counts):
         value = count - counts[i - 2] if i > 2 else count

@@ -1,7 +1,7 @@
 """The run folder: results are kept line by line, so that a killed run loses and repeats nothing.
 
-``run.json`` (settings, detector, policy), ``results.jsonl`` (one record per line), ``maps/`` and
-``assets/``.
+``run.json`` (settings, detector, policy) and ``results.jsonl`` (one record per line); tables and
+report are made anew from these.
 """
 
 from __future__ import annotations
@@ -25,6 +25,10 @@ from zerodefect.version import __version__
 
 FORMAT = "zerodefect-run"
 VERSION = 1
+
+# What a run leaves beside its manifest.
+_FILES = ("results.jsonl", "results.csv", "regions.csv", "coco.json", "report.html")
+_FOLDERS = ("maps", "assets", "report")
 
 # A power cut can cost at most what came within these; a killed process costs nothing.
 _SYNC_RECORDS = 64
@@ -93,21 +97,11 @@ class RunStore:
             self.manifest = self._open_manifest(manifest)
             self._open_results()
         except OSError as error:
-            self._lock.release()
+            self._release()
             raise store_error(error.filename or self.folder, error) from error
         except BaseException:
-            self._lock.release()
+            self._release()
             raise
-
-    @property
-    def maps(self) -> Path:
-        """Folder of the anomaly maps."""
-        return self.folder / "maps"
-
-    @property
-    def assets(self) -> Path:
-        """Folder of the report's pictures."""
-        return self.folder / "assets"
 
     def __len__(self) -> int:
         """Number of images with a record, failed ones included."""
@@ -212,24 +206,15 @@ class RunStore:
 
     def _clear(self) -> None:
         if not self._manifest_path.exists():
-            self._refuse_foreign()
             return
-        if _is_foreign(self._manifest_path):
-            raise _not_ours(self._manifest_path)
-        self.results_path.unlink(missing_ok=True)
-        for folder in (self.maps, self.assets):
-            shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(ValueError):  # a damaged one counts as ours
+            _read_manifest(self._manifest_path)
+        for name in _FILES:
+            (self.folder / name).unlink(missing_ok=True)
+        for name in _FOLDERS:
+            shutil.rmtree(self.folder / name, ignore_errors=True)
         # Last: a kill before this line leaves a run folder, which can be cleared again.
         self._manifest_path.unlink()
-
-    def _refuse_foreign(self) -> None:
-        """Nothing is written over, or thrown away, that may not be ours."""
-        if self.results_path.exists():
-            raise StoreError(
-                self.folder,
-                "results.jsonl lies here without its run.json",
-                "Choose another --output, or move that file away.",
-            )
 
     def _open_manifest(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
         created = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
@@ -237,11 +222,14 @@ class RunStore:
         # Through JSON, so that tuples compare equal to the lists they become on disk.
         wanted = json.loads(json.dumps({**head, **manifest}, allow_nan=False))
         if not self._manifest_path.exists():
-            self._refuse_foreign()
+            if self.results_path.exists():  # nothing is written over that may not be ours
+                reason = "results.jsonl lies here without its run.json"
+                remedy = "Choose another --output, or move that file away."
+                raise StoreError(self.folder, reason, remedy)
             with atomic_write(self._manifest_path) as file:
                 file.write(json.dumps(wanted, indent=2).encode() + b"\n")
             return wanted
-        found = _read_manifest(self._manifest_path)
+        found = _present_manifest(self._manifest_path)
         different = list(_differences(found, wanted))
         if different:
             more = f" and {len(different) - 5} more" if len(different) > 5 else ""
@@ -340,31 +328,25 @@ def _parse(line: bytes) -> tuple[Record, str] | None:
     return (record, key) if whole and isinstance(key, str) else None
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
+def _present_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a run that this program can continue."""
     remedy = "Choose another --output, or --overwrite to start anew."
     try:
-        manifest = json.loads(path.read_text("utf-8-sig"))
+        manifest = _read_manifest(path)
     except ValueError as error:
         raise StoreError(path, f"not valid JSON ({error})", remedy) from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise _not_ours(path)
     if manifest.get("version") != VERSION:
         reason = f"written in run version {manifest.get('version')}, this program knows {VERSION}"
         raise StoreError(path, reason, f"Update ZeroDefect. {remedy}")
     return manifest
 
 
-def _is_foreign(path: Path) -> bool:
-    """Whether ``run.json`` is some other program's; a damaged one counts as ours."""
-    try:
-        manifest = json.loads(path.read_text("utf-8-sig"))
-    except ValueError:
-        return False
-    return not isinstance(manifest, dict) or manifest.get("format") != FORMAT
-
-
-def _not_ours(path: Path) -> StoreError:
-    return StoreError(path, "not the manifest of a ZeroDefect run", "Choose another --output.")
+def _read_manifest(path: Path) -> dict[str, Any]:
+    """Read a manifest; a damaged one is a ValueError, some other program's a StoreError."""
+    manifest = json.loads(path.read_text("utf-8-sig"))
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise StoreError(path, "not the manifest of a ZeroDefect run", "Choose another --output.")
+    return manifest
 
 
 def _differences(then: Any, now: Any, place: str = "") -> Iterator[str]:

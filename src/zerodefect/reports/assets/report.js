@@ -40,6 +40,8 @@ const draw = (tag, attributes = {}, ...children) => fill(document.createElementN
 const number = (value) => (value === null || value === undefined ? "–" : String(Number(value.toPrecision(4))));
 const percent = (share) => (share === null || share === undefined ? "–" : `${Number((100 * share).toPrecision(3))} %`);
 const plural = (count, word) => `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
+// A method without maps says nothing of regions, not even that there are none.
+const located = (count) => data.region_limit !== null || count > 0;
 const kindName = (kind) => kind ?? "anomaly";
 
 function shape(verdict) {
@@ -119,7 +121,8 @@ function card(i) {
   thumb.append(data.thumb[i] ? make("img", { src: data.thumb[i], alt: "", loading: "lazy" }) : "no picture kept");
   const p = data.p_value[i] === null ? "" : ` · p ${number(data.p_value[i])}`;
   const kinds = data.kinds[i].map((k) => kindName(data.vocabulary[k])).join(", ");
-  const regions = data.count[i] === 0 ? "no region" : `${data.count[i]} × ${kinds}`;
+  const none = located(0) ? "no region" : "";
+  const regions = data.count[i] === 0 ? none : `${data.count[i]} × ${kinds}`;
   const found = data.kinds[i].length > 1 ? `${plural(data.count[i], "region")}: ${kinds}` : regions;
   return make("li", {}, make("a", { class: "card", href: link(i), "data-image": i, title: data.image[i] },
     thumb,
@@ -295,7 +298,8 @@ function showStage(detail) {
   else parts.unshift(make("div", { class: "message" }, "No picture was kept for this image."));
   stage.style.setProperty("--ratio", detail.width / detail.height);
   stage.replaceChildren(...parts);
-  byId("opacity").disabled = !detail.assets.heat;
+  byId("opacity").closest("label").hidden = !detail.assets.heat;
+  byId("outlines").closest("label").hidden = !located(detail.regions.length);
   applyControls();
 }
 
@@ -339,15 +343,16 @@ function showFindings(i, detail) {
   const [folder, name] = splitPath(data.image[i]);
   const parts = [make("p", { class: "eyebrow path" }, folder), make("h1", { tabindex: "-1" }, name), badge(i)];
   const facts = make("dl", { class: "facts" }, fact("Score", number(data.score[i]), String(data.score[i])),
-    fact("p-value", number(data.p_value[i]), "Share of good images that score at least this high"),
-    fact("Regions", String(data.count[i])));
+    fact("p-value", number(data.p_value[i]), "Share of good images that score at least this high"));
+  if (located(data.count[i])) facts.append(fact("Regions", String(data.count[i])));
   parts.push(facts);
   if (detail) {
     facts.append(fact("Size", `${detail.width} × ${detail.height} px`));
     if (detail.object) facts.append(fact("Product", detail.object));
     if (detail.explanation) parts.push(make("p", { class: "explanation" }, detail.explanation));
+    if (detail.answer) parts.push(make("h2", {}, "The model's own words"), make("blockquote", {}, detail.answer));
     if (detail.notes.length > 0) parts.push(make("h2", {}, "Notes on the file"), make("ul", {}, ...detail.notes.map((note) => make("li", {}, note))));
-    parts.push(make("h2", {}, "Regions"), regionTable(detail.regions));
+    if (located(detail.regions.length)) parts.push(make("h2", {}, "Regions"), regionTable(detail.regions));
   }
   byId("findings").replaceChildren(...parts);
 }

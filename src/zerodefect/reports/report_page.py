@@ -1,0 +1,187 @@
+"""The page of the HTML report, filled from the plain files in ``assets/``."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from html import escape
+from importlib import resources
+
+from zerodefect.inspection.policy import LEARNED
+from zerodefect.reports.records import Record
+
+MAX_FAILURES = 1000
+
+
+def fill_page(
+    manifest: Record,
+    verdicts: Sequence[str],
+    failures: Sequence[Record],
+    *,
+    calibrated: bool,
+    data: str,
+) -> str:
+    """Fill the page's template; whatever comes from outside is escaped.
+
+    Args:
+        manifest: facts about the run, as ``write_report`` takes them.
+        verdicts: of every inspected image.
+        failures: records of the files that could not be inspected.
+        calibrated: whether all verdicts rest on limits learned from good images.
+        data: HTML of the scripts that carry the results; put in as it is.
+    """
+    heading = str(manifest.get("object") or "Inspection")
+    state = "" if calibrated else " (uncalibrated)"
+    policy = manifest.get("policy") or {}
+    statements = _statements(policy) if calibrated else _provisional(policy)
+    parts = {
+        "title": escape(f"{heading}: inspection report{state}"),
+        "heading": escape(heading),
+        "style": _shipped("report.css"),
+        "script": _shipped("report.js"),
+        "body_class": "calibrated" if calibrated else "uncalibrated",
+        "banner": "" if calibrated else _BANNER,
+        "facts": _facts(manifest),
+        "counts": _counts(verdicts, failures),
+        "statement": "".join(f"<p>{escape(s)}</p>" for s in statements),
+        "failures": _failure_table(failures),
+        "settings": _settings(manifest),
+        "data": data,
+    }
+    # One pass: a file name that looks like a placeholder is not filled in again.
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _shipped("template.html"))
+
+
+_BANNER = (
+    '<div class="banner" role="alert"><strong>Uncalibrated: verdicts are provisional.</strong> '
+    "Run <code>zerodefect calibrate</code> on good parts.</div>"
+)
+
+
+def _shipped(name: str) -> str:
+    folder = resources.files("zerodefect.reports") / "assets"
+    return (folder / name).read_text(encoding="utf-8")
+
+
+def _facts(manifest: Record) -> str:
+    facts = {
+        "Method": manifest.get("method"),
+        "Backbone": manifest.get("backbone"),
+        "Date": _date(manifest.get("created")),
+        "ZeroDefect": manifest.get("zerodefect"),
+    }
+    return "".join(
+        f"<div><dt>{name}</dt><dd>{escape(str(value))}</dd></div>"
+        for name, value in facts.items()
+        if value
+    )
+
+
+def _date(created: object) -> str:
+    """Date and time as people read them; what is not ISO 8601 stays as it is."""
+    text = str(created or "")
+    try:
+        moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except ValueError:
+        return text
+    return f"{moment:%Y-%m-%d %H:%M} {moment.tzname() or ''}".rstrip()
+
+
+def _counts(verdicts: Sequence[str], failures: Sequence[Record]) -> str:
+    items = [
+        f'<li class="{verdict}" data-count="{verdict}"><b>{verdicts.count(verdict):,}</b>'
+        f'<span class="verdict"><svg class="shape" aria-hidden="true">'
+        f'<use href="#shape-{verdict}"></use></svg>{verdict}</span></li>'
+        for verdict in ("defect", "unsure", "good")
+    ]
+    if failures:
+        items.append(
+            f'<li data-count="failed"><b>{len(failures):,}</b><a href="#failed">not read</a></li>'
+        )
+    return "".join(items)
+
+
+def _failure_table(failures: Sequence[Record]) -> str:
+    if not failures:
+        return ""
+    keys = ("image", "reason", "remedy")
+    rows = "".join(
+        "<tr>"
+        + "".join(f'<td class="path">{escape(str(record.get(key, "")))}</td>' for key in keys)
+        + "</tr>"
+        for record in failures[:MAX_FAILURES]
+    )
+    more = len(failures) - MAX_FAILURES
+    rest = f'<p class="quiet">{more:,} more are in results.jsonl.</p>' if more > 0 else ""
+    noun = "file" if len(failures) == 1 else "files"
+    state = " open" if len(failures) <= 10 else ""
+    return (
+        f'<details class="panel" id="failed"{state}>'
+        f"<summary>{len(failures):,} {noun} could not be inspected</summary>"
+        '<div class="table"><table><thead><tr><th scope="col">File</th><th scope="col">Reason</th>'
+        f'<th scope="col">What to do</th></tr></thead><tbody>{rows}</tbody></table></div>{rest}'
+        "</details>"
+    )
+
+
+def _settings(manifest: Record) -> str:
+    """The run's settings and policy for the record, without the long lists of scores."""
+    policy = manifest.get("policy") or {}
+    shown = {
+        **{key: value for key, value in manifest.items() if key != "policy"},
+        "policy": {key: v for key, v in policy.items() if key not in ("scores", "map_maxima")},
+    }
+    text = escape(json.dumps(shown, indent=2, ensure_ascii=False, default=str))
+    return (
+        '<details class="panel settings"><summary>Settings of this run</summary>'
+        f"<pre>{text}</pre></details>"
+    )
+
+
+# ---- the calibration in words ----
+
+
+def _provisional(policy: Record) -> list[str]:
+    limit = (policy.get("limits") or {}).get("defect")
+    if limit is None:
+        return ["Without calibration no image is called good or defective: all are unsure."]
+    return [f"Without calibration an image is called defective above the score {limit:.4g}."]
+
+
+def _statements(policy: Record) -> list[str]:
+    """Sentences that say what the verdicts rest on; nothing is claimed that the limits break."""
+    how = ", each scored against the others" if policy["form"] == "leave-one-out" else ""
+    return [
+        f"Limits learned from {_images(len(policy['scores']))}{how}.",
+        _promise(policy, "defect", policy["false_alarms"], "defective"),
+        _promise(policy, "unsure", policy["review_rate"], "unsure or worse"),
+        # The policy's own sentence is left out: it cannot know of limits edited later.
+        *(note for note in policy["notes"] if not note.startswith(LEARNED)),
+    ]
+
+
+def _images(count: int) -> str:
+    return f"{count:,} good image" + ("" if count == 1 else "s")
+
+
+def _promise(policy: Record, name: str, rate: float | None, called: str) -> str:
+    """What holds for good parts at a limit.
+
+    A limit with m of n calibration scores above it has a false-alarm rate of at most
+    (m + 1) / (n + 1) for exchangeable images (split conformal prediction). Where a limit was
+    replaced by hand below that, the promised rate no longer holds and the count is given instead.
+    """
+    limit = policy["limits"][name]
+    if limit is None:
+        return f"No limit for the verdict “{name}” can be proved from so few images."
+    scores = policy["scores"]
+    above = sum(score > limit for score in scores)
+    if rate is None or (above + 1) / (len(scores) + 1) > rate * (1 + 1e-9):
+        counted = f"{above} of the {_images(len(scores))} lie above it"
+        return f"The limit for “{name}” was set by hand: {counted}."
+    share = f"{100 * rate:.3g} %"
+    if not policy["guaranteed"]:
+        return f"About {share} of good parts should be called {called}; this is not guaranteed."
+    return f"At most {share} of good parts are called {called} (guaranteed for parts like those)."
