@@ -74,7 +74,7 @@ FIELDS = {
     "explanation notes map answer",
     "Region": "box mask polygons area area_percent score p_value kind kind_score",
     "Failure": "image reason remedy",
-    "Prediction": "score map type_score type_map",
+    "Prediction": "score map type_map answer",
     "Picture": "path pixels notes",
     "Vocabulary": "kinds",
 }

@@ -24,16 +24,17 @@ class Prediction:
     Attributes:
         score: ``(B,)`` image anomaly score; higher is more anomalous. The detector documents
             its range.
-        map: ``(B, H, W)`` anomaly map at the network's input size, higher is more anomalous.
-        type_score: ``(B, T)`` score per defect kind, where the method can tell kinds apart.
-        type_map: ``(B, T, H, W)`` score per defect kind and pixel; over the T axis it is a
-            distribution (non-negative, sums to one).
+        map: ``(B, H, W)`` anomaly map at the network's input size, higher is more anomalous; None
+            where the method does not say where.
+        type_map: ``(B, T, H, W)`` score per defect kind and pixel, where the method can tell kinds
+            apart; over the T axis it is a distribution (non-negative, sums to one).
+        answer: what the model says of each of the B images, one sentence each, where it has words.
     """
 
     score: torch.Tensor
-    map: torch.Tensor
-    type_score: torch.Tensor | None = None
+    map: torch.Tensor | None
     type_map: torch.Tensor | None = None
+    answer: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
