@@ -7,7 +7,7 @@ def expected(error: Exception) -> bool:
     """Whether an exception tells the user what to do, so that no traceback is needed."""
     from pydantic import ValidationError
 
-    from zerodefect.backbones.clip_weights import WeightsError
+    from zerodefect.backbones.weight_files import WeightsError
     from zerodefect.detector.contract import UnsupportedError
     from zerodefect.evaluation.metrics import SpillError
     from zerodefect.files import StoreError

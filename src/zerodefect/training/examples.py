@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from zerodefect.backbones.clip_weights import file_hash
+from zerodefect.backbones.weight_files import file_hash
 from zerodefect.data import Dataset, DatasetError, Sample, read_mask
 from zerodefect.images import Picture, open_image
 from zerodefect.procedural import SURFACE_NOUNS, asked_for_damage, generate

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from zerodefect.backbones.clip_weights import file_hash
+from zerodefect.backbones.weight_files import file_hash
 from zerodefect.detector.checkpoint_file import Checkpoint, CheckpointError, fill, save_checkpoint
 from zerodefect.methods import get, load_detector
 
