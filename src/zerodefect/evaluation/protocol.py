@@ -18,10 +18,12 @@ from zerodefect.detector.contract import Detector
 from zerodefect.evaluation.metrics import (
     IMAGE_PANEL,
     PIXEL_PANEL,
+    HistogramPixelMetrics,
     ImageMetrics,
     Metric,
     MetricError,
     PixelMetrics,
+    PixelState,
     Query,
     Saturation,
     SPROMetrics,
@@ -50,6 +52,8 @@ class Protocol:
         smoothing: standard deviation of a Gaussian on the map, in pixels at ``resolution``.
         image_queries, pixel_queries: metrics, as ``metrics.Query`` writes them. sPRO joins the
             panel where the data set says how much of a defect must be found (MVTec LOCO AD).
+        approximate: pixel metrics in constant memory, each with a bound on its error, instead of
+            exact ones that keep every score; sPRO stays exact.
         alike: crop the centre of every picture to the same number of pixels first, the largest
             that all pictures of the product have. Where size or crop go with the label, only then
             does an image figure tell of defects.
@@ -63,6 +67,7 @@ class Protocol:
     smoothing: float = 0.0
     image_queries: tuple[str, ...] = IMAGE_PANEL
     pixel_queries: tuple[str, ...] = PIXEL_PANEL
+    approximate: bool = False
     alike: bool = False
     batch_size: int = 8
 
@@ -75,6 +80,8 @@ class Protocol:
             raise ValueError(f"no mask rule {self.mask_rule!r}; there are: {', '.join(MASK_RULES)}")
         for query in (*self.image_queries, *self.pixel_queries):
             Query.parse(query)  # an unknown metric is an error before the work
+        if self.approximate:
+            HistogramPixelMetrics(bins=1).compute(self.plain_queries)  # as is one without a bound
         if self._named_spro and not self.at_picture_size:
             raise ValueError(
                 "spro counts pixels of the pictures' own size: it needs the resolution 'picture' "
@@ -155,7 +162,7 @@ class _Groups:
     protocol: Protocol
     saturated: SPROMetrics | None = None
     image: dict[str, ImageMetrics] = field(default_factory=dict)
-    pixel: dict[str, PixelMetrics] = field(default_factory=dict)
+    pixel: dict[str, PixelState] = field(default_factory=dict)
     scores: list[float] = field(default_factory=list)
     labels: list[bool] = field(default_factory=list)
 
@@ -171,7 +178,9 @@ class _Groups:
             self.pixel[kind] = self._pixel_metrics()
         self.pixel[kind].update(map, mask, valid)
 
-    def _pixel_metrics(self) -> PixelMetrics:
+    def _pixel_metrics(self) -> PixelState:
+        if self.protocol.approximate:
+            return HistogramPixelMetrics(mask_rule=self.protocol.mask_rule)
         holes = any("steps200_winclip" in query for query in self.protocol.pixel_queries)
         return PixelMetrics(mask_rule=self.protocol.mask_rule, fill_holes=holes)
 
