@@ -1,9 +1,6 @@
 import errno
 import itertools
-import json
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +10,7 @@ from hypothesis import strategies as st
 from metric_oracles import images
 
 from zerodefect.evaluation.metrics import (
+    HistogramPixelMetrics,
     ImageMetrics,
     MetricError,
     PixelMetrics,
@@ -20,11 +18,19 @@ from zerodefect.evaluation.metrics import (
     SpillError,
     SPROMetrics,
     pixel_metrics,
-    runs,
-    source,
+    sorted_runs,
+    streaming_metrics,
 )
-from zerodefect.evaluation.metrics.keys import order_key, pack, score_of, unpack
-from zerodefect.evaluation.metrics.runs import Run, SortedRuns, SpillFolder, merged
+from zerodefect.evaluation.metrics.sorted_runs import (
+    Run,
+    SortedRuns,
+    SpillFolder,
+    merged,
+    order_key,
+    pack,
+    score_of,
+    unpack,
+)
 
 QUERIES = (
     "auroc",
@@ -46,8 +52,8 @@ TINY = 400  # bytes for the buffers: spills after 50 normal, 12 defective pixels
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch):
     """Many pieces and blocks already in small sets."""
-    monkeypatch.setattr(runs, "PIECE", 7)
-    monkeypatch.setattr(source, "BLOCK", 16)
+    monkeypatch.setattr(sorted_runs, "PIECE", 7)
+    monkeypatch.setattr(streaming_metrics, "BLOCK", 16)
 
 
 def filled(maps, masks, **options) -> PixelMetrics:
@@ -95,7 +101,7 @@ def test_spilled_equals_in_memory_equals_one_array(decimals):
     maps, masks = blobs(0)
     maps = maps.round(decimals).astype(np.float32)
     spilled = filled(maps, masks, memory_limit=TINY)
-    assert len(spilled._store.normal.runs()) > 20
+    assert len(spilled.normal.runs()) > 20
     assert texts(spilled) == texts(filled(maps, masks))
 
 
@@ -144,110 +150,24 @@ def test_states_that_do_not_fit_are_not_merged():
         PixelMetrics().merge(PixelMetrics(fill_holes=True))
     with pytest.raises(MetricError, match="itself"):
         state.merge(state)
-
-
-@pytest.mark.parametrize("memory", [TINY, 1 << 20])
-def test_a_saved_state_comes_back_and_goes_on(tmp_path, memory):
-    maps, masks = blobs(4)
-    filled(maps[:4], masks[:4], memory_limit=memory).save(tmp_path / "state")
-    assert [p.name for p in tmp_path.iterdir()] == ["state"]
-    state = PixelMetrics.load(tmp_path / "state", memory_limit=memory)
-    assert texts(state) == texts(filled(maps[:4], masks[:4]))
-    for map, mask in zip(maps[4:], masks[4:], strict=True):
-        state.update(map, mask)
-    assert texts(state) == texts(filled(maps, masks))
-    with pytest.raises(MetricError, match="exists"):
-        state.save(tmp_path / "state")
-
-
-def test_states_of_other_processes_merge(tmp_path):
-    """Each process takes a part of the images; their saved states give the whole."""
-    maps, masks = blobs(5, 4)
-    np.savez(tmp_path / "images.npz", maps=maps, masks=masks)
-    code = (
-        "import sys, numpy as np\n"
-        "from zerodefect.evaluation.metrics import PixelMetrics\n"
-        "images, part, target = np.load(sys.argv[1]), int(sys.argv[2]), sys.argv[3]\n"
-        "state = PixelMetrics(fill_holes=True, memory_limit=4000)\n"
-        "for i in range(part, len(images['maps']), 2):\n"
-        "    state.update(images['maps'][i], images['masks'][i])\n"
-        "state.save(target)\n"
-    )
-    total = PixelMetrics(fill_holes=True, memory_limit=TINY)
-    for part in (1, 0):
-        target = str(tmp_path / f"part-{part}")
-        command = [sys.executable, "-c", code, str(tmp_path / "images.npz"), str(part), target]
-        subprocess.run(command, check=True)
-        total.merge(PixelMetrics.load(target))
-    assert texts(total) == texts(filled(maps, masks))
+    with pytest.raises(MetricError, match="exact and approximate"):
+        state.merge(HistogramPixelMetrics())
 
 
 @pytest.mark.parametrize("state", [PixelMetrics(), SPROMetrics()])
-def test_states_are_saved_and_never_pickled(state):
-    with pytest.raises(TypeError, match=r"save\(\)"):
+def test_states_with_scores_on_disk_are_not_pickled(state):
+    with pytest.raises(TypeError, match="stays in its process"):
         pickle.dumps(state)
-
-
-def test_an_empty_state_comes_back(tmp_path):
-    PixelMetrics(mask_rule="mine").save(tmp_path / "state")
-    state = PixelMetrics.load(tmp_path / "state")
-    assert (state.images, state.mask_rule) == (0, "mine")
-    assert state.compute(["auroc"])[0].reason == "no pixels"
-
-
-def damage_length(folder: Path) -> None:
-    file = next(folder.glob("*normal-0.run"))
-    file.write_bytes(file.read_bytes()[:-4])
-
-
-def damage_bytes(folder: Path) -> None:
-    file = next(folder.glob("*normal-0.run"))
-    content = bytearray(file.read_bytes())
-    content[5] ^= 1
-    file.write_bytes(bytes(content))
-
-
-def damage_order(folder: Path) -> None:
-    file = next(folder.glob("*normal-0.run"))
-    file.write_bytes(np.fromfile(file, np.float32)[::-1].tobytes())
-
-
-def damage_header(folder: Path) -> None:
-    header = json.loads((folder / "state.json").read_text("utf-8"))
-    del header["stores"]["all"]["regions"]
-    (folder / "state.json").write_text(json.dumps(header), "utf-8")
-
-
-def other_version(folder: Path) -> None:
-    header = json.loads((folder / "state.json").read_text("utf-8"))
-    (folder / "state.json").write_text(json.dumps(header | {"version": 99}), "utf-8")
-
-
-def lose_header(folder: Path) -> None:
-    (folder / "state.json").unlink()
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [damage_length, damage_bytes, damage_order, damage_header, other_version, lose_header],
-)
-def test_a_damaged_saved_state_is_refused(tmp_path, damage):
-    filled(*blobs(6)).save(tmp_path / "state")
-    damage(tmp_path / "state")
-    with pytest.raises((MetricError, SpillError)):
-        PixelMetrics.load(tmp_path / "state")
-
-
-def test_a_state_of_another_kind_is_refused(tmp_path):
-    SPROMetrics().save(tmp_path / "state")
-    with pytest.raises(MetricError, match="pixels"):
-        PixelMetrics.load(tmp_path / "state")
 
 
 def test_the_spill_folder_goes_with_the_state(tmp_path):
     state = filled(*blobs(7), memory_limit=TINY, spill_folder=tmp_path)
     assert list(tmp_path.rglob("*.run"))
+    whole = PixelMetrics(fill_holes=True, memory_limit=TINY, spill_folder=tmp_path)
+    whole.merge(state)
     del state
+    assert texts(whole) == texts(filled(*blobs(7)))
+    del whole
     assert not list(tmp_path.iterdir())
 
 
@@ -299,7 +219,7 @@ def test_a_full_disk_is_told_and_the_state_gives_no_wrong_figure(tmp_path, monke
 def test_the_buffers_stay_within_the_limit():
     limit = 1 << 16
     state = PixelMetrics(fill_holes=True, memory_limit=limit)
-    stores = (state._store.normal, state._store.defective, state._store.holes)
+    stores = (state.normal, state.defective, state.holes)
     for seed in range(4):
         for map, mask in zip(*blobs(seed, 10, 64), strict=True):
             state.update(map, mask)
@@ -332,7 +252,7 @@ def test_keys_order_as_scores_and_come_back(numbers):
 def test_runs_merge_and_rank_as_one_sorted_array(lists, block):
     arrays = [np.sort(np.array(numbers, np.float32)) for numbers in lists]
     whole = np.sort(np.concatenate(arrays))
-    some = [Run.of(array) for array in arrays if len(array)]
+    some = [Run(array) for array in arrays if len(array)]
     assert np.concatenate([whole[:0], *merged(some, block)]).tolist() == whole.tolist()
     values = np.array([-1.0, 0.0, 3.0, 3.0, 3.5, 9.0, 10.0])
     ranks = [run.rank(values) for run in some]
@@ -351,22 +271,17 @@ def test_runs_hold_all_numbers():
     assert np.concatenate(list(merged(store.runs(), 8))).tolist() == np.sort(numbers).tolist()
 
 
-def test_images_merge_and_come_back(tmp_path):
+def test_images_merge():
     random = np.random.default_rng(0)
     scores, labels = random.random(50).round(1), random.random(50) < 0.4
     whole, parts = ImageMetrics(), [ImageMetrics(), ImageMetrics()]
     whole.update(scores, labels)
     for index in random.permutation(50):
         parts[index % 2].update(scores[index], labels[index])
-    parts[1].save(tmp_path / "part.json")
-    parts[0].merge(ImageMetrics.load(tmp_path / "part.json"))
+    parts[0].merge(parts[1])
     queries = ["auroc", "ap", "ap:trapezoid", "f1max", "f1max:grid21", "fpr_at_miss"]
     assert parts[0].compute(queries) == whole.compute(queries)
     assert parts[0].images == 50
-    (tmp_path / "wrong.json").write_text("[]", "utf-8")
-    for name in ("wrong.json", "missing.json"):
-        with pytest.raises(MetricError):
-            ImageMetrics.load(tmp_path / name)
     with pytest.raises(MetricError, match="itself"):
         whole.merge(whole)
 
@@ -383,16 +298,14 @@ def spro_images(seed: int):
             yield map, kinds, ("logical_anomalies", "structural_anomalies")[index % 2]
 
 
-def test_saturated_overlap_streams_merges_and_comes_back(tmp_path):
-    whole = SPROMetrics()
-    parts = [SPROMetrics(memory_limit=2000), SPROMetrics(memory_limit=1 << 20)]
-    for index, (map, channels, group) in enumerate(spro_images(0)):
-        whole.update(map, channels, group)
-        parts[index % 2].update(map, channels, group)
-    parts[1].save(tmp_path / "part")
-    parts[0].merge(SPROMetrics.load(tmp_path / "part"))
+def test_saturated_overlap_streams_within_any_memory():
+    whole, spilled = SPROMetrics(), SPROMetrics(memory_limit=2000)
+    images = list(spro_images(0))
+    for image, other in zip(images, images[::-1], strict=True):
+        whole.update(*image)
+        spilled.update(*other)
     limits = (0.01, 0.05, 0.3, 1.0)
-    assert parts[0].compute(limits) == whole.compute(limits)
+    assert spilled.compute(limits) == whole.compute(limits)
     groups = [metric.group for metric in whole.compute()]
     assert groups == ["logical_anomalies", "structural_anomalies", "mean"]
 
@@ -442,5 +355,3 @@ def test_saturated_overlap_refuses_what_makes_no_sense():
         state.update(map, [(mask, Saturation(0.1, relative=True))], "logical_anomalies")
     with pytest.raises(MetricError, match="distinct"):
         SPROMetrics(["a", "a"])
-    with pytest.raises(MetricError, match="cannot be merged"):
-        state.merge(SPROMetrics(["a"]))

@@ -9,6 +9,7 @@ from metric_oracles import aupro, both_kinds, images, sklearn_values
 from sklearn.metrics import auc, precision_recall_curve, roc_curve
 
 from zerodefect.evaluation.metrics import (
+    ImageMetrics,
     Metric,
     MetricError,
     PixelMetrics,
@@ -187,6 +188,12 @@ def test_pixels_outside_count_nowhere(drawn, noise):
     cropped = pixel_metrics(maps[:, :4, :5], masks[:, :4, :5], ["auroc", "ap", "f1max"])
     whole = values(maps, masks, valid)
     assert [whole[0], whole[1], whole[3]] == [m.value for m in cropped]
+
+
+def test_regions_that_lie_outside_as_a_whole_have_no_holes():
+    state = PixelMetrics(fill_holes=True)
+    state.update(MAP, MASK, MASK == 0)
+    assert (state.totals.regions, state.totals.positives, state.totals.negatives) == (0, 0, 5)
 
 
 def test_a_region_cut_in_two_by_the_valid_area_stays_one():
@@ -381,7 +388,7 @@ def test_curves_hold_what_scikit_learn_draws():
     state = PixelMetrics()
     for map, mask in zip(maps, masks, strict=True):
         state.update(map, mask)
-    curve = state.curves(most=None)
+    curve = state.curves()
     rates, hits, _ = roc_curve(masks.ravel(), maps.ravel())
     drawn = set(zip(curve.fpr.round(12), curve.tpr.round(12), strict=True))
     assert set(zip(rates.round(12), hits.round(12), strict=True)) <= drawn
@@ -396,15 +403,14 @@ def test_curves_hold_what_scikit_learn_draws():
         normal.curves()
 
 
-def test_thinned_curves_stay_close():
-    random = np.random.default_rng(1)
-    map = random.random((60, 60)).astype(np.float32)
-    mask = np.zeros((60, 60), bool)
-    mask[:20, :30] = True
-    state = PixelMetrics()
-    state.update(map, mask)
-    all_points, few = state.curves(most=None), state.curves(most=50)
-    assert len(few.fpr) < len(all_points.fpr) / 2
-    for name in ("fpr", "tpr", "overlap"):
-        assert np.diff(getattr(few, name)).max() <= 2 / 50 + 1e-9
-    assert auc(few.fpr, few.tpr) == pytest.approx(auc(all_points.fpr, all_points.tpr), abs=1e-3)
+def test_image_curves_hold_what_scikit_learn_draws():
+    scores, labels = [0.1, 0.4, 0.4, 0.8, 0.9], [0, 1, 0, 0, 1]
+    state = ImageMetrics()
+    state.update(scores, labels)
+    curve = state.curves()
+    rates, hits, _ = roc_curve(labels, scores, drop_intermediate=False)
+    assert set(zip(rates, hits, strict=True)) <= set(zip(curve.fpr, curve.tpr, strict=True))
+    precision, recall, _ = precision_recall_curve(labels, scores)
+    drawn = set(zip(curve.tpr, curve.precision, strict=True))
+    assert set(zip(recall, precision, strict=True)) <= drawn
+    assert curve.threshold.tolist() == [0.9, 0.9, 0.9, 0.4, 0.4, 0.1]

@@ -289,6 +289,35 @@ def test_results_are_written_whole(detector, tree, tmp_path):
     assert files[2].read_bytes().startswith(b"\x89PNG")
 
 
+def test_approximate_pixel_metrics_state_their_error(detector, tree, tmp_path):
+    exact = run(detector, tree, Protocol(resolution="network"))
+    evaluation = run(detector, tree, Protocol(resolution="network", approximate=True))
+    for row, expected in zip(evaluation.rows, exact.rows, strict=True):
+        if row.metric.level == "image":
+            assert row == expected
+        else:
+            assert 0 < row.metric.error_bound < 0.01
+            assert abs(row.metric.value - expected.metric.value) <= row.metric.error_bound
+    for cell, expected in zip(summarise(evaluation.rows), summarise(exact.rows), strict=True):
+        assert abs(cell.mean - expected.mean) <= cell.error_bound
+        assert expected.error_bound == 0
+    files = write_results(evaluation, tmp_path / "approximate", "winclip")
+    stored = json.loads(files[0].read_text())
+    assert stored["protocol"]["approximate"] is True
+    assert {row["metric"]["error_bound"] > 0 for row in stored["rows"]} == {True, False}
+    assert any(cell["error_bound"] for cell in stored["summary"] if cell["product"] == MEAN)
+    assert "- pixel aupro:exact@0.3: ± " in files[1].read_text()
+    assert "±" not in write_results(exact, tmp_path / "exact", "winclip")[1].read_text()
+
+
+def test_approximate_metrics_without_a_bound_are_refused_before_the_work(detector, loco):
+    with pytest.raises(MetricError, match="cannot be bounded"):
+        Protocol(pixel_queries=("auroc", "aupro:steps200"), approximate=True)
+    approximate = run(detector, loco, Protocol(pixel_queries=("spro", "auroc"), approximate=True))
+    exact = run(detector, loco, Protocol(pixel_queries=("spro", "auroc")))
+    assert value(approximate, "box", ALL, LABEL) == value(exact, "box", ALL, LABEL)
+
+
 def test_published_figures_stand_beside_ours_only_where_the_data_are_the_same():
     assert {f.data for f in published("winclip", "mvtec")} == {"MVTec AD"}
     assert {f.data for f in published("winclip", "VisA")} == {"VisA"}

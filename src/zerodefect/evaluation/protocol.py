@@ -9,7 +9,13 @@ from typing import Any, Literal
 import numpy as np
 
 from zerodefect.data import MASK_RULES
-from zerodefect.evaluation.metrics import IMAGE_PANEL, PIXEL_PANEL, Metric, Query
+from zerodefect.evaluation.metrics import (
+    IMAGE_PANEL,
+    PIXEL_PANEL,
+    HistogramPixelMetrics,
+    Metric,
+    Query,
+)
 from zerodefect.types import Failure
 
 ALL = "all"
@@ -29,6 +35,8 @@ class Protocol:
         smoothing: standard deviation of a Gaussian on the map, in pixels at ``resolution``.
         image_queries, pixel_queries: metrics, as ``metrics.Query`` writes them. sPRO joins the
             panel where the data set says how much of a defect must be found (MVTec LOCO AD).
+        approximate: pixel metrics in constant memory, each with a bound on its error, instead of
+            exact ones that keep every score; sPRO stays exact.
         set_level: name of an official step over all pictures of a product, see
             ``Detector.set_level``; figures are then transductive.
         alike: crop the centre of every picture to the same number of pixels first, the largest
@@ -44,6 +52,7 @@ class Protocol:
     smoothing: float = 0.0
     image_queries: tuple[str, ...] = IMAGE_PANEL
     pixel_queries: tuple[str, ...] = PIXEL_PANEL
+    approximate: bool = False
     set_level: str | None = None
     alike: bool = False
     batch_size: int = 8
@@ -57,6 +66,8 @@ class Protocol:
             raise ValueError(f"no mask rule {self.mask_rule!r}; there are: {', '.join(MASK_RULES)}")
         for query in (*self.image_queries, *self.pixel_queries):
             Query.parse(query)  # an unknown metric is an error before the work
+        if self.approximate:
+            HistogramPixelMetrics(bins=1).compute(self.plain_queries)  # as is one without a bound
         if self._named_spro and not self.at_picture_size:
             raise ValueError(
                 "spro counts pixels of the pictures' own size: it needs the resolution 'picture' "

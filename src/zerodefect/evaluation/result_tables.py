@@ -6,14 +6,12 @@ import json
 import math
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from zerodefect.detector.facts import Figure
-from zerodefect.evaluation.metrics import Metric
+from zerodefect.evaluation.metrics import ImageMetrics, Metric, average
 from zerodefect.evaluation.protocol import ALL, Evaluation, Row
 from zerodefect.files import atomic_write
 from zerodefect.methods import get
@@ -33,6 +31,7 @@ class Cell:
         mean: over the seeds; NaN if undefined.
         deviation: sample standard deviation over the seeds; None for a single one.
         reason: why it is undefined, or None.
+        error_bound: of an approximate value, the exact mean lies within it of ``mean``; else 0.
     """
 
     product: str
@@ -41,7 +40,8 @@ class Cell:
     metric: str
     mean: float
     deviation: float | None
-    reason: str | None
+    reason: str | None = None
+    error_bound: float = 0.0
 
     def __str__(self) -> str:
         """Percent with one decimal, as the field prints; a dash where undefined."""
@@ -62,29 +62,19 @@ def summarise(rows: Sequence[Row]) -> list[Cell]:
             by_seed.setdefault((row.shots, label, row.seed), []).append(row.metric)
     cells = [_cell(*key, metrics) for key, metrics in by_cell.items()]
     if len({row.product for row in rows}) > 1:
-        over: dict[tuple[int, str], list[float]] = {}
+        over: dict[tuple[int, str], list[Metric]] = {}
         for (shots, label, _), metrics in by_seed.items():
-            defined = [m.value for m in metrics if not math.isnan(m.value)]
-            over.setdefault((shots, label), []).append(
-                math.fsum(defined) / len(defined) if defined else math.nan
-            )
-        for (shots, label), values in over.items():
-            cells.append(_from_values(MEAN, ALL, shots, label, values, None))
+            over.setdefault((shots, label), []).append(replace(average(metrics), reason=None))
+        cells += [_cell(MEAN, ALL, *key, metrics) for key, metrics in over.items()]
     return cells
 
 
 def _cell(product: str, group: str, shots: int, label: str, metrics: list[Metric]) -> Cell:
-    reason = next((m.reason for m in metrics if m.reason), None)
-    return _from_values(product, group, shots, label, [m.value for m in metrics], reason)
-
-
-def _from_values(
-    product: str, group: str, shots: int, label: str, values: list[float], reason: str | None
-) -> Cell:
-    defined = [v for v in values if not math.isnan(v)]
-    mean = math.fsum(defined) / len(defined) if defined else math.nan
+    mean = average(metrics)
+    defined = [m.value for m in metrics if not math.isnan(m.value)]
     deviation = statistics.stdev(defined) if len(defined) > 1 else None
-    return Cell(product, group, shots, label, mean, deviation, None if defined else reason)
+    reason = None if defined else next((m.reason for m in metrics if m.reason), None)
+    return Cell(product, group, shots, label, mean.value, deviation, reason, mean.error_bound)
 
 
 def published(method: str, data: str) -> tuple[Figure, ...]:
@@ -159,6 +149,11 @@ def markdown(
         yield f"## {shots}-shot{seeds}"
         yield ""
         yield from table([cell for cell in cells if cell.shots == shots])
+    bounds = {c.metric: c.error_bound for c in sorted(cells, key=lambda c: c.error_bound)}
+    if any(bounds.values()):
+        yield ""
+        yield "Approximate values; the exact ones lie within, in percentage points:"
+        yield from (f"- {name}: ± {100 * bound:.2g}" for name, bound in bounds.items() if bound)
     undefined = sorted({f"{c.metric}: {c.reason}" for c in cells if c.reason})
     if undefined:
         yield ""
@@ -210,20 +205,19 @@ def draw_curves(evaluation: Evaluation, path: Path) -> bool:
         from matplotlib.figure import Figure as Canvas
     except ImportError:
         return False
-    drawable = [
-        (product, shots, *scores)
-        for (product, shots, seed), scores in evaluation.scores.items()
-        if seed == 0 and 0 < scores[1].sum() < len(scores[1])
-    ]
+    drawable = []
+    for (product, shots, seed), (scores, labels) in evaluation.scores.items():
+        if seed == 0 and 0 < labels.sum() < len(labels):
+            images = ImageMetrics()
+            images.update(scores, labels)
+            drawable.append((f"{product}, {shots}-shot", images.curves()))
     if not drawable:
         return False
     canvas = Canvas(figsize=(11, 5), layout="constrained")
     roc, precision_recall = canvas.subplots(1, 2)
-    for product, shots, scores, labels in drawable:
-        label = f"{product}, {shots}-shot"
-        false, true, precision = _curves(scores, labels)
-        roc.plot(false, true, label=label)
-        precision_recall.plot(true[1:], precision[1:], drawstyle="steps-pre", label=label)
+    for label, curve in drawable:
+        roc.plot(curve.fpr, curve.tpr, label=label)
+        precision_recall.plot(curve.tpr, curve.precision, drawstyle="steps-pre", label=label)
     roc.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle=":")
     roc.set(xlabel="false-positive rate", ylabel="true-positive rate", title="Images: ROC")
     precision_recall.set(
@@ -236,21 +230,6 @@ def draw_curves(evaluation: Evaluation, path: Path) -> bool:
     return True
 
 
-def _curves(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """False-positive rate, true-positive rate and precision at every distinct threshold."""
-    order = np.argsort(-scores, kind="stable")
-    last = np.append(np.diff(scores[order]) != 0, True)  # one vertex per distinct score
-    true = np.cumsum(labels[order])[last]
-    taken = np.flatnonzero(last) + 1
-    false = taken - true
-    pad = np.zeros(1)
-    return (
-        np.concatenate([pad, false / max(1, false[-1])]),
-        np.concatenate([pad, true / max(1, true[-1])]),
-        np.concatenate([pad + 1, true / taken]),
-    )
-
-
 def merged_table(results: Iterable[tuple[str, Evaluation]]) -> Iterator[str]:
     """Markdown table of several methods side by side: their pooled rows."""
     cells = []
@@ -258,9 +237,7 @@ def merged_table(results: Iterable[tuple[str, Evaluation]]) -> Iterator[str]:
         for cell in summarise(evaluation.rows):
             if cell.group == ALL:
                 name = f"{method}, {cell.shots}-shot"
-                cells.append(
-                    Cell(name, cell.product, 0, cell.metric, cell.mean, cell.deviation, None)
-                )
+                cells.append(replace(cell, product=name, group=cell.product))
     lines = list(table(cells))
     yield lines[0].replace("| product | kind |", "| method | product |")
     yield from lines[1:]

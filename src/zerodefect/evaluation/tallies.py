@@ -7,7 +7,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from zerodefect.evaluation.metrics import ImageMetrics, PixelMetrics, SPROMetrics
+from zerodefect.evaluation.metrics import (
+    HistogramPixelMetrics,
+    ImageMetrics,
+    PixelMetrics,
+    PixelState,
+    SPROMetrics,
+)
 from zerodefect.evaluation.protocol import ALL, Protocol, Row
 
 
@@ -18,7 +24,7 @@ class Tally:
     protocol: Protocol
     saturated: SPROMetrics | None = None
     image: dict[str, ImageMetrics] = field(default_factory=dict)
-    pixel: dict[str, PixelMetrics] = field(default_factory=dict)
+    pixel: dict[str, PixelState] = field(default_factory=dict)
     scores: list[float] = field(default_factory=list)
     labels: list[bool] = field(default_factory=list)
 
@@ -36,7 +42,9 @@ class Tally:
             self.pixel[kind] = self._pixel_metrics()
         self.pixel[kind].update(map, mask, valid)
 
-    def _pixel_metrics(self) -> PixelMetrics:
+    def _pixel_metrics(self) -> PixelState:
+        if self.protocol.approximate:
+            return HistogramPixelMetrics(mask_rule=self.protocol.mask_rule)
         holes = any("steps200_winclip" in query for query in self.protocol.pixel_queries)
         return PixelMetrics(mask_rule=self.protocol.mask_rule, fill_holes=holes)
 

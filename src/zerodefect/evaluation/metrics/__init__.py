@@ -1,14 +1,12 @@
 """Metrics of anomaly detection: exact by default, streaming, and named down to the variant.
 
-``PixelMetrics`` and ``ImageMetrics`` take images one by one, merge, and are saved without pickle;
-``HistogramPixelMetrics`` trades exactness for constant memory and states the error bound;
+``PixelMetrics`` and ``ImageMetrics`` take images one by one and merge; ``HistogramPixelMetrics``
+trades exactness for constant memory and states the error bound;
 ``SPROMetrics`` is MVTec LOCO's metric. :class:`Query` describes every metric and variant.
 """
 
-from zerodefect.evaluation.metrics.curves import Totals
-from zerodefect.evaluation.metrics.histogram import HistogramPixelMetrics
-from zerodefect.evaluation.metrics.image import ImageMetrics, image_metrics
-from zerodefect.evaluation.metrics.results import (
+from zerodefect.evaluation.metrics.exact_curves import CurvePoints
+from zerodefect.evaluation.metrics.metric_query import (
     IMAGE_PANEL,
     PIXEL_PANEL,
     VARIANTS,
@@ -18,9 +16,16 @@ from zerodefect.evaluation.metrics.results import (
     SpillError,
     average,
 )
+from zerodefect.evaluation.metrics.pixel_histogram import HistogramPixelMetrics
+from zerodefect.evaluation.metrics.ranked_scores import Totals
 from zerodefect.evaluation.metrics.spro import Saturation, SPROMetrics, saturated_overlap
-from zerodefect.evaluation.metrics.state import PixelMetrics, pixel_metrics
-from zerodefect.evaluation.metrics.vertices import CurvePoints
+from zerodefect.evaluation.metrics.streaming_metrics import (
+    ImageMetrics,
+    PixelMetrics,
+    PixelState,
+    image_metrics,
+    pixel_metrics,
+)
 
 __all__ = [
     "IMAGE_PANEL",
@@ -32,6 +37,7 @@ __all__ = [
     "Metric",
     "MetricError",
     "PixelMetrics",
+    "PixelState",
     "Query",
     "SPROMetrics",
     "Saturation",

@@ -13,19 +13,21 @@ from typing import Any
 
 import numpy as np
 
-from zerodefect.evaluation.metrics.compute import compute
-from zerodefect.evaluation.metrics.regions import as_mask, as_scores, saturated_split
-from zerodefect.evaluation.metrics.results import Metric, MetricError, Query, average
-from zerodefect.evaluation.metrics.store import (
+from zerodefect.evaluation.metrics.mask_regions import (
+    NO_AREAS,
+    NO_SCORES,
+    Pixels,
+    as_mask,
+    as_scores,
+)
+from zerodefect.evaluation.metrics.metric_query import Metric, MetricError, Query, average
+from zerodefect.evaluation.metrics.metric_values import compute
+from zerodefect.evaluation.metrics.streaming_metrics import (
     MEMORY_LIMIT,
-    PixelStore,
-    load_stores,
-    read_header,
-    source_of,
-    write_folder,
+    PixelMetrics,
+    ranked_pixels,
 )
 
-_KIND = "spro"
 _GOOD = "good"
 
 
@@ -100,12 +102,15 @@ class SPROMetrics:
             raise MetricError(f"groups must be distinct names other than {_GOOD!r}: {groups}")
         self.mask_rule = mask_rule
         share = memory_limit // (len(groups) + 1)
-        self._stores = {name: PixelStore(share, spill_folder) for name in (_GOOD, *groups)}
+        self._states = {
+            name: PixelMetrics(memory_limit=share, spill_folder=spill_folder)
+            for name in (_GOOD, *groups)
+        }
 
     @property
     def groups(self) -> tuple[str, ...]:
         """Names of the groups."""
-        return tuple(name for name in self._stores if name != _GOOD)
+        return tuple(name for name in self._states if name != _GOOD)
 
     def update(
         self,
@@ -132,23 +137,7 @@ class SPROMetrics:
             raise MetricError("a defective image needs channels and a group, a good one neither")
         if group is not None and group not in self.groups:
             raise MetricError(f"unknown group {group!r}; known: {', '.join(self.groups)}")
-        shape = as_scores(map).shape
-        saturated = [
-            (mask, kind.area(int(as_mask(mask, shape, "channel").sum()))) for mask, kind in channels
-        ]
-        self._stores[group or _GOOD].add(saturated_split(map, saturated, valid))
-
-    def merge(self, other: SPROMetrics) -> None:
-        """Add all images of another state, which stays as it is.
-
-        Raises:
-            MetricError: if it has other groups or another mask rule.
-            SpillError: as for :meth:`update`.
-        """
-        if (other.groups, other.mask_rule) != (self.groups, self.mask_rule):
-            raise MetricError("states with other groups or mask rules cannot be merged")
-        for name, store in self._stores.items():
-            store.absorb(other._stores[name])
+        self._states[group or _GOOD].add(_split(map, channels, valid))
 
     def compute(self, limits: Iterable[float] = (0.05,)) -> list[Metric]:
         """AU-sPRO up to each false-positive limit, divided by it: every group, then their mean.
@@ -158,31 +147,39 @@ class SPROMetrics:
             SpillError: if spilled scores have vanished.
         """
         queries = [Query("spro", at=limit) for limit in limits]
-        good = self._stores[_GOOD]
+        good = self._states[_GOOD]
         found = [
-            compute(source_of([good, self._stores[name]]), queries, "pixel", self.mask_rule, name)
-            for name in self.groups
+            compute(ranked_pixels([good, state]), queries, "pixel", self.mask_rule, name)
+            for name, state in self._states.items()
+            if name != _GOOD
         ]
         return [
             metric for one in zip(*found, strict=True) for metric in (*one, average(one, "mean"))
         ]
 
-    def save(self, folder: str | Path) -> None:
-        """Save to a new folder, as :meth:`PixelMetrics.save`."""
-        write_folder(folder, _KIND, self._stores, {"mask_rule": self.mask_rule})
 
-    @classmethod
-    def load(
-        cls,
-        folder: str | Path,
-        *,
-        memory_limit: int = MEMORY_LIMIT,
-        spill_folder: str | Path | None = None,
-    ) -> SPROMetrics:
-        """Load a saved state, as :meth:`PixelMetrics.load`."""
-        header = read_header(folder, _KIND)
-        names = [name for name in header["stores"] if name != _GOOD]
-        state = cls(names, mask_rule=str(header["facts"]["mask_rule"]), memory_limit=1)
-        share = memory_limit // (len(names) + 1)
-        state._stores = load_stores(header, folder, share, spill_folder)
-        return state
+def _split(map: Any, channels: Sequence[tuple[Any, Saturation]], valid: Any) -> Pixels:
+    """Split a map by annotated defects, each one region.
+
+    Only the highest scores of a region, as many as its saturation area has pixels, have a weight:
+    their sum above a threshold is then ``min(hits / saturation area, 1)``.
+    """
+    scores = as_scores(map)
+    counted = np.ones(scores.shape, bool)
+    if valid is not None:
+        counted = as_mask(valid, scores.shape, "valid")
+    outside = counted.copy()
+    defective, areas = [NO_SCORES], [NO_AREAS]
+    for mask, kind in channels:
+        region = as_mask(mask, scores.shape, "channel")
+        saturation = kind.area(int(region.sum()))
+        region &= counted
+        outside &= ~region
+        inside = -np.sort(-scores[region])
+        if len(inside):
+            area = np.zeros(len(inside), np.int64)
+            area[:saturation] = min(saturation, len(inside))
+            defective.append(inside)
+            areas.append(area)
+    regions = len(areas) - 1
+    return Pixels(scores[outside], np.concatenate(defective), np.concatenate(areas), regions)

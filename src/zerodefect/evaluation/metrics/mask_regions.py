@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
 from scipy import ndimage
 
-from zerodefect.evaluation.metrics.results import MetricError
+from zerodefect.evaluation.metrics.metric_query import MetricError
 
+NO_SCORES = np.empty(0, np.float32)
+NO_AREAS = np.empty(0, np.int64)
 _EIGHT = np.ones((3, 3), bool)
 
 
@@ -29,11 +30,11 @@ class Pixels:
     """
 
     normal: np.ndarray
-    defective: np.ndarray
-    areas: np.ndarray
-    regions: int
-    holes: np.ndarray
-    hole_areas: np.ndarray
+    defective: np.ndarray = field(default_factory=lambda: NO_SCORES)
+    areas: np.ndarray = field(default_factory=lambda: NO_AREAS)
+    regions: int = 0
+    holes: np.ndarray = field(default_factory=lambda: NO_SCORES)
+    hole_areas: np.ndarray = field(default_factory=lambda: NO_AREAS)
 
 
 def as_array(values: Any) -> np.ndarray:
@@ -122,80 +123,18 @@ def split(map: Any, mask: Any = None, valid: Any = None, fill_holes: bool = Fals
     counted = None if valid is None else as_mask(valid, scores.shape, "valid")
     defect = None if mask is None else as_mask(mask, scores.shape)
     if defect is None or not defect.any():
-        normal = scores.ravel() if counted is None else scores[counted]
-        return _pixels(normal)
+        return Pixels(scores.ravel() if counted is None else scores[counted])
     labels, window = _label(defect)
     inside = labels > 0 if counted is None else (labels > 0) & counted[window]
     region = labels[inside]
     area = np.bincount(region)
     outside = ~defect if counted is None else ~defect & counted
-    holes = _holes(labels, scores[window], counted, window, area) if fill_holes else None
-    return _pixels(
+    return Pixels(
         scores[outside],
         scores[window][inside],
         area[region],
         int(np.count_nonzero(area)),
-        *(holes or ()),
-    )
-
-
-def saturated_split(
-    map: Any, channels: Sequence[tuple[Any, int]], valid: Any = None, what: str = "channel"
-) -> Pixels:
-    """Split a map by annotated defects, each one region with a saturation area (MVTec LOCO).
-
-    Only the highest scores of a region, as many as its saturation area has pixels, have a weight:
-    their sum above a threshold is then ``min(hits / saturation, 1)``.
-
-    Args:
-        map: ``(H, W)`` anomaly scores.
-        channels: for each defect its mask ``(H, W)`` and saturation area in pixels, at least 1.
-        valid: as for :func:`split`.
-        what: how messages name a mask.
-    """
-    scores = as_scores(map)
-    counted = np.ones(scores.shape, bool) if valid is None else as_mask(valid, scores.shape)
-    outside = counted.copy()
-    defective, areas = [], []
-    for mask, saturation in channels:
-        region = as_mask(mask, scores.shape, what) & counted
-        outside &= ~region
-        inside = -np.sort(-scores[region])
-        if not len(inside):
-            continue
-        area = np.zeros(len(inside), np.int64)
-        area[:saturation] = min(saturation, len(inside))
-        defective.append(inside)
-        areas.append(area)
-    if not defective:
-        return _pixels(scores[outside])
-    return _pixels(
-        scores[outside], np.concatenate(defective), np.concatenate(areas), len(defective)
-    )
-
-
-def _pixels(
-    normal: np.ndarray,
-    defective: np.ndarray | None = None,
-    areas: np.ndarray | None = None,
-    regions: int = 0,
-    holes: np.ndarray | None = None,
-    hole_areas: np.ndarray | None = None,
-) -> Pixels:
-    def scores(values: np.ndarray | None) -> np.ndarray:
-        # Adding zero turns a negative zero, which equals zero, into zero.
-        return np.empty(0, np.float32) if values is None else values + np.float32(0)
-
-    def numbers(values: np.ndarray | None) -> np.ndarray:
-        return np.empty(0, np.int64) if values is None else values
-
-    return Pixels(
-        normal,
-        scores(defective),
-        numbers(areas),
-        regions,
-        scores(holes),
-        numbers(hole_areas),
+        *(_holes(labels, scores[window], counted, window, area) if fill_holes else ()),
     )
 
 
@@ -213,7 +152,7 @@ def _holes(
     window: tuple[slice, slice],
     area: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    found, areas = [], []
+    found, areas = [NO_SCORES], [NO_AREAS]
     for number, box in enumerate(ndimage.find_objects(labels), start=1):
         if number >= len(area) or not area[number]:
             continue  # nothing of the region counts

@@ -1,32 +1,76 @@
-"""Any amount of numbers in bounded memory: sorted runs, of which all but one lie on disk."""
+"""Any amount of scores in bounded memory: sorted runs, of which all but one lie on disk.
+
+A score is kept as float32, or with its region's area in one integer that sorts alike.
+"""
 
 from __future__ import annotations
 
-import os
-import shutil
 import tempfile
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from zerodefect.evaluation.metrics.results import MetricError, SpillError
+from zerodefect.evaluation.metrics.metric_query import SpillError
 
 PIECE = 1 << 16
 """Numbers that are read from a run at a time; 256 KiB of float32 stay in the processor's cache."""
 
+_SIGN = np.uint32(1 << 31)
+_LOW = np.uint64((1 << 32) - 1)
+_SHIFT = np.uint64(32)
+
+
+def order_key(scores: np.ndarray) -> np.ndarray:
+    """uint32 keys, of which ``a < b`` exactly where the finite float32 ``scores`` are.
+
+    A negative zero must have been turned into zero before.
+    """
+    bits = scores.view(np.uint32)
+    # All bits of a negative number are turned, of a positive one only the sign.
+    negative = (bits.view(np.int32) >> 31).view(np.uint32)
+    return bits ^ (negative | _SIGN)
+
+
+def score_of(keys: np.ndarray) -> np.ndarray:
+    """The float32 scores of :func:`order_key`'s keys."""
+    negative = ((keys >> np.uint32(31)) ^ np.uint32(1)) * np.uint32(0xFFFFFFFF)
+    return (keys ^ (negative | _SIGN)).view(np.float32)
+
+
+def pack(scores: np.ndarray, areas: np.ndarray) -> np.ndarray:
+    """uint64 records of float32 scores and areas in [0, 2^32).
+
+    Ascending records are descending scores, and equal scores ascending areas: one order for a set
+    of records however it was split, so that sums over it round alike.
+    """
+    # Adding zero turns a negative zero, which equals zero, into zero.
+    keys = order_key(scores + np.float32(0))
+    return (~keys).astype(np.uint64) << _SHIFT | areas.astype(np.uint64)
+
+
+def unpack(records: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Scores (float32) and weights (float64, ``1 / area``; 0 for area 0) of packed records."""
+    scores = score_of(~(records >> _SHIFT).astype(np.uint32))
+    areas = (records & _LOW).astype(np.float64)
+    weights = np.divide(1.0, areas, out=np.zeros_like(areas), where=areas > 0)
+    return scores, weights
+
 
 class SpillFolder:
-    """A temporary folder, made when the first file is written and removed with this object."""
+    """A temporary folder, made with its first file and removed when no run refers to it."""
 
     def __init__(self, parent: str | Path | None = None) -> None:
         self.parent = parent
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._files = 0
 
-    def new_path(self) -> Path:
-        """Path of a file that does not exist yet."""
+    def write(self, values: np.ndarray) -> Path:
+        """Write an array's bytes to a new file; a partial file is removed.
+
+        Raises:
+            SpillError: if the disk is full or the folder has vanished.
+        """
         try:
             if self._folder is None:
                 self._folder = tempfile.TemporaryDirectory(
@@ -38,101 +82,38 @@ class SpillFolder:
                 f"{error.strerror}. Name another one with spill_folder="
             ) from error
         self._files += 1
-        return Path(self._folder.name) / f"{self._files:06d}.run"
-
-    def write(self, values: np.ndarray) -> Path:
-        """Write an array as raw bytes.
-
-        Raises:
-            SpillError: if the disk is full or the folder has vanished.
-        """
-        path = self.new_path()
-        write_raw(values, path)
-        return path
-
-    def adopt(self, path: Path) -> Path:
-        """Take in a file of another folder, by a hard link where the disk allows it."""
-        target = self.new_path()
+        path = Path(self._folder.name) / f"{self._files:06d}.run"
         try:
-            os.link(path, target)
-        except OSError:
-            copy_raw(path, target)
-        return target
-
-
-def write_raw(values: np.ndarray, path: Path) -> None:
-    """Write an array's bytes; a partial file is removed.
-
-    Raises:
-        SpillError: if that fails.
-    """
-    try:
-        with path.open("wb") as file:
-            file.write(values.data)
-    except OSError as error:
-        path.unlink(missing_ok=True)
-        raise SpillError(
-            f"cannot write {values.nbytes >> 20} MiB of scores to {path.parent}: {error.strerror}. "
-            "Free some space, raise memory_limit=, or name another folder with spill_folder="
-        ) from error
-
-
-def copy_raw(source: Path, target: Path) -> None:
-    """Copy a run's file.
-
-    Raises:
-        SpillError: if that fails.
-    """
-    try:
-        shutil.copyfile(source, target)
-    except OSError as error:
-        target.unlink(missing_ok=True)
-        raise SpillError(f"cannot copy scores {source} to {target}: {error.strerror}") from error
+            with path.open("wb") as file:
+                file.write(values.data)
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            raise SpillError(
+                f"cannot write {values.nbytes >> 20} MiB of scores to {path.parent}: "
+                f"{error.strerror}. Free some space, raise memory_limit=, or name another folder "
+                "with spill_folder="
+            ) from error
+        return path
 
 
 class Run:
-    """Sorted numbers, in memory (``values``) or in a file (``path``)."""
+    """Sorted numbers, in memory or in a file; never changed, so that states may share it.
 
-    def __init__(
-        self,
-        count: int,
-        dtype: np.dtype,
-        first: np.ndarray,
-        values: np.ndarray | None = None,
-        path: Path | None = None,
-    ) -> None:
-        self.count = count
-        self.dtype = dtype
-        self.first = first  # the first number of every piece
-        self.values = values
-        self.path = path
+    Args:
+        values: ``(n,)`` ascending.
+        folder: where they are written to; None to keep them in memory.
 
-    @classmethod
-    def of(cls, values: np.ndarray, path: Path | None = None) -> Run:
-        """A run of sorted values that stay in memory, or that ``path`` already holds."""
-        kept = values if path is None else None
-        return cls(len(values), values.dtype, values[::PIECE].copy(), kept, path)
+    Raises:
+        SpillError: if they cannot be written.
+    """
 
-    @classmethod
-    def open(cls, path: Path, dtype: np.dtype, count: int, checksum: int) -> Run:
-        """A run that :meth:`SortedRuns.save` wrote, verified in one pass.
-
-        Raises:
-            MetricError: if length, checksum or order are not those that were saved.
-            SpillError: if the file cannot be read.
-        """
-        run = cls(count, dtype, np.empty(-(-count // PIECE), dtype), path=path)
-        found, last = 0, None
-        for start in range(0, count, PIECE):
-            piece = run.read(start, start + PIECE)
-            found = zlib.crc32(piece.data, found)
-            ascending = bool((piece[1:] >= piece[:-1]).all()) and (last is None or last <= piece[0])
-            if not ascending:
-                raise MetricError(f"{path}: not a sorted run; the saved state is damaged")
-            run.first[start // PIECE], last = piece[0], piece[-1]
-        if found != checksum:
-            raise MetricError(f"{path}: wrong checksum; the saved state is damaged")
-        return run
+    def __init__(self, values: np.ndarray, folder: SpillFolder | None = None) -> None:
+        self.count = len(values)
+        self.dtype = values.dtype
+        self.first = values[::PIECE].copy()  # the first number of every piece
+        self.folder = folder  # stays as long as one of its runs
+        self.path = folder.write(values) if folder else None
+        self.values = None if folder else values
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Numbers ``start`` up to ``stop`` (cut at the end of the run).
@@ -141,9 +122,9 @@ class Run:
             SpillError: if the run's file has vanished or been cut.
         """
         stop = min(stop, self.count)
-        if self.values is not None:
+        if self.path is None:
+            assert self.values is not None
             return self.values[start:stop]
-        assert self.path is not None
         try:
             offset = start * self.dtype.itemsize
             piece = np.fromfile(self.path, self.dtype, stop - start, offset=offset)
@@ -191,12 +172,11 @@ class SortedRuns:
     """
 
     def __init__(self, dtype: type[np.generic], capacity: int, folder: SpillFolder) -> None:
-        self.dtype = np.dtype(dtype)
         self.capacity = max(int(capacity), 1)
         self.folder = folder
         self._spilled: list[Run] = []
         # The system hands out pages only as they are written, so a large buffer costs nothing yet.
-        self._buffer = np.empty(self.capacity, self.dtype)
+        self._buffer = np.empty(self.capacity, dtype)
         self._filled = 0
 
     def __len__(self) -> int:
@@ -215,7 +195,7 @@ class SortedRuns:
             values = values[len(part) :]
             if self._filled == self.capacity:
                 self._buffer.sort()
-                self._spilled.append(Run.of(self._buffer, self.folder.write(self._buffer)))
+                self._spilled.append(Run(self._buffer, self.folder))
                 self._filled = 0
 
     def absorb(self, other: SortedRuns) -> None:
@@ -225,8 +205,7 @@ class SortedRuns:
                 for start in range(0, run.count, PIECE):
                     self.append(run.read(start, start + PIECE))
             else:
-                path = self.folder.adopt(run.path)
-                self._spilled.append(Run(run.count, run.dtype, run.first, path=path))
+                self._spilled.append(run)
 
     def runs(self) -> list[Run]:
         """Sorted runs that hold all numbers; valid until the next change."""
@@ -234,29 +213,7 @@ class SortedRuns:
             return list(self._spilled)
         filled = self._buffer[: self._filled]
         filled.sort()
-        return [*self._spilled, Run.of(filled)]
-
-    def save(self, folder: Path, name: str) -> list[dict[str, int | str]]:
-        """Write every run as a file ``name-<i>.run``; returns what :meth:`load` needs of each."""
-        facts: list[dict[str, int | str]] = []
-        for number, run in enumerate(self.runs()):
-            path = folder / f"{name}-{number}.run"
-            if run.path is None:
-                write_raw(run.read(0, run.count), path)
-            else:
-                copy_raw(run.path, path)
-            checksum = 0
-            for start in range(0, run.count, PIECE):
-                checksum = zlib.crc32(run.read(start, start + PIECE).data, checksum)
-            facts.append({"file": path.name, "count": run.count, "crc32": checksum})
-        return facts
-
-    def load(self, folder: Path, facts: Sequence[dict[str, int | str]]) -> None:
-        """Add the runs of a saved folder, whose files are read in place and must stay there."""
-        for fact in facts:
-            path = folder / Path(str(fact["file"])).name
-            count, checksum = int(fact["count"]), int(fact["crc32"])
-            self._spilled.append(Run.open(path, self.dtype, count, checksum))
+        return [*self._spilled, Run(filled)]
 
 
 def merged(runs: Sequence[Run], block: int) -> Iterator[np.ndarray]:

@@ -38,7 +38,7 @@ PIXEL_PANEL = ("auroc", "ap", "f1max", "aupro", "fpr_at_miss")
 
 
 class MetricError(ValueError):
-    """Scores, masks or a saved state from which no metric can be computed."""
+    """Scores, masks or states from which no metric can be computed."""
 
 
 class SpillError(RuntimeError):
