@@ -236,6 +236,15 @@ def test_broken_later_frame_does_not_matter_but_is_noted(kind):
     assert picture.notes
 
 
+@pytest.mark.parametrize("flags", [0x00, 0x83, 0xF0])
+def test_a_gif_whose_colour_table_has_another_length_is_refused(flags):
+    """Pillow would look for the next block in what is left of the table, and show other colours."""
+    data = bytearray(animation("GIF"))
+    assert data[10] == 0x81
+    data[10] = flags
+    assert "damaged" in failure_of(bytes(data)).reason
+
+
 # --- 16 bits ----------------------------------------------------------------------------------
 
 

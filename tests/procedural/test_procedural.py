@@ -18,7 +18,7 @@ from zerodefect.procedural import (
     possible_kinds,
 )
 from zerodefect.procedural.captions import place_words
-from zerodefect.procedural.damage import BUILD_KINDS
+from zerodefect.procedural.kinds import BUILD_KINDS
 from zerodefect.procedural.structures import COUNTED, PRINTED, STRUCTURES
 
 ROUNDING = 1.01 / 255

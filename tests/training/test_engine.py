@@ -430,7 +430,12 @@ def test_killed_in_mid_epoch_and_started_again_it_ends_with_the_same_bytes(parts
     here(cut)
     here(command(parts, weights, tmp_path / "whole", *more))
     assert values(tmp_path / "cut") == values(tmp_path / "whole")
-    assert read_steps(tmp_path / "cut") == read_steps(tmp_path / "whole")
+    lines = read_steps(tmp_path / "cut")
+    assert lines == read_steps(tmp_path / "whole")
+    accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    events = accumulators.EventAccumulator(str(tmp_path / "cut"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("loss")] == [line["step"] for line in lines]
 
 
 def test_two_processes_learn_what_one_learns(parts, tmp_path):

@@ -299,35 +299,29 @@ def _examine_webp(data: bytes) -> Structure:
 
 
 def _examine_gif(data: bytes) -> Structure:
-    """Walk the blocks to the trailer (GIF89a specification)."""
-    frames = 0
+    """Walk the blocks to the trailer (GIF89a specification).
+
+    Pillow passes over bytes between blocks until something looks like one, so that a damaged
+    colour table gives wrong colours, and it takes the end of a file for the trailer.
+    """
+    frames, fault = 0, None
     try:
         position = 13 + _gif_table(data[10])
-        while data[position] != 0x3B:
-            if data[position] == 0x2C:
-                position = _skip_gif_blocks(data, position + 11 + _gif_table(data[position + 9]))
-                frames += 1
-            elif data[position] == 0x21:
-                position = _skip_gif_blocks(data, position + 2)
-            else:
-                return _gif_fault(frames, DAMAGED)
+        while data[position] in b",!":
+            is_frame = data[position] == ord(",")
+            position += 11 + _gif_table(data[position + 9]) if is_frame else 2
+            while data[position]:
+                position += 1 + data[position]
+            position, frames = position + 1, frames + is_frame
+        if data[position] != ord(";"):
+            fault = DAMAGED
     except IndexError:
-        return _gif_fault(frames, ENDS_EARLY)
-    return Structure(frames=frames) if frames else _gif_fault(0, DAMAGED + ": it holds no frame")
-
-
-def _gif_fault(frames: int, fault: str) -> Structure:
+        fault = ENDS_EARLY
     if frames:
-        return Structure(frames=frames, late_fault=True)
-    return Structure(fault=fault)
+        return Structure(frames=frames, late_fault=fault is not None)
+    return Structure(fault=fault or DAMAGED + ": it holds no frame")
 
 
 def _gif_table(flags: int) -> int:
     """Bytes of the colour table that the flags announce."""
     return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0
-
-
-def _skip_gif_blocks(data: bytes, position: int) -> int:
-    while data[position]:
-        position += 1 + data[position]
-    return position + 1

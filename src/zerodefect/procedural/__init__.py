@@ -10,15 +10,9 @@ from zerodefect.procedural.captions import (
     SURFACE_NOUNS,
     TEMPLATES,
 )
-from zerodefect.procedural.damage import DEFECT_KINDS
-from zerodefect.procedural.pictures import (
-    PRODUCTS,
-    ProceduralBatch,
-    asked_for_damage,
-    draw_product,
-    generate,
-    possible_kinds,
-)
+from zerodefect.procedural.kinds import DEFECT_KINDS
+from zerodefect.procedural.pictures import ProceduralBatch, draw_product, generate
+from zerodefect.procedural.products import PRODUCTS, asked_for_damage, possible_kinds
 from zerodefect.procedural.surfaces import SURFACES
 
 __all__ = [

@@ -6,12 +6,13 @@ import functools
 import math
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from zerodefect.procedural.draws import Draws, Field, column, smoothstep
 
 
-def lighting(draws: Draws, plane: Field, harshness: float) -> tuple[torch.Tensor, torch.Tensor]:
+def lighting(draws: Draws, plane: Field, harshness: float) -> tuple[Tensor, Tensor]:
     """Uneven light: ``(B, S, S)`` factor and ``(B, S, S)`` reflection to add.
 
     Args:
@@ -51,7 +52,7 @@ def lighting(draws: Draws, plane: Field, harshness: float) -> tuple[torch.Tensor
 
 
 @functools.lru_cache(maxsize=4)
-def _cosines(device: torch.device) -> torch.Tensor:
+def _cosines(device: torch.device) -> Tensor:
     """``(8, 8)`` orthonormal DCT-II matrix."""
     n = torch.arange(8, dtype=torch.float64)
     matrix = torch.cos(math.pi * (2 * n[None] + 1) * n[:, None] / 16) / 2
@@ -59,7 +60,7 @@ def _cosines(device: torch.device) -> torch.Tensor:
     return matrix.float().to(device)
 
 
-def _blocked(image: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+def _blocked(image: Tensor, step: Tensor) -> Tensor:
     """Round the cosine coefficients of 8x8 blocks, coarser at high frequency, as JPEG does."""
     count, channels, height, width = image.shape
     dct = _cosines(image.device)
@@ -71,7 +72,7 @@ def _blocked(image: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
     return (dct.T @ rounded @ dct).transpose(3, 4).reshape(count, channels, height, width)
 
 
-def _blurred(image: torch.Tensor) -> torch.Tensor:
+def _blurred(image: Tensor) -> Tensor:
     """Binomial 5x5 blur, standard deviation one pixel."""
     padded = F.pad(image, (2, 2, 2, 2), mode="replicate")
     weights = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
@@ -85,7 +86,7 @@ def _blurred(image: torch.Tensor) -> torch.Tensor:
     return columns
 
 
-def exposed(draws: Draws, plane: Field, light: torch.Tensor, harshness: float) -> torch.Tensor:
+def exposed(draws: Draws, plane: Field, light: Tensor, harshness: float) -> Tensor:
     """What the camera stores of the light that reaches it.
 
     Args:

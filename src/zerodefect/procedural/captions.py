@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from zerodefect.procedural.damage import DEFECT_KINDS
 from zerodefect.procedural.draws import Draws
+from zerodefect.procedural.kinds import DEFECT_KINDS
 from zerodefect.prompts.ensemble import ANOMALOUS_STATES, NORMAL_STATES
 
 MORE_NORMAL_STATES = (
@@ -26,101 +26,61 @@ MORE_ANOMALOUS_STATES = (
     "{} with an anomaly",
 )
 
-KIND_STATES: dict[str, tuple[str, ...]] = {
-    "scratch": ("{} with a scratch", "scratched {}", "{} with scratches"),
-    "crack": ("{} with a crack", "cracked {}", "{} with cracks", "{} with a fracture"),
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(word.strip() for word in text.split(",")))
+
+
+_KIND_STATES = {
+    "scratch": "{} with a scratch, scratched {}, {} with scratches",
+    "crack": "{} with a crack, cracked {}, {} with cracks, {} with a fracture",
     "hole": (
-        "{} with a hole",
-        "{} with a blowhole",
-        "{} with a pit",
-        "{} with holes",
-        "{} with pores",
-        "{} with a puncture",
+        "{} with a hole, {} with a blowhole, {} with a pit, {} with holes, {} with pores, "
+        "{} with a puncture"
     ),
-    "stain": (
-        "{} with a stain",
-        "stained {}",
-        "{} with stains",
-        "{} with a spot",
-        "{} with patches",
-    ),
+    "stain": "{} with a stain, stained {}, {} with stains, {} with a spot, {} with patches",
     "contamination": (
-        "{} with contamination",
-        "contaminated {}",
-        "{} with dirt",
-        "dirty {}",
-        "{} with a foreign object",
-        "{} with an inclusion",
-        "{} with a thread on it",
+        "{} with contamination, contaminated {}, {} with dirt, dirty {}, {} with a foreign object, "
+        "{} with an inclusion, {} with a thread on it"
     ),
     "break": (
-        "{} with a break",
-        "broken {}",
-        "{} with a chipped edge",
-        "chipped {}",
-        "{} with a chip",
-        "{} with a broken edge",
-        "{} with a cut",
+        "{} with a break, broken {}, {} with a chipped edge, chipped {}, {} with a chip, "
+        "{} with a broken edge, {} with a cut"
     ),
     "discolouration": (
-        "{} with discolouration",
-        "discoloured {}",
-        "{} with discoloration",
-        "discolored {}",
-        "{} with a colour defect",
+        "{} with discolouration, discoloured {}, {} with discoloration, discolored {}, "
+        "{} with a colour defect"
     ),
-    "dent": ("{} with a dent", "dented {}", "{} with dents", "{} with a bump", "deformed {}"),
+    "dent": "{} with a dent, dented {}, {} with dents, {} with a bump, deformed {}",
     "uneven surface": (
-        "{} with an uneven surface",
-        "uneven {}",
-        "{} with a rough surface",
-        "{} with uneven texture",
+        "{} with an uneven surface, uneven {}, {} with a rough surface, {} with uneven texture"
     ),
-    "fray": ("{} with a fray", "frayed {}", "{} with frayed edges", "{} with loose threads"),
+    "fray": "{} with a fray, frayed {}, {} with frayed edges, {} with loose threads",
     "missing part": (
-        "{} with a missing part",
-        "{} with a missing component",
-        "incomplete {}",
-        "{} with a part missing",
-        "{} that lacks a part",
+        "{} with a missing part, {} with a missing component, incomplete {}, "
+        "{} with a part missing, {} that lacks a part"
     ),
     "extra part": (
-        "{} with an extra part",
-        "{} with an additional part",
-        "{} with a part too many",
-        "{} with a surplus component",
+        "{} with an extra part, {} with an additional part, {} with a part too many, "
+        "{} with a surplus component"
     ),
     "misplaced part": (
-        "{} with a misplaced part",
-        "{} with a shifted part",
-        "misaligned {}",
-        "{} with a part in the wrong place",
-        "{} with a swapped component",
+        "{} with a misplaced part, {} with a shifted part, misaligned {}, "
+        "{} with a part in the wrong place, {} with a swapped component"
     ),
-    "bent": ("bent {}", "{} with a bend", "{} with a bent part", "warped {}", "crooked {}"),
+    "bent": "bent {}, {} with a bend, {} with a bent part, warped {}, crooked {}",
     "print error": (
-        "{} with a print error",
-        "misprinted {}",
-        "{} with a faulty imprint",
-        "{} with smudged print",
-        "{} with broken lettering",
+        "{} with a print error, misprinted {}, {} with a faulty imprint, {} with smudged print, "
+        "{} with broken lettering"
     ),
     "burn": (
-        "{} with a burn",
-        "burnt {}",
-        "burned {}",
-        "{} with scorch marks",
-        "scorched {}",
-        "{} with burn marks",
+        "{} with a burn, burnt {}, burned {}, {} with scorch marks, scorched {}, {} with burn marks"
     ),
     "bubble": (
-        "{} with a bubble",
-        "{} with bubbles",
-        "{} with a blister",
-        "{} with air bubbles",
-        "blistered {}",
+        "{} with a bubble, {} with bubbles, {} with a blister, {} with air bubbles, blistered {}"
     ),
 }
+KIND_STATES = {kind: _listed(text) for kind, text in _KIND_STATES.items()}
 
 _WHERE = (
     ("in the upper left", "at the top", "in the upper right"),
@@ -219,19 +179,15 @@ _PRODUCT_NOUNS = (
 )
 
 
-def _nouns(text: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(word.strip() for word in text.split(",")))
-
-
-SURFACE_NOUNS = {surface: _nouns(text) for surface, text in _SURFACE_NOUNS.items()}
+SURFACE_NOUNS = {surface: _listed(text) for surface, text in _SURFACE_NOUNS.items()}
 NOUNS = tuple(
-    dict.fromkeys((*_nouns(_PRODUCT_NOUNS), *(n for ns in SURFACE_NOUNS.values() for n in ns)))
+    dict.fromkeys((*_listed(_PRODUCT_NOUNS), *(n for ns in SURFACE_NOUNS.values() for n in ns)))
 )
 """Product and material names; captions take them mostly regardless of what is drawn, so that a
 name the network never met says nothing about good or bad."""
 
 
-OBJECT_NOUNS = {name: _nouns(text) for name, text in _OBJECT_NOUNS.items()}
+OBJECT_NOUNS = {name: _listed(text) for name, text in _OBJECT_NOUNS.items()}
 
 
 def place_words(cover: torch.Tensor) -> str:
@@ -261,8 +217,9 @@ def write_captions(
     named = draws.chance("caption.named", 0.7).tolist()
     worded = draws.chance("caption.surface", 0.25).tolist()
     placed = draws.chance("caption.place", 0.35).tolist()
-    noun, state = draws.integers("caption.noun", 1 << 20), draws.integers("caption.state", 1 << 20)
-    template = draws.integers("caption.template", len(TEMPLATES))
+    noun = draws.integers("caption.noun", 1 << 20).tolist()
+    state = draws.integers("caption.state", 1 << 20).tolist()
+    template = draws.integers("caption.template", len(TEMPLATES)).tolist()
     captions = []
     for i, (surface, thing, kind) in enumerate(zip(surfaces, objects, kinds, strict=True)):
         names = NOUNS

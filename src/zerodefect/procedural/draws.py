@@ -5,10 +5,13 @@ from __future__ import annotations
 import functools
 import math
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -29,8 +32,35 @@ def _mix(value: np.ndarray) -> np.ndarray:
     return value ^ (value >> np.uint64(31))
 
 
+Record = TypeVar("Record", bound="PerPicture")
+
+
 @dataclass(frozen=True)
-class Draws:
+class PerPicture:
+    """A record whose tensors, arrays and lists have one row per picture of a batch."""
+
+    def rows(self: Record, rows: Tensor) -> Record:
+        """The same for some of the pictures; ``rows`` are positions in this batch."""
+        parts: dict[str, Any] = {}
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                parts[name] = value[rows.to(value.device)]
+            elif isinstance(value, np.ndarray):
+                parts[name] = value[rows.cpu().numpy()]
+            elif isinstance(value, list):
+                parts[name] = [value[row] for row in rows.tolist()]
+        return replace(self, **parts)
+
+
+def by_name(names: list[str], device: torch.device) -> Iterator[tuple[str, Tensor]]:
+    """Each name that occurs, and the positions where it stands."""
+    for name in dict.fromkeys(names):
+        rows = [row for row, other in enumerate(names) if other == name]
+        yield name, torch.tensor(rows, device=device)
+
+
+@dataclass(frozen=True)
+class Draws(PerPicture):
     """Named random numbers of a batch of pictures: a pure function of (seed, index, name).
 
     Attributes:
@@ -48,10 +78,6 @@ class Draws:
     def __len__(self) -> int:
         return len(self.indices)
 
-    def rows(self, rows: torch.Tensor) -> Draws:
-        """The same numbers for some of the pictures; ``rows`` are positions in this batch."""
-        return replace(self, indices=self.indices[rows.cpu().numpy()])
-
     def under(self, prefix: str) -> Draws:
         """Independent numbers for a part of the picture that is drawn more than once."""
         return replace(self, prefix=f"{self.prefix}{prefix}/")
@@ -64,37 +90,40 @@ class Draws:
         column = np.arange(1, count + 1, dtype=np.uint64)[None]
         return (_mix(row + column * _GOLDEN) >> np.uint64(11)) * 2.0**-53
 
-    def _tensor(self, values: np.ndarray) -> torch.Tensor:
+    def _tensor(self, values: np.ndarray) -> Tensor:
         return torch.from_numpy(values.astype(np.float32)).to(self.device)
 
-    def uniform(self, name: str, low: float = 0.0, high: float = 1.0) -> torch.Tensor:
+    def uniform(self, name: str, low: float = 0.0, high: float = 1.0) -> Tensor:
         """``(B,)`` uniform in [low, high)."""
         return self._tensor(low + (high - low) * self._unit(name, 1)[:, 0])
 
-    def uniforms(self, name: str, count: int, low: float = 0.0, high: float = 1.0) -> torch.Tensor:
+    def uniforms(self, name: str, count: int, low: float = 0.0, high: float = 1.0) -> Tensor:
         """``(B, count)`` uniform in [low, high)."""
         return self._tensor(low + (high - low) * self._unit(name, count))
 
-    def log_uniform(self, name: str, low: float, high: float) -> torch.Tensor:
+    def log_uniform(self, name: str, low: float, high: float) -> Tensor:
         """``(B,)`` with a uniform logarithm in [log low, log high)."""
         return self._tensor(low * np.exp(math.log(high / low) * self._unit(name, 1)[:, 0]))
 
-    def chance(self, name: str, probability: float) -> torch.Tensor:
+    def chance(self, name: str, probability: float) -> Tensor:
         """``(B,)`` bool, true with the given probability."""
         return torch.from_numpy(self._unit(name, 1)[:, 0] < probability).to(self.device)
 
-    def integers(self, name: str, count: int) -> np.ndarray:
+    def integers(self, name: str, count: int) -> Tensor:
         """``(B,)`` int64 in {0, ..., count - 1}."""
-        return (self._unit(name, 1)[:, 0] * count).astype(np.int64)
+        drawn = (self._unit(name, 1)[:, 0] * count).astype(np.int64)
+        return torch.from_numpy(drawn).to(self.device)
 
-    def weighted(self, name: str, weights: np.ndarray) -> np.ndarray:
-        """``(B,)`` int64 positions in ``weights``, drawn in proportion to them."""
-        edges = np.cumsum(weights) / np.sum(weights)
-        return np.searchsorted(edges, self._unit(name, 1)[:, 0], side="right")
+    def weighted(self, name: str, weights: dict[str, float]) -> list[str]:
+        """A name for each picture, drawn in proportion to the weights of the names."""
+        shares = np.array(list(weights.values()))
+        edges = np.cumsum(shares) / np.sum(shares)
+        places = np.searchsorted(edges, self._unit(name, 1)[:, 0], side="right")
+        return [list(weights)[place] for place in places]
 
 
 @functools.lru_cache(maxsize=4)
-def _noise_bank(device: torch.device) -> torch.Tensor:
+def _noise_bank(device: torch.device) -> Tensor:
     """``(len(NOISES), N + 1, N + 1)`` tileable fields of zero mean and unit variance.
 
     One bank serves all seeds: pictures differ by where, how large and how turned they read it.
@@ -114,9 +143,15 @@ def _noise_bank(device: torch.device) -> torch.Tensor:
     return torch.stack(fields).to(device)
 
 
-def column(values: torch.Tensor) -> torch.Tensor:
+def column(values: Tensor) -> Tensor:
     """``(B,)`` as ``(B, 1, 1)``, ready to meet a field."""
     return values[:, None, None]
+
+
+def turned(u: Tensor, v: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
+    """The same points in a system turned by ``angle`` (radians), which meets u and v."""
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    return u * cos + v * sin, v * cos - u * sin
 
 
 @dataclass(frozen=True)
@@ -129,22 +164,29 @@ class Field:
     size: int
     device: torch.device
 
-    @functools.cached_property
-    def xy(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Two ``(1, S, S)`` coordinate planes."""
-        step = 128.0 / self.size
-        axis = (torch.arange(self.size, device=self.device, dtype=torch.float32) + 0.5) * step - 64
-        return axis[None, None, :].expand(1, self.size, -1), axis[None, :, None].expand(
-            1, -1, self.size
-        )
+    @property
+    def step(self) -> float:
+        """Side of a pixel in units."""
+        return 128.0 / self.size
 
-    def turned(self, angle: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """``(B, S, S)`` coordinates (along, across) of a system turned by ``angle`` (radians)."""
+    @functools.cached_property
+    def xy(self) -> tuple[Tensor, Tensor]:
+        """Two ``(1, S, S)`` coordinate planes."""
+        numbers = torch.arange(self.size, device=self.device, dtype=torch.float32)
+        axis = (numbers + 0.5) * self.step - 64
+        shape = (1, self.size, self.size)
+        return axis[None, None, :].expand(shape), axis[None, :, None].expand(shape)
+
+    def turned(self, angle: Tensor, centre: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """``(B, S, S)`` coordinates along and across ``angle`` (radians).
+
+        They are zero at ``centre``, ``(B, 2)`` in units of the plane, or in its middle.
+        """
         x, y = self.xy
-        cos, sin = (
-            column(torch.cos(angle.double()).float()),
-            column(torch.sin(angle.double()).float()),
-        )
+        if centre is not None:
+            x, y = x - column(centre[:, 0]), y - column(centre[:, 1])
+        cos = column(torch.cos(angle.double()).float())
+        sin = column(torch.sin(angle.double()).float())
         return x * cos + y * sin, y * cos - x * sin
 
     def noise(
@@ -152,10 +194,10 @@ class Field:
         draws: Draws,
         name: str,
         noise: str,
-        scale: torch.Tensor | float = 1.0,
-        stretch: torch.Tensor | float = 1.0,
-        at: tuple[torch.Tensor, torch.Tensor] | None = None,
-    ) -> torch.Tensor:
+        scale: Tensor | float = 1.0,
+        stretch: Tensor | float = 1.0,
+        at: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
         """Read stored noise at a random place.
 
         Args:
@@ -172,8 +214,8 @@ class Field:
         x, y = at if at is not None else self.xy
         count = len(draws)
         place = draws.uniforms(f"noise/{name}", 2, 0.0, BANK_SIZE)
-        scale_c = column(scale) if isinstance(scale, torch.Tensor) else scale
-        stretch_c = column(stretch) if isinstance(stretch, torch.Tensor) else stretch
+        scale_c = column(scale) if isinstance(scale, Tensor) else scale
+        stretch_c = column(stretch) if isinstance(stretch, Tensor) else stretch
         column_at = torch.remainder(x * (scale_c / stretch_c) + column(place[:, 0]), BANK_SIZE)
         row_at = torch.remainder(y * scale_c + column(place[:, 1]), BANK_SIZE)
         bank = _noise_bank(self.device)[NOISES.index(noise)]
@@ -188,9 +230,7 @@ class Field:
         return read.view(count, self.size, self.size)
 
 
-def smoothstep(
-    low: float | torch.Tensor, high: float | torch.Tensor, x: torch.Tensor
-) -> torch.Tensor:
+def smoothstep(low: float | Tensor, high: float | Tensor, x: Tensor) -> Tensor:
     """Cubic rise from 0 at ``low`` to 1 at ``high``."""
     t = ((x - low) / (high - low)).clamp(0, 1)
     return t * t * (3 - 2 * t)

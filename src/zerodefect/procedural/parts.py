@@ -6,46 +6,43 @@ import math
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from zerodefect.procedural.draws import Draws, column, smoothstep
 
-Found = tuple[torch.Tensor, torch.Tensor]
+Found = tuple[Tensor, Tensor]
 """``(B, S, S)`` distance to the part's border, negative inside, and its shade in about [-1, 1]."""
 
 
-def box(
-    u: torch.Tensor, v: torch.Tensor, a: torch.Tensor, b: torch.Tensor, r: torch.Tensor
-) -> torch.Tensor:
+def box(u: Tensor, v: Tensor, a: Tensor, b: Tensor, r: Tensor) -> Tensor:
     """Distance to a box of half sides a, b with corners rounded by r; all meet a field."""
     du, dv = u.abs() - (a - r), v.abs() - (b - r)
     outside = torch.hypot(du.clamp_min(0), dv.clamp_min(0))
     return outside + torch.maximum(du, dv).clamp_max(0) - r
 
 
-def polygon(
-    u: torch.Tensor, v: torch.Tensor, r: torch.Tensor, sides: torch.Tensor | float
-) -> torch.Tensor:
+def polygon(u: Tensor, v: Tensor, r: Tensor, sides: Tensor | float) -> Tensor:
     """Distance to a regular polygon with inner radius r."""
     sector = 2 * math.pi / sides
     angle = torch.atan2(v, u)
     return torch.hypot(u, v) * torch.cos(angle - sector * torch.round(angle / sector)) - r
 
 
-def nearest(x: torch.Tensor, period: torch.Tensor) -> torch.Tensor:
+def nearest(x: Tensor, period: Tensor) -> Tensor:
     """``x`` less the nearest multiple of the period."""
     return x - torch.round(x / period) * period
 
 
-def _inside(distance: torch.Tensor) -> torch.Tensor:
+def _inside(distance: Tensor) -> Tensor:
     return (0.5 - distance).clamp(0, 1)
 
 
-def _hole(draws: Draws, u: torch.Tensor, v: torch.Tensor, r: torch.Tensor) -> Found:
+def _hole(draws: Draws, u: Tensor, v: Tensor, r: Tensor) -> Found:
     away = torch.hypot(u, v)
     return away - r, 0.4 * (u / r) * smoothstep(0.5, 1.0, away / r)
 
 
-def _screw_top(draws: Draws, u: torch.Tensor, v: torch.Tensor, r: torch.Tensor) -> Found:
+def _screw_top(draws: Draws, u: Tensor, v: Tensor, r: Tensor) -> Found:
     away = torch.hypot(u, v) - r
     slot = box(u, v, 0.65 * r, 0.14 * r, 0.02 * r)
     cross = torch.minimum(slot, box(v, u, 0.65 * r, 0.14 * r, 0.02 * r))
@@ -54,7 +51,7 @@ def _screw_top(draws: Draws, u: torch.Tensor, v: torch.Tensor, r: torch.Tensor) 
     return away, 0.5 * dome - 0.9 * _inside(slot)
 
 
-def _hex_top(draws: Draws, u: torch.Tensor, v: torch.Tensor, r: torch.Tensor) -> Found:
+def _hex_top(draws: Draws, u: Tensor, v: Tensor, r: Tensor) -> Found:
     away = polygon(u, v, 0.9 * r, 6.0)
     bore = torch.hypot(u, v) - r * column(draws.uniform("part.bore", 0.35, 0.65))
     bright = column(draws.uniform("part.bore_tone", -0.9, 0.4))
@@ -62,20 +59,20 @@ def _hex_top(draws: Draws, u: torch.Tensor, v: torch.Tensor, r: torch.Tensor) ->
     return away, 0.35 * torch.cos(facet + 0.7) * (bore > 0) + bright * _inside(bore)
 
 
-def _washer(draws: Draws, u: torch.Tensor, v: torch.Tensor, r: torch.Tensor) -> Found:
+def _washer(draws: Draws, u: Tensor, v: Tensor, r: Tensor) -> Found:
     bore = r * column(draws.uniform("part.bore", 0.3, 0.7))
     away = torch.hypot(u, v)
     middle = (away - (r + bore) / 2) / (r - bore)
     return torch.maximum(away - r, bore - away), 0.6 * middle * (u + v) / away.clamp_min(0.5)
 
 
-def _pad(draws: Draws, u: torch.Tensor, v: torch.Tensor, r: torch.Tensor) -> Found:
+def _pad(draws: Draws, u: Tensor, v: Tensor, r: Tensor) -> Found:
     flat = column(draws.uniform("part.flat", 0.4, 1.0))
     away = box(u, v, r, r * flat, 0.5 * r * flat * column(draws.uniform("part.corner")))
     return away, -0.3 * smoothstep(-0.35, 0.0, away / r) + 0.2 * v / r
 
 
-def _chip(draws: Draws, u: torch.Tensor, v: torch.Tensor, r: torch.Tensor) -> Found:
+def _chip(draws: Draws, u: Tensor, v: Tensor, r: Tensor) -> Found:
     flat = column(draws.uniform("part.flat", 0.45, 0.95))
     body = box(u, v, r, 0.78 * r * flat, 0.05 * r)
     pitch = r * column(draws.uniform("part.pitch", 0.28, 0.5))
@@ -85,7 +82,7 @@ def _chip(draws: Draws, u: torch.Tensor, v: torch.Tensor, r: torch.Tensor) -> Fo
     return torch.minimum(body, pins), torch.where(body < 0, 0.5 * _inside(dot) - 0.6, 0.9)
 
 
-def _pill(draws: Draws, u: torch.Tensor, v: torch.Tensor, r: torch.Tensor) -> Found:
+def _pill(draws: Draws, u: Tensor, v: Tensor, r: Tensor) -> Found:
     flat = column(draws.uniform("part.flat", 0.5, 1.0))
     away = (torch.hypot(u, v / flat) - r) * flat
     scored = column(draws.chance("part.scored", 0.5).float())
@@ -93,7 +90,7 @@ def _pill(draws: Draws, u: torch.Tensor, v: torch.Tensor, r: torch.Tensor) -> Fo
     return away, 0.6 * dome - 0.7 * scored * (0.06 * r + 0.5 - u.abs()).clamp(0, 1)
 
 
-def _capsule(draws: Draws, u: torch.Tensor, v: torch.Tensor, r: torch.Tensor) -> Found:
+def _capsule(draws: Draws, u: Tensor, v: Tensor, r: Tensor) -> Found:
     wide = r * column(draws.uniform("part.wide", 0.3, 0.45))
     away = box(u, v, r, wide, wide)
     two = column(draws.uniform("part.two", -0.8, 0.8))
@@ -101,7 +98,7 @@ def _capsule(draws: Draws, u: torch.Tensor, v: torch.Tensor, r: torch.Tensor) ->
     return away, 0.5 * shine + two * torch.sign(u) * 0.6
 
 
-def _screw_side(draws: Draws, u: torch.Tensor, v: torch.Tensor, r: torch.Tensor) -> Found:
+def _screw_side(draws: Draws, u: Tensor, v: Tensor, r: Tensor) -> Found:
     wide = r * column(draws.uniform("part.wide", 0.12, 0.22))
     head = box(u + 0.82 * r, v, 0.18 * r, 2.0 * wide, 0.08 * r)
     pitch = (0.5 * wide).clamp_min(1.6)
@@ -113,7 +110,7 @@ def _screw_side(draws: Draws, u: torch.Tensor, v: torch.Tensor, r: torch.Tensor)
     return torch.minimum(head, shaft), (round_ + threaded * (head > 0)).clamp(-1, 1)
 
 
-def _gear(draws: Draws, u: torch.Tensor, v: torch.Tensor, r: torch.Tensor) -> Found:
+def _gear(draws: Draws, u: Tensor, v: Tensor, r: Tensor) -> Found:
     teeth = column(8.0 + torch.floor(draws.uniform("part.teeth", 0, 16.99)))
     away, angle = torch.hypot(u, v), torch.atan2(v, u)
     tooth = torch.tanh(3 * torch.sin(angle * teeth)) * 0.08 * r
@@ -122,7 +119,7 @@ def _gear(draws: Draws, u: torch.Tensor, v: torch.Tensor, r: torch.Tensor) -> Fo
     return torch.maximum(away - 0.9 * r - tooth, -bore), 0.4 * hub - 0.3 + 0.2 * u / r
 
 
-def _bottle(draws: Draws, u: torch.Tensor, v: torch.Tensor, r: torch.Tensor) -> Found:
+def _bottle(draws: Draws, u: Tensor, v: Tensor, r: Tensor) -> Found:
     wide = r * column(draws.uniform("part.wide", 0.3, 0.5))
     neck = wide * column(draws.uniform("part.neck", 0.3, 0.55))
     shoulder = smoothstep(-0.55, -0.2, u / r)
@@ -135,18 +132,18 @@ def _bottle(draws: Draws, u: torch.Tensor, v: torch.Tensor, r: torch.Tensor) -> 
     return away, (0.6 * shine + 0.5 * label - 0.6 * cap).clamp(-1, 1)
 
 
-def _pin(draws: Draws, u: torch.Tensor, v: torch.Tensor, r: torch.Tensor) -> Found:
+def _pin(draws: Draws, u: Tensor, v: Tensor, r: Tensor) -> Found:
     wide = r * column(draws.uniform("part.wide", 0.12, 0.3))
     return box(u, v, r, wide, 0.6 * wide), 0.8 - 1.4 * (v / wide + 0.2).abs()
 
 
-def _slot(draws: Draws, u: torch.Tensor, v: torch.Tensor, r: torch.Tensor) -> Found:
+def _slot(draws: Draws, u: Tensor, v: Tensor, r: Tensor) -> Found:
     wide = r * column(draws.uniform("part.wide", 0.15, 0.5))
     away = box(u, v, r, wide, wide)
     return away, 0.5 * v / wide
 
 
-PARTS: dict[str, Callable[[Draws, torch.Tensor, torch.Tensor, torch.Tensor], Found]] = {
+PARTS: dict[str, Callable[[Draws, Tensor, Tensor, Tensor], Found]] = {
     "hole": _hole,
     "screw head": _screw_top,
     "hex bolt": _hex_top,

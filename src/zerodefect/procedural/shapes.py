@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from zerodefect.procedural.draws import Draws, Field, column
+from zerodefect.procedural.draws import Draws, Field, PerPicture, by_name, column, turned
+from zerodefect.procedural.kinds import BUILD_KINDS
 from zerodefect.procedural.parts import PARTS, Found, box, polygon
 
-_WEIGHTS = {
+SHAPES = {
     "filled": 0.36,
     "margin": 0.22,
     "plate": 0.11,
@@ -27,41 +30,33 @@ _WEIGHTS = {
     "comb": 0.02,
     "cables": 0.025,
 }
-SHAPES = tuple(_WEIGHTS)
-SHAPE_WEIGHTS = tuple(_WEIGHTS.values())
+"""Each shape, and how often it is drawn."""
 LARGE = ("filled", "margin", "plate", "disc")
 """Shapes with room for structure on them."""
 BENDABLE = ("bar", "screw", "comb", "cables")
 COUNTABLE = ("many", "comb")
 """Shapes of several equal pieces, of which one can be missing."""
 _SMALL = ("pill", "capsule", "screw", "hex bolt", "washer", "gear", "pin", "pad", "bottle")
-FAR = -200.0  # signed distance where the product fills the whole picture
 
 
 @dataclass(frozen=True)
-class Change:
-    """What is wrong with the build of each product; each ``(B,)`` bool."""
+class Change(PerPicture):
+    """What is wrong with the build of each product; each ``(B,)`` bool, as in ``BUILD_KINDS``."""
 
-    missing: torch.Tensor
-    extra: torch.Tensor
-    misplaced: torch.Tensor
-    bent: torch.Tensor
-    misprinted: torch.Tensor
-
-    def rows(self, rows: torch.Tensor) -> Change:
-        """The same for some of the pictures."""
-        return Change(**{name: value[rows] for name, value in vars(self).items()})
+    missing: Tensor
+    extra: Tensor
+    misplaced: Tensor
+    bent: Tensor
+    misprinted: Tensor
 
     @classmethod
-    def none(cls, count: int, device: torch.device) -> Change:
-        """Everything as it should be."""
-        no = torch.zeros(count, dtype=torch.bool, device=device)
-        return cls(no, no, no, no, no)
+    def of(cls, kinds: list[str], device: torch.device) -> Change:
+        """By the build kind of each product; with any other word all is as it should be."""
+        wrong = [[kind == build for kind in kinds] for build in BUILD_KINDS]
+        return cls(*torch.tensor(wrong, device=device))
 
 
-def bent(
-    draws: Draws, u: torch.Tensor, v: torch.Tensor, reach: torch.Tensor, wrong: torch.Tensor
-) -> torch.Tensor:
+def bent(draws: Draws, u: Tensor, v: Tensor, reach: Tensor, wrong: Tensor) -> Tensor:
     """``v`` of something that lies along u and is bent somewhere, where ``wrong``."""
     side = torch.where(draws.chance("bent.side", 0.5), 1.0, -1.0)
     start = column(draws.uniform("bent.start", -0.3, 0.45)) * reach
@@ -72,7 +67,11 @@ def bent(
     return v + column(slope) * past * past / (past + soft)
 
 
-def _margin(size: Draws, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+def _filled(size: Draws, picture: Draws, u: Tensor, v: Tensor, change: Change) -> Tensor:
+    return torch.full_like(u, -200.0)  # no border is anywhere near
+
+
+def _margin(size: Draws, picture: Draws, u: Tensor, v: Tensor, change: Change) -> Tensor:
     """A straight border on one to four sides, the others outside the picture."""
     place = size.uniforms("margin.place", 4, 28, 62)
     seen = size.uniforms("margin.seen", 4) < 0.5
@@ -87,16 +86,48 @@ def _margin(size: Draws, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     return outside + torch.maximum(du, dv).clamp_max(0) - corner
 
 
-def _many(size: Draws, picture: Draws, u: torch.Tensor, v: torch.Tensor, change: Change) -> Found:
+def _plate(size: Draws, picture: Draws, u: Tensor, v: Tensor, change: Change) -> Tensor:
+    half = size.uniforms("plate.half", 2, 44, 68)
+    corner = column(size.uniform("plate.corner", 0.5, 14))
+    return box(u, v, column(half[:, 0]), column(half[:, 1]), corner)
+
+
+def _radius(size: Draws) -> Tensor:
+    return column(size.uniform("shape.radius", 32, 60))
+
+
+def _disc(size: Draws, picture: Draws, u: Tensor, v: Tensor, change: Change) -> Tensor:
+    return torch.hypot(u, v / column(size.uniform("shape.ratio", 0.75, 1.0))) - _radius(size)
+
+
+def _ring(size: Draws, picture: Draws, u: Tensor, v: Tensor, change: Change) -> Tensor:
+    radius, away = _radius(size), torch.hypot(u, v)
+    bore = radius * column(size.uniform("ring.bore", 0.25, 0.65))
+    return torch.maximum(away - radius, bore - away)
+
+
+def _bar(size: Draws, picture: Draws, u: Tensor, v: Tensor, change: Change) -> Tensor:
+    radius = _radius(size)
+    width = column(size.uniform("bar.width", 10, 30))
+    corner = width * column(size.uniform("bar.corner", 0.05, 0.95))
+    return box(u, bent(picture, u, v, radius, change.bent), radius + 14, width, corner)
+
+
+def _polygon(size: Draws, picture: Draws, u: Tensor, v: Tensor, change: Change) -> Tensor:
+    sides = column(3.0 + torch.floor(size.uniform("polygon.sides", 0, 5.99)))
+    return polygon(u, v, _radius(size) * 0.85, sides)
+
+
+def _many(size: Draws, picture: Draws, u: Tensor, v: Tensor, change: Change) -> Found:
     """Several equal small things side by side, each in any or in the same pose."""
     pitch = column(size.uniform("many.pitch", 30, 52))
     ordered = column(size.chance("many.ordered", 0.5).float())
-    names = [_SMALL[i] for i in size.integers("many.part", len(_SMALL))]
+    names = [_SMALL[i] for i in size.integers("many.part", len(_SMALL)).tolist()]
     i, j = torch.round(u / pitch).clamp(-2, 2), torch.round(v / pitch).clamp(-2, 2)
     number = ((j + 2) * 5 + i + 2).long().flatten(1)
     loose = 1 - ordered
 
-    def own(name: str, low: float, high: float) -> torch.Tensor:
+    def own(name: str, low: float, high: float) -> Tensor:
         table = picture.uniforms(name, 25, low, high)
         return table.gather(1, number).view_as(u)
 
@@ -104,7 +135,7 @@ def _many(size: Draws, picture: Draws, u: torch.Tensor, v: torch.Tensor, change:
     y = v - j * pitch - loose * own("many.y", -0.1, 0.1) * pitch
     angle = loose * own("many.turn", -math.pi, math.pi)
     radius = pitch * column(size.uniform("many.radius", 0.28, 0.42))
-    chosen = torch.from_numpy(picture.integers("many.chosen", 9)).to(u.device)
+    chosen = picture.integers("many.chosen", 9)
     chosen_u, chosen_v = column((chosen % 3 - 1).float()), column((chosen // 3 - 1).float())
     away = column((change.missing | change.misplaced).float())
     gone = away * ((i == chosen_u) & (j == chosen_v))
@@ -119,30 +150,25 @@ def _many(size: Draws, picture: Draws, u: torch.Tensor, v: torch.Tensor, change:
         for x_, y_, a_, free in ((x, y, angle, False), (free_x, free_y, free_angle, True)):
             if free and not bool(extra[row]):
                 continue
-            cos, sin = torch.cos(a_[one]), torch.sin(a_[one])
-            pu, pv = x_[one] * cos + y_[one] * sin, y_[one] * cos - x_[one] * sin
-            found, tone = PARTS[name](pick, pu, pv, radius[one])
+            found, tone = PARTS[name](pick, *turned(x_[one], y_[one], a_[one]), radius[one])
             found = found if free else found + 60 * gone[one]
             shade[one] = torch.where(found < distance[one], tone, shade[one]) if free else tone
             distance[one] = torch.minimum(found, distance[one]) if free else found
     return distance, shade
 
 
-def _comb(
-    size: Draws, picture: Draws, u: torch.Tensor, v: torch.Tensor, change: Change
-) -> torch.Tensor:
+def _comb(size: Draws, picture: Draws, u: Tensor, v: Tensor, change: Change) -> Tensor:
     """A connector: a body with a row of pins; one may be missing, moved or bent."""
     pitch = column(size.uniform("comb.pitch", 9, 22))
-    body = box(
-        u + 30, v, column(size.uniform("comb.body", 12, 24)), 3.2 * pitch + 0 * u, 3 + 0 * pitch
-    )
+    deep = column(size.uniform("comb.body", 12, 24))
+    body = box(u + 30, v, deep, 3.2 * pitch + 0 * u, 3 + 0 * pitch)
     lane = torch.round(v / pitch).clamp(-2, 2)
-    chosen = column(torch.from_numpy(picture.integers("comb.chosen", 5)).to(u.device) - 2.0)
+    chosen = column(picture.integers("comb.chosen", 5) - 2.0)
     odd = column(change.missing | change.misplaced | change.bent)
     half = pitch * column(size.uniform("comb.wide", 0.12, 0.3))
     long = column(size.uniform("comb.long", 20, 40))
 
-    def pin(along: torch.Tensor, across: torch.Tensor) -> torch.Tensor:
+    def pin(along: Tensor, across: Tensor) -> Tensor:
         return box(along - 5, across, long, half, 0.5 * half)
 
     pins = pin(u, v - lane * pitch) + 60 * (odd & (lane == chosen))
@@ -153,9 +179,7 @@ def _comb(
     return torch.minimum(body, torch.minimum(pins, free))
 
 
-def _cables(
-    size: Draws, picture: Draws, u: torch.Tensor, v: torch.Tensor, change: Change
-) -> torch.Tensor:
+def _cables(size: Draws, picture: Draws, u: Tensor, v: Tensor, change: Change) -> Tensor:
     """Parallel cables, of which one may be bent out of its place."""
     pitch = column(size.uniform("cables.pitch", 10, 26))
     count = column(torch.floor(size.uniform("cables.count", 1, 4)))
@@ -165,12 +189,22 @@ def _cables(
     chosen = count  # the outermost has room to bend
     odd = column(change.bent)
     kept = (wavy - lane * pitch).abs() - half + 200 * (odd & (lane == chosen))
-    free = (
-        bent(picture, u, wavy - chosen * pitch, 40 + 0 * pitch, change.bent).abs()
-        - half
-        + 200 * ~odd
-    )
-    return torch.minimum(kept, free)
+    away = bent(picture, u, wavy - chosen * pitch, 40 + 0 * pitch, change.bent)
+    return torch.minimum(kept, away.abs() - half + 200 * ~odd)
+
+
+_FLAT: dict[str, Callable[[Draws, Draws, Tensor, Tensor, Change], Tensor]] = {
+    "filled": _filled,
+    "margin": _margin,
+    "plate": _plate,
+    "disc": _disc,
+    "ring": _ring,
+    "bar": _bar,
+    "polygon": _polygon,
+    "comb": _comb,
+    "cables": _cables,
+}
+"""(size, picture, u, v, change) -> distance, of shapes without relief; others are parts."""
 
 
 def signed_distance(
@@ -202,44 +236,16 @@ def signed_distance(
     turn = torch.where(level, 0.3 * picture.uniform("shape.level", -0.12, 0.12) * wander, turn)
     u, v = plane.turned(turn)
     u, v = u - column(place[:, 0]), v - column(place[:, 1])
-    radius = identity.uniform("shape.radius", 32, 60)
-    ratio = identity.uniform("shape.ratio", 0.75, 1.0)
-    distance, shade = torch.full_like(u, FAR), torch.zeros_like(u)
-    for name in dict.fromkeys(names):
-        rows = torch.tensor([i for i, n in enumerate(names) if n == name], device=u.device)
-        if name == "filled":
-            continue
-        uu, vv, rr, qq = u[rows], v[rows], column(radius[rows]), column(ratio[rows])
+    distance, shade = torch.empty_like(u), torch.zeros_like(u)
+    for name, rows in by_name(names, plane.device):
         size, at, wrong = identity.rows(rows), picture.rows(rows), change.rows(rows)
-        if name == "margin":
-            found = _margin(size, uu, vv)
-        elif name == "plate":
-            half = size.uniforms("plate.half", 2, 44, 68)
-            corner = column(size.uniform("plate.corner", 0.5, 14))
-            found = box(uu, vv, column(half[:, 0]), column(half[:, 1]), corner)
-        elif name == "disc":
-            found = torch.hypot(uu, vv / qq) - rr
-        elif name == "ring":
-            bore = rr * column(size.uniform("ring.bore", 0.25, 0.65))
-            away = torch.hypot(uu, vv)
-            found = torch.maximum(away - rr, bore - away)
-        elif name == "bar":
-            width = column(size.uniform("bar.width", 10, 30))
-            vv = bent(at, uu, vv, rr, wrong.bent)
-            found = box(
-                uu, vv, rr + 14, width, width * column(size.uniform("bar.corner", 0.05, 0.95))
-            )
-        elif name == "polygon":
-            found = polygon(
-                uu, vv, rr * 0.85, column(3.0 + torch.floor(size.uniform("polygon.sides", 0, 5.99)))
-            )
+        uu, vv = u[rows], v[rows]
+        if name in _FLAT:
+            distance[rows] = _FLAT[name](size, at, uu, vv, wrong)
         elif name == "many":
-            found, shade[rows] = _many(size, at, uu, vv, wrong)
-        elif name == "comb":
-            found = _comb(size, at, uu, vv, wrong)
-        elif name == "cables":
-            found = _cables(size, at, uu, vv, wrong)
+            distance[rows], shade[rows] = _many(size, at, uu, vv, wrong)
         else:
-            found, shade[rows] = PARTS[name](size, uu, bent(at, uu, vv, rr, wrong.bent), rr)
-        distance[rows] = found
+            radius = _radius(size)
+            vv = bent(at, uu, vv, radius, wrong.bent)
+            distance[rows], shade[rows] = PARTS[name](size, uu, vv, radius)
     return distance, shade

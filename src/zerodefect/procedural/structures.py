@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
+from torch import Tensor
 
-from zerodefect.procedural.draws import Draws, column, smoothstep
+from zerodefect.procedural.draws import Draws, by_name, column, smoothstep, turned
 from zerodefect.procedural.parts import PARTS, box, nearest
 from zerodefect.procedural.shapes import Change
 
@@ -25,26 +27,26 @@ class Ink:
         shadow: ``(B, S, S)`` share of light that is lost beside raised parts.
     """
 
-    alpha: torch.Tensor
-    shade: torch.Tensor
-    shadow: torch.Tensor
+    alpha: Tensor
+    shade: Tensor
+    shadow: Tensor
 
 
 _ON_GRIDS = ("hole", "hole", "screw head", "hex bolt", "washer", "pad", "chip", "pill", "slot")
 
 
-def _numbers(i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
+def _numbers(i: Tensor, j: Tensor) -> Tensor:
     half = _SIDE // 2
     return ((j.long() + half) % _SIDE) * _SIDE + (i.long() + half) % _SIDE
 
 
-def _own(draws: Draws, name: str, number: torch.Tensor) -> torch.Tensor:
+def _own(draws: Draws, name: str, number: Tensor) -> Tensor:
     """``(B, S, S)`` uniform number of the cell that each pixel is in."""
     table = draws.uniforms(name, _SIDE * _SIDE)
     return table.gather(1, number.flatten(1)).view(number.shape)
 
 
-def _painted(found: list[tuple[torch.Tensor, torch.Tensor]], raised: torch.Tensor) -> Ink:
+def _painted(found: list[tuple[Tensor, Tensor]], raised: Tensor) -> Ink:
     """Parts one over the other."""
     distance, shade = found[0]
     for other, tone in found[1:]:
@@ -54,9 +56,9 @@ def _painted(found: list[tuple[torch.Tensor, torch.Tensor]], raised: torch.Tenso
     return Ink(1 - smoothstep(-0.6, 0.6, distance), shade, shadow)
 
 
-def _turned(u: torch.Tensor, v: torch.Tensor, angle: torch.Tensor) -> tuple:
-    cos, sin = torch.cos(angle), torch.sin(angle)
-    return u * cos + v * sin, v * cos - u * sin
+def _printed(alpha: Tensor) -> Ink:
+    """Even ink that casts no shadow."""
+    return Ink(alpha, torch.zeros_like(alpha), torch.zeros_like(alpha))
 
 
 @dataclass(frozen=True)
@@ -72,17 +74,17 @@ class _Cells:
         radius: ``(B, 1, 1)`` of the parts.
     """
 
-    i: torch.Tensor
-    j: torch.Tensor
-    x: torch.Tensor
-    y: torch.Tensor
-    chosen: torch.Tensor
-    middle: tuple[torch.Tensor, torch.Tensor]
-    step: torch.Tensor
-    radius: torch.Tensor
+    i: Tensor
+    j: Tensor
+    x: Tensor
+    y: Tensor
+    chosen: Tensor
+    middle: tuple[Tensor, Tensor]
+    step: Tensor
+    radius: Tensor
 
 
-def _on_circle(identity: Draws, picture: Draws, u: torch.Tensor, v: torch.Tensor) -> _Cells:
+def _on_circle(identity: Draws, picture: Draws, u: Tensor, v: Tensor) -> _Cells:
     pitch = identity.log_uniform("parts.pitch", 12, 40)
     radius = column(pitch * identity.uniform("parts.radius", 0.14, 0.38)).clamp_min(2.2)
     count = column(3.0 + torch.floor(identity.uniform("parts.count", 0, 9.99)))
@@ -99,9 +101,7 @@ def _on_circle(identity: Draws, picture: Draws, u: torch.Tensor, v: torch.Tensor
     return _Cells(i, torch.zeros_like(i), x, y, i == chosen, middle, 2 * radius, radius)
 
 
-def _on_grid(
-    identity: Draws, picture: Draws, u: torch.Tensor, v: torch.Tensor, *, row: bool
-) -> _Cells:
+def _on_grid(identity: Draws, picture: Draws, u: Tensor, v: Tensor, *, row: bool) -> _Cells:
     pitch = identity.log_uniform("parts.pitch", 12, 40)
     radius = column(pitch * identity.uniform("parts.radius", 0.14, 0.38)).clamp_min(2.2)
     pitch = column(pitch)
@@ -121,36 +121,36 @@ def _on_grid(
 
 
 def _placed(
-    cells: _Cells,
+    places: Callable[[Draws, Draws, Tensor, Tensor], _Cells],
     identity: Draws,
     picture: Draws,
-    u: torch.Tensor,
-    v: torch.Tensor,
+    u: Tensor,
+    v: Tensor,
     change: Change,
 ) -> Ink:
     """Equal parts in their places; one may be missing or lie elsewhere, or there is one more."""
+    cells = places(identity, picture, u, v)
     number = _numbers(cells.i, cells.j)
     sparse = identity.uniform("parts.sparse", 0, 0.5) * identity.chance("parts.any", 0.3)
     absent = (_own(identity, "parts.there", number) < column(sparse)) & ~cells.chosen
     gone = absent | (cells.chosen & column(change.missing | change.misplaced))
-    turned = column(identity.chance("parts.turned", 0.4).float())
-    any_way = turned * 2 * math.pi * _own(picture, "parts.turn", number)
+    loose = column(identity.chance("parts.turned", 0.4).float())
+    any_way = loose * 2 * math.pi * _own(picture, "parts.turn", number)
     way = picture.uniforms("parts.way", 2, 0, 2 * math.pi)
     step = torch.where(change.extra, 0.62, picture.uniform("parts.step", 0.2, 0.5))
     reach = column(step) * cells.step
     free_u = u - cells.middle[0] - reach * torch.cos(column(way[:, 0]))
     free_v = v - cells.middle[1] - reach * torch.sin(column(way[:, 0]))
     free = change.extra | change.misplaced
-    names = [_ON_GRIDS[n] for n in identity.integers("parts.part", len(_ON_GRIDS))]
+    names = [_ON_GRIDS[n] for n in identity.integers("parts.part", len(_ON_GRIDS)).tolist()]
     distance, shade = torch.empty_like(u), torch.empty_like(u)
-    for name in dict.fromkeys(names):
-        rows = torch.tensor([n for n, other in enumerate(names) if other == name])
-        own, at = identity.rows(rows), rows.to(u.device)
-        x, y = _turned(cells.x[at], cells.y[at], any_way[at])
+    for name, at in by_name(names, u.device):
+        own = identity.rows(at)
+        x, y = turned(cells.x[at], cells.y[at], any_way[at])
         found, tone = PARTS[name](own, x, y, cells.radius[at])
         found = found + 200 * gone[at]
         if bool(free[at].any()):
-            x, y = _turned(free_u[at], free_v[at], column(way[at, 1]))
+            x, y = turned(free_u[at], free_v[at], column(way[at, 1]))
             other, free_tone = PARTS[name](own, x, y, cells.radius[at])
             other = other + 200 * ~column(free[at])
             tone = torch.where(other < found, free_tone, tone)
@@ -160,23 +160,7 @@ def _placed(
     return _painted([(distance, shade)], column((~flat).float()))
 
 
-def _circle(
-    identity: Draws, picture: Draws, u: torch.Tensor, v: torch.Tensor, change: Change
-) -> Ink:
-    return _placed(_on_circle(identity, picture, u, v), identity, picture, u, v, change)
-
-
-def _grid(identity: Draws, picture: Draws, u: torch.Tensor, v: torch.Tensor, change: Change) -> Ink:
-    cells = _on_grid(identity, picture, u, v, row=False)
-    return _placed(cells, identity, picture, u, v, change)
-
-
-def _row(identity: Draws, picture: Draws, u: torch.Tensor, v: torch.Tensor, change: Change) -> Ink:
-    cells = _on_grid(identity, picture, u, v, row=True)
-    return _placed(cells, identity, picture, u, v, change)
-
-
-def _strokes(bits: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+def _strokes(bits: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """Distance to a glyph of straight and slanting strokes in [-1, 1]^2, by the bits of a cell."""
     away = torch.full_like(x, 9.0)
     for n, (x0, y0, x1, y1) in enumerate(
@@ -193,13 +177,13 @@ def _strokes(bits: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tens
     return away
 
 
-def _text(identity: Draws, picture: Draws, u: torch.Tensor, v: torch.Tensor, change: Change) -> Ink:
+def _text(identity: Draws, picture: Draws, u: Tensor, v: Tensor, change: Change) -> Ink:
     """Lines of glyphs; a misprint wipes, blurs, shifts or breaks some of them."""
     wide = column(identity.log_uniform("text.wide", 5, 20))
     high = wide * column(identity.uniform("text.high", 1.3, 2.2))
     most = column(torch.floor(identity.uniform("text.most", 1, 8)))
     lines = column(torch.floor(identity.uniform("text.lines", 0, 3.5)))
-    mode = torch.from_numpy(picture.integers("misprint.mode", 4)).to(u.device)
+    mode = picture.integers("misprint.mode", 4)
     spot = picture.uniforms("misprint.spot", 2, -1, 1)
     spot_u = column(spot[:, 0]) * torch.minimum(most * wide, 45 + 0 * wide) * 0.8
     spot_v = column(spot[:, 1]) * torch.minimum(lines * high, 45 + 0 * wide)
@@ -222,12 +206,10 @@ def _text(identity: Draws, picture: Draws, u: torch.Tensor, v: torch.Tensor, cha
     broken = torch.sin(v * 1.7 + u * 0.6) > 0.1
     odd = torch.where(column(mode == 0), 0.0, torch.where(column(mode == 2), fat, crisp * broken))
     alpha = torch.where(wrong & ~column(mode == 1), odd, crisp)
-    return Ink(alpha, torch.zeros_like(u), torch.zeros_like(u))
+    return _printed(alpha)
 
 
-def _board(
-    identity: Draws, picture: Draws, u: torch.Tensor, v: torch.Tensor, change: Change
-) -> Ink:
+def _board(identity: Draws, picture: Draws, u: Tensor, v: Tensor, change: Change) -> Ink:
     """Traces on a lattice, pads on its nodes, chips over them."""
     pitch = column(identity.uniform("board.pitch", 7, 18))
     half = pitch * column(identity.uniform("board.width", 0.08, 0.18))
@@ -240,7 +222,7 @@ def _board(
     )
     flip = column(change.misprinted)
 
-    def joined(name: str, di: torch.Tensor, dj: torch.Tensor) -> torch.Tensor:
+    def joined(name: str, di: Tensor, dj: Tensor) -> Tensor:
         a, b = i - di, j - dj
         there = _own(identity, name, _numbers(a, b)) < density
         here = flip & (a == torch.round(chosen[0])) & (b == torch.round(chosen[1]))
@@ -262,7 +244,7 @@ def _board(
     for number, name in enumerate(names):
         draws = identity.under(f"board{number}")
         place = draws.uniforms("place", 2, -38, 38)
-        hit = torch.from_numpy(picture.integers("board.chosen", 2)).to(u.device) == number
+        hit = picture.integers("board.chosen", 2) == number
         there = draws.chance("there", 0.7) | hit
         moved = hit & change.misplaced
         if name == "pad":  # the extra part
@@ -273,20 +255,17 @@ def _board(
         place = place + moved[:, None] * picture.uniforms("board.shift", 2, -8, 8)
         cu, cv = u - column(place[:, 0]), v - column(place[:, 1])
         size = column(draws.log_uniform("size", 7, 18))
-        cu, cv = _turned(cu, cv, column(turn))
-        away, tone = PARTS[name](draws, cu, cv, size)
+        away, tone = PARTS[name](draws, *turned(cu, cv, column(turn)), size)
         found.append((away + 200 * ~column(there), tone))
     return _painted(found, torch.full_like(pitch, 0.6))
 
 
-def _dots(identity: Draws, picture: Draws, u: torch.Tensor, v: torch.Tensor, change: Change) -> Ink:
+def _dots(identity: Draws, picture: Draws, u: Tensor, v: Tensor, change: Change) -> Ink:
     """A printed pattern of dots, bars or checks that fills the product; a misprint blots it."""
     pitch = column(identity.log_uniform("dots.pitch", 5, 22))
-    skewed = u + column(identity.chance("dots.skew", 0.4).float()) * torch.round(v / pitch) * (
-        0.5 * pitch
-    )
-    x, y = nearest(skewed, pitch), nearest(v, pitch)
-    kind = column(torch.from_numpy(identity.integers("dots.kind", 3)).to(u.device))
+    skew = column(identity.chance("dots.skew", 0.4).float()) * torch.round(v / pitch)
+    x, y = nearest(u + skew * (0.5 * pitch), pitch), nearest(v, pitch)
+    kind = column(identity.integers("dots.kind", 3))
     size = pitch * column(identity.uniform("dots.size", 0.15, 0.4))
     disc, bar = torch.hypot(x, y) - size, y.abs() - 0.6 * size
     check = box(x, y, size, size, 0 * size)
@@ -296,17 +275,13 @@ def _dots(identity: Draws, picture: Draws, u: torch.Tensor, v: torch.Tensor, cha
     away = torch.hypot(u - column(place[:, 0]), v - column(place[:, 1]))
     wrong = column(change.misprinted) & (away < reach)
     grown = column(torch.where(picture.chance("dots.grow", 0.5), -0.5, 0.8)) * size
-    return Ink(
-        1 - smoothstep(-0.6, 0.6, distance + wrong * grown),
-        torch.zeros_like(u),
-        torch.zeros_like(u),
-    )
+    return _printed(1 - smoothstep(-0.6, 0.6, distance + wrong * grown))
 
 
-STRUCTURES: dict[str, Callable[[Draws, Draws, torch.Tensor, torch.Tensor, Change], Ink]] = {
-    "grid": _grid,
-    "row": _row,
-    "circle": _circle,
+STRUCTURES: dict[str, Callable[[Draws, Draws, Tensor, Tensor, Change], Ink]] = {
+    "grid": partial(_placed, partial(_on_grid, row=False)),
+    "row": partial(_placed, partial(_on_grid, row=True)),
+    "circle": partial(_placed, _on_circle),
     "text": _text,
     "board": _board,
     "dots": _dots,

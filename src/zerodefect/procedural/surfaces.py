@@ -6,10 +6,11 @@ import math
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from zerodefect.procedural.draws import Draws, Field, column, smoothstep
 
-Painter = Callable[[Draws, Draws, Field], torch.Tensor]
+Painter = Callable[[Draws, Draws, Field], Tensor]
 """(identity, picture, plane) -> ``(B, S, S)`` tone of about zero mean and unit size.
 
 ``identity`` says what the material is (how coarse, which way the grain runs) and is the same for
@@ -17,7 +18,7 @@ all pictures of one product; ``picture`` says where on the material this picture
 """
 
 
-def grain_angle(identity: Draws, picture: Draws) -> torch.Tensor:
+def grain_angle(identity: Draws, picture: Draws) -> Tensor:
     """``(B,)`` direction of the grain: upright or level in six of ten products, as parts lie."""
     free = identity.uniform("grain.angle", 0, math.pi)
     upright = torch.where(identity.chance("grain.upright", 0.5), math.pi / 2, 0.0)
@@ -25,7 +26,7 @@ def grain_angle(identity: Draws, picture: Draws) -> torch.Tensor:
     return angle + picture.uniform("grain.jitter", -0.04, 0.04)
 
 
-def _fractal(identity: Draws, picture: Draws, plane: Field) -> torch.Tensor:
+def _fractal(identity: Draws, picture: Draws, plane: Field) -> Tensor:
     scale = identity.log_uniform("fractal.scale", 0.3, 2.0)
     coarse = plane.noise(picture, "fractal.coarse", "cloud", scale)
     fine = plane.noise(picture, "fractal.fine", "pink", scale)
@@ -33,7 +34,7 @@ def _fractal(identity: Draws, picture: Draws, plane: Field) -> torch.Tensor:
     return share * coarse + (1 - share) * fine
 
 
-def _brushed(identity: Draws, picture: Draws, plane: Field) -> torch.Tensor:
+def _brushed(identity: Draws, picture: Draws, plane: Field) -> Tensor:
     at = plane.turned(grain_angle(identity, picture))
     stretch = identity.log_uniform("brushed.stretch", 15, 120)
     fine = plane.noise(picture, "brushed.fine", "white", 1.0, stretch, at)
@@ -41,14 +42,14 @@ def _brushed(identity: Draws, picture: Draws, plane: Field) -> torch.Tensor:
     return 0.7 * fine + column(identity.uniform("brushed.coarse", 0.1, 0.8)) * coarse
 
 
-def _ground(identity: Draws, picture: Draws, plane: Field) -> torch.Tensor:
+def _ground(identity: Draws, picture: Draws, plane: Field) -> Tensor:
     at = plane.turned(grain_angle(identity, picture))
     stretch = identity.log_uniform("ground.stretch", 3, 12)
     short = plane.noise(picture, "ground.short", "rough", 1.0, stretch, at)
     return short + 0.4 * plane.noise(picture, "ground.fine", "white", 1.0)
 
 
-def _cast(identity: Draws, picture: Draws, plane: Field) -> torch.Tensor:
+def _cast(identity: Draws, picture: Draws, plane: Field) -> Tensor:
     scale = identity.log_uniform("cast.scale", 0.8, 2.0)
     lumps = plane.noise(picture, "cast.lumps", "grains", scale)
     shade = plane.noise(picture, "cast.shade", "cloud", 0.7)
@@ -56,7 +57,7 @@ def _cast(identity: Draws, picture: Draws, plane: Field) -> torch.Tensor:
     return 0.6 * lumps + 0.5 * shade + 0.5 * fine
 
 
-def _warped(picture: Draws, plane: Field, angle: torch.Tensor, amount: torch.Tensor) -> tuple:
+def _warped(picture: Draws, plane: Field, angle: Tensor, amount: Tensor) -> tuple:
     """Turned coordinates that wander a little, as real threads and grains do."""
     u, v = plane.turned(angle)
     bend = column(amount)
@@ -66,7 +67,7 @@ def _warped(picture: Draws, plane: Field, angle: torch.Tensor, amount: torch.Ten
     )
 
 
-def _weave(identity: Draws, picture: Draws, plane: Field) -> torch.Tensor:
+def _weave(identity: Draws, picture: Draws, plane: Field) -> Tensor:
     angle = grain_angle(identity, picture)
     u, v = _warped(picture, plane, angle, identity.uniform("weave.bend", 0.2, 1.5))
     period = identity.log_uniform("weave.period", 4, 14)
@@ -78,7 +79,7 @@ def _weave(identity: Draws, picture: Draws, plane: Field) -> torch.Tensor:
     return 0.9 * threads + column(identity.uniform("weave.fuzz", 0.1, 0.6)) * fuzz
 
 
-def _leather(identity: Draws, picture: Draws, plane: Field) -> torch.Tensor:
+def _leather(identity: Draws, picture: Draws, plane: Field) -> Tensor:
     scale = identity.log_uniform("leather.scale", 0.7, 2.5)
     folds = plane.noise(picture, "leather.a", "cells", scale).abs()
     folds = torch.minimum(folds, plane.noise(picture, "leather.b", "cells", scale).abs() + 0.1)
@@ -86,7 +87,7 @@ def _leather(identity: Draws, picture: Draws, plane: Field) -> torch.Tensor:
     return 1.6 * (smoothstep(0.0, 0.6, folds) - 0.7) + 0.3 * fine
 
 
-def _wood(identity: Draws, picture: Draws, plane: Field) -> torch.Tensor:
+def _wood(identity: Draws, picture: Draws, plane: Field) -> Tensor:
     at = plane.turned(grain_angle(identity, picture))
     bend = plane.noise(picture, "wood.bend", "smooth", 0.35, 3.0, at)
     period = identity.log_uniform("wood.period", 4, 22)
@@ -96,7 +97,7 @@ def _wood(identity: Draws, picture: Draws, plane: Field) -> torch.Tensor:
     return 0.7 * rings + 0.5 * pores
 
 
-def _stone(identity: Draws, picture: Draws, plane: Field) -> torch.Tensor:
+def _stone(identity: Draws, picture: Draws, plane: Field) -> Tensor:
     scale = identity.log_uniform("stone.scale", 0.8, 2.5)
     spots = plane.noise(picture, "stone.spots", "grains", scale)
     dots = plane.noise(picture, "stone.dots", "rough", 1.0)
@@ -104,19 +105,19 @@ def _stone(identity: Draws, picture: Draws, plane: Field) -> torch.Tensor:
     return 1.3 * (smoothstep(threshold, threshold + 0.6, spots) - 0.2) + 0.5 * dots
 
 
-def _granules(identity: Draws, picture: Draws, plane: Field) -> torch.Tensor:
+def _granules(identity: Draws, picture: Draws, plane: Field) -> Tensor:
     scale = identity.log_uniform("granules.scale", 0.6, 2.2)
     grains = plane.noise(picture, "granules.a", "grains", scale)
     shade = plane.noise(picture, "granules.b", "grains", scale * 1.6)
     return torch.tanh(1.5 * grains) * 0.9 + 0.35 * shade
 
 
-def _saw(x: torch.Tensor, period: torch.Tensor) -> torch.Tensor:
+def _saw(x: Tensor, period: Tensor) -> Tensor:
     """Distance to the nearest multiple of the period, in the units of ``x``."""
     return (x / period - torch.round(x / period)).abs() * period
 
 
-def _tiles(identity: Draws, picture: Draws, plane: Field) -> torch.Tensor:
+def _tiles(identity: Draws, picture: Draws, plane: Field) -> Tensor:
     u, v = plane.turned(grain_angle(identity, picture))
     period = column(identity.log_uniform("tiles.period", 18, 70))
     u = u + column(picture.uniform("tiles.u", 0, 70))
@@ -129,7 +130,7 @@ def _tiles(identity: Draws, picture: Draws, plane: Field) -> torch.Tensor:
     return 2.0 * sign * lines + 0.35 * fine
 
 
-def _stripes(identity: Draws, picture: Draws, plane: Field) -> torch.Tensor:
+def _stripes(identity: Draws, picture: Draws, plane: Field) -> Tensor:
     _, v = plane.turned(grain_angle(identity, picture))
     rate = column(2 * math.pi / identity.log_uniform("stripes.period", 4, 40))
     sharp = column(identity.log_uniform("stripes.sharp", 0.5, 8))
@@ -138,7 +139,7 @@ def _stripes(identity: Draws, picture: Draws, plane: Field) -> torch.Tensor:
     return torch.tanh(sharp * wave) + 0.25 * fine
 
 
-def _mesh(identity: Draws, picture: Draws, plane: Field) -> torch.Tensor:
+def _mesh(identity: Draws, picture: Draws, plane: Field) -> Tensor:
     u, v = plane.turned(grain_angle(identity, picture))
     rate = column(math.pi / identity.log_uniform("mesh.period", 5, 16))
     bars = torch.maximum(torch.cos(u * rate).abs(), torch.cos(v * rate).abs())
@@ -147,19 +148,19 @@ def _mesh(identity: Draws, picture: Draws, plane: Field) -> torch.Tensor:
     return 1.6 * (smoothstep(edge - 0.15, edge + 0.15, bars) - 0.6) + 0.25 * fine
 
 
-def _paper(identity: Draws, picture: Draws, plane: Field) -> torch.Tensor:
+def _paper(identity: Draws, picture: Draws, plane: Field) -> Tensor:
     fibres = plane.noise(
         picture, "paper.fibres", "rough", identity.log_uniform("paper.scale", 0.5, 1)
     )
     return 0.4 * fibres + 0.3 * plane.noise(picture, "paper.cloud", "cloud", 1.0)
 
 
-def _plain(identity: Draws, picture: Draws, plane: Field) -> torch.Tensor:
+def _plain(identity: Draws, picture: Draws, plane: Field) -> Tensor:
     scale = identity.log_uniform("plain.scale", 0.1, 0.5)
     return 0.4 * plane.noise(picture, "plain", "smooth", scale)
 
 
-def _rolled(identity: Draws, picture: Draws, plane: Field) -> torch.Tensor:
+def _rolled(identity: Draws, picture: Draws, plane: Field) -> Tensor:
     """Hot-rolled steel: noisy, with short strokes along the grain and clouds of scale."""
     at = plane.turned(grain_angle(identity, picture))
     stretch = identity.log_uniform("rolled.stretch", 1.5, 8)
@@ -170,7 +171,7 @@ def _rolled(identity: Draws, picture: Draws, plane: Field) -> torch.Tensor:
     return 0.6 * strokes + 0.6 * speckle + share * clouds
 
 
-def _glass(identity: Draws, picture: Draws, plane: Field) -> torch.Tensor:
+def _glass(identity: Draws, picture: Draws, plane: Field) -> Tensor:
     """Film or glass: smooth gradients and soft parallel reflections."""
     u, _ = plane.turned(identity.uniform("glass.angle", 0, math.pi))
     slope = column(identity.uniform("glass.slope", -1.5, 1.5)) * u / 64

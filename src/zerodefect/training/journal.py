@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
-import struct
+import logging
 import time
-from collections.abc import Iterator, Mapping
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zerodefect.files import atomic_write
 
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
 LOG = "log.jsonl"
-EVENTS = "events.out.tfevents.0000000000.zerodefect"
+EVENTS = "events.out.tfevents.*.zerodefect"  # time, machine and process stand between
 CURVES = "curves.png"
 _NO_VALUES = ("step", "epoch", "time")
 
@@ -30,10 +34,10 @@ class Journal:
         kept = [line for line in read_log(folder / LOG) if line["step"] <= step]
         with atomic_write(folder / LOG) as file:
             file.write("".join(json.dumps(line) + "\n" for line in kept).encode())
-        with atomic_write(folder / EVENTS) as file:
-            file.write(_record(_event(0.0, 0, {})))
-            for line in kept:
-                file.write(_as_record(line))
+        self._events = _new_events(folder)
+        self._add_events(kept)
+        if self._events:
+            weakref.finalize(self, self._events.close)  # it has a thread and an open file
         self.validated = {line["step"] for line in kept if "validation" in line}
 
     def write(self, line: Mapping[str, Any]) -> None:
@@ -41,8 +45,15 @@ class Journal:
         line = {**line, "time": round(time.time(), 3)}
         with (self.folder / LOG).open("a", encoding="utf-8") as log:
             log.write(json.dumps(line) + "\n")
-        with (self.folder / EVENTS).open("ab") as events:
-            events.write(_as_record(line))
+        self._add_events([line])
+
+    def _add_events(self, lines: Iterable[Mapping[str, Any]]) -> None:
+        if self._events is None:
+            return
+        for line in lines:
+            for name, value in _numbers(line).items():
+                self._events.add_scalar(name, value, line["step"], line.get("time"))
+        self._events.flush()
 
     def draw(self) -> bool:
         """Draw losses and validation as ``curves.png``; False without matplotlib."""
@@ -69,6 +80,21 @@ class Journal:
         with atomic_write(self.folder / CURVES) as file:
             canvas.savefig(file, format="png", dpi=110)
         return True
+
+
+def _new_events(folder: Path) -> SummaryWriter | None:
+    """Begin the event file anew, for TensorBoard to show the run; None without tensorboard."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        logging.getLogger(__name__).warning(
+            "tensorboard is not installed: the run goes on, but writes no TensorBoard events. "
+            "For these: pip install 'zerodefect[train]'"
+        )
+        return None
+    for old in folder.glob(EVENTS):
+        old.unlink()
+    return SummaryWriter(str(folder), filename_suffix=".zerodefect")
 
 
 def read_log(path: Path) -> Iterator[dict[str, Any]]:
@@ -101,65 +127,3 @@ def _series(lines: Iterator[dict[str, Any]]) -> dict[str, tuple[list[int], list[
             steps.append(line["step"])
             values.append(value)
     return found
-
-
-# --- TensorBoard's file: TFRecords of Event messages (event.proto, summary.proto) -----------------
-
-
-def _as_record(line: Mapping[str, Any]) -> bytes:
-    return _record(_event(line.get("time", 0.0), line["step"], _numbers(line)))
-
-
-def _event(when: float, step: int, scalars: Mapping[str, float]) -> bytes:
-    """``Event``: wall_time = 1, step = 2, file_version = 3 (the first record), summary = 5."""
-    head = _field(1, 1) + struct.pack("<d", when) + _field(2, 0) + _varint(step)
-    if not scalars:
-        return head + _bytes(3, b"brain.Event:2")
-    values = b"".join(  # Summary.Value: tag = 1, simple_value = 2
-        _bytes(1, _bytes(1, name.encode()) + _field(2, 5) + struct.pack("<f", value))
-        for name, value in scalars.items()
-    )
-    return head + _bytes(5, values)
-
-
-def _field(number: int, kind: int) -> bytes:
-    return _varint(number << 3 | kind)
-
-
-def _bytes(number: int, content: bytes) -> bytes:
-    return _field(number, 2) + _varint(len(content)) + content
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def _record(content: bytes) -> bytes:
-    length = struct.pack("<Q", len(content))
-    return length + _masked_crc(length) + content + _masked_crc(content)
-
-
-def _masked_crc(content: bytes) -> bytes:
-    """CRC-32C (Castagnoli), rotated and shifted as TFRecords want it."""
-    crc = 0xFFFFFFFF
-    for byte in content:
-        crc = _CRC[(crc ^ byte) & 0xFF] ^ crc >> 8
-    crc ^= 0xFFFFFFFF
-    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
-
-
-def _crc_table() -> list[int]:
-    table = []
-    for value in range(256):
-        for _ in range(8):
-            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)  # noqa: PLW2901
-        table.append(value)
-    return table
-
-
-_CRC = _crc_table()
