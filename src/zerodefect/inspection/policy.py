@@ -136,16 +136,13 @@ class Policy(BaseModel):
         """Make the policy of an uncalibrated run; its verdicts are provisional.
 
         Args:
-            method: name of the method.
-            fingerprint: of the detector.
-            object: product name, or None.
+            method, fingerprint, object: as in ``Policy``.
             neutral: raw image score at which the detector leans neither way; above it the verdict
                 is "defect", else "good". None: the detector knows none, the verdict is always
                 "unsure".
             map_range: raw map values at the two ends of the colour scale; None without maps.
             region_limit: raw map value above which a pixel belongs to a region; None without maps.
         """
-        note = "Not calibrated: verdicts and regions are provisional."
         return cls(
             method=method,
             fingerprint=fingerprint,
@@ -154,7 +151,7 @@ class Policy(BaseModel):
             limits=Limits(unsure=neutral, defect=neutral),
             region_limit=region_limit,
             colour_range=map_range,
-            notes=(note,),
+            notes=("Not calibrated: verdicts and regions are provisional.",),
         )
 
     @property
@@ -273,16 +270,12 @@ class Policy(BaseModel):
         Raises:
             PolicyMismatch: it does not; the message names every difference and the remedy.
         """
-        pairs = {
-            "method": (self.method, method),
-            "object": (self.object, object),
-            "detector (weights, prompts or settings)": (self.fingerprint, fingerprint),
-        }
-        different = [
-            f"{name}: {then!r} when calibrated, {now!r} now"
-            for name, (then, now) in pairs.items()
-            if then != now
-        ]
+        facts = (
+            ("method", self.method, method),
+            ("object", self.object, object),
+            ("detector (weights, prompts or settings)", self.fingerprint, fingerprint),
+        )
+        different = [f"{n}: {a!r} when calibrated, {b!r} now" for n, a, b in facts if a != b]
         if different:
             raise PolicyMismatch(
                 f"the policy does not fit this run: {'; '.join(different)}. Scores of different "
@@ -341,12 +334,11 @@ class Policy(BaseModel):
         return self._with_limit(limit * factor, self.false_alarms if factor >= 1 else None, text)
 
     def _with_limit(self, limit: float | None, rate: float | None, text: str) -> Policy:
-        unsure = self.limits.unsure
+        unsure, review = self.limits.unsure, self.review_rate
         if not self.calibrated:
             unsure = limit  # nothing was learned that could tell unsure from good
         elif unsure is not None and limit is not None:
             unsure = min(unsure, limit)
-        review = self.review_rate
         if unsure != self.limits.unsure:  # the two limits are one now
             review = rate
         note = f"Defect limit replaced by {text!r}."
