@@ -223,8 +223,7 @@ def tell_views(tile: int | None, overlap: float, files: Iterable[Path]) -> None:
     """
     if not tile:
         return
-    from zerodefect.data.check import picture_size
-    from zerodefect.images import ImageError
+    from zerodefect.images import ImageError, picture_size
     from zerodefect.images.tiling import MANY_VIEWS, Tiling
     from zerodefect.scoring.scorer import check_views
 

@@ -13,7 +13,6 @@ import torch
 
 from zerodefect.backbones.clip_weights import file_hash
 from zerodefect.data import MASK_RULES, Dataset, Sample, read_channels, read_mask
-from zerodefect.data.check import picture_size
 from zerodefect.detector.contract import Detector
 from zerodefect.evaluation.metrics import (
     IMAGE_PANEL,
@@ -27,7 +26,7 @@ from zerodefect.evaluation.metrics import (
     SPROMetrics,
 )
 from zerodefect.evaluation.prediction_cache import PredictionCache
-from zerodefect.images import ImageError, Picture, open_image
+from zerodefect.images import ImageError, Picture, open_image, picture_size
 from zerodefect.layers.smoothing import gaussian_smooth
 from zerodefect.scoring.scorer import Scorer, Viewing, read_area, resize_area
 from zerodefect.types import Failure
