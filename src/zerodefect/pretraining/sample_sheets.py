@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import random
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from torchvision.utils import make_grid
 
 from zerodefect.backbones.clip import CLIP
 from zerodefect.files import atomic_write
@@ -62,14 +62,7 @@ def _grey(planes: Tensor) -> Tensor:
 
 def _write(path: str | Path, parts: list[Tensor]) -> Path:
     """Cells of ``(B, 3, S, S)`` pictures side by side, eight cells a row."""
-    cells = torch.cat([part.cpu() for part in parts], 3)
-    count, _, height, width = cells.shape
-    columns = min(8, count)
-    sheet = torch.zeros(3, math.ceil(count / columns) * height, columns * width)
-    for number, cell in enumerate(cells):
-        row, column = divmod(number, columns)
-        top, left = row * height, column * width
-        sheet[:, top : top + height, left : left + width] = cell
+    sheet = make_grid(torch.cat([part.cpu() for part in parts], 3), nrow=8, padding=0)
     pixels = (sheet * 255).round().byte().permute(1, 2, 0).numpy()
     with atomic_write(Path(path)) as file:
         file.write(encode_png(pixels))
