@@ -216,7 +216,7 @@ class Scorer:
                         told = True
                     yield batch, numbers
 
-        with torch.inference_mode():
+        with torch.no_grad():  # knowledge outlives this: no tensors that gradients cannot pass
             return self._remembered(knowledge, encoded())
 
     def _plan(self, encoded: Any, count: int, views: int) -> MemoryPlan:
