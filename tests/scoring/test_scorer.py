@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import picture, tiny_backbone
 
-from zerodefect.detector.contract import Detector, UnsupportedError
+from zerodefect.detector.contract import Detector
 from zerodefect.detector.facts import MethodInfo
 from zerodefect.detector.knowledge import Product
 from zerodefect.images import Picture

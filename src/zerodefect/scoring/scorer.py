@@ -202,7 +202,11 @@ class Scorer:
             UnsupportedError: the method takes no references.
         """
         if self.detector.memory is None:
-            raise UnsupportedError(f"{self.detector.info.name} takes no references")
+            info = self.detector.info
+            raise UnsupportedError(
+                f"{info.name} takes no references; it learns normality from "
+                f"{', '.join(info.knows_from)}"
+            )
         views = sum(1 + len(self.viewing.tiles(picture)) for picture in pictures)
 
         def encoded() -> Iterator[tuple[Any, Tensor]]:
