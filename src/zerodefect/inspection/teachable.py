@@ -19,7 +19,7 @@ from zerodefect.images import Picture
 from zerodefect.inspection.sources import Source, digest, expand, open_source
 from zerodefect.prompts.vocabulary import Vocabulary
 from zerodefect.scoring.areas import read_area
-from zerodefect.scoring.scorer import Scorer
+from zerodefect.scoring.scorer import MemoryPlan, Scorer
 from zerodefect.scoring.viewing import Viewing
 
 DEFAULT_OBJECT = "object"
@@ -213,9 +213,10 @@ class Teachable:
         return self.scorer.remember(known, pictures, areas, on_plan=self._tell)
 
     @staticmethod
-    def _tell(plan: Any) -> None:
+    def _tell(plan: MemoryPlan) -> None:
+        """Say what references will take: too much, much, or (to who wants details) little."""
         level = logging.WARNING if plan.bytes > plan.budget else logging.INFO
-        _log.log(level, "%s", plan)
+        _log.log(level if plan.bytes > plan.budget / 10 else logging.DEBUG, "%s", plan)
 
     def _learned(self, shown: Shown) -> Shown:
         """The same with what the detector makes of it."""

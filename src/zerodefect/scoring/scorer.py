@@ -50,8 +50,8 @@ class MemoryPlan:
 
     def __str__(self) -> str:
         """One line, with what follows where it is too much."""
-        views = "1 view" if self.views == 1 else f"{self.views} views"
-        text = f"{views} of references take {self.bytes / 1e6:,.1f} MB of memory"
+        views = "1 view takes" if self.views == 1 else f"{self.views} views take"
+        text = f"references: {views} {self.bytes / 1e6:,.1f} MB of memory"
         if self.bytes <= self.budget:
             return text
         return (
