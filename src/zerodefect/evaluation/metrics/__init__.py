@@ -5,11 +5,9 @@ trades exactness for constant memory and states the error bound;
 ``SPROMetrics`` is MVTec LOCO's metric. :class:`Query` describes every metric and variant.
 """
 
-from zerodefect.evaluation.metrics.exact_curves import CurvePoints
 from zerodefect.evaluation.metrics.metric_query import (
     IMAGE_PANEL,
     PIXEL_PANEL,
-    VARIANTS,
     Metric,
     MetricError,
     Query,
@@ -17,7 +15,6 @@ from zerodefect.evaluation.metrics.metric_query import (
     average,
 )
 from zerodefect.evaluation.metrics.pixel_histogram import HistogramPixelMetrics
-from zerodefect.evaluation.metrics.ranked_scores import Totals
 from zerodefect.evaluation.metrics.spro import Saturation, SPROMetrics, saturated_overlap
 from zerodefect.evaluation.metrics.streaming_metrics import (
     ImageMetrics,
@@ -30,8 +27,6 @@ from zerodefect.evaluation.metrics.streaming_metrics import (
 __all__ = [
     "IMAGE_PANEL",
     "PIXEL_PANEL",
-    "VARIANTS",
-    "CurvePoints",
     "HistogramPixelMetrics",
     "ImageMetrics",
     "Metric",
@@ -42,7 +37,6 @@ __all__ = [
     "SPROMetrics",
     "Saturation",
     "SpillError",
-    "Totals",
     "average",
     "image_metrics",
     "pixel_metrics",

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from scipy import ndimage
@@ -15,8 +14,7 @@ NO_AREAS = np.empty(0, np.int64)
 _EIGHT = np.ones((3, 3), bool)
 
 
-@dataclass(frozen=True)
-class Pixels:
+class Pixels(NamedTuple):
     """Scores of one image's pixels.
 
     Attributes:
@@ -30,11 +28,11 @@ class Pixels:
     """
 
     normal: np.ndarray
-    defective: np.ndarray = field(default_factory=lambda: NO_SCORES)
-    areas: np.ndarray = field(default_factory=lambda: NO_AREAS)
+    defective: np.ndarray = NO_SCORES
+    areas: np.ndarray = NO_AREAS
     regions: int = 0
-    holes: np.ndarray = field(default_factory=lambda: NO_SCORES)
-    hole_areas: np.ndarray = field(default_factory=lambda: NO_AREAS)
+    holes: np.ndarray = NO_SCORES
+    hole_areas: np.ndarray = NO_AREAS
 
 
 def as_array(values: Any) -> np.ndarray:
@@ -124,8 +122,12 @@ def split(map: Any, mask: Any = None, valid: Any = None, fill_holes: bool = Fals
     defect = None if mask is None else as_mask(mask, scores.shape)
     if defect is None or not defect.any():
         return Pixels(scores.ravel() if counted is None else scores[counted])
-    labels, window = _label(defect)
-    inside = labels > 0 if counted is None else (labels > 0) & counted[window]
+    # Components are sought inside the upright rectangle around all defects.
+    rows, columns = np.flatnonzero(defect.any(1)), np.flatnonzero(defect.any(0))
+    window = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    labels, _ = ndimage.label(defect[window], _EIGHT)
+    counted_there = None if counted is None else counted[window]
+    inside = labels > 0 if counted_there is None else (labels > 0) & counted_there
     region = labels[inside]
     area = np.bincount(region)
     outside = ~defect if counted is None else ~defect & counted
@@ -134,23 +136,12 @@ def split(map: Any, mask: Any = None, valid: Any = None, fill_holes: bool = Fals
         scores[window][inside],
         area[region],
         int(np.count_nonzero(area)),
-        *(_holes(labels, scores[window], counted, window, area) if fill_holes else ()),
+        *(_holes(labels, scores[window], counted_there, area) if fill_holes else ()),
     )
 
 
-def _label(defect: np.ndarray) -> tuple[np.ndarray, tuple[slice, slice]]:
-    """Components inside the upright rectangle around all defects, and that rectangle."""
-    rows, columns = np.flatnonzero(defect.any(1)), np.flatnonzero(defect.any(0))
-    window = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-    return ndimage.label(defect[window], _EIGHT)[0], window
-
-
 def _holes(
-    labels: np.ndarray,
-    scores: np.ndarray,
-    counted: np.ndarray | None,
-    window: tuple[slice, slice],
-    area: np.ndarray,
+    labels: np.ndarray, scores: np.ndarray, counted: np.ndarray | None, area: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     found, areas = [NO_SCORES], [NO_AREAS]
     for number, box in enumerate(ndimage.find_objects(labels), start=1):
@@ -161,7 +152,7 @@ def _holes(
         # the reference fills with the full structure.
         hole = ndimage.binary_fill_holes(region, _EIGHT) & ~region
         if counted is not None:
-            hole &= counted[window][box]
+            hole &= counted[box]
         inside = scores[box][hole]
         found.append(inside)
         areas.append(np.full(len(inside), area[number]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Level = Literal["image", "pixel"]
@@ -88,23 +88,18 @@ class Query:
                 f"{self.name} has no variant {self.variant!r}; known: {', '.join(known)}"
             )
         at = DEFAULT_AT.get(self.name) if self.at is None else float(self.at)
-        if at is not None:
-            self._check_at(at)
         object.__setattr__(self, "at", at)
-
-    def _check_at(self, at: float) -> None:
+        if at is None:
+            return
         if self.name not in DEFAULT_AT:
             raise MetricError(f"{self.name} takes no '@' value")
-        lowest_allowed = at >= 0 if self.name == "fpr_at_miss" else at > 0
-        if not (lowest_allowed and at <= 1):
+        if not (0 < at <= 1 or (at == 0 and self.name == "fpr_at_miss")):
             raise MetricError(f"{self.name}@{at:g}: must be above 0 and at most 1")
 
     @property
     def limit(self) -> float:
-        """The number behind the ``@``."""
-        if self.at is None:
-            raise MetricError(f"{self.name} takes no '@' value")
-        return self.at
+        """The number behind the ``@``; 0 where the metric takes none."""
+        return self.at or 0.0
 
     @classmethod
     def parse(cls, text: str | Query) -> Query:
@@ -118,11 +113,10 @@ class Query:
         head, _, at = text.strip().partition("@")
         name, _, variant = head.partition(":")
         try:
-            return cls(name, variant, float(at) if at else None)
-        except ValueError as error:
-            if isinstance(error, MetricError):
-                raise
+            number = float(at) if at else None
+        except ValueError:
             raise MetricError(f"{text!r}: {at!r} is not a number") from None
+        return cls(name, variant, number)
 
     def __str__(self) -> str:
         """``name:variant`` with ``@at`` where the metric has one; :meth:`parse` reads it back."""
@@ -190,14 +184,11 @@ def average(metrics: Sequence[Metric], group: str = "mean") -> Metric:
     count = len(defined)
     if count < len(metrics):
         group = f"{group} of {count} of {len(metrics)}"
-    return Metric(
-        level=first.level,
-        name=first.name,
-        variant=first.variant,
+    return replace(
+        first,
         value=math.fsum(m.value for m in defined) / count if count else math.nan,
-        at=first.at,
+        threshold=None,
         reason=None if count else "undefined for every group",
         error_bound=math.fsum(m.error_bound for m in defined) / count if count else 0.0,
-        mask_rule=first.mask_rule,
         group=group,
     )

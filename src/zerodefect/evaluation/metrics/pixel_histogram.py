@@ -1,19 +1,13 @@
-"""Pixel metrics from a histogram: constant memory, and a bound on the error beside every value.
-
-Scores of one bin count as equal. Whatever their true order, every curve stays inside the rectangle
-that a bin spans between the exact vertices before and after it; the bounds follow from that alone.
-"""
+"""Pixel metrics from a histogram: constant memory, and a bound on the error beside every value."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 
 import numpy as np
 
 from zerodefect.evaluation.metrics.mask_regions import Pixels
-from zerodefect.evaluation.metrics.metric_query import PIXEL_PANEL, Metric, MetricError, Query
+from zerodefect.evaluation.metrics.metric_query import PIXEL_PANEL, VARIANTS, MetricError, Query
 from zerodefect.evaluation.metrics.ranked_scores import Ranked, Steps, Totals
 from zerodefect.evaluation.metrics.sorted_runs import order_key, score_of
 from zerodefect.evaluation.metrics.streaming_metrics import PixelState
@@ -29,6 +23,9 @@ _KEYS = order_key(np.array([-np.inf, np.inf], np.float32))
 
 class HistogramPixelMetrics(PixelState):
     """Pixel metrics in memory that does not grow, within a bound that every result states.
+
+    Scores of one bin count as equal; a ``threshold`` is the lower edge of a bin. Only the default
+    variants of the pixel panel can be bounded.
 
     Bins are joined two by two whenever a score lies outside, until all lie inside: the range need
     not be known before, and the final bins depend on the lowest and the highest score alone.
@@ -52,7 +49,7 @@ class HistogramPixelMetrics(PixelState):
         bins: int = 1 << 20,
         mask_rule: str = "as given",
     ) -> None:
-        super().__init__(mask_rule)
+        self.mask_rule = mask_rule
         self._even = _even_bins(low, high, bins)
         # Places of the lowest and the highest score, counted in bins that were never joined.
         self._range = math.inf, -math.inf
@@ -60,11 +57,6 @@ class HistogramPixelMetrics(PixelState):
         self._first = 0.0  # place of the first bin, counted in bins as they are now
         # Rows: normal pixels, defective pixels, weight of the defective ones in units.
         self._counts = np.zeros((3, bins + 2), np.int64)
-
-    @property
-    def totals(self) -> Totals:
-        """Pixels and regions taken so far."""
-        return Totals(int(self._counts[1].sum()), int(self._counts[0].sum()), self.regions)
 
     def _take(self, pixels: Pixels) -> None:
         self._check_regions(pixels.regions)
@@ -141,36 +133,21 @@ class HistogramPixelMetrics(PixelState):
         edges = self._edges(self._first + np.arange(len(fp)))[::-1]
         steps = Steps(
             edges[there],
+            defective[there],
             np.cumsum(defective)[there],
             (fp - normal)[there],
             fp[there],
             np.cumsum(weight)[there] / _UNIT,
         )
         low, high = self._edges(np.array([self._cell(place) for place in self._range]))
-        return RankedBins(self.totals, (float(low), float(high)), steps)
+        totals = Totals(int(defective.sum()), int(normal.sum()), self.regions)
+        return Ranked(totals, (float(low), float(high)), bins=steps)
 
     def _check(self, query: Query) -> None:
-        if (query.name, query.variant) not in _BOUNDS:
+        if query.name not in PIXEL_PANEL or query.variant != VARIANTS[query.name][0]:
             raise MetricError(
                 f"{query} cannot be bounded from a histogram: it needs exact pixel metrics"
             )
-
-    def compute(self, queries: Iterable[str | Query] = PIXEL_PANEL) -> list[Metric]:
-        """Compute metrics with ``error_bound``: the exact value is within it of ``value``.
-
-        A ``threshold`` is the lower edge of a bin. Only exact variants and ``ap`` by the step rule
-        can be bounded.
-
-        Raises:
-            MetricError: for other queries.
-        """
-        asked = [Query.parse(query) for query in queries]
-        metrics = super().compute(asked)
-        [steps], totals = self._ranked().steps(), self.totals
-        return [
-            m if m.reason else replace(m, error_bound=_bound(steps, totals, query, m.value))
-            for query, m in zip(asked, metrics, strict=True)
-        ]
 
 
 def _even_bins(low: float | None, high: float | None, bins: int) -> tuple[float, float] | None:
@@ -182,72 +159,3 @@ def _even_bins(low: float | None, high: float | None, bins: int) -> tuple[float,
         if math.isfinite(low) and 0 < scale <= _MOST_BINS_PER_UNIT:
             return float(low), scale
     raise MetricError(f"no histogram of {bins} bins from {low} to {high}")
-
-
-class RankedBins(Ranked):
-    """Bins as exact curves ask for them: each holds equal scores, at its lower edge."""
-
-    def __init__(self, totals: Totals, range: tuple[float, float], steps: Steps) -> None:
-        super().__init__(totals, range, (), lambda: iter(()))
-        self._steps = steps
-
-    def steps(self) -> Iterator[Steps]:
-        """All bins with anomalous scores, from high to low."""
-        yield self._steps
-
-
-def _bound(steps: Steps, totals: Totals, query: Query, value: float) -> float:
-    bound = _BOUNDS[query.name, query.variant](steps, totals, query, value)
-    # The rounding of weights to units, and that of the sums in floating point.
-    rounding = 2.0**-41 * totals.positives / totals.regions if query.name == "aupro" else 0.0
-    return bound + rounding + 1e-12
-
-
-def _auroc_bound(steps: Steps, totals: Totals, query: Query, value: float) -> float:
-    """Pairs within a bin count one half each and may count 0 or 1."""
-    pairs = float((steps.positives * (steps.fp - steps.fp_before).astype(float)).sum())
-    return pairs / (2.0 * totals.positives * totals.negatives)
-
-
-def _ap_bound(steps: Steps, totals: Totals, query: Query, value: float) -> float:
-    """Precision at a score of a bin is highest with all of it found and no false positive of it."""
-    highest = steps.tp / (steps.tp + steps.fp_before)
-    # Lowest with all false positives first. Precision is concave in the number found, so its mean
-    # over the bin is at least that of its ends.
-    first = (steps.tp_before + 1) / (steps.tp_before + 1 + steps.fp)
-    lowest = (first + steps.tp / (steps.tp + steps.fp)) / 2
-    upper = float((steps.positives * highest).sum()) / totals.positives
-    lower = float((steps.positives * lowest).sum()) / totals.positives
-    return max(upper - value, value - lower)
-
-
-def _f1_bound(steps: Steps, totals: Totals, query: Query, value: float) -> float:
-    """The edges of bins are thresholds, so the maximum is at least ``value``."""
-    upper = 2 * steps.tp / (steps.tp + steps.fp_before + totals.positives)
-    return float(upper.max()) - value
-
-
-def _fpr_bound(steps: Steps, totals: Totals, query: Query, value: float) -> float:
-    """The threshold lies in the bin whose false positives were all counted."""
-    index = int(np.searchsorted(steps.fp, round(value * totals.negatives)))
-    return float(np.max((steps.fp - steps.fp_before)[index:][:1], initial=0)) / totals.negatives
-
-
-def _aupro_bound(steps: Steps, totals: Totals, query: Query, value: float) -> float:
-    """A rising curve inside a rectangle is off the diagonal by at most half of it, if not cut."""
-    limit = query.limit * totals.negatives
-    width = np.minimum(steps.fp, limit) - np.minimum(steps.fp_before, limit)
-    # At the limit the rectangle is cut, and the curve may lie anywhere in what is left.
-    share = np.where(steps.fp > limit, 1.0, 0.5)
-    area = float((share * width * (steps.overlap - steps.overlap_before)).sum())
-    return area / (limit * totals.regions)
-
-
-_Bound = Callable[[Steps, Totals, Query, float], float]
-_BOUNDS: dict[tuple[str, str], _Bound] = {
-    ("auroc", "exact"): _auroc_bound,
-    ("ap", "step"): _ap_bound,
-    ("f1max", "exact"): _f1_bound,
-    ("fpr_at_miss", "exact"): _fpr_bound,
-    ("aupro", "exact"): _aupro_bound,
-}

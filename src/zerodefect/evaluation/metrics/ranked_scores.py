@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -36,87 +35,57 @@ class Totals:
         return None
 
 
-@dataclass(frozen=True)
-class Steps:
+class Steps(NamedTuple):
     """Vertices of the curves at distinct anomalous scores, from high to low; a block of them.
 
     Attributes:
         score: ``(K,)`` distinct scores.
+        positives: ``(K,)`` int64, anomalous scores that equal each.
         tp: ``(K,)`` int64, anomalous scores at or above each.
         fp_before: ``(K,)`` int64, normal scores above each.
         fp: ``(K,)`` int64, normal scores at or above each.
         overlap: ``(K,)`` float64, sum over regions of the share at or above each.
-        tp_start, fp_start, overlap_start: ``tp``, ``fp``, ``overlap`` at the end of the last block.
     """
 
     score: np.ndarray
+    positives: np.ndarray
     tp: np.ndarray
     fp_before: np.ndarray
     fp: np.ndarray
     overlap: np.ndarray
-    tp_start: int = 0
-    fp_start: int = 0
-    overlap_start: float = 0.0
-
-    @cached_property
-    def tp_before(self) -> np.ndarray:
-        """Anomalous scores above each."""
-        return np.concatenate(([self.tp_start], self.tp[:-1]))
-
-    @cached_property
-    def overlap_before(self) -> np.ndarray:
-        """Sum over regions of the share above each."""
-        return np.concatenate(([self.overlap_start], self.overlap[:-1]))
-
-    @property
-    def positives(self) -> np.ndarray:
-        """Anomalous scores that equal each."""
-        return self.tp - self.tp_before
 
 
+@dataclass(frozen=True)
 class Ranked:
     """A set of anomalous and normal scores.
 
-    Args:
+    Attributes:
         totals: size of the set.
         range: lowest and highest score.
         normal: sorted runs of the normal scores.
         anomalous: the others.
         holes: scores of normal pixels in the holes of regions, where they were collected.
+        bins: all vertices, where they are known in place of the scores.
     """
 
-    def __init__(
-        self,
-        totals: Totals,
-        range: tuple[float, float],
-        normal: Sequence[Run],
-        anomalous: Blocks,
-        holes: Blocks = lambda: iter(()),
-    ) -> None:
-        self.totals = totals
-        self.range = range
-        self._normal = normal
-        self._anomalous = anomalous
-        self._holes = holes
+    totals: Totals
+    range: tuple[float, float]
+    normal: Sequence[Run] = ()
+    anomalous: Blocks = lambda: iter(())
+    holes: Blocks = lambda: iter(())
+    bins: Steps | None = None
 
     def steps(self) -> Iterator[Steps]:
         """Vertices at distinct anomalous scores, from high to low, in blocks."""
-        tp_start, fp_start, overlap_start = 0, 0, 0.0
-        for score, count, overlap in _distinct(self._anomalous):
-            at_most, below = self._rank(score[::-1])
-            steps = Steps(
-                score,
-                tp_start + np.cumsum(count),
-                self.totals.negatives - at_most[::-1],
-                self.totals.negatives - below[::-1],
-                overlap,
-                tp_start,
-                fp_start,
-                overlap_start,
-            )
-            yield steps
-            tp_start, fp_start = int(steps.tp[-1]), int(steps.fp[-1])
-            overlap_start = float(overlap[-1])
+        if self.bins:
+            yield self.bins
+        tp, negatives = 0, self.totals.negatives
+        for score, count, overlap in _distinct(self.anomalous):
+            below, at_most = self._rank(score[::-1])
+            found = tp + np.cumsum(count)
+            tp = found[-1]
+            fp_before, fp = negatives - at_most[::-1], negatives - below[::-1]
+            yield Steps(score, count, found, fp_before, fp, overlap)
 
     def positives_above(
         self, thresholds: np.ndarray, inclusive: bool, filled: bool = False
@@ -125,18 +94,16 @@ class Ranked:
 
         ``filled``: count pixels in the holes of regions towards the share too.
         """
-        count, share = _sum_above(self._anomalous, thresholds, inclusive)
+        count, share = _sum_above(self.anomalous, thresholds, inclusive)
         if filled:
-            share = share + _sum_above(self._holes, thresholds, inclusive)[1]
+            share = share + _sum_above(self.holes, thresholds, inclusive)[1]
         return count, share
 
     def negatives_above(self, thresholds: np.ndarray, inclusive: bool) -> np.ndarray:
         """Number of normal scores above thresholds (or at them, if inclusive)."""
         order = np.argsort(thresholds)
-        at_most, below = self._rank(thresholds[order])
-        result = np.empty(len(order), np.int64)
-        result[order] = self.totals.negatives - (below if inclusive else at_most)
-        return result
+        below, at_most = self._rank(thresholds[order])
+        return (self.totals.negatives - (below if inclusive else at_most))[np.argsort(order)]
 
     def negatives_at(self, ranks: np.ndarray) -> np.ndarray:
         """Normal float32 scores at 0-based ranks in ascending order, found by bisection."""
@@ -144,40 +111,35 @@ class Ranked:
         low, high = np.full(len(ranks), edges[0]), np.full(len(ranks), edges[1])
         while (low < high).any():
             middle = (low + high) // 2
-            at_most, _ = self._rank(score_of(middle.astype(np.uint32)))
+            _, at_most = self._rank(score_of(middle.astype(np.uint32)))
             enough = at_most > ranks
             low, high = np.where(enough, low, middle + 1), np.where(enough, middle, high)
         return score_of(low.astype(np.uint32))
 
-    def _rank(self, ascending: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Normal scores at most, and below, each value; ranks in runs add up."""
-        at_most, below = np.zeros((2, len(ascending)), np.int64)
-        for run in self._normal:
-            run_below, run_at_most = run.rank(ascending)
-            below += run_below
-            at_most += run_at_most
-        return at_most, below
+    def _rank(self, ascending: np.ndarray) -> np.ndarray:
+        """Normal scores below, and at most, each value, ``(2, K)``; ranks in runs add up."""
+        none = np.zeros((2, len(ascending)), np.int64)
+        return sum((run.rank(ascending) for run in self.normal), none)
 
 
-def _distinct(blocks: Blocks) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def _distinct(blocks: Blocks) -> Iterator[list[np.ndarray]]:
     """Distinct scores from high to low, how often each occurs, and the sum of weights so far."""
     total = 0.0
-    # The last score of a block may go on in the next one: score, count and sum, each of one row.
-    open_row: tuple[np.ndarray, ...] = ()
+    open_row: list[np.ndarray] = []  # the last score of a block may go on in the next one
     for score, weight in blocks():
         weights = running_sum(total, weight)
         total = float(weights[-1])
         ends = np.append(np.flatnonzero(score[1:] != score[:-1]), len(score) - 1)
-        rows: tuple[np.ndarray, ...] = score[ends], np.diff(ends, prepend=-1), weights[ends + 1]
-        if open_row and open_row[0][0] == rows[0][0]:
+        rows = [score[ends], np.diff(ends, prepend=-1), weights[ends + 1]]
+        if open_row and open_row[0] == rows[0][0]:
             rows[1][0] += open_row[1][0]
         elif open_row:
-            rows = tuple(np.concatenate(pair) for pair in zip(open_row, rows, strict=True))
-        open_row = tuple(column[-1:] for column in rows)
+            rows = [np.concatenate(pair) for pair in zip(open_row, rows, strict=True)]
+        open_row = [column[-1:] for column in rows]
         if len(rows[0]) > 1:
-            yield rows[0][:-1], rows[1][:-1], rows[2][:-1]
+            yield [column[:-1] for column in rows]
     if open_row:
-        yield open_row[0], open_row[1], open_row[2]
+        yield open_row
 
 
 def _sum_above(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -19,6 +20,7 @@ PIECE = 1 << 16
 _SIGN = np.uint32(1 << 31)
 _LOW = np.uint64((1 << 32) - 1)
 _SHIFT = np.uint64(32)
+_SIDES: tuple[Literal["left", "right"], ...] = "left", "right"
 
 
 def order_key(scores: np.ndarray) -> np.ndarray:
@@ -137,29 +139,24 @@ class Run:
             raise SpillError(f"spilled scores {self.path} have been cut short; start over")
         return piece
 
-    def rank(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """How many numbers of the run are below, and how many at most, each ascending value.
-
-        Args:
-            values: ``(K,)`` ascending.
+    def rank(self, values: np.ndarray) -> np.ndarray:
+        """How many numbers are below, and how many at most, each of ``(K,)`` ascending values.
 
         Returns:
-            Two int64 arrays ``(K,)``.
+            ``(2, K)`` int64.
         """
-        below, at_most = np.zeros((2, len(values)), np.int64)
+        ranks = np.zeros((2, len(values)), np.int64)
         # The last piece that begins below (or at) a value is the one in which its place lies.
-        left = np.searchsorted(self.first, values, "left") - 1
-        right = np.searchsorted(self.first, values, "right") - 1
+        places = np.stack([np.searchsorted(self.first, values, side) - 1 for side in _SIDES])
         needed = np.zeros(len(self.first) + 1, bool)
-        needed[left + 1] = needed[right + 1] = True
+        needed[places + 1] = True
         for number in np.flatnonzero(needed[1:]):
             start = int(number) * PIECE
             piece = self.read(start, start + PIECE)
-            a, b = np.searchsorted(left, (number, number + 1))
-            below[a:b] = start + np.searchsorted(piece, values[a:b], "left")
-            a, b = np.searchsorted(right, (number, number + 1))
-            at_most[a:b] = start + np.searchsorted(piece, values[a:b], "right")
-        return below, at_most
+            for rank, place, side in zip(ranks, places, _SIDES, strict=True):
+                a, b = np.searchsorted(place, (number, number + 1))
+                rank[a:b] = start + np.searchsorted(piece, values[a:b], side)
+        return ranks
 
 
 class SortedRuns:

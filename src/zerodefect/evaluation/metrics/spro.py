@@ -100,17 +100,12 @@ class SPROMetrics:
     ) -> None:
         if _GOOD in groups or not groups or len(set(groups)) < len(groups):
             raise MetricError(f"groups must be distinct names other than {_GOOD!r}: {groups}")
-        self.mask_rule = mask_rule
+        self.mask_rule, self.groups = mask_rule, tuple(groups)
         share = memory_limit // (len(groups) + 1)
         self._states = {
             name: PixelMetrics(memory_limit=share, spill_folder=spill_folder)
             for name in (_GOOD, *groups)
         }
-
-    @property
-    def groups(self) -> tuple[str, ...]:
-        """Names of the groups."""
-        return tuple(name for name in self._states if name != _GOOD)
 
     def update(
         self,
@@ -147,15 +142,12 @@ class SPROMetrics:
             SpillError: if spilled scores have vanished.
         """
         queries = [Query("spro", at=limit) for limit in limits]
-        good = self._states[_GOOD]
+        good, *others = self._states.values()
         found = [
             compute(ranked_pixels([good, state]), queries, "pixel", self.mask_rule, name)
-            for name, state in self._states.items()
-            if name != _GOOD
+            for name, state in zip(self.groups, others, strict=True)
         ]
-        return [
-            metric for one in zip(*found, strict=True) for metric in (*one, average(one, "mean"))
-        ]
+        return [metric for one in zip(*found, strict=True) for metric in (*one, average(one))]
 
 
 def _split(map: Any, channels: Sequence[tuple[Any, Saturation]], valid: Any) -> Pixels:
@@ -165,9 +157,8 @@ def _split(map: Any, channels: Sequence[tuple[Any, Saturation]], valid: Any) -> 
     their sum above a threshold is then ``min(hits / saturation area, 1)``.
     """
     scores = as_scores(map)
-    counted = np.ones(scores.shape, bool)
-    if valid is not None:
-        counted = as_mask(valid, scores.shape, "valid")
+    whole = np.ones(scores.shape, bool)
+    counted = whole if valid is None else as_mask(valid, scores.shape, "valid")
     outside = counted.copy()
     defective, areas = [NO_SCORES], [NO_AREAS]
     for mask, kind in channels:
@@ -177,9 +168,8 @@ def _split(map: Any, channels: Sequence[tuple[Any, Saturation]], valid: Any) -> 
         outside &= ~region
         inside = -np.sort(-scores[region])
         if len(inside):
-            area = np.zeros(len(inside), np.int64)
-            area[:saturation] = min(saturation, len(inside))
+            area = min(saturation, len(inside))
             defective.append(inside)
-            areas.append(area)
+            areas.append(np.where(np.arange(len(inside)) < saturation, area, 0))
     regions = len(areas) - 1
     return Pixels(scores[outside], np.concatenate(defective), np.concatenate(areas), regions)

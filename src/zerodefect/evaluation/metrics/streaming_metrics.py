@@ -6,22 +6,23 @@ import math
 from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from zerodefect.evaluation.metrics.exact_curves import CurvePoints, curve_points
 from zerodefect.evaluation.metrics.mask_regions import Pixels, as_array, split
 from zerodefect.evaluation.metrics.metric_query import (
     IMAGE_PANEL,
     PIXEL_PANEL,
+    Level,
     Metric,
     MetricError,
     Query,
     SpillError,
 )
-from zerodefect.evaluation.metrics.metric_values import compute
+from zerodefect.evaluation.metrics.metric_values import CurvePoints, compute, curve_points
 from zerodefect.evaluation.metrics.ranked_scores import Blocks, Ranked, Totals
 from zerodefect.evaluation.metrics.sorted_runs import (
     Run,
@@ -41,19 +42,98 @@ MEMORY_LIMIT = 256 << 20
 _LARGEST_AREA = (1 << 32) - 1
 
 
-class ImageMetrics:
+class MetricState(ABC):
+    """Metrics over any number of images, fed one by one, by whatever way scores are kept.
+
+    Attributes:
+        level: whether images or pixels are ranked.
+        mask_rule: name of the rule by which the caller resized and binarised the masks.
+        fill_holes: whether the pixels in holes of regions are collected.
+        images: number of images taken so far.
+        regions: number of regions taken so far, of maps.
+    """
+
+    level: Level = "pixel"
+    mask_rule: str | None = None
+    fill_holes = False
+    images = 0
+    regions = 0
+
+    @abstractmethod
+    def _absorb(self, other: Any) -> None:
+        """Keep the scores of another state."""
+
+    @abstractmethod
+    def _ranked(self) -> Ranked:
+        """Everything taken so far, as metrics ask for it."""
+
+    @abstractmethod
+    def _check(self, query: Query) -> None:
+        """Raise :class:`MetricError` for a query that cannot be answered."""
+
+    @property
+    def totals(self) -> Totals:
+        """Scores and regions taken so far."""
+        return self._ranked().totals
+
+    def merge(self, other: MetricState) -> None:
+        """Add all images of another state, which stays as it is.
+
+        Raises:
+            MetricError: if it is this state itself, is kept otherwise, has another mask rule, or
+                only one collects holes.
+            SpillError: if scores cannot be written; the state then refuses to go on.
+        """
+        if other is self:
+            raise MetricError("a state cannot be merged with itself: every image would count twice")
+        if type(other) is not type(self):
+            raise MetricError("exact and approximate states cannot be merged")
+        if other.mask_rule != self.mask_rule:
+            raise MetricError(
+                f"masks were made by different rules: {self.mask_rule!r}, {other.mask_rule!r}"
+            )
+        if other.fill_holes != self.fill_holes:
+            raise MetricError("only one of the states keeps the pixels in holes of regions")
+        self._absorb(other)
+        self.images += other.images
+        self.regions += other.regions
+
+    def compute(self, queries: Iterable[str | Query] | None = None) -> list[Metric]:
+        """Compute metrics of everything taken so far; more images may follow.
+
+        Args:
+            queries: as described at :class:`Query`; by default the panel of the level.
+
+        Raises:
+            MetricError: for an unknown query, or one that this state cannot answer.
+            SpillError: if spilled scores have vanished.
+        """
+        panel = IMAGE_PANEL if self.level == "image" else PIXEL_PANEL
+        asked = [Query.parse(query) for query in (panel if queries is None else queries)]
+        for query in asked:
+            self._check(query)
+        return compute(self._ranked(), asked, self.level, self.mask_rule)
+
+    def curves(self) -> CurvePoints:
+        """All vertices of the ROC, precision-recall and region-overlap curves, for drawing.
+
+        Raises:
+            MetricError: if there are no normal or no anomalous scores.
+            SpillError: if spilled scores have vanished.
+        """
+        return curve_points(self._ranked(), self.level)
+
+
+class ImageMetrics(MetricState):
     """Exact image metrics, fed score by score or batch by batch; 8 bytes per image are kept.
 
     The result is the same to the last bit however images were ordered or split over states.
     """
 
+    level = "image"
+
     def __init__(self) -> None:
         self._anomalous, self._normal = array("d"), array("d")
-
-    @property
-    def images(self) -> int:
-        """Number of scores taken so far."""
-        return len(self._anomalous) + len(self._normal)
 
     def update(self, score: Any, label: Any) -> None:
         """Take one image or a batch.
@@ -77,40 +157,15 @@ class ImageMetrics:
         anomalous = labels.astype(bool)
         self._anomalous.extend(scores[anomalous])
         self._normal.extend(scores[~anomalous])
+        self.images += len(scores)
 
-    def merge(self, other: ImageMetrics) -> None:
-        """Add all images of another state, which stays as it is.
-
-        Raises:
-            MetricError: if it is this state itself.
-        """
-        if other is self:
-            raise MetricError("a state cannot be merged with itself: every image would count twice")
+    def _absorb(self, other: ImageMetrics) -> None:
         self._anomalous.extend(other._anomalous)
         self._normal.extend(other._normal)
 
-    def compute(self, queries: Iterable[str | Query] = IMAGE_PANEL) -> list[Metric]:
-        """Compute metrics of everything taken so far.
-
-        Args:
-            queries: as described at :class:`Query`; AUPRO and sPRO need maps.
-
-        Raises:
-            MetricError: for a query that is unknown or needs maps.
-        """
-        asked = [Query.parse(query) for query in queries]
-        for query in asked:
-            if query.name in ("aupro", "spro"):
-                raise MetricError(f"{query.name} ranks pixels; it is not defined for image scores")
-        return compute(self._ranked(), asked, "image")
-
-    def curves(self) -> CurvePoints:
-        """All vertices of the ROC and precision-recall curves, for drawing.
-
-        Raises:
-            MetricError: if there are no normal or no anomalous images.
-        """
-        return curve_points(self._ranked(), "image")
+    def _check(self, query: Query) -> None:
+        if query.name in ("aupro", "spro"):
+            raise MetricError(f"{query.name} ranks pixels; it is not defined for image scores")
 
     def _ranked(self) -> Ranked:
         """All images; each anomalous one is a region of its own."""
@@ -137,42 +192,12 @@ def image_metrics(
     return state.compute(queries)
 
 
-class PixelState(ABC):
-    """Pixel metrics over any number of maps, fed one by one, by whatever way they are kept.
-
-    Attributes:
-        mask_rule: name of the rule by which the caller resized and binarised the masks.
-        fill_holes: whether the pixels in holes of regions are collected.
-        images: number of maps taken so far.
-        regions: number of regions taken so far.
-    """
-
-    def __init__(self, mask_rule: str, fill_holes: bool = False) -> None:
-        self.mask_rule = mask_rule
-        self.fill_holes = fill_holes
-        self.images = 0
-        self.regions = 0
-
-    @property
-    @abstractmethod
-    def totals(self) -> Totals:
-        """Pixels and regions taken so far."""
+class PixelState(MetricState):
+    """Pixel metrics over any number of maps, fed one by one."""
 
     @abstractmethod
     def _take(self, pixels: Pixels) -> None:
         """Keep the scores of one image."""
-
-    @abstractmethod
-    def _absorb(self, other: Any) -> None:
-        """Keep the scores of another state of the same class and mask rule."""
-
-    @abstractmethod
-    def _ranked(self) -> Ranked:
-        """Everything taken so far, as metrics ask for it."""
-
-    @abstractmethod
-    def _check(self, query: Query) -> None:
-        """Raise :class:`MetricError` for a query that cannot be answered."""
 
     def update(self, map: Any, mask: Any = None, valid: Any = None) -> None:
         """Take one image.
@@ -195,52 +220,6 @@ class PixelState(ABC):
         self._take(pixels)
         self.images += 1
         self.regions += pixels.regions
-
-    def merge(self, other: PixelState) -> None:
-        """Add all images of another state, which stays as it is.
-
-        Raises:
-            MetricError: if it is this state itself, is kept otherwise, has another mask rule, or
-                only one collects holes.
-            SpillError: as for :meth:`update`.
-        """
-        if other is self:
-            raise MetricError("a state cannot be merged with itself: every image would count twice")
-        if type(other) is not type(self):
-            raise MetricError("exact and approximate states cannot be merged")
-        if other.mask_rule != self.mask_rule:
-            raise MetricError(
-                f"masks were made by different rules: {self.mask_rule!r}, {other.mask_rule!r}"
-            )
-        if other.fill_holes != self.fill_holes:
-            raise MetricError("only one of the states keeps the pixels in holes of regions")
-        self._absorb(other)
-        self.images += other.images
-        self.regions += other.regions
-
-    def compute(self, queries: Iterable[str | Query] = PIXEL_PANEL) -> list[Metric]:
-        """Compute metrics of everything taken so far; more images may follow.
-
-        Args:
-            queries: as described at :class:`Query`.
-
-        Raises:
-            MetricError: for an unknown query, or one that this state cannot answer.
-            SpillError: if spilled scores have vanished.
-        """
-        asked = [Query.parse(query) for query in queries]
-        for query in asked:
-            self._check(query)
-        return compute(self._ranked(), asked, "pixel", self.mask_rule)
-
-    def curves(self) -> CurvePoints:
-        """All vertices of the ROC, precision-recall and region-overlap curves, for drawing.
-
-        Raises:
-            MetricError: if there are no normal or no anomalous pixels.
-            SpillError: if spilled scores have vanished.
-        """
-        return curve_points(self._ranked(), "pixel")
 
 
 class PixelMetrics(PixelState):
@@ -270,7 +249,7 @@ class PixelMetrics(PixelState):
         memory_limit: int = MEMORY_LIMIT,
         spill_folder: str | Path | None = None,
     ) -> None:
-        super().__init__(mask_rule, fill_holes)
+        self.mask_rule, self.fill_holes = mask_rule, fill_holes
         folder = SpillFolder(spill_folder)
         self.normal = SortedRuns(np.float32, memory_limit // 8, folder)
         self.defective = SortedRuns(np.uint64, memory_limit // 32, folder)
@@ -280,11 +259,6 @@ class PixelMetrics(PixelState):
 
     def __getstate__(self) -> dict[str, Any]:
         raise TypeError("a state of exact pixel metrics stays in its process: it is not pickled")
-
-    @property
-    def totals(self) -> Totals:
-        """Pixels and regions taken so far."""
-        return Totals(len(self.defective), len(self.normal), self.regions)
 
     def _take(self, pixels: Pixels) -> None:
         self.check_whole()
@@ -363,12 +337,9 @@ def pixel_metrics(
     """
     asked = [Query.parse(query) for query in queries]
     options.setdefault("fill_holes", any(q.variant == "steps200_winclip" for q in asked))
-    state = PixelMetrics(**options)
-    try:
-        for map, mask in zip(maps, masks, strict=True):
-            state.update(map, mask)
-    except ValueError as error:
-        if "zip()" in str(error):
-            raise MetricError("maps and masks differ in number") from None
-        raise
+    state, missing = PixelMetrics(**options), object()
+    for map, mask in zip_longest(maps, masks, fillvalue=missing):
+        if map is missing or mask is missing:
+            raise MetricError("maps and masks differ in number")
+        state.update(map, mask)
     return state.compute(asked)
