@@ -12,7 +12,8 @@ from torchvision.utils import make_grid
 from zerodefect.backbones.clip import CLIP
 from zerodefect.files import atomic_write
 from zerodefect.images import encode_png, normalised
-from zerodefect.layers.similarity import anomaly_probability, to_grid, upsample
+from zerodefect.layers.grid import Grid
+from zerodefect.layers.similarity import anomaly_probability
 from zerodefect.pretraining.objectives import TEMPERATURE, draw_prompts, embed_states
 from zerodefect.procedural import generate
 
@@ -52,8 +53,8 @@ def samples(path: str | Path, clip: CLIP, count: int = 32) -> Path:
     words = torch.cat([texts.normal, texts.anomalous])
     share = anomaly_probability(clip.visual.project(tokens), words, TEMPERATURE)
     height, width = batch.images.shape[-2:]
-    maps = upsample(to_grid(share, clip.visual.grid(pixels)), (height, width))
-    return _write(path, [batch.images, _grey(batch.masks), _grey(maps)])
+    grid = Grid(*clip.visual.grid(pixels), (height, width))
+    return _write(path, [batch.images, _grey(batch.masks), _grey(grid.map(share))])
 
 
 def _grey(planes: Tensor) -> Tensor:
