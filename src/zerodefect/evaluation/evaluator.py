@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -19,6 +19,7 @@ from zerodefect.evaluation.prediction_cache import PredictionCache, Shelf
 from zerodefect.evaluation.protocol import Evaluation, Protocol, Row
 from zerodefect.evaluation.tallies import Tally
 from zerodefect.images import ImageError, Picture, open_image, picture_size
+from zerodefect.inspection.sources import digest
 from zerodefect.layers.smoothing import gaussian_smooth
 from zerodefect.scoring.areas import read_area, resize_area
 from zerodefect.scoring.joining import Scored
@@ -31,10 +32,14 @@ from zerodefect.version import __version__
 
 @dataclass(frozen=True)
 class _Setting:
-    """A number of references, which draw of them, what is known then, and kept predictions."""
+    """A number of references, which draw of them, what is known then, and kept predictions.
+
+    ``crop`` is the side of what is cut out of the centre of every picture, or None.
+    """
 
     shots: int
     seed: int
+    crop: int | None
     knowledge: Knowledge
     shelf: Shelf
 
@@ -69,7 +74,6 @@ class Evaluator:
         self.protocol = protocol
         self.names = names or {}
         self.roi, self.ignore = roi, ignore
-        self._areas = [p and hashlib.sha256(p.pixels.tobytes()).hexdigest() for p in (roi, ignore)]
         self.cache = cache or PredictionCache(None)
         self.scorer = Scorer(detector, viewing, self._map_size(protocol.resolution))
         self._failures: dict[str, Failure] = {}
@@ -151,10 +155,10 @@ class Evaluator:
             samples = self.test_samples(product)
             crop = self._common_side(samples) if self.protocol.alike else None
             settings = [self._setting(product, *pair, crop) for pair in self.protocol.settings()]
-            self._fill(samples, settings, crop)
+            self._fill(samples, settings)
             for setting in settings:
                 tally = Tally(self.protocol, self._saturated(product, samples))
-                for sample, score, map in self._predictions(samples, setting, crop):
+                for sample, score, map in self._predictions(samples, setting):
                     on_image()
                     self._add(tally, sample, score, map, crop)
                 rows += tally.rows(product, setting.shots, setting.seed)
@@ -205,9 +209,9 @@ class Evaluator:
         references: list[str] = []
         if shots:
             drawn = self.dataset.k_shot(product, shots, seed)
-            pictures = [_centre(open_image(s.image), crop) for s in drawn]
-            areas = [self._area(picture) for picture in pictures]
-            knowledge = self.scorer.remember(knowledge, pictures, areas, self.protocol.batch_size)
+            pictures = list(map(self._opened(crop), drawn))
+            areas, size = self._areas(pictures), self.protocol.batch_size
+            knowledge = self.scorer.remember(knowledge, pictures, areas, size)
             references = sorted(file_hash(sample.image) for sample in drawn)
         key = {
             "detector": self.detector.facts(),
@@ -218,14 +222,12 @@ class Evaluator:
             "map_size": self.scorer.map_size,
             "smoothing": self.protocol.smoothing,
             "crop": crop,
-            "areas": self._areas,
+            "areas": [picture and digest(picture) for picture in (self.roi, self.ignore)],
             "set": self._transductive and [self.dataset.fingerprint(), self.protocol.set_level],
         }
-        return _Setting(shots, seed, knowledge, self.cache.shelf(key))
+        return _Setting(shots, seed, crop, knowledge, self.cache.shelf(key))
 
-    def _fill(
-        self, samples: Sequence[Sample], settings: Sequence[_Setting], crop: int | None
-    ) -> None:
+    def _fill(self, samples: Sequence[Sample], settings: Sequence[_Setting]) -> None:
         """Predict under all settings into the cache, running the network once for each picture."""
         if len(settings) < 2 or not self.cache.folder or self._transductive:
             return
@@ -233,17 +235,22 @@ class Evaluator:
         missing = [s for s in samples if not all(one.shelf.has(s.image) for one in settings)]
 
         def score(pictures: list[Picture]) -> list[tuple[Scored, ...]]:
-            areas, size = [self._area(p) for p in pictures], self.protocol.batch_size
-            under = self.scorer.score_under(pictures, areas, known, size)
+            size = self.protocol.batch_size
+            under = self.scorer.score_under(pictures, self._areas(pictures), known, size)
             return list(zip(*under, strict=True))
 
-        for seen in stream(missing, self._opened(crop), score, self.protocol.batch_size):
+        opened = self._opened(settings[0].crop)
+        for seen in stream(missing, opened, score, self.protocol.batch_size):
             if not isinstance(seen.result, Failure):  # a failure is recorded when it is measured
                 for setting, one in zip(settings, seen.result, strict=True):
                     setting.shelf.put(seen.source.image, one.score, self._smoothed(one.map))
 
     def _opened(self, crop: int | None) -> Callable[[Sample], Picture]:
-        return lambda sample: _centre(open_image(sample.image), crop)
+        def opened(sample: Sample) -> Picture:
+            picture = open_image(sample.image)
+            return replace(picture, pixels=_centre(picture.pixels, crop))
+
+        return opened
 
     def _smoothed(self, map: np.ndarray | None) -> np.ndarray | None:
         if map is None or not self.protocol.smoothing:
@@ -251,32 +258,28 @@ class Evaluator:
         return gaussian_smooth(torch.from_numpy(map), self.protocol.smoothing).numpy()
 
     def _predictions(
-        self, samples: Sequence[Sample], setting: _Setting, crop: int | None
+        self, samples: Sequence[Sample], setting: _Setting
     ) -> Iterator[tuple[Sample, float, np.ndarray | None]]:
         """Score and map of every picture that can be used, those of earlier runs among them."""
-        if self._transductive:
-            found = [setting.shelf.get(sample.image) for sample in samples]
-            if all(found):
-                yield from ((s, *kept) for s, kept in zip(samples, found, strict=True) if kept)
-            else:
-                yield from self._scored(samples, setting, crop)
-            return
+        get, as_set = setting.shelf.get, self._transductive
+        reuse = not as_set or all(get(sample.image) for sample in samples)
         waiting: list[Sample] = []
         for sample in samples:
-            kept = setting.shelf.get(sample.image)
+            kept = get(sample.image) if reuse else None
             if kept:
                 yield sample, *kept
                 continue
             waiting.append(sample)
-            if len(waiting) == 8 * self.protocol.batch_size:
-                yield from self._scored(waiting, setting, crop)
+            if len(waiting) == 8 * self.protocol.batch_size and not as_set:
+                yield from self._scored(waiting, setting)
                 waiting = []
-        yield from self._scored(waiting, setting, crop)
+        if waiting:
+            yield from self._scored(waiting, setting)
 
     def _scored(
-        self, samples: Sequence[Sample], setting: _Setting, crop: int | None
+        self, samples: Sequence[Sample], setting: _Setting
     ) -> Iterator[tuple[Sample, float, np.ndarray | None]]:
-        for seen in self._seen(samples, setting, crop):
+        for seen in self._seen(samples, setting):
             if isinstance(seen.result, Failure):
                 self._failures[str(seen.source.image)] = seen.result
                 continue
@@ -284,23 +287,19 @@ class Evaluator:
             setting.shelf.put(seen.source.image, seen.result.score, map)
             yield seen.source, seen.result.score, map
 
-    def _seen(
-        self, samples: Sequence[Sample], setting: _Setting, crop: int | None
-    ) -> Iterator[Seen[Sample, Scored]]:
-        size, open, known = self.protocol.batch_size, self._opened(crop), setting.knowledge
+    def _seen(self, samples: Sequence[Sample], setting: _Setting) -> Iterator[Seen[Sample, Scored]]:
+        size, open, known = self.protocol.batch_size, self._opened(setting.crop), setting.knowledge
         if not self.protocol.set_level:
             return scored_stream(self.scorer, known, samples, open, self._area, size)
         step = self.detector.set_level(self.protocol.set_level, known)
 
         def see(pictures: list[Picture]) -> list[None]:
-            areas = [self._area(picture) for picture in pictures]
-            for prediction in self.scorer.predictions(pictures, areas, known, size):
+            for prediction in self.scorer.predictions(pictures, self._areas(pictures), known, size):
                 step.see(prediction)
             return [None] * len(pictures)
 
         def apply(pictures: list[Picture]) -> list[Scored]:
-            areas = [self._area(picture) for picture in pictures]
-            return self.scorer.score(pictures, areas, known, size, step.apply)
+            return self.scorer.score(pictures, self._areas(pictures), known, size, step.apply)
 
         for _ in stream(samples, open, see, size):
             pass
@@ -319,7 +318,7 @@ class Evaluator:
         tally.add_score(sample.kind, sample.anomalous, score)
         if mask is None or map is None:
             return
-        size = (map.shape[0], map.shape[1])
+        size = map.shape[0], map.shape[1]
         area = read_area(self.roi, self.ignore, *mask.shape)
         if mask.shape != size:
             mask = MASK_RULES[self.protocol.mask_rule](mask, size)
@@ -348,7 +347,7 @@ class Evaluator:
             self._notes["pictures without a mask count in image metrics only"] = None
             return None
         try:
-            return _centre_of(read_mask(sample), crop)
+            return _centre(read_mask(sample), crop)
         except ImageError as error:
             self._failures[error.path] = error.failure
             return None
@@ -356,22 +355,19 @@ class Evaluator:
     def _area(self, picture: Picture) -> np.ndarray | None:
         return read_area(self.roi, self.ignore, picture.height, picture.width)
 
+    def _areas(self, pictures: Sequence[Picture]) -> list[np.ndarray | None]:
+        return [self._area(picture) for picture in pictures]
+
     def _common_side(self, samples: Iterable[Sample]) -> int:
         sides = []
         for sample in samples:
-            try:
+            with contextlib.suppress(ImageError):  # it fails again, with a record, when opened
                 sides.append(min(picture_size(sample.image)))
-            except ImageError:
-                continue  # it fails again, with a record, when it is opened
         return min(sides, default=1)
 
 
-def _centre_of(pixels: np.ndarray, side: int | None) -> np.ndarray:
+def _centre(pixels: np.ndarray, side: int | None) -> np.ndarray:
     if side is None:
         return pixels
     top, left = (pixels.shape[0] - side) // 2, (pixels.shape[1] - side) // 2
     return pixels[top : top + side, left : left + side]
-
-
-def _centre(picture: Picture, side: int | None) -> Picture:
-    return replace(picture, pixels=_centre_of(picture.pixels, side))

@@ -42,38 +42,31 @@ class Shelf:
 
     def has(self, image: Path) -> bool:
         """Whether there is a prediction; it may still turn out to be damaged."""
-        path = self._path(image)
-        return path is not None and path.exists()
+        with contextlib.suppress(OSError):
+            return self._path(image).exists()
+        return False
 
     def get(self, image: Path) -> tuple[float, np.ndarray | None] | None:
         """Score and ``(H, W)`` float32 map, if there is one, of a picture that has not changed."""
-        path = self._path(image)
-        if path is None:
-            return None
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with np.load(self._path(image), allow_pickle=False) as stored:
                 return float(stored["score"]), stored.get("map")
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return None
 
     def put(self, image: Path, score: float, map: np.ndarray | None) -> None:
         """Keep a prediction; a full or read-only disk costs time, never the job."""
-        path = self._path(image)
-        if path is None:
-            return
-        arrays: dict[str, Any] = {"score": np.float64(score)}
-        if map is not None:
-            arrays["map"] = map
-        with contextlib.suppress(StoreError), atomic_write(path, cached=True) as file:
-            np.savez(file, **arrays)
+        kept: dict[str, Any] = {"score": np.float64(score)} | ({} if map is None else {"map": map})
+        with (
+            contextlib.suppress(OSError, StoreError),
+            atomic_write(self._path(image), cached=True) as file,
+        ):
+            np.savez(file, **kept)
 
-    def _path(self, image: Path) -> Path | None:
+    def _path(self, image: Path) -> Path:
         if self.folder is None:
-            return None
-        try:
-            state = image.stat()
-        except OSError:
-            return None
+            raise FileNotFoundError("nothing is kept")
+        state = image.stat()
         facts = f"{os.fspath(image)}|{state.st_size}|{state.st_mtime_ns}"
         digest = hashlib.sha256(facts.encode("utf-8", "surrogateescape")).hexdigest()[:32]
         return self.folder / f"{digest}.npz"

@@ -68,7 +68,7 @@ class Protocol:
             Query.parse(query)  # an unknown metric is an error before the work
         if self.approximate:
             HistogramPixelMetrics(bins=1).compute(self.plain_queries)  # as is one without a bound
-        if self._named_spro and not self.at_picture_size:
+        if len(self.plain_queries) < len(self.pixel_queries) and not self.at_picture_size:
             raise ValueError(
                 "spro counts pixels of the pictures' own size: it needs the resolution 'picture' "
                 "and no common crop"
@@ -87,13 +87,8 @@ class Protocol:
     @property
     def spro_limits(self) -> tuple[float, ...]:
         """False-positive limits of sPRO: those that were named, or its own with the panel."""
-        default = (Query("spro").limit,) if self.pixel_queries == PIXEL_PANEL else ()
-        return self._named_spro or default
-
-    @property
-    def _named_spro(self) -> tuple[float, ...]:
-        queries = map(Query.parse, self.pixel_queries)
-        return tuple(query.limit for query in queries if query.name == "spro")
+        texts = ("spro",) if self.pixel_queries == PIXEL_PANEL else self.pixel_queries
+        return tuple(q.limit for q in map(Query.parse, texts) if q.name == "spro")
 
     def settings(self) -> Iterator[tuple[int, int]]:
         """Pairs of shots and seed; zero-shot has one seed, since nothing is drawn."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import math
 import statistics
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from zerodefect.detector.facts import Figure
 from zerodefect.evaluation.metrics import ImageMetrics, Metric, average
@@ -53,20 +53,17 @@ class Cell:
 
 def summarise(rows: Sequence[Row]) -> list[Cell]:
     """Mean and deviation over the seeds, per product and group, then over the products."""
-    by_cell: dict[tuple[str, str, int, str], list[Metric]] = {}
-    by_seed: dict[tuple[int, str, int], list[Metric]] = {}
+    by_cell: defaultdict[tuple[str, str, int, str], list[Metric]] = defaultdict(list)
+    by_seed: defaultdict[tuple[int, str, int], list[Metric]] = defaultdict(list)
     for row in rows:
         label = row.metric.label
-        by_cell.setdefault((row.product, row.group, row.shots, label), []).append(row.metric)
+        by_cell[row.product, row.group, row.shots, label].append(row.metric)
         if row.group == ALL:
-            by_seed.setdefault((row.shots, label, row.seed), []).append(row.metric)
-    cells = [_cell(*key, metrics) for key, metrics in by_cell.items()]
+            by_seed[row.shots, label, row.seed].append(row.metric)
     if len({row.product for row in rows}) > 1:
-        over: dict[tuple[int, str], list[Metric]] = {}
         for (shots, label, _), metrics in by_seed.items():
-            over.setdefault((shots, label), []).append(replace(average(metrics), reason=None))
-        cells += [_cell(MEAN, ALL, *key, metrics) for key, metrics in over.items()]
-    return cells
+            by_cell[MEAN, ALL, shots, label].append(replace(average(metrics), reason=None))
+    return [_cell(*key, metrics) for key, metrics in by_cell.items()]
 
 
 def _cell(product: str, group: str, shots: int, label: str, metrics: list[Metric]) -> Cell:
@@ -81,7 +78,7 @@ def published(method: str, data: str) -> tuple[Figure, ...]:
     """Published figures of a method on a data set whose name begins like ``data``."""
 
     def plain(text: str) -> str:
-        return "".join(c for c in text.lower() if c.isalnum())
+        return "".join(filter(str.isalnum, text.lower()))
 
     wanted = plain(data)
     return tuple(f for f in get(method).info.figures if wanted and plain(f.data).startswith(wanted))
@@ -103,8 +100,11 @@ def write_results(evaluation: Evaluation, folder: Path, method: str) -> list[Pat
         **evaluation.facts,
         "notes": list(evaluation.notes),
         "failures": [asdict(failure) for failure in evaluation.failures],
-        "summary": [_json_cell(cell) for cell in cells],
-        "rows": [_json_row(row) for row in evaluation.rows],
+        "summary": [{**asdict(cell), "mean": _number(cell.mean)} for cell in cells],
+        "rows": [
+            {**asdict(row), "metric": {**asdict(row.metric), "value": _number(row.metric.value)}}
+            for row in evaluation.rows
+        ],
         "published": [asdict(figure) for figure in figures],
     }
     _write(written[0], json.dumps(content, indent=1, allow_nan=False) + "\n")
@@ -119,17 +119,8 @@ def _write(path: Path, text: str) -> None:
         file.write(text.encode("utf-8"))
 
 
-def _number(value: float | None) -> float | None:
-    return None if value is None or math.isnan(value) else value
-
-
-def _json_cell(cell: Cell) -> dict[str, Any]:
-    return {**asdict(cell), "mean": _number(cell.mean)}
-
-
-def _json_row(row: Row) -> dict[str, Any]:
-    metric = {**asdict(row.metric), "value": _number(row.metric.value)}
-    return {**asdict(row), "metric": metric}
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def markdown(
@@ -138,37 +129,28 @@ def markdown(
     """Lines of the result as Markdown: a table per number of shots, then the protocol."""
     facts = evaluation.facts
     detector, protocol = facts["detector"], facts["protocol"]
-    yield f"# {detector['method']} on {facts['data']['name']}"
-    yield ""
+    yield from (f"# {detector['method']} on {facts['data']['name']}", "")
     yield f"Backbone {detector['backbone']} ({detector['precision']}), values in percent."
     if not get(detector["method"]).info.trained:
         yield "Nothing was trained on any labelled data."
     for shots in protocol["shots"]:
-        yield ""
         seeds = f", mean ± deviation over {protocol['seeds']} draws" if shots else ""
-        yield f"## {shots}-shot{seeds}"
-        yield ""
+        yield from ("", f"## {shots}-shot{seeds}", "")
         yield from table([cell for cell in cells if cell.shots == shots])
     bounds = {c.metric: c.error_bound for c in sorted(cells, key=lambda c: c.error_bound)}
     if any(bounds.values()):
-        yield ""
-        yield "Approximate values; the exact ones lie within, in percentage points:"
+        yield from ("", "Approximate values; the exact ones lie within, in percentage points:")
         yield from (f"- {name}: ± {100 * bound:.2g}" for name, bound in bounds.items() if bound)
     undefined = sorted({f"{c.metric}: {c.reason}" for c in cells if c.reason})
     if undefined:
-        yield ""
-        yield "A dash is an undefined value:"
-        yield from (f"- {text}" for text in undefined)
-    yield ""
-    yield "## Protocol"
-    yield ""
+        yield from ("", "A dash is an undefined value:", *(f"- {text}" for text in undefined))
+    yield from ("", "## Protocol", "")
     yield "- Image values of a kind compare its pictures with the good ones; pixel values of a kind"
     yield "  look at its own pictures alone; `all` pools everything."
     if any("spro" in cell.metric for cell in cells):
         yield "- sPRO of a kind counts false positives on the good pictures, too; `all` is the mean"
         yield "  of the kinds, as MVTec's script has it."
-    for name, value in protocol.items():
-        yield f"- {name}: {value}"
+    yield from (f"- {name}: {value}" for name, value in protocol.items())
     yield f"- viewing: {facts['viewing']}"
     yield f"- weights: {detector['weights']}"
     yield f"- data: {facts['data']['fingerprint']}"
@@ -177,11 +159,8 @@ def markdown(
     if evaluation.failures:
         yield f"- files left out because they could not be read: {len(evaluation.failures)}"
     if figures:
-        yield ""
-        yield "## Published figures (not ours)"
-        yield ""
-        for f in figures:
-            yield f"- {f.data}, {f.setting}, {f.metric}: {f.value} ({f.source})"
+        yield from ("", "## Published figures (not ours)", "")
+        yield from (f"- {f.data}, {f.setting}, {f.metric}: {f.value} ({f.source})" for f in figures)
 
 
 def table(cells: Sequence[Cell]) -> Iterator[str]:

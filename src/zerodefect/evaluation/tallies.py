@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -23,14 +24,14 @@ class Tally:
 
     protocol: Protocol
     saturated: SPROMetrics | None = None
-    image: dict[str, ImageMetrics] = field(default_factory=dict)
+    image: dict[str, ImageMetrics] = field(default_factory=lambda: defaultdict(ImageMetrics))
     pixel: dict[str, PixelState] = field(default_factory=dict)
     scores: list[float] = field(default_factory=list)
     labels: list[bool] = field(default_factory=list)
 
     def add_score(self, kind: str, anomalous: bool, score: float) -> None:
         """Take the score of a picture."""
-        self.image.setdefault(kind, ImageMetrics()).update(score, anomalous)
+        self.image[kind].update(score, anomalous)
         self.scores.append(score)
         self.labels.append(anomalous)
 
@@ -50,9 +51,10 @@ class Tally:
 
     def rows(self, product: str, shots: int, seed: int) -> Iterator[Row]:
         """Every metric of every group."""
-        good = [kind for kind in self.image if kind == "good"]
+        good = ["good"] if "good" in self.image else []
         kinds = [kind for kind in self.image if kind != "good"]
-        for group, members in ((ALL, [*good, *kinds]), *((k, [*good, k]) for k in kinds)):
+        groups = {ALL: [*good, *kinds], **{kind: [*good, kind] for kind in kinds}}
+        for group, members in groups.items():
             image = ImageMetrics()
             for kind in members:
                 image.merge(self.image[kind])
@@ -73,6 +75,5 @@ class Tally:
         if self.saturated:
             for metric in self.saturated.compute(self.protocol.spro_limits):
                 group = metric.group if metric.group in self.saturated.groups else ALL
-                members = [*good, *kinds] if group == ALL else [*good, group]
-                images = sum(self.pixel[kind].images for kind in members if kind in self.pixel)
-                yield Row(product, group or ALL, shots, seed, metric, images)
+                images = sum(self.pixel[k].images for k in groups[group] if k in self.pixel)
+                yield Row(product, group, shots, seed, metric, images)
