@@ -1,15 +1,16 @@
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from rle_decoder import decode_rle, in_box
 
 from zerodefect.inspection.regions import find_regions
-from zerodefect.reports.records import failure_record, from_record, to_record
+from zerodefect.reports.records import failure_record, to_record
 from zerodefect.types import Failure, Inspection
 
 # Lone surrogates stand for the bytes of file names that are no valid UTF-8.
@@ -50,21 +51,22 @@ def inspections(draw):
     )
 
 
-def plain(inspection):
-    regions = tuple(replace(r, mask=None) for r in inspection.regions)
-    return replace(inspection, regions=regions, map=None)
+def plain(record):
+    """The fields of a dataclass as JSON gives them back, without the pictures."""
+    fields = {k: v for k, v in asdict(record).items() if k not in ("mask", "map", "regions")}
+    return json.loads(json.dumps(fields))
 
 
 @given(inspections())
 @settings(max_examples=150, deadline=None)
-def test_round_trip_through_strict_json(inspection):
+def test_everything_is_said_in_strict_json(inspection):
     record = to_record(inspection, map_path="maps/a.tiff", assets={"thumb": "assets/a.jpg"})
-    text = json.dumps(record, allow_nan=False)
-    back = from_record(json.loads(text))
-    assert plain(back) == plain(inspection)
-    for one, other in zip(back.regions, inspection.regions, strict=True):
-        assert one.mask.dtype == bool
-        assert np.array_equal(one.mask, other.mask)
+    back = json.loads(json.dumps(record, allow_nan=False))
+    assert back.items() >= plain(inspection).items()
+    assert (back["map"], back["assets"]) == ("maps/a.tiff", {"thumb": "assets/a.jpg"})
+    for one, other in zip(back["regions"], inspection.regions, strict=True):
+        assert one.items() >= plain(other).items()
+        assert np.array_equal(in_box(decode_rle(one["rle"]), other.box), other.mask)
 
 
 def test_fields_of_a_record():
@@ -85,17 +87,11 @@ def test_fields_of_a_record():
     assert region["rle"]["size"] == [10, 12]
 
 
-def test_a_record_from_before_answers_still_loads():
-    inspection = Inspection("a.png", None, 12, 10, "good", True, 0.5, 0.1, (), answer="None seen.")
-    record = to_record(inspection)
-    assert from_record(record).answer == record.pop("answer") == "None seen."
-    assert from_record(record) == replace(inspection, answer=None)
-
-
 @given(names, names, names)
-def test_failure_round_trip(image, reason, remedy):
+def test_failures_are_said_in_json(image, reason, remedy):
     failure = Failure(image, reason, remedy)
-    assert from_record(json.loads(json.dumps(failure_record(failure)))) == failure
+    record = json.loads(json.dumps(failure_record(failure)))
+    assert record == {"status": "failed", **asdict(failure)}
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -103,8 +99,3 @@ def test_numbers_that_json_cannot_say_are_refused(value):
     inspection = Inspection("a.png", None, 4, 4, "good", False, value, None, ())
     with pytest.raises(ValueError, match="score"):
         to_record(inspection)
-
-
-def test_an_unknown_status_is_refused():
-    with pytest.raises(ValueError, match="unknown status 'maybe'"):
-        from_record({"image": "a.png", "status": "maybe"})

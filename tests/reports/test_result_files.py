@@ -11,6 +11,7 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from rle_decoder import decode_rle
 
 from zerodefect.files import StoreError
 from zerodefect.inspection.regions import find_regions
@@ -24,7 +25,6 @@ from zerodefect.reports.result_files import (
     write_map_tiff,
     write_regions_csv,
 )
-from zerodefect.reports.rle import decode_rle_box
 from zerodefect.types import Failure, Inspection
 
 
@@ -125,11 +125,10 @@ def test_names_that_are_no_text_are_escaped(tmp_path):
     assert rows_of(tmp_path / "results.csv")[0]["image"] == "bad\\udcff.png"
 
 
-@pytest.mark.parametrize("segmentation", ["rle", "polygon"])
-def test_coco(tmp_path, segmentation):
+def test_coco(tmp_path):
     path = tmp_path / "coco.json"
     records = iter([record("a.png"), BROKEN, good(), record("ü.png", kinds=None)])
-    write_coco(records, path, segmentation=segmentation, kinds=("crack", "scratch"))
+    write_coco(records, path, kinds=("crack", "scratch"))
     data = json.loads(path.read_text())
     assert data["info"]["calibrated"] is True and data["info"]["failed_images"] == 1
     assert [image["file_name"] for image in data["images"]] == ["a.png", "good.png", "ü.png"]
@@ -146,11 +145,8 @@ def test_coco(tmp_path, segmentation):
     first = data["annotations"][0]
     assert first["bbox"] == [20, 10, 4, 4] and first["area"] == 15 and first["score"] == 3.0
     assert first["iscrowd"] == 0
-    if segmentation == "rle":
-        mask = decode_rle_box(first["segmentation"], (0, 0, 30, 20))
-        assert mask.shape == (20, 30) and mask.sum() == 15 and not mask[11, 21]
-    else:
-        assert first["segmentation"] == [[20, 10, 24, 10, 24, 14, 20, 14]]
+    mask = decode_rle(first["segmentation"])
+    assert mask.shape == (20, 30) and mask.sum() == 15 and not mask[11, 21]
 
 
 def test_coco_says_when_the_run_was_not_calibrated(tmp_path):

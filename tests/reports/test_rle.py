@@ -3,9 +3,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from rle_decoder import decode_rle, in_box
 
 from zerodefect.inspection.regions import find_regions
-from zerodefect.reports.rle import decode_rle_box, region_rle
+from zerodefect.reports.rle import region_rle
 from zerodefect.types import Region
 
 sides = st.integers(1, 40)
@@ -17,11 +18,6 @@ def encode_rle(mask):
     height, width = mask.shape
     region = Region((0, 0, width, height), mask, (), int(mask.sum()), 100.0, 1.0)
     return region_rle(region, height, width)
-
-
-def decode_rle(rle):
-    height, width = rle["size"]
-    return decode_rle_box(rle, (0, 0, width, height))
 
 
 @given(masks)
@@ -41,7 +37,7 @@ def test_a_region_is_encoded_where_it_lies(mask):
         full = np.zeros(mask.shape, bool)
         full[y : y + h, x : x + w] = region.mask
         assert rle == encode_rle(full)
-        assert np.array_equal(decode_rle_box(rle, region.box), region.mask)
+        assert np.array_equal(in_box(decode_rle(rle), region.box), region.mask)
 
 
 @pytest.mark.parametrize(
@@ -58,15 +54,7 @@ def test_known_texts(mask, text):
     assert encode_rle(mask)["counts"] == text
 
 
-@pytest.mark.parametrize("counts", ["5", "7", "o", "0\x7f", "0"])
-def test_damaged_texts_are_refused(counts):
-    with pytest.raises(ValueError):
-        decode_rle({"size": [2, 3], "counts": counts})
-
-
-def test_a_mask_outside_its_box_or_image_is_refused():
+def test_a_mask_outside_its_image_is_refused():
     region = find_regions(np.ones((4, 4), np.float32), 0.5)[0]
     with pytest.raises(ValueError, match="outside"):
         region_rle(region, 3, 4)
-    with pytest.raises(ValueError, match="leaves its box"):
-        decode_rle_box(region_rle(region, 4, 4), (0, 0, 2, 2))

@@ -31,15 +31,12 @@ Address = Callable[[str], "str | None"]
 
 _MIME = {".jpg": "image/jpeg", ".png": "image/png"}
 _DETAILS = ("image", "object", "width", "height", "explanation", "answer")
+_COLUMNS = ("image", "verdict", "score", "p_value", "count", "kinds", "area", "thumb")
 _REGION = ("box", "area", "area_percent", "score", "p_value", "kind", "kind_score", "polygons")
 
 
 def write_report(
-    run_folder: Path,
-    records: Iterable[Record],
-    manifest: Record,
-    *,
-    single_file_limit: int = 200,
+    run_folder: Path, records: Iterable[Record], manifest: Record, *, single_file_limit: int = 200
 ) -> Path:
     """Write the HTML report of a run and return the page to open.
 
@@ -60,43 +57,31 @@ def write_report(
     Raises:
         StoreError: a file cannot be written.
     """
-    run_folder = Path(run_folder)
     failures: list[Record] = []
     inspected = _without_failures(records, failures)
     first = list(islice(inspected, single_file_limit + 1))
-    if len(first) <= single_file_limit:
-        return _write_single(run_folder, first, failures, manifest)
-    return _write_folder(run_folder, chain(first, inspected), failures, manifest)
-
-
-def _write_single(
-    run_folder: Path, records: list[Record], failures: list[Record], manifest: Record
-) -> Path:
-    summary = _Summary(manifest)
-    packed = _pack(records, summary, _inline_address(run_folder))
-    chunks = [_call("chunk", number, details) for number, details in enumerate(packed)]
-    calls = [_call("summary", summary.content()), *chunks]
-    data = "\n".join(f"<script>{call}</script>" for call in calls)
-    path = run_folder / "report.html"
-    _write(path, summary.page(manifest, failures, data))
-    _remove_folder_form(run_folder / "report", keep=0)
-    return path
-
-
-def _write_folder(
-    run_folder: Path, records: Iterable[Record], failures: list[Record], manifest: Record
-) -> Path:
-    folder = run_folder / "report"
-    summary = _Summary(manifest)
-    written = 0
-    for details in _pack(records, summary, _relative_address):
-        _write(folder / f"data-{written:03d}.js", _call("chunk", written, details))
+    single, folder = len(first) <= single_file_limit, run_folder / "report"
+    summary, chunks, written = _Summary(manifest), [], 0
+    address = _inline_address(run_folder) if single else _relative_address
+    for details in _pack(chain(first, inspected), summary, address):
+        call = _call("chunk", written, details)
+        if single:
+            chunks.append(call)
+        else:
+            _write(folder / f"data-{written:03d}.js", call)
         written += 1
-    _write(folder / "summary.js", _call("summary", summary.content()))
-    path = folder / "index.html"
-    _write(path, summary.page(manifest, failures, '<script src="summary.js"></script>'))
-    _remove_folder_form(folder, keep=written)
-    (run_folder / "report.html").unlink(missing_ok=True)
+    calls = [_call("summary", summary.content()), *chunks]
+    if single:
+        path, data = run_folder / "report.html", "\n".join(f"<script>{c}</script>" for c in calls)
+    else:
+        path, data = folder / "index.html", '<script src="summary.js"></script>'
+        _write(folder / "summary.js", calls[0])
+    verdicts = summary.columns["verdict"]
+    page = fill_page(manifest, verdicts, failures, calibrated=summary.calibrated, data=data)
+    _write(path, page)
+    _remove_folder_form(folder, keep=0 if single else written)
+    if not single:
+        (run_folder / "report.html").unlink(missing_ok=True)
     return path
 
 
@@ -109,8 +94,8 @@ def _remove_folder_form(folder: Path, *, keep: int) -> None:
         if number.isdecimal() and int(number) >= keep:
             path.unlink()
     if keep == 0:
-        (folder / "summary.js").unlink(missing_ok=True)
-        (folder / "index.html").unlink(missing_ok=True)
+        for name in ("summary.js", "index.html"):
+            (folder / name).unlink(missing_ok=True)
         if not any(folder.iterdir()):
             folder.rmdir()
 
@@ -152,32 +137,22 @@ class _Summary:
     def __init__(self, manifest: Record) -> None:
         self.policy: Record = manifest.get("policy") or {}
         self.calibrated = self.policy.get("form", "none") != "none"
-        self.columns: dict[str, list[Any]] = {
-            name: []
-            for name in ("image", "verdict", "score", "p_value", "count", "kinds", "area", "thumb")
-        }
+        self.columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
         self.kind_numbers: dict[str | None, int] = {}
 
     def add(self, record: Record, thumb: str | None) -> None:
         regions = record["regions"]
         kinds = dict.fromkeys(region.get("kind") for region in regions)
         row = {
-            "image": record["image"],
-            "verdict": record["verdict"],
-            "score": record["score"],
-            "p_value": record.get("p_value"),
+            **record,
             "count": record.get("count", len(regions)),
             "kinds": [self.kind_numbers.setdefault(k, len(self.kind_numbers)) for k in kinds],
             "area": float(f"{sum(region['area_percent'] for region in regions):.4g}"),
             "thumb": thumb,
         }
-        for name, value in row.items():
-            self.columns[name].append(value)
+        for name, column in self.columns.items():
+            column.append(row.get(name))
         self.calibrated = self.calibrated and record.get("calibrated") is not False
-
-    def page(self, manifest: Record, failures: list[Record], data: str) -> str:
-        verdicts = self.columns["verdict"]
-        return fill_page(manifest, verdicts, failures, calibrated=self.calibrated, data=data)
 
     def content(self) -> dict[str, Any]:
         colour_range = self.policy.get("colour_range")
@@ -209,9 +184,6 @@ def _ramp(low: float, high: float) -> list[str]:
     return [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in colorize(values, low, high)[0].tolist()]
 
 
-# ---- addresses of pictures ----
-
-
 def _relative_address(path: str) -> str:
     return "../" + quote(path.replace("\\", "/"), safe="/")
 
@@ -228,9 +200,6 @@ def _inline_address(run_folder: Path) -> Address:
         return f"data:{mime};base64,{base64.b64encode(file.read_bytes()).decode('ascii')}"
 
     return address
-
-
-# ---- small helpers ----
 
 
 def _call(function: str, *arguments: object) -> str:

@@ -13,7 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import tifffile
@@ -23,39 +23,12 @@ from zerodefect.reports.records import Record
 from zerodefect.version import __version__
 
 IMAGE_COLUMNS = (
-    "image",
-    "status",
-    "object",
-    "verdict",
-    "calibrated",
-    "score",
-    "p_value",
-    "count",
-    "kinds",
-    "largest_area_percent",
-    "width",
-    "height",
-    "explanation",
-    "answer",
-    "reason",
-    "remedy",
+    *("image", "status", "object", "verdict", "calibrated", "score", "p_value", "count", "kinds"),
+    *("largest_area_percent", "width", "height", "explanation", "answer", "reason", "remedy"),
 )
 REGION_COLUMNS = (
-    "image",
-    "object",
-    "verdict",
-    "calibrated",
-    "region",
-    "kind",
-    "kind_score",
-    "x",
-    "y",
-    "width",
-    "height",
-    "area",
-    "area_percent",
-    "score",
-    "p_value",
+    *("image", "object", "verdict", "calibrated", "region", "kind", "kind_score"),
+    *("x", "y", "width", "height", "area", "area_percent", "score", "p_value"),
 )
 _NO_KIND = "anomaly"
 
@@ -89,11 +62,7 @@ def write_regions_csv(records: Iterable[Mapping[str, Any]], path: str | Path) ->
 
 
 def write_coco(
-    records: Iterable[Mapping[str, Any]],
-    path: str | Path,
-    *,
-    segmentation: Literal["rle", "polygon"] = "rle",
-    kinds: Sequence[str] = (),
+    records: Iterable[Mapping[str, Any]], path: str | Path, *, kinds: Sequence[str] = ()
 ) -> None:
     """Write the regions as COCO annotations, with the raw score of each.
 
@@ -101,7 +70,6 @@ def write_coco(
         records: read once; only one is held in memory at a time. Failed images are left out and
             counted in ``info``.
         path: the JSON file.
-        segmentation: "rle" is exact; "polygon" suits more labelling tools but closes holes.
         kinds: names that come first among the categories, in this order; further kinds follow as
             they come up. Regions without a kind are of category "anomaly".
 
@@ -127,7 +95,7 @@ def write_coco(
                 annotations += 1
                 kind = region["kind"] or _NO_KIND
                 category = categories.setdefault(kind, len(categories) + 1)
-                item = _coco_annotation(region, annotations, images, category, segmentation)
+                item = _coco_annotation(region, annotations, images, category)
                 _write_item(second.write, annotations, item)
         file.write(b'\n], "annotations": [')
         second.seek(0)
@@ -262,20 +230,16 @@ def _coco_image(record: Mapping[str, Any], number: int) -> Record:
     return {"id": number, "file_name": record["image"], **shared}
 
 
-def _coco_annotation(
-    region: Mapping[str, Any], number: int, image: int, category: int, segmentation: str
-) -> Record:
+def _coco_annotation(region: Mapping[str, Any], number: int, image: int, category: int) -> Record:
     return {
         "id": number,
         "image_id": image,
         "category_id": category,
         "bbox": region["box"],
         "area": region["area"],
-        "segmentation": region["rle"] if segmentation == "rle" else region["polygons"],
+        "segmentation": region["rle"],
         "iscrowd": 0,
-        "score": region["score"],
-        "p_value": region["p_value"],
-        "kind_score": region["kind_score"],
+        **{name: region[name] for name in ("score", "p_value", "kind_score")},
     }
 
 

@@ -14,7 +14,6 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -33,6 +32,8 @@ _FOLDERS = ("maps", "assets", "report")
 # A power cut can cost at most what came within these; a killed process costs nothing.
 _SYNC_RECORDS = 64
 _SYNC_SECONDS = 1.0
+
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
 
 # Differences in these say nothing about the results.
 _NOT_COMPARED = {"created", "environment"}
@@ -168,19 +169,14 @@ class RunStore:
             if self._file is not None:
                 self.sync()
                 if self._superseded:
-                    self._rewrite(list(self._last.values()))
+                    self._rewrite()
         finally:
             self._release()
 
     def __enter__(self) -> RunStore:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is None:
             self.close()
             return
@@ -241,24 +237,18 @@ class RunStore:
         return found
 
     def _open_results(self) -> None:
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
-        self._file = os.open(self.results_path, flags, 0o644)
-        whole, damaged_within = self._scan()
-        if damaged_within:
-            self._rewrite(whole)
+        self._file = os.open(self.results_path, _FLAGS, 0o644)
+        if self._scan():
+            self._rewrite()
         os.ftruncate(self._file, self._size)
         os.fsync(self._file)
         sync_folder(self.folder)
 
-    def _scan(self) -> tuple[list[int], bool]:
-        """Index the results file.
-
-        Returns where the whole lines begin, and whether a damaged one stands before a whole one.
-        """
+    def _scan(self) -> bool:
+        """Index the results file; returns whether a damaged line stands before a whole one."""
         self._last.clear()
         self._keys.clear()
         self._superseded = self._size = position = 0
-        whole: list[int] = []
         damaged = damaged_within = False
         with self.results_path.open("rb") as file:
             for line in file:
@@ -268,10 +258,9 @@ class RunStore:
                 else:
                     damaged_within |= damaged
                     self._note(*parsed, position)
-                    whole.append(position)
                     self._size = position + len(line)
                 position += len(line)
-        return whole, damaged_within
+        return damaged_within
 
     def _note(self, record: Record, key: str, position: int) -> None:
         image = record["image"]
@@ -293,16 +282,15 @@ class RunStore:
                 self._close_file()  # nothing may follow half a line; the next start cuts it
             raise store_error(self.results_path, error) from error
 
-    def _rewrite(self, positions: list[int]) -> None:
-        """Replace the results file in one step by the lines that begin at ``positions``."""
+    def _rewrite(self) -> None:
+        """Replace the results file in one step by the last line of each image."""
         with self.results_path.open("rb") as old, atomic_write(self.results_path) as new:
-            for position in positions:
+            for position in self._last.values():
                 old.seek(position)
                 new.write(old.readline())
             old.close()  # Windows replaces closed files only
             self._close_file()
-        flags = os.O_RDWR | os.O_APPEND | getattr(os, "O_BINARY", 0)
-        self._file = os.open(self.results_path, flags)
+        self._file = os.open(self.results_path, _FLAGS)
         self._scan()
 
     def _close_file(self) -> None:
