@@ -31,14 +31,10 @@ def _make_ramp() -> np.ndarray:
     long = (lightness + 0.3963377774 * a + 0.2158037573 * b) ** 3
     medium = (lightness - 0.1055613458 * a - 0.0638541728 * b) ** 3
     short = (lightness - 0.0894841775 * a - 1.2914855480 * b) ** 3
-    linear = np.stack(
-        [
-            4.0767416621 * long - 3.3077115913 * medium + 0.2309699292 * short,
-            -1.2684380046 * long + 2.6097574011 * medium - 0.3413193965 * short,
-            -0.0041960863 * long - 0.7034186147 * medium + 1.7076147010 * short,
-        ],
-        axis=1,
-    ).clip(0, 1)
+    red = 4.0767416621 * long - 3.3077115913 * medium + 0.2309699292 * short
+    green = -1.2684380046 * long + 2.6097574011 * medium - 0.3413193965 * short
+    blue = -0.0041960863 * long - 0.7034186147 * medium + 1.7076147010 * short
+    linear = np.stack([red, green, blue], axis=1).clip(0, 1)
     encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
     return np.rint(255 * encoded).astype(np.uint8)
 
@@ -78,9 +74,8 @@ def heat_rgba(map: np.ndarray, low: float, high: float) -> np.ndarray:
     Raises:
         ValueError: as for `colorize`.
     """
-    opacity = 255 * _MAX_OPACITY * _strength(map, low, high)
-    alpha = np.rint(opacity).astype(np.uint8)
-    return np.dstack([colorize(map, low, high), alpha])
+    opacity = np.rint(255 * _MAX_OPACITY * _strength(map, low, high))
+    return np.dstack([colorize(map, low, high), opacity.astype(np.uint8)])
 
 
 def blend(pixels: np.ndarray, map: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -118,13 +113,21 @@ def draw_regions(pixels: np.ndarray, regions: Sequence[Region]) -> np.ndarray:
     image = _image(pixels).convert("RGB")
     draw = ImageDraw.Draw(image)
     line = max(1, round(max(image.size) / 500))
-    outlines = [outline for region in regions for outline in _outlines(region)]
-    for width, colour in ((3 * line, "black"), (line, "white")):
+    outlines = [outline for region in regions for outline in region.polygons or [_corners(region)]]
+    for thick, colour in ((3 * line, "black"), (line, "white")):
         for outline in outlines:
-            draw.line([*outline, outline[0], outline[1]], fill=colour, width=width, joint="curve")
+            draw.line([*outline, outline[0], outline[1]], fill=colour, width=thick, joint="curve")
     font = ImageFont.load_default(size=max(12, round(max(image.size) / 40)))
     for number, region in enumerate(regions, start=1):
-        _draw_label(draw, str(number), region, font, image.size)
+        # the number stands at the box's upper left corner, outside of it where there is room
+        left, top, right, bottom = draw.textbbox((0, 0), str(number), font=font)
+        width, height = right - left + 6, bottom - top + 6
+        x = min(max(region.box[0], 0), max(image.width - width, 0))
+        y = region.box[1] - height
+        if y < 0:
+            y = min(region.box[1], max(image.height - height, 0))
+        draw.rectangle((x, y, x + width - 1, y + height - 1), fill="black")
+        draw.text((x + 3 - left, y + 3 - top), str(number), fill="white", font=font)
     return np.array(image)
 
 
@@ -181,26 +184,6 @@ def _image(pixels: np.ndarray) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(pixels))
 
 
-def _outlines(region: Region) -> list[list[float]]:
-    if region.polygons:
-        return [list(polygon) for polygon in region.polygons]
+def _corners(region: Region) -> tuple[float, ...]:
     x, y, width, height = region.box
-    return [[x, y, x + width, y, x + width, y + height, x, y + height]]
-
-
-def _draw_label(
-    draw: ImageDraw.ImageDraw,
-    text: str,
-    region: Region,
-    font: ImageFont.ImageFont | ImageFont.FreeTypeFont,
-    size: tuple[int, int],
-) -> None:
-    """Write the number at the box's upper left corner, outside of it where there is room."""
-    left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
-    width, height = right - left + 6, bottom - top + 6
-    x = min(max(region.box[0], 0), max(size[0] - width, 0))
-    y = region.box[1] - height
-    if y < 0:
-        y = min(region.box[1], max(size[1] - height, 0))
-    draw.rectangle((x, y, x + width - 1, y + height - 1), fill="black")
-    draw.text((x + 3 - left, y + 3 - top), text, fill="white", font=font)
+    return x, y, x + width, y, x + width, y + height, x, y + height
