@@ -11,7 +11,7 @@ from typing import Any
 
 from zerodefect.data.dataset import DatasetError, Split
 from zerodefect.data.folders import subfolders
-from zerodefect.data.layout_registry import NON_COMMERCIAL, KnownSet, Layout, register
+from zerodefect.data.layout_registry import Layout, register
 from zerodefect.data.listing import Listing, pattern
 from zerodefect.images.find import natural_key
 
@@ -24,18 +24,6 @@ real-iad/
     ├── OK/S0001/audiojack_0001_OK_C1_2023.jpg ...
     └── NG/AK/S0001/audiojack_0001_NG_AK_C1_2023.jpg, ..._mask.png ..."""
 
-REAL_IAD = KnownSet(
-    name="real-iad",
-    title="Real-IAD",
-    what="small parts from five sides",
-    source="Wang et al., CVPR 2024; on request from the authors",
-    licence=NON_COMMERCIAL,
-    pictures="99,721 + 51,329",
-    count=30,
-    aliases=("realiad", "Real-IAD"),
-    notes="the folder of JSON files named decides the protocol; five pictures are one part",
-)
-
 _PICTURES = re.compile(r"realiad_(\d+)", re.IGNORECASE)
 _DEFAULT = "realiad_jsons"
 _SPLITS: dict[str, Split] = {"train": "train", "test": "test"}
@@ -46,7 +34,7 @@ def is_real_iad(place: Path, named: bool = False) -> bool:
     return _jsons_of(place) is not None
 
 
-@register(Layout("real-iad", TREE, is_real_iad, (REAL_IAD,), asked=15))
+@register(Layout("real-iad", TREE, is_real_iad, asked=15))
 def _read(place: Path, name: str) -> Listing:
     """Read the lists ``train`` and ``test`` of one JSON file per class.
 
