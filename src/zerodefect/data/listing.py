@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -56,14 +58,14 @@ def finish(listing: Listing) -> None:
 
 def _drop_repeated(listing: Listing) -> None:
     """Keep each file once, whether it is listed twice or reached twice through links."""
-    groups: dict[object, list[Sample]] = defaultdict(list)
-    for sample in listing.samples:
-        groups[_identity(sample.image)].append(sample)
+    real_folder = functools.cache(os.path.realpath)
     places: dict[Path, list[Sample]] = defaultdict(list)
-    for group in groups.values():
-        # Hard links have one identity, too, but are files in their own right.
-        for sample in group if len(group) > 1 else ():
-            places[sample.image.resolve()].append(sample)
+    for sample in listing.samples:
+        path = sample.image
+        if path.is_symlink():
+            places[Path(os.path.realpath(path))].append(sample)
+        else:
+            places[Path(real_folder(path.parent), path.name)].append(sample)
     repeated = set()
     for real, same in places.items():
         kept = next((s for s in same if s.image == real), same[0])
@@ -74,24 +76,14 @@ def _drop_repeated(listing: Listing) -> None:
     listing.samples = [s for s in listing.samples if id(s) not in repeated]
 
 
-def _identity(path: Path) -> object:
-    try:
-        status = path.stat()
-    except OSError:
-        return str(path)
-    return (status.st_dev, status.st_ino) if status.st_ino else str(path)
-
-
 def _report_repeated(listing: Listing, kept: Sample, other: Sample) -> None:
     if replace(other, image=kept.image) == kept:
         reason = "the same picture is listed twice; it is counted once"
         listing.report("warning", other.image, reason, "Remove the repetition")
-        return
-    reason = (
-        f"the same picture is listed as {_describe(kept)} and as {_describe(other)}; "
-        "only the first is used"
-    )
-    listing.report("error", other.image, reason, "List every picture once")
+    else:
+        both = f"as {_describe(kept)} and as {_describe(other)}"
+        reason = f"the same picture is listed {both}; only the first is used"
+        listing.report("error", other.image, reason, "List every picture once")
 
 
 def _describe(sample: Sample) -> str:
