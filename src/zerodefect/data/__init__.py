@@ -13,7 +13,7 @@ from zerodefect.data.dataset import (
 from zerodefect.data.layout_registry import KnownSet, find_known
 from zerodefect.data.layouts import CATALOGUE, LAYOUTS
 from zerodefect.data.load_dataset import expected_layouts, load_dataset
-from zerodefect.data.masks import MASK_RULES, read_channels, read_mask, read_mask_file
+from zerodefect.data.masks import MASK_RULES, read_channels, read_mask
 
 __all__ = [
     "CATALOGUE",
@@ -34,5 +34,4 @@ __all__ = [
     "load_dataset",
     "read_channels",
     "read_mask",
-    "read_mask_file",
 ]

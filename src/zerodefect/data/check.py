@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from zerodefect.data.dataset import Dataset, DefectType, Problem, Sample, Severity
-from zerodefect.data.masks import read_channels, read_mask_file
+from zerodefect.data.masks import mask_values, read_channels
 from zerodefect.images import ImageError, open_image, picture_size
 
 _LOSSY = frozenset({".jpg", ".jpeg", ".jpe", ".jfif"})
@@ -91,7 +91,7 @@ def _check_pixels(
     marked, readable = 0, bool(sample.masks)
     for path in sample.masks:
         try:
-            mask = read_mask_file(path)
+            mask = mask_values(path)
         except ImageError as error:
             check.report("error", path, error.reason, error.remedy)
             readable = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -73,25 +73,12 @@ def read_mask(
     if rule not in MASK_RULES:
         raise ValueError(f"no mask rule {rule!r}; there are: {', '.join(MASK_RULES)}")
     if sample.masks:
-        mask = _union([(path, read_mask_file(path)) for path in sample.masks])
+        mask = np.logical_or.reduce([values > 0 for _, values in _values_of(sample)])
     elif sample.anomalous is False:
         mask = np.zeros(size or picture_size(sample.image)[::-1], dtype=np.bool_)
     else:
         raise ValueError(f"{sample.image}: there is no mask; pixel metrics need one")
     return mask if size in (None, mask.shape) else MASK_RULES[rule](mask, size)
-
-
-def read_mask_file(path: Path) -> np.ndarray:
-    """Read one mask file at its own size.
-
-    Returns:
-        Boolean array ``(H, W)``, True where the file is not black.
-
-    Raises:
-        ImageError: if the file cannot be read, or is transparent in places, which leaves open
-            what the transparent parts mean.
-    """
-    return _values(path) > 0
 
 
 def marks(mask: Path) -> bool:
@@ -106,7 +93,7 @@ def marks(mask: Path) -> bool:
                 return image.getbbox() is not None
     except Exception:
         pass  # the opener knows more formats, and says in words what is wrong
-    return bool(read_mask_file(mask).any())
+    return bool(mask_values(mask).any())
 
 
 def read_channels(
@@ -127,36 +114,38 @@ def read_channels(
     """
     kinds = {defect.pixel_value: defect for defect in defects}
     channels: list[tuple[np.ndarray, DefectType]] = []
-    for path in sample.masks:
-        values = _values(path)
-        if channels and values.shape != channels[0][0].shape:
-            reason = f"the mask has another size than {sample.masks[0].name}"
-            raise ImageError(str(path), reason, "Masks of one picture must have one size")
+    for path, values in _values_of(sample):
         found = np.unique(values[values > 0])
         if len(found) != 1 or int(found[0]) not in kinds:
             there = ", ".join(map(str, found[:5])) or "none"
             known = ", ".join(map(str, sorted(kinds)))
             reason = f"one defect has one value; the values here are {there}, of the kinds {known}"
-            raise ImageError(str(path), reason, "Copy the mask and defects_config.json anew")
+            raise ImageError(path, reason, "Copy the mask and defects_config.json anew")
         channels.append((values > 0, kinds[int(found[0])]))
     return channels
 
 
-def _values(path: Path) -> np.ndarray:
-    """The largest of the three colours at every pixel, ``(H, W)``."""
+def mask_values(path: Path) -> np.ndarray:
+    """Read one mask file: the largest of the three colours at every pixel, ``(H, W)``.
+
+    Raises:
+        ImageError: if the file cannot be read, or is transparent in places, which leaves open
+            what the transparent parts mean.
+    """
     picture = open_image(path)
     # The opener says so because it shows transparent parts on white, which here would be defects.
     if any(note.startswith("transparent") for note in picture.notes):
         remedy = "Save the mask without transparency, defects white on black"
-        raise ImageError(str(path), "the mask is transparent in places", remedy)
+        raise ImageError(path, "the mask is transparent in places", remedy)
     return picture.pixels.max(axis=-1)
 
 
-def _union(masks: list[tuple[Path, np.ndarray]]) -> np.ndarray:
-    first, union = masks[0]
-    for path, mask in masks[1:]:
-        if mask.shape != union.shape:
-            reason = f"the mask has another size than {first.name}"
-            raise ImageError(str(path), reason, "Masks of one picture must have one size")
-        union = union | mask
-    return union
+def _values_of(sample: Sample) -> Iterator[tuple[Path, np.ndarray]]:
+    shape = None
+    for path in sample.masks:
+        values = mask_values(path)
+        shape = shape or values.shape
+        if values.shape != shape:
+            reason = f"the mask has another size than {sample.masks[0].name}"
+            raise ImageError(path, reason, "Masks of one picture must have one size")
+        yield path, values

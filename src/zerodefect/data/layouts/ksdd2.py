@@ -7,8 +7,8 @@ from pathlib import Path
 from zerodefect.data.dataset import DatasetError
 from zerodefect.data.folders import split_folders, subfolders
 from zerodefect.data.layout_registry import Layout, register
+from zerodefect.data.layouts.ksdd import all_have_masks, read_by_masks, told_apart
 from zerodefect.data.listing import Listing
-from zerodefect.data.masks_beside import all_have_masks, read_by_masks, told_apart
 
 TREE = """\
 ksdd2/
