@@ -78,19 +78,15 @@ DAMAGED = "the file is damaged"
 
 
 def sniff(head: bytes) -> Format | None:
-    """Name the picture format that a file's first bytes show, or None. Endings play no part.
+    """Name the picture format that a file's first ``HEAD_BYTES`` show, or None.
 
-    Args:
-        head: the first ``HEAD_BYTES`` bytes (fewer if the file is shorter).
+    Endings play no part.
     """
     return next((kind for start, kind in _FORMATS if re.match(start, head, re.DOTALL)), None)
 
 
 def describe_stranger(head: bytes) -> tuple[str, bool]:
-    """Say what a file is that ``sniff`` does not know.
-
-    Args:
-        head: the first ``HEAD_BYTES`` bytes, at least one.
+    """Say what a file is that ``sniff`` does not know, from its first ``HEAD_BYTES``.
 
     Returns:
         A noun phrase ("a PDF document") and whether it is some kind of picture.
@@ -105,9 +101,8 @@ def describe_stranger(head: bytes) -> tuple[str, bool]:
 def header_size(kind: Format, data: bytes) -> tuple[int, int] | None:
     """Read (width, height) from the header where the decoder would claim memory before saying.
 
-    Returns:
-        The size in pixels for WebP and GIF; None for the other formats, whose decoders report it
-        without decoding, and for headers cut short.
+    None for formats other than WebP and GIF, whose decoders report it without decoding, and for
+    headers cut short.
     """
     if kind == "GIF" and len(data) >= 10:
         width, height = struct.unpack_from("<HH", data, 6)
@@ -146,16 +141,12 @@ def examine(kind: Format, data: bytes) -> Structure:
 
 
 def segments_fault(offsets: list[int], counts: list[int], expected: int, size: int) -> str | None:
-    """Check the strips or tiles of a TIFF against the file.
+    """Say what is wrong with the strips or tiles of a TIFF, or None.
 
     Args:
-        offsets: first byte of each segment.
-        counts: length of each segment in bytes.
-        expected: segments that the picture's size asks for.
+        offsets, counts: first byte and length in bytes of each.
+        expected: how many the picture's size asks for.
         size: length of the file in bytes.
-
-    Returns:
-        What is wrong, or None.
     """
     if len(offsets) < expected or len(counts) < expected:
         return DAMAGED + ": parts of the picture are missing from its index"

@@ -44,15 +44,12 @@ RAMP = _make_ramp()
 
 
 def colorize(map: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Colour a map by a fixed scale.
+    """Colour a map ``(H, W)`` by a fixed scale: uint8 RGB ``(H, W, 3)``.
 
     Args:
-        map: ``(H, W)``, any real values.
+        map: any real values.
         low, high: values at the two ends of the ramp; values beyond take the end's colour.
             If they are equal, the map is split in two at that value.
-
-    Returns:
-        uint8 ``(H, W, 3)`` RGB.
 
     Raises:
         ValueError: if ``low > high``, a limit is not finite, or the map holds NaN.
@@ -61,33 +58,17 @@ def colorize(map: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def heat_rgba(map: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Colour a map for laying over a picture: the higher, the more opaque.
+    """Colour a map ``(H, W)`` for laying over a picture: uint8 RGBA, the higher, the more opaque.
 
-    Args:
-        map: ``(H, W)``, any real values.
-        low: value up to which the picture shows through untouched.
-        high: value from which colour and opacity no longer grow.
-
-    Returns:
-        uint8 ``(H, W, 4)`` RGBA, alpha not premultiplied: 0 below ``low``.
-
-    Raises:
-        ValueError: as for `colorize`.
+    Up to ``low`` the picture shows through untouched; from ``high`` on colour and opacity no longer
+    grow. Alpha is not premultiplied. Raises as `colorize` does.
     """
     opacity = np.rint(255 * _MAX_OPACITY * _strength(map, low, high))
     return np.dstack([colorize(map, low, high), opacity.astype(np.uint8)])
 
 
 def blend(pixels: np.ndarray, map: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Lay a map over its picture.
-
-    Args:
-        pixels: uint8 ``(H, W, 3)``.
-        map: ``(H, W)``, the same size.
-        low, high: as for `heat_rgba`.
-
-    Returns:
-        uint8 ``(H, W, 3)``.
+    """Lay a map ``(H, W)`` over its picture, uint8 ``(H, W, 3)``, as `heat_rgba` colours it.
 
     Raises:
         ValueError: if the sizes differ, and as for `colorize`.
@@ -99,16 +80,13 @@ def blend(pixels: np.ndarray, map: np.ndarray, low: float, high: float) -> np.nd
 
 
 def draw_regions(pixels: np.ndarray, regions: Sequence[Region]) -> np.ndarray:
-    """Outline regions and number them from 1, in the order given.
+    """Outline regions and number them from 1, in the order given, on a copy of the picture.
 
     Lines are white between black edges, to be seen on any product.
 
     Args:
         pixels: uint8 ``(H, W, 3)``, the picture that the regions' coordinates refer to.
         regions: with outlines in pixels; a region without polygons is shown by its box.
-
-    Returns:
-        uint8 ``(H, W, 3)``, a new array.
     """
     image = _image(pixels).convert("RGB")
     draw = ImageDraw.Draw(image)
@@ -132,14 +110,9 @@ def draw_regions(pixels: np.ndarray, regions: Sequence[Region]) -> np.ndarray:
 
 
 def thumbnail(pixels: np.ndarray, longest: int) -> np.ndarray:
-    """Shrink a picture until its longer side is at most ``longest`` pixels; never enlarge it.
+    """Shrink uint8 ``(H, W, 3 or 4)`` until its longer side has at most ``longest`` pixels.
 
-    Args:
-        pixels: uint8 ``(H, W, 3)`` or ``(H, W, 4)``.
-        longest: in pixels, at least 1.
-
-    Returns:
-        uint8 with the same number of channels and, to the pixel, the same aspect ratio.
+    The aspect ratio stays the same, to the pixel; nothing is enlarged.
     """
     image = _image(pixels)
     image.thumbnail((longest, longest), Image.Resampling.LANCZOS)

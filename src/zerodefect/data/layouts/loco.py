@@ -44,25 +44,16 @@ def _read(root: Path, name: str) -> Listing:
             continue
         try:
             listing.defects[name if folder == root else folder.name] = _read_defects(file)
-        except DatasetError as error:
-            listing.report("error", file, f"{error.reason}, so no sPRO", error.remedy)
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            reason = f"it cannot be understood ({error!r}), so no sPRO"
+            listing.report("error", file, reason, "Copy the data set's own file there")
     return listing
 
 
 def _read_defects(file: Path) -> tuple[DefectType, ...]:
-    """Read a product's ``defects_config.json``.
-
-    Raises:
-        DatasetError: if it cannot be read, is not of that form, or gives a pixel value twice.
-    """
-    remedy = "Copy the data set's own file there"
-    try:
-        entries = json.loads(file.read_text(encoding="utf-8-sig"))
-        defects = tuple(map(_defect, entries))
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise DatasetError(file, f"it cannot be understood ({error!r})", remedy) from None
+    defects = tuple(map(_defect, json.loads(file.read_text(encoding="utf-8-sig"))))
     if len({defect.pixel_value for defect in defects}) < len(defects):
-        raise DatasetError(file, "it gives a pixel value twice", remedy)
+        raise ValueError("it gives a pixel value twice")
     return defects
 
 

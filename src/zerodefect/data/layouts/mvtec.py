@@ -39,14 +39,12 @@ def read_mvtec(root: Path, name: str) -> Listing:
     products = mvtec_products(root)
     if not products:
         raise DatasetError(root, "there is no train/ or test/ folder", "Check the path")
-    if products == [root]:
-        listing = Listing("it has train/ or test/ folders")
-        _read_product(listing, root, name)
-        return listing
-    listing = Listing("each product's folder has train/ or test/ folders")
+    single = products == [root]
+    has = "it has" if single else "each product's folder has"
+    listing = Listing(f"{has} train/ or test/ folders")
     for folder in products:
-        _read_product(listing, folder, folder.name)
-    for folder in folders.subfolders(root):
+        _read_product(listing, folder, name if single else folder.name)
+    for folder in [] if single else folders.subfolders(root):
         if folder not in products and folders.listed_pictures(listing, folder, may_be_empty=True):
             reason = "its pictures are not read: it has no train/ or test/ folder"
             listing.report("warning", folder, reason, "Arrange it like the other products")

@@ -60,22 +60,19 @@ def _jsons_of(place: Path) -> list[Path] | None:
     """Find the JSON files: those of a folder or the one named, else the default protocol."""
     if place.is_file():
         return [place] if _is_listing(place) else None
-    roots = [place.parent] if _PICTURES.fullmatch(place.name) else [place]
-    for root in roots:
-        for folder in (root / _DEFAULT / _DEFAULT, root / _DEFAULT, root):
-            files = sorted(folder.glob("*.json"), key=natural_key)
-            if files and _is_listing(files[0]):
-                return files
+    root = place.parent if _PICTURES.fullmatch(place.name) else place
+    for folder in (root / _DEFAULT / _DEFAULT, root / _DEFAULT, root):
+        files = sorted(folder.glob("*.json"), key=natural_key)
+        if files and _is_listing(files[0]):
+            return files
     return None
 
 
 def _is_listing(file: Path) -> bool:
     """Whether a JSON file is one of Real-IAD's: it begins with what the others have not."""
-    if file.suffix.lower() != ".json":
-        return False
     try:
         with file.open("rb") as stream:
-            head = stream.read(4096)
+            head = stream.read(4096) if file.suffix.lower() == ".json" else b""
     except OSError:
         return False
     return b'"prefix"' in head or b'"anomaly_class"' in head
@@ -116,8 +113,8 @@ def _rows(listing: Listing, where: str, entries: Any) -> Iterator[Row]:
         return
     for number, entry in enumerate(entries, 1):
         if not isinstance(entry, dict):
-            reason = "this is no entry"
-            listing.report("error", f"{where} entry {number}", reason, "Copy the file anew")
+            place = f"{where} entry {number}"
+            listing.report("error", place, "this is no entry", "Copy the file anew")
             continue
         row = Row(f"{where} entry {number}", values_of(entry))
         if row.get("image") and not row.get("kind"):
