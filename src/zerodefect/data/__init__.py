@@ -1,15 +1,7 @@
 """Data sets by their layout on disk."""
 
 from zerodefect.data.check import FileCheck, check_files
-from zerodefect.data.dataset import (
-    Dataset,
-    DatasetError,
-    DefectType,
-    Problem,
-    Sample,
-    SplitRow,
-    format_table,
-)
+from zerodefect.data.dataset import Dataset, DatasetError, Problem, Sample, SplitRow, format_table
 from zerodefect.data.layout_registry import KnownSet, find_known
 from zerodefect.data.layouts import CATALOGUE, LAYOUTS
 from zerodefect.data.load_dataset import expected_layouts, load_dataset
@@ -21,7 +13,6 @@ __all__ = [
     "MASK_RULES",
     "Dataset",
     "DatasetError",
-    "DefectType",
     "FileCheck",
     "KnownSet",
     "Problem",

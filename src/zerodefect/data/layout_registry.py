@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, TypeAdapter
 
 from zerodefect.data.listing import Listing
 
@@ -48,6 +48,7 @@ class KnownSet:
     masks: bool = True
     aliases: tuple[str, ...] = ()
     notes: str = ""
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "count", self.count or len(self.products) or 1)

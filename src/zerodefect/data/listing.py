@@ -13,6 +13,7 @@ from zerodefect.data.dataset import GOOD, DefectType, Problem, Sample, Severity,
 
 # Words for "without a defect", in any case: MVTec AD, BTAD, VisA.
 GOOD_NAMES = frozenset({"good", "ok", "normal"})
+_SHOWN = 8  # products that a note names
 
 
 @dataclass
@@ -61,11 +62,8 @@ def _drop_repeated(listing: Listing) -> None:
     real_folder = functools.cache(os.path.realpath)
     places: dict[Path, list[Sample]] = defaultdict(list)
     for sample in listing.samples:
-        path = sample.image
-        if path.is_symlink():
-            places[Path(os.path.realpath(path))].append(sample)
-        else:
-            places[Path(real_folder(path.parent), path.name)].append(sample)
+        real = Path(real_folder(sample.image.parent), sample.image.name)
+        places[Path(os.path.realpath(real)) if real.is_symlink() else real].append(sample)
     repeated = set()
     for real, same in places.items():
         kept = next((s for s in same if s.image == real), same[0])
@@ -145,20 +143,17 @@ def _consequences(samples: list[Sample]) -> list[str]:
         notes.append("no masks: image metrics only")
     if unlabelled == len(samples):
         return notes
-    products = sorted({s.product for s in samples})
-    judged = [s for s in samples if s.split in ("test", None)]
-    for word, label in (("good", False), ("defective", True)):
-        lacking = set(products) - {s.product for s in judged if s.anomalous is label}
-        if lacking:
-            names = _some(sorted(lacking))
-            notes.append(f"no {word} pictures to test on, so no image metrics: {names}")
-    trained = {s.product for s in samples if s.split == "train" and s.anomalous is False}
-    if set(products) - trained:
-        names = _some(sorted(set(products) - trained))
-        notes.append(f"no good training pictures, so no k-shot references: {names}")
+
+    def lacking(label: bool, *splits: Split | None) -> list[str]:
+        having = {s.product for s in samples if s.anomalous is label and s.split in splits}
+        return sorted({s.product for s in samples} - having)
+
+    for what, products in (
+        ("good pictures to test on, so no image metrics", lacking(False, "test", None)),
+        ("defective pictures to test on, so no image metrics", lacking(True, "test", None)),
+        ("good training pictures, so no k-shot references", lacking(False, "train")),
+    ):
+        if products:
+            more = f" and {len(products) - _SHOWN} more" if len(products) > _SHOWN else ""
+            notes.append(f"no {what}: {', '.join(products[:_SHOWN])}{more}")
     return notes
-
-
-def _some(names: list[str], limit: int = 8) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more

@@ -7,18 +7,10 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from zerodefect.data import layout_registry as registry
 from zerodefect.data.check import check_files
 from zerodefect.data.dataset import Dataset, DatasetError, in_order
-from zerodefect.data.layout_registry import (
-    KnownSet,
-    Layout,
-    Reader,
-    drawn_layouts,
-    find_known,
-    layout_names,
-    layouts,
-    published_sets,
-)
+from zerodefect.data.layout_registry import KnownSet, Layout, Reader, find_known
 from zerodefect.data.listing import Listing, finish
 from zerodefect.images import ImageError
 from zerodefect.images.find import spellings, visible
@@ -57,8 +49,8 @@ def load_dataset(
             shows the layout and what was found.
         ValueError: if there is no such layout.
     """
-    if layout not in layout_names():
-        raise ValueError(f"no layout {layout!r}; there are: {', '.join(layout_names())}")
+    if layout not in registry.layout_names():
+        raise ValueError(f"no layout {layout!r}; there are: {', '.join(registry.layout_names())}")
     place = _existing(path, layout)
     root = place if place.is_dir() else place.parent
     known = _known(layout, name or root.name)
@@ -83,10 +75,10 @@ def load_dataset(
 def expected_layouts(layout: str = "auto") -> str:
     """Draw the tree of a layout or data set, or of all general ones, as text."""
     if layout == "auto":
-        general = "\n".join(f"\n{one.name}:\n{one.tree}" for one in drawn_layouts())
-        sets = ", ".join(known.name for known in published_sets())
+        general = "\n".join(f"\n{one.name}:\n{one.tree}" for one in registry.drawn_layouts())
+        sets = ", ".join(known.name for known in registry.published_sets())
         return f"{general}\n\nand the published data sets, see 'zerodefect datasets NAME': {sets}"
-    known, trees = find_known(layout), {one.name: one.tree for one, _ in layouts()}
+    known, trees = find_known(layout), {one.name: one.tree for one, _ in registry.layouts()}
     tree = trees[known.layout if known and layout not in trees else layout]
     if known and known.products:
         tree = tree.replace("bottle/", f"{known.products[0]}/", 1)  # MVTec AD's, whose tree it is
@@ -97,7 +89,7 @@ def _known(layout: str, name: str) -> KnownSet | None:
     """The published data set that the layout names; or, if nothing is said, the folder's name."""
     if layout == "auto":
         return find_known(name)
-    return None if layout in [one.name for one in drawn_layouts()] else find_known(layout)
+    return None if layout in [one.name for one in registry.drawn_layouts()] else find_known(layout)
 
 
 def _strange_products(known: KnownSet, products: Collection[str]) -> Iterator[str]:
@@ -129,7 +121,7 @@ def _existing(path: str | Path, layout: str) -> Path:
 
 def _read(place: Path, layout: str, known: KnownSet | None, product: str) -> tuple[str, Listing]:
     wanted = known.layout if known and layout == known.name else layout
-    asked = [entry for entry in layouts() if wanted in ("auto", entry[0].name)]
+    asked = [entry for entry in registry.layouts() if wanted in ("auto", entry[0].name)]
     if wanted == "auto" or place.is_file():
         return _recognise(place, asked, known if place.is_dir() else None, product)
     ((_, read),) = asked

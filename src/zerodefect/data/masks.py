@@ -14,28 +14,25 @@ from zerodefect.images import ImageError, open_image, picture_size
 _WHITE = 255
 
 
+def _resize(
+    mask: np.ndarray, size: tuple[int, int], resample: Image.Resampling = Image.Resampling.BILINEAR
+) -> np.ndarray:
+    """Resize a boolean mask as an 8-bit picture of 0 and 255, as the field's loaders do."""
+    picture = Image.fromarray(mask.astype(np.uint8) * np.uint8(_WHITE))
+    return np.array(picture.resize(size[::-1], resample))
+
+
 def _nearest(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return _resize(mask, size, Image.Resampling.NEAREST) > 0
-
-
-def _bilinear(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    return _resize(mask, size, Image.Resampling.BILINEAR)
-
-
-def _resize(mask: np.ndarray, size: tuple[int, int], resample: Image.Resampling) -> np.ndarray:
-    """Resize a boolean mask as an 8-bit picture of 0 and 255, as the field's loaders do."""
-    height, width = size
-    picture = Image.fromarray(mask.astype(np.uint8) * np.uint8(_WHITE))
-    return np.array(picture.resize((width, height), resample))
 
 
 MASK_RULES: dict[str, Callable[[np.ndarray, tuple[int, int]], np.ndarray]] = {
     "nonzero": _nearest,
     "nearest>0": _nearest,
-    "bilinear>0.5": lambda mask, size: _bilinear(mask, size) > 0.5 * _WHITE,
-    ">0.45": lambda mask, size: _bilinear(mask, size) > 0.45 * _WHITE,
-    "bilinear>0": lambda mask, size: _bilinear(mask, size) > 0,
-    "bilinear_truncate": lambda mask, size: _bilinear(mask, size) == _WHITE,
+    "bilinear>0.5": lambda mask, size: _resize(mask, size) > 0.5 * _WHITE,
+    ">0.45": lambda mask, size: _resize(mask, size) > 0.45 * _WHITE,
+    "bilinear>0": lambda mask, size: _resize(mask, size) > 0,
+    "bilinear_truncate": lambda mask, size: _resize(mask, size) == _WHITE,
 }
 
 

@@ -37,9 +37,8 @@ class FaultError(Exception):
     """A reason and a remedy on their way to `open_image`, which knows the picture's name."""
 
     def __init__(self, reason: str, remedy: str = COPY_AGAIN) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.remedy = remedy
+        super().__init__(reason, remedy)
+        self.reason, self.remedy = reason, remedy
 
 
 @dataclass
