@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path, PurePath
 
@@ -22,6 +22,8 @@ SPLITS: dict[str, Split] = {
 # "label" is no mask folder beside folders of kinds: there it may be a kind, as of a bottle.
 _MASK_FOLDERS = frozenset({"ground_truth", "groundtruth", "gt", "mask", "masks"})
 INNER_MASK_FOLDERS = _MASK_FOLDERS | {"label", "labels"}
+
+Masks = dict[PurePath, Path]  # mask files under their paths in the folder of masks
 
 
 def subfolders(folder: Path) -> list[Path]:
@@ -77,21 +79,17 @@ def any_pictures(folder: Path) -> list[Path]:
     return listed_pictures(Listing(""), folder, may_be_empty=True) if folder.is_dir() else []
 
 
-def files_by_path(folder: Path | None) -> dict[PurePath, Path]:
+def files_by_path(folder: Path | None) -> Masks:
     """List a folder of masks at any depth, each file under its path in the folder."""
     return {file.relative_to(folder): file for file in any_pictures(folder)} if folder else {}
 
 
 def add_pictures(
-    listing: Listing,
-    folder: Path,
-    images: Iterable[Path],
-    masks: Mapping[PurePath, Path],
-    common: Sample,
+    listing: Listing, folder: Path, images: Iterable[Path], masks: Masks, common: Sample
 ) -> None:
     """Pair pictures in a folder with masks, and note samples and what is left to look at.
 
-    The masks stand under their paths in the folder of masks; ``common`` is what all pictures share.
+    ``common`` is what all the pictures share.
     """
     pictures = {file.relative_to(folder): file for file in images}
     pairing = pair_masks(list(pictures), list(masks))
@@ -156,11 +154,7 @@ def read_kinds(
 
 
 def add_mixed(
-    listing: Listing,
-    folder: Path,
-    files: list[Path],
-    common: Sample,
-    separate: Mapping[PurePath, Path] | None = None,
+    listing: Listing, folder: Path, files: list[Path], common: Sample, separate: Masks | None = None
 ) -> int:
     """Tell pictures from the masks among them, add them, and say how many pictures there are."""
     images, beside = _split_masks(folder, files)
@@ -171,9 +165,9 @@ def add_mixed(
     return len(images)
 
 
-def _masks_by_kind(listing: Listing, truth: Iterable[Path]) -> dict[str, dict[PurePath, Path]]:
+def _masks_by_kind(listing: Listing, truth: Iterable[Path]) -> dict[str, Masks]:
     """List mask files by kind in lower case, each under its path in the folder of that kind."""
-    masks: dict[str, dict[PurePath, Path]] = {}
+    masks: dict[str, Masks] = {}
     for folder in truth:
         for file in listed_pictures(listing, folder, may_be_empty=True):
             first, *rest = file.relative_to(folder).parts
@@ -182,7 +176,7 @@ def _masks_by_kind(listing: Listing, truth: Iterable[Path]) -> dict[str, dict[Pu
     return masks
 
 
-def _add_mask(listing: Listing, masks: dict[PurePath, Path], inside: PurePath, file: Path) -> None:
+def _add_mask(listing: Listing, masks: Masks, inside: PurePath, file: Path) -> None:
     if inside in masks:
         reason = f"there is a mask of this name in another folder: {masks[inside]}"
         listing.report("error", file, reason, "Remove one of the two")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -98,11 +97,7 @@ def values_of(entry: dict[Any, Any]) -> dict[str, str]:
 
 
 def add_rows(
-    listing: Listing,
-    rows: Sequence[Row],
-    bases: list[Path],
-    product: str,
-    split: Split | None = None,
+    listing: Listing, rows: list[Row], bases: list[Path], product: str, split: Split | None = None
 ) -> None:
     """Note a sample per row whose picture exists."""
     locate = _Locator(list(dict.fromkeys(bases)))

@@ -77,27 +77,27 @@ def note_orientation(notes: list[str], orientation: int) -> None:
 
 def from_pillow(image: Image.Image) -> Raw:
     """Load a Pillow image and bring its mode to grey, RGB or RGBA samples."""
+    notes: list[str] = []
     image.load()
-    raw = Raw(np.empty(0), [], _orientation(image))
-    mode, info = image.mode, image.info
+    mode, info, orientation = image.mode, image.info, _orientation(image)
     if mode not in _KEPT and mode not in _SHOWN_AS:
         raise FaultError(f"its colour mode {mode} is not supported", CONVERT)
     if mode == "CMYK":
-        raw.notes.append("converted from CMYK without a colour profile")
+        notes.append("converted from CMYK without a colour profile")
     if mode == "LAB":
-        raw.notes.append("converted from CIELAB (D50)")
+        notes.append("converted from CIELAB (D50)")
         lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
         image = ImageCms.buildTransform(lab, srgb, "LAB", "RGB").apply(image)
     elif "transparency" in info and mode in {"1", "L", "P", "RGB"}:
         image = image.convert("RGBA")
     elif mode in _SHOWN_AS:
         image = image.convert(_SHOWN_AS[mode])
-    raw.samples = np.array(image)
+    samples = np.array(image)
     if mode.startswith("I;16"):
-        raw.samples = _add_key_alpha(raw.samples.astype(np.uint16), info)
+        samples = _add_key_alpha(samples.astype(np.uint16), info)
     elif mode == "I":
-        raw.samples = _integers(raw.samples)
-    return raw
+        samples = _integers(samples)
+    return Raw(samples, notes, orientation)
 
 
 def _orientation(image: Image.Image) -> int:
