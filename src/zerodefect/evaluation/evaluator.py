@@ -15,9 +15,8 @@ from zerodefect.data import MASK_RULES, Dataset, Sample, read_channels, read_mas
 from zerodefect.detector.contract import Detector, UnsupportedError
 from zerodefect.detector.knowledge import Knowledge, Product
 from zerodefect.evaluation.metrics import PIXEL_PANEL, MetricError, Saturation, SPROMetrics
-from zerodefect.evaluation.prediction_cache import PredictionCache, Shelf
-from zerodefect.evaluation.protocol import Evaluation, Protocol, Row
-from zerodefect.evaluation.tallies import Tally
+from zerodefect.evaluation.prediction_cache import PredictionCache
+from zerodefect.evaluation.protocol import Evaluation, Protocol, Row, Tally
 from zerodefect.images import ImageError, Picture, open_image, picture_size
 from zerodefect.inspection.sources import digest
 from zerodefect.layers.smoothing import gaussian_smooth
@@ -41,7 +40,7 @@ class _Setting:
     seed: int
     crop: int | None
     knowledge: Knowledge
-    shelf: Shelf
+    shelf: PredictionCache
 
 
 class Evaluator:

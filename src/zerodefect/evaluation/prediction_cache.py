@@ -18,7 +18,7 @@ _FORMAT = 2  # raised whenever predictions for the same key would change
 
 
 class PredictionCache:
-    """Maps and scores by everything that decides them.
+    """Maps and scores by everything that decides them, one file per picture.
 
     Args:
         folder: where they are kept, or None to keep nothing.
@@ -27,18 +27,11 @@ class PredictionCache:
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
 
-    def shelf(self, key: dict[str, Any]) -> Shelf:
-        """Predictions of one detector in one state; ``key`` is plain data that identifies it."""
+    def shelf(self, key: dict[str, Any]) -> PredictionCache:
+        """The part for one detector in one state; ``key`` is plain data that identifies it."""
         text = json.dumps([_FORMAT, key], sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:32]
-        return Shelf(self.folder / digest if self.folder else None)
-
-
-class Shelf:
-    """Predictions of one detector in one state, one file per picture."""
-
-    def __init__(self, folder: Path | None) -> None:
-        self.folder = folder
+        return PredictionCache(self.folder / digest if self.folder else None)
 
     def has(self, image: Path) -> bool:
         """Whether there is a prediction; it may still turn out to be damaged."""

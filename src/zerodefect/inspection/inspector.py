@@ -13,10 +13,9 @@ from zerodefect.images import ImageError, Picture
 from zerodefect.inspection.calibration import calibrate
 from zerodefect.inspection.conformal import CalibrationError, check_provable
 from zerodefect.inspection.explain import explain
-from zerodefect.inspection.good_pictures import GoodPictures
 from zerodefect.inspection.policy import Policy
 from zerodefect.inspection.regions import find_regions
-from zerodefect.inspection.sources import Source, expand, seen_nothing
+from zerodefect.inspection.sources import GoodPictures, Source, expand, seen_nothing
 from zerodefect.inspection.teachable import Shown, Teachable
 from zerodefect.scoring.joining import Scored
 from zerodefect.scoring.scorer import DEFAULT_BATCH
@@ -104,8 +103,12 @@ class Inspector(Teachable):
             on_scored(self.shots)
             return self.policy
         shown = self._ready(None)
+
+        def score(some: list[Picture]) -> list[Scored]:
+            return self.scorer.score(some, [shown.area(p) for p in some], shown.known)
+
         scored = []
-        for one in good_ones.scored(images, self._scoring(shown), shown.digests, batch_size):
+        for one in good_ones.scored(images, score, shown.digests, batch_size):
             scored += [one] if one else []
             on_scored(1)
         self.policy = self._policy_of(shown, scored, "split", rates, good_ones.notes())
@@ -120,11 +123,6 @@ class Inspector(Teachable):
         self.forget()
         self.remember(pictures)
         return self._left_out_policy(self._ready(None), rates, good_ones.notes())
-
-    def _scoring(self, shown: Shown) -> Callable[[list[Picture]], list[Scored]]:
-        scorer, known = self.scorer, shown.knowledge
-        assert known is not None
-        return lambda some: scorer.score(some, [shown.area(p) for p in some], known)
 
     def active_policy(self, object: str | None = None) -> Policy:
         """Return the policy that verdicts follow.
@@ -156,8 +154,7 @@ class Inspector(Teachable):
             return self._automatic[fingerprint]
 
     def _left_out_policy(self, shown: Shown, rates: _Rates, notes: Sequence[str] = ()) -> Policy:
-        alone = self._learned(shown.without_references()).knowledge
-        assert alone is not None
+        alone = self._learned(shown.without_references()).known
         areas = [shown.area(picture) for picture in shown.references]
         scored = self.scorer.score_left_out(shown.references, areas, alone)
         return self._policy_of(shown, scored, "leave-one-out", rates, notes)
@@ -170,8 +167,7 @@ class Inspector(Teachable):
         rates: _Rates,
         notes: Sequence[str],
     ) -> Policy:
-        detector, memory, known = self.detector, self.detector.memory, shown.knowledge
-        assert known is not None
+        detector, memory, known = self.detector, self.detector.memory, shown.known
         exact = memory is not None and memory.leaves_out(known)
         return calibrate(
             [one.score for one in scored],
@@ -185,15 +181,14 @@ class Inspector(Teachable):
         )
 
     def _provisional(self, shown: Shown) -> Policy:
-        known = shown.knowledge
-        assert known is not None
+        known = shown.known
         neutral, span = self.detector.neutral_score(known), self.detector.map_range(known)
         if shown.references and "set" not in self.detector.info.needs:
             # One reference cannot be left out; its mirror images show at least how far a part
             # like it lies from itself.
             (picture,) = shown.references
-            mirrored = [replace(picture, pixels=picture.pixels[:, ::-1])]
-            mirrored += [replace(picture, pixels=picture.pixels[::-1])]
+            across, down = picture.pixels[:, ::-1], picture.pixels[::-1]
+            mirrored = [replace(picture, pixels=pixels) for pixels in (across, down)]
             seen = self.scorer.score(mirrored, [shown.area(one) for one in mirrored], known)
             neutral, low = max(one.score for one in seen), span[0] if span else 0.0
             limit = max((one.highest for one in seen if one.highest is not None), default=None)
@@ -247,37 +242,29 @@ class Inspector(Teachable):
         """``inspect_many`` with the pictures themselves, for whoever draws on them."""
         shown = self._ready(object)
         policy = self._policy_for(shown)
-        assert shown.knowledge is not None
-        found = scored_stream(
-            self.scorer, shown.knowledge, sources, self._open, shown.area, batch_size
-        )
+        found = scored_stream(self.scorer, shown.known, sources, self._open, shown.area, batch_size)
         return (Seen(s.source, s.picture, self._judged(s, shown, policy)) for s in found)
 
     def _judged(
         self, seen: Seen[Any, Scored], shown: Shown, policy: Policy
     ) -> Inspection | Failure:
-        if isinstance(seen.result, Failure):
-            return seen.result
-        assert seen.picture is not None
-        numbers = [np.array(seen.result.score), seen.result.map]
+        picture, scored = seen.picture, seen.result
+        if isinstance(scored, Failure):
+            return scored
+        assert picture is not None
+        numbers = [np.array(scored.score), scored.map]
         if not all(np.isfinite(each).all() for each in numbers if each is not None):
             reason = "could not be scored (score or anomaly map is not finite)"
-            return Failure(seen.picture.path, reason, "Check the weights, and use float32")
-        return self._judge(seen.picture, seen.result, shown, policy)
-
-    def _judge(self, picture: Picture, scored: Scored, shown: Shown, policy: Policy) -> Inspection:
+            return Failure(picture.path, reason, "Check the weights, and use float32")
         size, area = (picture.height, picture.width), shown.area(picture)
-        assert shown.knowledge is not None
-        regions: tuple[Any, ...] = ()
-        if scored.map is not None and policy.region_limit is not None:
-            regions = find_regions(
-                scored.map,
-                policy.region_limit,
-                type_map=scored.type_map,
-                kinds=self.detector.kinds(shown.knowledge),
-                inspected=area,
-                p_value=policy.region_p_value,
-            )
+        regions = find_regions(
+            scored.map,
+            policy.region_limit,
+            type_map=scored.type_map,
+            kinds=self.detector.kinds(shown.known),
+            inspected=area,
+            p_value=policy.region_p_value,
+        )
         verdict = policy.verdict(scored.score)
         return Inspection(
             image=picture.path,

@@ -29,10 +29,6 @@ class PolicyMismatch(PolicyError):  # noqa: N818 - says what it is
     """The policy was learned for another detector or product."""
 
 
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
-
-
 class Limits(BaseModel):
     """Two limits on the raw image score; a score above the limit has the verdict of its name.
 
@@ -51,7 +47,8 @@ class Policy(BaseModel):
     """How scores become verdicts, p-values, regions and colours; a plain JSON file on disk.
 
     The file may be edited by hand: verdicts follow ``limits``, p-values follow ``scores``. A rate
-    that a lowered limit no longer keeps is taken back when the file is loaded.
+    that a lowered limit no longer keeps is taken back when the file is loaded. Scores that are NaN
+    get no verdict and no p-value, but a ValueError.
 
     Attributes:
         method: name of the method whose scores these are.
@@ -87,7 +84,9 @@ class Policy(BaseModel):
     limits: Limits
     region_limit: float | None
     colour_range: tuple[float, float] | None
-    created: str = Field(default_factory=_now)
+    created: str = Field(
+        default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds")
+    )
     zerodefect: str = __version__
     notes: tuple[str, ...] = ()
 
@@ -140,8 +139,7 @@ class Policy(BaseModel):
             neutral: raw image score at which the detector leans neither way; above it the verdict
                 is "defect", else "good". None: the detector knows none, the verdict is always
                 "unsure".
-            map_range: raw map values at the two ends of the colour scale; None without maps.
-            region_limit: raw map value above which a pixel belongs to a region; None without maps.
+            map_range, region_limit: ``colour_range`` and ``region_limit`` of ``Policy``.
         """
         return cls(
             method=method,
@@ -160,11 +158,7 @@ class Policy(BaseModel):
         return self.form != "none"
 
     def verdict(self, score: float) -> Verdict:
-        """Judge a raw image score by the limits.
-
-        Raises:
-            ValueError: the score is NaN.
-        """
+        """Judge a raw image score by the limits."""
         if math.isnan(score):
             raise ValueError("the score is NaN")
         if self.limits.defect is not None and score > self.limits.defect:
@@ -174,20 +168,13 @@ class Policy(BaseModel):
         return "good"
 
     def p_value(self, score: float) -> float | None:
-        """Conformal p-value in (0, 1] of "this is a good part", or None without calibration.
-
-        Raises:
-            ValueError: the score is NaN.
-        """
+        """Conformal p-value in (0, 1] of "this is a good part", or None without calibration."""
         return p_value(self.scores, score) if self.calibrated else None
 
     def region_p_value(self, score: float) -> float | None:
         """Conformal p-value in (0, 1] of a raw map value against the good images' maxima.
 
         None without calibration, and for a method without maps.
-
-        Raises:
-            ValueError: the score is NaN.
         """
         return p_value(self.map_maxima, score) if self.calibrated and self.map_maxima else None
 

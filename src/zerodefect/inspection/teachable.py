@@ -44,7 +44,7 @@ class Shown:
     references: tuple[Picture, ...] = ()
     digests: tuple[str, ...] = ()
     areas: tuple[Picture | None, Picture | None] = (None, None)
-    hashed: tuple[str | None, str | None] = (None, None)
+    hashed: tuple[str | None, ...] = (None, None)
     knowledge: Knowledge | None = None
 
     @property
@@ -52,15 +52,20 @@ class Shown:
         """Of the product."""
         return None if self.product is None else self.product.name
 
+    @property
+    def known(self) -> Knowledge:
+        """What the detector made of it all, where that is done."""
+        assert self.knowledge is not None
+        return self.knowledge
+
     def area(self, picture: Picture) -> np.ndarray | None:
         """What of a picture counts; None for all of it."""
         return read_area(*self.areas, picture.height, picture.width)
 
     def with_areas(self, roi: Picture | None, ignore: Picture | None) -> Shown:
         """The same with other areas; references must then be seen anew."""
-        areas = (roi, ignore)
-        first, second = (None if area is None else digest(area) for area in areas)
-        return replace(self, areas=areas, hashed=(first, second), knowledge=None)
+        hashed = tuple(None if area is None else digest(area) for area in (roi, ignore))
+        return replace(self, areas=(roi, ignore), hashed=hashed, knowledge=None)
 
     def without_references(self) -> Shown:
         """The same with no references."""
@@ -197,7 +202,7 @@ class Teachable:
                 knowledge=None,
             )
             if self._detector is not None and new:
-                known = shown.knowledge or self._learned(shown).knowledge
+                known = shown.knowledge or self._learned(shown).known
                 known = self._with_references(known, shown, list(new.values()))
                 added = replace(added, knowledge=known)
             self._shown = added
@@ -208,7 +213,9 @@ class Teachable:
         with self._lock:
             self._shown = self._shown.without_references()
 
-    def _with_references(self, known: Any, shown: Shown, pictures: Sequence[Picture]) -> Knowledge:
+    def _with_references(
+        self, known: Knowledge, shown: Shown, pictures: Sequence[Picture]
+    ) -> Knowledge:
         areas = [shown.area(picture) for picture in pictures]
         return self.scorer.remember(known, pictures, areas, on_plan=self._tell)
 
@@ -239,10 +246,8 @@ class Teachable:
         product = Product(DEFAULT_OBJECT if object is None else object, self.vocabulary)
         if shown.product == product:
             return shown
-        assert shown.knowledge is not None
-        return replace(
-            shown, product=product, knowledge=self.detector.describe(shown.knowledge, product)
-        )
+        known = self.detector.describe(shown.known, product)
+        return replace(shown, product=product, knowledge=known)
 
     def _open(self, source: Source) -> Picture:
         return open_source(source, self.bit_depth)
@@ -251,9 +256,7 @@ class Teachable:
 
     def kinds(self) -> tuple[str, ...]:
         """Defect kinds that regions are told apart by; empty where the method tells none."""
-        known = self._ready(None).knowledge
-        assert known is not None
-        return self.detector.kinds(known)
+        return self.detector.kinds(self._ready(None).known)
 
     def fingerprint(self) -> str:
         """Hash of everything besides the image that decides its score; 16 hexadecimal digits.
@@ -273,8 +276,7 @@ class Teachable:
         return {**self._facts(shown), "fingerprint": self._fingerprint(shown)}
 
     def _facts(self, shown: Shown) -> dict[str, Any]:
-        product, known = shown.product, shown.knowledge
-        assert known is not None
+        product, known = shown.product, shown.known
         kept = {"memory": dict(known.facts)} if known.facts else {}
         words = product.vocabulary if product and self.detector.tells_kinds else None
         return {

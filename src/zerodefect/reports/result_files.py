@@ -1,4 +1,7 @@
-"""Results for other programs: tables (CSV), annotations (COCO), anomaly maps (TIFF)."""
+"""Results for other programs: tables (CSV), annotations (COCO), anomaly maps (TIFF).
+
+Every file appears complete or not at all; ``StoreError`` where the operating system refuses.
+"""
 
 from __future__ import annotations
 
@@ -44,19 +47,12 @@ def write_csv(records: Iterable[Mapping[str, Any]], path: str | Path) -> None:
 
     ``kinds`` lists the kinds of the regions by falling score, separated by ``"; "``. Text that a
     spreadsheet would take for a formula is preceded by an apostrophe.
-
-    Raises:
-        StoreError: the operating system refused to write.
     """
     _write_table(path, IMAGE_COLUMNS, (_image_row(record) for record in records))
 
 
 def write_regions_csv(records: Iterable[Mapping[str, Any]], path: str | Path) -> None:
-    """Write one row per region (``REGION_COLUMNS``), numbered from 1 in each image; UTF-8.
-
-    Raises:
-        StoreError: the operating system refused to write.
-    """
+    """Write one row per region (``REGION_COLUMNS``), numbered from 1 in each image; UTF-8."""
     rows = (row for record in records for row in _region_rows(record))
     _write_table(path, REGION_COLUMNS, rows)
 
@@ -72,9 +68,6 @@ def write_coco(
         path: the JSON file.
         kinds: names that come first among the categories, in this order; further kinds follow as
             they come up. Regions without a kind are of category "anomaly".
-
-    Raises:
-        StoreError: the operating system refused to write.
     """
     categories: dict[str, int] = {name: i for i, name in enumerate(kinds, start=1)}
     calibrated: set[bool] = set()
@@ -110,11 +103,8 @@ def write_coco(
 def write_map_tiff(path: str | Path, map: np.ndarray) -> None:
     """Write an anomaly map ``(H, W)`` as a single-channel float32 TIFF, uncompressed.
 
-    The file appears complete or not at all. Missing folders are made.
-
     Raises:
         ValueError: the map is not two-dimensional.
-        StoreError: the operating system refused to write.
     """
     if map.ndim != 2:
         raise ValueError(f"the map must be (H, W), got {map.shape}")

@@ -84,8 +84,8 @@ class RunStore:
         self.folder = Path(folder)
         self.results_path = self.folder / "results.jsonl"
         self._manifest_path = self.folder / "run.json"
-        self._last: dict[str, int] = {}  # image -> where its last record begins
-        self._keys: dict[str, str | None] = {}  # image -> key, None if it failed
+        # image -> where its last record begins, and its key; None if it failed
+        self._last: dict[str, tuple[int, str | None]] = {}
         self._superseded = 0  # lines that a later one of the same image replaced
         self._size = 0  # bytes of whole lines
         self._unsynced = 0
@@ -110,7 +110,7 @@ class RunStore:
 
     def done(self) -> set[str]:
         """Keys of the images that need no inspection. Failed ones are tried again."""
-        return {key for key in self._keys.values() if key is not None}
+        return {key for _, key in self._last.values() if key is not None}
 
     def append(self, record: Record, key: str) -> None:
         """Add one record; a later record of the same image replaces an earlier one.
@@ -153,7 +153,7 @@ class RunStore:
         if not self._last:
             return
         with self.results_path.open("rb") as file:
-            for position in list(self._last.values()):
+            for position, _ in list(self._last.values()):
                 file.seek(position)
                 record = json.loads(file.readline())
                 record.pop("key", None)
@@ -247,7 +247,6 @@ class RunStore:
     def _scan(self) -> bool:
         """Index the results file; returns whether a damaged line stands before a whole one."""
         self._last.clear()
-        self._keys.clear()
         self._superseded = self._size = position = 0
         damaged = damaged_within = False
         with self.results_path.open("rb") as file:
@@ -265,8 +264,7 @@ class RunStore:
     def _note(self, record: Record, key: str, position: int) -> None:
         image = record["image"]
         self._superseded += image in self._last
-        self._last[image] = position
-        self._keys[image] = key if record["status"] == "ok" else None
+        self._last[image] = position, key if record["status"] == "ok" else None
 
     def _write(self, line: bytes) -> None:
         assert self._file is not None
@@ -285,7 +283,7 @@ class RunStore:
     def _rewrite(self) -> None:
         """Replace the results file in one step by the last line of each image."""
         with self.results_path.open("rb") as old, atomic_write(self.results_path) as new:
-            for position in self._last.values():
+            for position, _ in self._last.values():
                 old.seek(position)
                 new.write(old.readline())
             old.close()  # Windows replaces closed files only
