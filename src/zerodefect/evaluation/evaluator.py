@@ -28,17 +28,15 @@ from zerodefect.scoring.viewing import Viewing
 from zerodefect.types import Failure
 from zerodefect.version import __version__
 
+_Predicted = tuple[Sample, float, np.ndarray | None]
+
 
 @dataclass(frozen=True)
 class _Setting:
-    """A number of references, which draw of them, what is known then, and kept predictions.
-
-    ``crop`` is the side of what is cut out of the centre of every picture, or None.
-    """
+    """A number of references, which draw of them, what is known then, and kept predictions."""
 
     shots: int
     seed: int
-    crop: int | None
     knowledge: Knowledge
     shelf: PredictionCache
 
@@ -75,6 +73,7 @@ class Evaluator:
         self.roi, self.ignore = roi, ignore
         self.cache = cache or PredictionCache(None)
         self.scorer = Scorer(detector, viewing, self._map_size(protocol.resolution))
+        self._crops: dict[str, int] = {}  # product -> side of what counts of every picture
         self._failures: dict[str, Failure] = {}
         self._notes: dict[str, None] = {}
 
@@ -152,14 +151,15 @@ class Evaluator:
         scores = {}
         for product in self.dataset.products:
             samples = self.test_samples(product)
-            crop = self._common_side(samples) if self.protocol.alike else None
-            settings = [self._setting(product, *pair, crop) for pair in self.protocol.settings()]
+            if self.protocol.alike:
+                self._crops[product] = self._common_side(samples)
+            settings = [self._setting(product, *pair) for pair in self.protocol.settings()]
             self._fill(samples, settings)
             for setting in settings:
                 tally = Tally(self.protocol, self._saturated(product, samples))
                 for sample, score, map in self._predictions(samples, setting):
                     on_image()
-                    self._add(tally, sample, score, map, crop)
+                    self._add(tally, sample, score, map)
                 rows += tally.rows(product, setting.shots, setting.seed)
                 pair = np.array(tally.scores), np.array(tally.labels)
                 scores[product, setting.shots, setting.seed] = pair
@@ -201,14 +201,14 @@ class Evaluator:
 
     # --- predictions ----------------------------------------------------------------------------
 
-    def _setting(self, product: str, shots: int, seed: int, crop: int | None) -> _Setting:
+    def _setting(self, product: str, shots: int, seed: int) -> _Setting:
         """Words and references of one setting, and the shelf of its predictions."""
         words = Product(self.names.get(product, product))
         knowledge = self.detector.describe(self.detector.empty(), words)
         references: list[str] = []
         if shots:
             drawn = self.dataset.k_shot(product, shots, seed)
-            pictures = list(map(self._opened(crop), drawn))
+            pictures = list(map(self._open, drawn))
             areas, size = self._areas(pictures), self.protocol.batch_size
             knowledge = self.scorer.remember(knowledge, pictures, areas, size)
             references = sorted(file_hash(sample.image) for sample in drawn)
@@ -220,11 +220,11 @@ class Evaluator:
             "viewing": asdict(self.scorer.viewing),
             "map_size": self.scorer.map_size,
             "smoothing": self.protocol.smoothing,
-            "crop": crop,
+            "crop": self._crops.get(product),
             "areas": [picture and digest(picture) for picture in (self.roi, self.ignore)],
             "set": self._transductive and [self.dataset.fingerprint(), self.protocol.set_level],
         }
-        return _Setting(shots, seed, crop, knowledge, self.cache.shelf(key))
+        return _Setting(shots, seed, knowledge, self.cache.shelf(key))
 
     def _fill(self, samples: Sequence[Sample], settings: Sequence[_Setting]) -> None:
         """Predict under all settings into the cache, running the network once for each picture."""
@@ -238,27 +238,28 @@ class Evaluator:
             under = self.scorer.score_under(pictures, self._areas(pictures), known, size)
             return list(zip(*under, strict=True))
 
-        opened = self._opened(settings[0].crop)
-        for seen in stream(missing, opened, score, self.protocol.batch_size):
+        for seen in stream(missing, self._open, score, self.protocol.batch_size):
             if not isinstance(seen.result, Failure):  # a failure is recorded when it is measured
                 for setting, one in zip(settings, seen.result, strict=True):
                     setting.shelf.put(seen.source.image, one.score, self._smoothed(one.map))
 
-    def _opened(self, crop: int | None) -> Callable[[Sample], Picture]:
-        def opened(sample: Sample) -> Picture:
-            picture = open_image(sample.image)
-            return replace(picture, pixels=_centre(picture.pixels, crop))
+    def _open(self, sample: Sample) -> Picture:
+        picture = open_image(sample.image)
+        return replace(picture, pixels=self._cropped(picture.pixels, sample))
 
-        return opened
+    def _cropped(self, pixels: np.ndarray, sample: Sample) -> np.ndarray:
+        side = self._crops.get(sample.product)
+        if side is None:
+            return pixels
+        top, left = (pixels.shape[0] - side) // 2, (pixels.shape[1] - side) // 2
+        return pixels[top : top + side, left : left + side]
 
     def _smoothed(self, map: np.ndarray | None) -> np.ndarray | None:
         if map is None or not self.protocol.smoothing:
             return map
         return gaussian_smooth(torch.from_numpy(map), self.protocol.smoothing).numpy()
 
-    def _predictions(
-        self, samples: Sequence[Sample], setting: _Setting
-    ) -> Iterator[tuple[Sample, float, np.ndarray | None]]:
+    def _predictions(self, samples: Sequence[Sample], setting: _Setting) -> Iterator[_Predicted]:
         """Score and map of every picture that can be used, those of earlier runs among them."""
         get, as_set = setting.shelf.get, self._transductive
         reuse = not as_set or all(get(sample.image) for sample in samples)
@@ -275,9 +276,7 @@ class Evaluator:
         if waiting:
             yield from self._scored(waiting, setting)
 
-    def _scored(
-        self, samples: Sequence[Sample], setting: _Setting
-    ) -> Iterator[tuple[Sample, float, np.ndarray | None]]:
+    def _scored(self, samples: Sequence[Sample], setting: _Setting) -> Iterator[_Predicted]:
         for seen in self._seen(samples, setting):
             if isinstance(seen.result, Failure):
                 self._failures[str(seen.source.image)] = seen.result
@@ -287,9 +286,9 @@ class Evaluator:
             yield seen.source, seen.result.score, map
 
     def _seen(self, samples: Sequence[Sample], setting: _Setting) -> Iterator[Seen[Sample, Scored]]:
-        size, open, known = self.protocol.batch_size, self._opened(setting.crop), setting.knowledge
+        size, known = self.protocol.batch_size, setting.knowledge
         if not self.protocol.set_level:
-            return scored_stream(self.scorer, known, samples, open, self._area, size)
+            return scored_stream(self.scorer, known, samples, self._open, self._area, size)
         step = self.detector.set_level(self.protocol.set_level, known)
 
         def see(pictures: list[Picture]) -> list[None]:
@@ -300,18 +299,16 @@ class Evaluator:
         def apply(pictures: list[Picture]) -> list[Scored]:
             return self.scorer.score(pictures, self._areas(pictures), known, size, step.apply)
 
-        for _ in stream(samples, open, see, size):
+        for _ in stream(samples, self._open, see, size):
             pass
-        return stream(samples, open, apply, size)
+        return stream(samples, self._open, apply, size)
 
     # --- what is measured -----------------------------------------------------------------------
 
-    def _add(
-        self, tally: Tally, sample: Sample, score: float, map: np.ndarray | None, crop: int | None
-    ) -> None:
+    def _add(self, tally: Tally, sample: Sample, score: float, map: np.ndarray | None) -> None:
         assert sample.anomalous is not None
-        mask = self._mask(sample, crop)
-        if crop and sample.anomalous and mask is not None and not mask.any():
+        mask = self._mask(sample)
+        if self._crops and sample.anomalous and mask is not None and not mask.any():
             self._notes["pictures whose defect lies outside the common crop are left out"] = None
             return
         tally.add_score(sample.kind, sample.anomalous, score)
@@ -341,12 +338,12 @@ class Evaluator:
             remedy = "It counts in all metrics but sPRO; check its masks"
             self._failures[str(sample.image)] = Failure(str(sample.image), str(error), remedy)
 
-    def _mask(self, sample: Sample, crop: int | None) -> np.ndarray | None:
+    def _mask(self, sample: Sample) -> np.ndarray | None:
         if sample.anomalous and not sample.masks:
             self._notes["pictures without a mask count in image metrics only"] = None
             return None
         try:
-            return _centre(read_mask(sample), crop)
+            return self._cropped(read_mask(sample), sample)
         except ImageError as error:
             self._failures[error.path] = error.failure
             return None
@@ -363,10 +360,3 @@ class Evaluator:
             with contextlib.suppress(ImageError):  # it fails again, with a record, when opened
                 sides.append(min(picture_size(sample.image)))
         return min(sides, default=1)
-
-
-def _centre(pixels: np.ndarray, side: int | None) -> np.ndarray:
-    if side is None:
-        return pixels
-    top, left = (pixels.shape[0] - side) // 2, (pixels.shape[1] - side) // 2
-    return pixels[top : top + side, left : left + side]

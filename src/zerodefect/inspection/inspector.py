@@ -105,10 +105,11 @@ class Inspector(Teachable):
         shown = self._ready(None)
 
         def score(some: list[Picture]) -> list[Scored]:
-            return self.scorer.score(some, [shown.area(p) for p in some], shown.known)
+            found = self.scorer.score(some, [shown.area(p) for p in some], shown.known)
+            return [replace(one, map=None) for one in found]
 
         scored = []
-        for one in good_ones.scored(images, score, shown.digests, batch_size):
+        for one in good_ones.once(images, score, shown.digests, batch_size):
             scored += [one] if one else []
             on_scored(1)
         self.policy = self._policy_of(shown, scored, "split", rates, good_ones.notes())
@@ -117,7 +118,7 @@ class Inspector(Teachable):
     def _calibrated_left_out(
         self, images: Iterable[Source], good_ones: GoodPictures, rates: _Rates
     ) -> Policy:
-        pictures = list(good_ones.read(images))
+        pictures = [one for one in good_ones.once(images, lambda some: some) if one]
         if not pictures:
             raise CalibrationError("no good image can be read. Give at least one.")
         self.forget()
@@ -140,10 +141,11 @@ class Inspector(Teachable):
         return self._policy_for(self._ready(object))
 
     def _policy_for(self, shown: Shown) -> Policy:
+        identity = self._identity(shown)
         if self.policy is not None:
-            self.policy.check(**self._identity(shown))
+            self.policy.check(**identity)
             return self.policy
-        fingerprint = self._fingerprint(shown)
+        fingerprint = identity["fingerprint"]
         with self._lock:
             if fingerprint not in self._automatic:
                 many = len(shown.references) >= 2  # a single image has no others
@@ -285,6 +287,6 @@ class Inspector(Teachable):
     def _identity(self, shown: Shown) -> dict[str, Any]:
         return {
             "method": self.detector.info.name,
-            "fingerprint": self._fingerprint(shown),
+            "fingerprint": self._facts(shown)["fingerprint"],
             "object": shown.name,
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 
 import numpy as np
 from scipy import ndimage, sparse
@@ -82,24 +83,20 @@ def outlines(mask: np.ndarray, x: int = 0, y: int = 0) -> tuple[tuple[float, ...
     solid = np.pad(ndimage.binary_fill_holes(mask), 1)
     inside = solid[1:-1, 1:-1]
     # An edge is (corner it starts from, direction); the region lies to its right.
-    edges = [
-        (inside & ~solid[:-2, 1:-1], _EAST, 0, 0),  # nothing above: upper edge
-        (inside & ~solid[1:-1, 2:], _SOUTH, 1, 0),
-        (inside & ~solid[2:, 1:-1], _WEST, 1, 1),
-        (inside & ~solid[1:-1, :-2], _NORTH, 0, 1),
+    sides = [
+        (solid[:-2, 1:-1], _EAST, 0, 0),  # nothing above: upper edge
+        (solid[1:-1, 2:], _SOUTH, 1, 0),
+        (solid[2:, 1:-1], _WEST, 1, 1),
+        (solid[1:-1, :-2], _NORTH, 0, 1),
     ]
-    pending: set[tuple[int, int, int]] = set()
-    beginnings: list[tuple[int, int, int]] = []
-    for border, direction, right, down in edges:
-        rows, columns = np.nonzero(border)
-        corners = zip((columns + right).tolist(), (rows + down).tolist(), strict=True)
-        found = [(c, r, direction) for c, r in corners]
-        pending.update(found)
-        # From top to bottom and left to right, the first upper edge of an outline that comes up
-        # begins at one of its corners.
-        if direction == _EAST:
-            beginnings = found
-    return tuple(_follow(pending, edge, x, y) for edge in beginnings if edge in pending)
+    edges = [
+        [(c + right, r + down, direction) for r, c in np.argwhere(inside & ~beside).tolist()]
+        for beside, direction, right, down in sides
+    ]
+    pending = set(chain.from_iterable(edges))
+    # From top to bottom and left to right, the first upper edge of an outline that comes up begins
+    # at one of its corners.
+    return tuple(_follow(pending, edge, x, y) for edge in edges[_EAST] if edge in pending)
 
 
 def _follow(

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
 
 from zerodefect.images import ImageError, Picture, find_images, open_image
-from zerodefect.scoring.joining import Scored
+from zerodefect.scoring.scorer import DEFAULT_BATCH
 from zerodefect.scoring.stream import stream
 from zerodefect.types import Failure
 
+R = TypeVar("R")
 Source = str | Path | bytes | Image.Image | np.ndarray | Picture
 
 
@@ -71,7 +72,7 @@ def seen_nothing(picture: Picture, area: np.ndarray | None) -> list[str]:
 
 
 class GoodPictures:
-    """Reads and scores good pictures, and counts what does not count.
+    """Good pictures, each once; counts what was given and does not count.
 
     Args:
         open: gives the picture of a source, or raises ImageError.
@@ -84,32 +85,20 @@ class GoodPictures:
         self.open, self.on_failure = open, on_failure
         self.copies = self.failures = 0
 
-    def read(self, sources: Iterable[Source]) -> Iterator[Picture]:
-        """Open all of them.
-
-        Raises:
-            ImageError: one cannot be read, and there is no ``on_failure``.
-        """
-        for seen in stream(sources, self.open, lambda some: some):
-            if isinstance(seen.result, Failure):
-                self._fail(seen.result)
-            else:
-                yield seen.result
-
-    def scored(
+    def once(
         self,
         sources: Iterable[Source],
-        score: Callable[[list[Picture]], list[Scored]],
-        references: Sequence[str],
-        batch_size: int,
-    ) -> Iterator[Scored | None]:
-        """Score each picture once; None for a copy and for what cannot be used. No map is kept.
+        act: Callable[[list[Picture]], list[R]],
+        references: Sequence[str] = (),
+        batch_size: int = DEFAULT_BATCH,
+    ) -> Iterator[R | None]:
+        """What comes of each picture; None for a copy and for what cannot be used.
 
         Args:
             sources: of pictures.
-            score: gives a result per picture.
+            act: gives a result per picture.
             references: digests of pictures that may not be among them.
-            batch_size: pictures that are scored together.
+            batch_size: pictures that are handled together.
 
         Raises:
             ValueError: one of them is a reference.
@@ -117,7 +106,7 @@ class GoodPictures:
         """
         done: set[str] = set()
 
-        def score_new(pictures: list[Picture]) -> list[Scored | None]:
+        def act_once(pictures: list[Picture]) -> list[R | None]:
             names = [digest(picture) for picture in pictures]
             if not done.isdisjoint(references) or not set(names).isdisjoint(references):
                 raise ValueError(
@@ -126,24 +115,21 @@ class GoodPictures:
                     "(leave-one-out)"
                 )
             new = {name: p for name, p in zip(names, pictures, strict=True) if name not in done}
-            found = dict(zip(new, score(list(new.values())), strict=True)) if new else {}
+            found = dict(zip(new, act(list(new.values())), strict=True)) if new else {}
             done.update(new)
-            taken = (found.pop(name, None) for name in names)
-            return [one and replace(one, map=None) for one in taken]
+            return [found.pop(name, None) for name in names]
 
-        for seen in stream(sources, self.open, score_new, batch_size):
-            if isinstance(seen.result, Failure):
-                self._fail(seen.result)
+        for seen in stream(sources, self.open, act_once, batch_size):
+            result = seen.result
+            if isinstance(result, Failure):
+                if self.on_failure is None:
+                    raise ImageError(result.image, result.reason, result.remedy)
+                self.failures += 1
+                self.on_failure(result)
                 yield None
                 continue
-            self.copies += seen.result is None
-            yield seen.result
-
-    def _fail(self, failure: Failure) -> None:
-        if self.on_failure is None:
-            raise ImageError(failure.image, failure.reason, failure.remedy)
-        self.failures += 1
-        self.on_failure(failure)
+            self.copies += result is None
+            yield result
 
     def notes(self) -> list[str]:
         """What was given and does not count."""

@@ -264,22 +264,17 @@ class Teachable:
         The vocabulary names regions and decides no score; the weights count by their content, not
         by the name or path they were loaded from.
         """
-        return self._fingerprint(self._ready(None))
-
-    def _fingerprint(self, shown: Shown) -> str:
-        facts = {k: v for k, v in self._facts(shown).items() if k not in ("vocabulary", "backbone")}
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+        return str(self.facts()["fingerprint"])
 
     def facts(self) -> dict[str, Any]:
         """Facts of the detector and the references, as plain data for manifests."""
-        shown = self._ready(None)
-        return {**self._facts(shown), "fingerprint": self._fingerprint(shown)}
+        return self._facts(self._ready(None))
 
     def _facts(self, shown: Shown) -> dict[str, Any]:
         product, known = shown.product, shown.known
         kept = {"memory": dict(known.facts)} if known.facts else {}
         words = product.vocabulary if product and self.detector.tells_kinds else None
-        return {
+        facts = {
             **self.detector.facts(),
             **kept,
             "object": shown.name,
@@ -290,3 +285,6 @@ class Teachable:
             "bit_depth": self.bit_depth,
             "references": sorted(shown.digests),
         }
+        decisive = {k: v for k, v in facts.items() if k not in ("vocabulary", "backbone")}
+        digested = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode())
+        return {**facts, "fingerprint": digested.hexdigest()[:16]}
