@@ -16,7 +16,6 @@ from zerodefect.evaluation.metrics import (
     SPROMetrics,
     image_metrics,
     pixel_metrics,
-    saturated_overlap,
 )
 
 QUERIES = {
@@ -131,9 +130,12 @@ def test_saturation(case):
     for index, kind in enumerate(saturations(case)):
         region = case.arrays["spro/channels"][index] > 0
         assert kind.area(int(region.sum())) == case.arrays["out/spro/saturation_area"][index]
+        state = SPROMetrics(["one"])
         map = case.arrays["spro/maps"][case.arrays["spro/channel_image"][index]]
+        state.update(map, [(region, kind)], "one")
+        _, overlap = state.states["one"].ranked().positives_above(thresholds, inclusive=False)
         np.testing.assert_allclose(
-            saturated_overlap(map, region, kind, thresholds),
+            overlap,
             case.arrays["out/spro/at_thresholds"][index],
             atol=tolerance(case, "out/spro/at_thresholds"),
             rtol=0,

@@ -186,15 +186,12 @@ class Evaluator:
 
     def facts(self) -> dict[str, Any]:
         """Everything that a reader needs to repeat the evaluation, as plain data."""
+        data = self.dataset
         return {
             "detector": self.detector.facts(),
-            "names": {p: self.names.get(p, p) for p in self.dataset.products},
+            "names": {p: self.names.get(p, p) for p in data.products},
             "viewing": asdict(self.scorer.viewing),
-            "data": {
-                "name": self.dataset.name,
-                "layout": self.dataset.layout,
-                "fingerprint": self.dataset.fingerprint(),
-            },
+            "data": {"name": data.name, "layout": data.layout, "fingerprint": data.fingerprint()},
             "protocol": asdict(self.protocol),
             "versions": {"zerodefect": __version__, "torch": torch.__version__},
         }

@@ -124,9 +124,7 @@ def _statement(n: int, form: Form, rate: float, guaranteed: bool) -> str:
 
 
 def _colour_range(
-    map_maxima: Sequence[float],
-    region_limit: float | None,
-    map_range: tuple[float, float] | None,
+    map_maxima: Sequence[float], region_limit: float | None, map_range: tuple[float, float] | None
 ) -> tuple[float, float] | None:
     """From the good images' median to as far above the region limit as the median lies below.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,12 +31,9 @@ _KEPT_POLICIES = 64  # made on the spot, for products that were named with a cal
 class Inspector(Teachable):
     """Inspects images with one detector.
 
-    Attributes:
-        policy: the user's calibration, or None.
-
     Args:
         detector: gives raw scores and maps; or what builds it at first use.
-        policy: see above.
+        policy: the user's calibration, or None; an attribute, too.
         taught: ``vocabulary``, ``viewing``, ``bit_depth``, ``roi``, ``ignore`` of ``Teachable``.
     """
 
@@ -102,18 +100,18 @@ class Inspector(Teachable):
             self.policy = self._calibrated_left_out(images, good_ones, rates)
             on_scored(self.shots)
             return self.policy
-        shown = self._ready(None)
-
-        def score(some: list[Picture]) -> list[Scored]:
-            found = self.scorer.score(some, [shown.area(p) for p in some], shown.known)
-            return [replace(one, map=None) for one in found]
-
-        scored = []
+        shown, scored = self._ready(None), []
+        score = partial(self._scores, shown)
         for one in good_ones.once(images, score, shown.digests, batch_size):
             scored += [one] if one else []
             on_scored(1)
         self.policy = self._policy_of(shown, scored, "split", rates, good_ones.notes())
         return self.policy
+
+    def _scores(self, shown: Shown, pictures: Sequence[Picture]) -> list[Scored]:
+        """Scores of pictures, whose maps are not kept."""
+        areas = [shown.area(picture) for picture in pictures]
+        return [replace(one, map=None) for one in self.scorer.score(pictures, areas, shown.known)]
 
     def _calibrated_left_out(
         self, images: Iterable[Source], good_ones: GoodPictures, rates: _Rates
@@ -162,12 +160,7 @@ class Inspector(Teachable):
         return self._policy_of(shown, scored, "leave-one-out", rates, notes)
 
     def _policy_of(
-        self,
-        shown: Shown,
-        scored: Sequence[Scored],
-        form: Any,
-        rates: _Rates,
-        notes: Sequence[str],
+        self, shown: Shown, scored: Sequence[Scored], form: Any, rates: _Rates, notes: Sequence[str]
     ) -> Policy:
         detector, memory, known = self.detector, self.detector.memory, shown.known
         exact = memory is not None and memory.leaves_out(known)
@@ -191,7 +184,7 @@ class Inspector(Teachable):
             (picture,) = shown.references
             across, down = picture.pixels[:, ::-1], picture.pixels[::-1]
             mirrored = [replace(picture, pixels=pixels) for pixels in (across, down)]
-            seen = self.scorer.score(mirrored, [shown.area(one) for one in mirrored], known)
+            seen = self._scores(shown, mirrored)
             neutral, low = max(one.score for one in seen), span[0] if span else 0.0
             limit = max((one.highest for one in seen if one.highest is not None), default=None)
             span = None if limit is None else (low, max(2 * limit - low, low + 1e-3))

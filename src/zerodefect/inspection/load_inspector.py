@@ -48,9 +48,8 @@ def load(
         roi, ignore: mask pictures: only what is white in ``roi`` and not in ``ignore`` counts.
         bit_depth: significant bits of 16-bit pictures, where not 16.
         memory_budget: bytes that remembered references may take.
-        loading: ``checkpoint``, ``backbone``, ``weights``, ``device``, ``precision``,
-            ``image_size`` and hyper-parameters of the method, as ``methods.load_detector`` takes
-            them.
+        loading: as ``methods.load_detector`` takes them: ``checkpoint``, ``backbone``, ``weights``,
+            ``device``, ``precision``, ``image_size`` and hyper-parameters of the method.
 
     Raises:
         ValueError: unknown method, option or device, a value of another type, or a file that is

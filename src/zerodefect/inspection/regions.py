@@ -178,10 +178,7 @@ def _mean_shares(
 
 
 def _check(
-    map: np.ndarray,
-    type_map: np.ndarray | None,
-    kinds: Sequence[str],
-    inspected: np.ndarray | None,
+    map: np.ndarray, type_map: np.ndarray | None, kinds: Sequence[str], inspected: np.ndarray | None
 ) -> None:
     if map.ndim != 2:
         raise ValueError(f"the map must be (H, W), got {map.shape}")

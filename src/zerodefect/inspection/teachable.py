@@ -193,14 +193,9 @@ class Teachable:
         opened = [self._open(source) for source in expand(references)]
         with self._lock:
             shown = self._shown
-            new = {digest(p): p for p in opened}
-            new = {name: p for name, p in new.items() if name not in shown.digests}
-            added = replace(
-                shown,
-                references=(*shown.references, *new.values()),
-                digests=(*shown.digests, *new),
-                knowledge=None,
-            )
+            new = {name: p for p in opened if (name := digest(p)) not in shown.digests}
+            references, digests = (*shown.references, *new.values()), (*shown.digests, *new)
+            added = replace(shown, references=references, digests=digests, knowledge=None)
             if self._detector is not None and new:
                 known = shown.knowledge or self._learned(shown).known
                 known = self._with_references(known, shown, list(new.values()))

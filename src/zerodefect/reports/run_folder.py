@@ -247,19 +247,15 @@ class RunStore:
     def _scan(self) -> bool:
         """Index the results file; returns whether a damaged line stands before a whole one."""
         self._last.clear()
-        self._superseded = self._size = position = 0
-        damaged = damaged_within = False
+        self._superseded = self._size = position = whole = 0
         with self.results_path.open("rb") as file:
             for line in file:
-                parsed = _parse(line)
-                if parsed is None:
-                    damaged = True
-                else:
-                    damaged_within |= damaged
+                if parsed := _parse(line):
                     self._note(*parsed, position)
+                    whole += len(line)
                     self._size = position + len(line)
                 position += len(line)
-        return damaged_within
+        return whole < self._size
 
     def _note(self, record: Record, key: str, position: int) -> None:
         image = record["image"]

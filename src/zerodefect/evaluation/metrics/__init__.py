@@ -15,7 +15,7 @@ from zerodefect.evaluation.metrics.metric_query import (
     average,
 )
 from zerodefect.evaluation.metrics.pixel_histogram import HistogramPixelMetrics
-from zerodefect.evaluation.metrics.spro import Saturation, SPROMetrics, saturated_overlap
+from zerodefect.evaluation.metrics.spro import Saturation, SPROMetrics
 from zerodefect.evaluation.metrics.streaming_metrics import (
     ImageMetrics,
     PixelMetrics,
@@ -40,5 +40,4 @@ __all__ = [
     "average",
     "image_metrics",
     "pixel_metrics",
-    "saturated_overlap",
 ]

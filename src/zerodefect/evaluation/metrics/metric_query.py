@@ -14,13 +14,8 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "ap": ("step", "trapezoid"),
     "f1max": ("exact", "grid21"),
     "aupro": (
-        "exact",
-        "steps200",
-        "steps200_afclip",
-        "steps200_winclip",
-        "quantile100_mvtec3d",
-        "anomalib",
-        "adeval_hist1000",
+        *("exact", "steps200", "steps200_afclip", "steps200_winclip", "quantile100_mvtec3d"),
+        *("anomalib", "adeval_hist1000"),
     ),
     "fpr_at_miss": ("exact",),
     "spro": ("exact",),
@@ -165,7 +160,7 @@ class Metric:
         return f"{self.label}{where}: {self.value:.4f}{bound}"
 
 
-def average(metrics: Sequence[Metric], group: str = "mean") -> Metric:
+def average(metrics: Sequence[Metric]) -> Metric:
     """Mean with equal weight of one metric over several products; undefined ones are left out.
 
     ``reason`` stays None as long as one value is defined; ``group`` then says how many were left
@@ -182,8 +177,7 @@ def average(metrics: Sequence[Metric], group: str = "mean") -> Metric:
         raise MetricError(f"not the same metric: {', '.join(kinds)}")
     first, defined = metrics[0], [m for m in metrics if not math.isnan(m.value)]
     count = len(defined)
-    if count < len(metrics):
-        group = f"{group} of {count} of {len(metrics)}"
+    group = "mean" if count == len(metrics) else f"mean of {count} of {len(metrics)}"
     return replace(
         first,
         value=math.fsum(m.value for m in defined) / count if count else math.nan,

@@ -126,7 +126,8 @@ class HistogramPixelMetrics(PixelState):
         for own, row in zip(self._counts, counts, strict=True):
             np.add.at(own, where, row[filled])
 
-    def _ranked(self) -> Ranked:
+    def ranked(self) -> Ranked:
+        """All bins that hold anomalous scores."""
         normal, defective, weight = (row[::-1] for row in self._counts)
         there = defective > 0
         fp = np.cumsum(normal)

@@ -28,11 +28,8 @@ class Totals:
         things = "images" if level == "image" else "pixels"
         if not self.positives and not self.negatives:
             return f"no {things}"
-        if not self.positives:
-            return f"no anomalous {things}"
-        if not self.negatives:
-            return f"no normal {things}"
-        return None
+        missing = "anomalous" if not self.positives else "normal"
+        return None if self.positives and self.negatives else f"no {missing} {things}"
 
 
 class Steps(NamedTuple):

@@ -22,11 +22,7 @@ from zerodefect.evaluation.metrics.mask_regions import (
 )
 from zerodefect.evaluation.metrics.metric_query import Metric, MetricError, Query, average
 from zerodefect.evaluation.metrics.metric_values import compute
-from zerodefect.evaluation.metrics.streaming_metrics import (
-    MEMORY_LIMIT,
-    PixelMetrics,
-    ranked_pixels,
-)
+from zerodefect.evaluation.metrics.streaming_metrics import MEMORY_LIMIT, PixelMetrics
 
 _GOOD = "good"
 
@@ -55,29 +51,6 @@ class Saturation:
         return area
 
 
-def saturated_overlap(
-    map: Any, region: Any, saturation: Saturation, thresholds: Sequence[float]
-) -> np.ndarray:
-    """Overlap ``min(hits / saturation area, 1)`` of one region at thresholds, ``score > t``.
-
-    Args:
-        map: ``(H, W)`` anomaly scores.
-        region: ``(H, W)`` pixels of one annotated defect, at least one.
-        saturation: of the defect's kind.
-        thresholds: ``(T,)``.
-
-    Returns:
-        ``(T,)`` float64 in [0, 1].
-
-    Raises:
-        MetricError: as :func:`zerodefect.evaluation.metrics.pixel_metrics`.
-    """
-    scores = as_scores(map)
-    inside = np.sort(scores[as_mask(region, scores.shape, "region")])
-    hits = len(inside) - np.searchsorted(inside, np.asarray(thresholds, np.float64), "right")
-    return np.minimum(hits / saturation.area(len(inside)), 1.0)
-
-
 class SPROMetrics:
     """AU-sPRO per group of defects and their mean, each group with all good images.
 
@@ -86,7 +59,7 @@ class SPROMetrics:
     thresholds until neighbouring points are within 0.001; here every distinct score is one.
 
     Args:
-        groups: names of the groups.
+        groups: names of the groups; each has one of ``states``, and the good images.
         mask_rule, memory_limit, spill_folder: as for :class:`PixelMetrics`.
     """
 
@@ -102,7 +75,7 @@ class SPROMetrics:
             raise MetricError(f"groups must be distinct names other than {_GOOD!r}: {groups}")
         self.mask_rule, self.groups = mask_rule, tuple(groups)
         share = memory_limit // (len(groups) + 1)
-        self._states = {
+        self.states = {
             name: PixelMetrics(memory_limit=share, spill_folder=spill_folder)
             for name in (_GOOD, *groups)
         }
@@ -132,7 +105,7 @@ class SPROMetrics:
             raise MetricError("a defective image needs channels and a group, a good one neither")
         if group is not None and group not in self.groups:
             raise MetricError(f"unknown group {group!r}; known: {', '.join(self.groups)}")
-        self._states[group or _GOOD].add(_split(map, channels, valid))
+        self.states[group or _GOOD].add(_split(map, channels, valid))
 
     def compute(self, limits: Iterable[float] = (0.05,)) -> list[Metric]:
         """AU-sPRO up to each false-positive limit, divided by it: every group, then their mean.
@@ -142,9 +115,9 @@ class SPROMetrics:
             SpillError: if spilled scores have vanished.
         """
         queries = [Query("spro", at=limit) for limit in limits]
-        good, *others = self._states.values()
+        good, *others = self.states.values()
         found = [
-            compute(ranked_pixels([good, state]), queries, "pixel", self.mask_rule, name)
+            compute(good.ranked(state), queries, "pixel", self.mask_rule, name)
             for name, state in zip(self.groups, others, strict=True)
         ]
         return [metric for one in zip(*found, strict=True) for metric in (*one, average(one))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,7 @@ class MetricState(ABC):
         """Keep the scores of another state."""
 
     @abstractmethod
-    def _ranked(self) -> Ranked:
+    def ranked(self) -> Ranked:
         """Everything taken so far, as metrics ask for it."""
 
     @abstractmethod
@@ -74,7 +74,7 @@ class MetricState(ABC):
     @property
     def totals(self) -> Totals:
         """Scores and regions taken so far."""
-        return self._ranked().totals
+        return self.ranked().totals
 
     def merge(self, other: MetricState) -> None:
         """Add all images of another state, which stays as it is.
@@ -112,7 +112,7 @@ class MetricState(ABC):
         asked = [Query.parse(query) for query in (panel if queries is None else queries)]
         for query in asked:
             self._check(query)
-        return compute(self._ranked(), asked, self.level, self.mask_rule)
+        return compute(self.ranked(), asked, self.level, self.mask_rule)
 
     def curves(self) -> CurvePoints:
         """All vertices of the ROC, precision-recall and region-overlap curves, for drawing.
@@ -121,7 +121,7 @@ class MetricState(ABC):
             MetricError: if there are no normal or no anomalous scores.
             SpillError: if spilled scores have vanished.
         """
-        return curve_points(self._ranked(), self.level)
+        return curve_points(self.ranked(), self.level)
 
 
 class ImageMetrics(MetricState):
@@ -167,7 +167,7 @@ class ImageMetrics(MetricState):
         if query.name in ("aupro", "spro"):
             raise MetricError(f"{query.name} ranks pixels; it is not defined for image scores")
 
-    def _ranked(self) -> Ranked:
+    def ranked(self) -> Ranked:
         """All images; each anomalous one is a region of its own."""
         anomalous, normal = np.sort(np.asarray(self._anomalous)), np.sort(np.asarray(self._normal))
         both = np.concatenate((anomalous, normal, [] if self.images else [math.nan]))
@@ -261,7 +261,7 @@ class PixelMetrics(PixelState):
         raise TypeError("a state of exact pixel metrics stays in its process: it is not pickled")
 
     def _take(self, pixels: Pixels) -> None:
-        self.check_whole()
+        self._check_whole()
         if len(pixels.areas) and pixels.areas.max() > _LARGEST_AREA:
             raise MetricError("a region has more than 2^32 pixels")
         for scores in (pixels.normal, pixels.defective):
@@ -275,8 +275,8 @@ class PixelMetrics(PixelState):
         self._broken = False
 
     def _absorb(self, other: PixelMetrics) -> None:
-        self.check_whole()
-        other.check_whole()
+        self._check_whole()
+        other._check_whole()
         self._broken = True
         self.normal.absorb(other.normal)
         self.defective.absorb(other.defective)
@@ -284,8 +284,28 @@ class PixelMetrics(PixelState):
         self.low, self.high = min(self.low, other.low), max(self.high, other.high)
         self._broken = False
 
-    def _ranked(self) -> Ranked:
-        return ranked_pixels([self])
+    def ranked(self, *others: PixelMetrics) -> Ranked:
+        """All pixels, those of other states among them, without copying them."""
+        states = (self, *others)
+        for state in states:
+            state._check_whole()
+
+        def blocks(kept: Iterable[SortedRuns]) -> Blocks:
+            runs = [run for one in kept for run in one.runs()]
+            return lambda: map(unpack, merged(runs, BLOCK))
+
+        return Ranked(
+            Totals(
+                sum(len(state.defective) for state in states),
+                sum(len(state.normal) for state in states),
+                sum(state.regions for state in states),
+            ),
+            # Adding zero turns a negative zero into zero.
+            (min(state.low for state in states) + 0.0, max(state.high for state in states) + 0.0),
+            [run for state in states for run in state.normal.runs()],
+            blocks(state.defective for state in states),
+            blocks(state.holes for state in states),
+        )
 
     def _check(self, query: Query) -> None:
         if query.name == "spro":
@@ -293,33 +313,9 @@ class PixelMetrics(PixelState):
         if query.variant == "steps200_winclip" and not self.fill_holes:
             raise MetricError(f"{query} needs PixelMetrics(fill_holes=True)")
 
-    def check_whole(self) -> None:
-        """Raise :class:`SpillError` if scores are missing."""
+    def _check_whole(self) -> None:
         if self._broken:
             raise SpillError("spilling failed before, so that scores are missing; start over")
-
-
-def ranked_pixels(states: Sequence[PixelMetrics]) -> Ranked:
-    """All pixels of several states as one set, without copying them."""
-    for state in states:
-        state.check_whole()
-
-    def blocks(kept: Sequence[SortedRuns]) -> Blocks:
-        runs = [run for one in kept for run in one.runs()]
-        return lambda: map(unpack, merged(runs, BLOCK))
-
-    return Ranked(
-        Totals(
-            sum(len(state.defective) for state in states),
-            sum(len(state.normal) for state in states),
-            sum(state.regions for state in states),
-        ),
-        # Adding zero turns a negative zero into zero.
-        (min(state.low for state in states) + 0.0, max(state.high for state in states) + 0.0),
-        [run for state in states for run in state.normal.runs()],
-        blocks([state.defective for state in states]),
-        blocks([state.holes for state in states]),
-    )
 
 
 def pixel_metrics(
