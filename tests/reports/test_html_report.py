@@ -20,8 +20,9 @@ from PIL import Image
 from zerodefect.inspection.calibration import calibrate
 from zerodefect.inspection.policy import Limits
 from zerodefect.inspection.regions import find_regions
-from zerodefect.reports.html_report import write_assets, write_report
+from zerodefect.reports.html_report import write_report
 from zerodefect.reports.records import to_record
+from zerodefect.reports.report_pictures import write_assets
 from zerodefect.types import Inspection
 
 HOSTILE = [

@@ -12,8 +12,9 @@ from typing import Any
 
 from zerodefect.inspection.inspector import Inspector
 from zerodefect.inspection.policy import Policy
-from zerodefect.reports.html_report import write_assets, write_report
+from zerodefect.reports.html_report import write_report
 from zerodefect.reports.records import Record, failure_record, to_record
+from zerodefect.reports.report_pictures import write_assets
 from zerodefect.reports.result_files import (
     map_path,
     write_coco,

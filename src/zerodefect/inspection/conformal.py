@@ -70,15 +70,10 @@ def check_provable(rate: float, n: int, name: str) -> None:
 
 
 def conformal_limit(scores: Sequence[float], rate: float) -> float | None:
-    """Limit that a new good score exceeds with probability at most ``rate``.
+    """Limit that a new good score exceeds with probability at most ``rate``, in (0, 1).
 
-    Args:
-        scores: scores of good images, in any order.
-        rate: in (0, 1).
-
-    Returns:
-        The k-th largest score with k = floor(rate (n + 1)), or None where k < 1: no finite limit
-        can be proven with so few images.
+    The k-th largest score with k = floor(rate (n + 1)), or None where k < 1: no finite limit can be
+    proven with so few images.
     """
     _check_rate(rate, "rate")
     rank = _rank(rate, len(scores))
