@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from zerodefect.backbones.clip import CLIP, Activation, CLIPConfig
-from zerodefect.backbones.clip_weights import Backbone
+from zerodefect.backbones.clip_weights import CLIPBackbone
 from zerodefect.images import Preprocess
 
 SHAPE = {
@@ -31,20 +31,20 @@ def tiny_state(seed: int = 0, **shape: int) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(np.array(value)) for name, value in state.items()}
 
 
-def tiny_backbone(seed: int = 0, **shape: int) -> Backbone:
+def tiny_backbone(seed: int = 0, **shape: int) -> CLIPBackbone:
     """A small CLIP of random weights, ready for a method."""
     return backbone_of(tiny_state(seed, **shape), f"tiny-{seed}-{sorted(shape.items())}")
 
 
 def backbone_of(
     state: dict[str, torch.Tensor], fingerprint: str, activation: Activation = "gelu"
-) -> Backbone:
+) -> CLIPBackbone:
     """Weights in the OpenAI layout as a backbone."""
     config = CLIPConfig.from_state(state, activation)
     clip = CLIP(config)
     clip.load_openai_state(state)
     side = config.vision.image_size
-    return Backbone(
+    return CLIPBackbone(
         name="tiny",
         clip=clip.eval().requires_grad_(False),
         preprocess=Preprocess(size=(side, side)),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +14,23 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zerodefect.backbones.backbone import Backbone
 from zerodefect.detector import registry
+from zerodefect.detector.configs import Count, Share, hyper_parameters
 from zerodefect.detector.contract import Detector
+from zerodefect.detector.facts import MethodInfo
+from zerodefect.detector.knowledge import Knowledge
 from zerodefect.detector.official_files import Checked
 from zerodefect.detector.recipes import Recipe
-from zerodefect.detector.registry import MethodInfo
 from zerodefect.types import Prediction, TrainingBatch
 
 
-@dataclass(frozen=True)
+@hyper_parameters
 class ToyConfig:
     """Width of the hidden layer, share of dropped values, seed."""
 
-    hidden: int = 8
-    dropout: float = 0.0
+    hidden: Count = 8
+    dropout: Share = 0.0
     seed: int = 0
 
 
@@ -38,10 +40,12 @@ class Toy(Detector):
     Config = ToyConfig
     recipe = Recipe(epochs=3, batch_size=4, learning_rate=0.02, weight_decay=0.01, seed=5)
 
-    def __init__(self, backbone: Any, config: ToyConfig) -> None:
-        super().__init__(backbone, config)
+    config: ToyConfig
+
+    def __init__(self, backbone: Backbone, config: ToyConfig) -> None:
+        super().__init__(config, (backbone,))
         generator = torch.Generator().manual_seed(config.seed)
-        patch = self.patch_size
+        self.patch_size = patch = backbone.stride
         self.first = nn.Parameter(
             0.1 * torch.randn(config.hidden, 3 * patch**2, generator=generator)
         )
@@ -69,20 +73,16 @@ class Toy(Detector):
             "image": 0.1 * F.cross_entropy(logits.mean((2, 3)), batch.labels),
         }
 
-    def forward(self, images: Tensor) -> Prediction:
+    def encode(self, inputs: Tensor) -> Tensor:
+        """``logits``."""
+        return self.logits(inputs)
+
+    def predict(
+        self, encoded: Tensor, knowledge: Knowledge, left_out: Tensor | None = None
+    ) -> Prediction:
         """Probability of the defective class."""
-        map = self.logits(images).softmax(1)[:, 1]
+        map = encoded.softmax(1)[:, 1]
         return Prediction(map.amax((1, 2)), map)
-
-    @property
-    def map_range(self) -> tuple[float, float]:
-        """A probability."""
-        return 0.0, 1.0
-
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """None."""
-        return ()
 
     @classmethod
     def official_options(cls, published: Any) -> dict[str, Any]:
@@ -112,7 +112,7 @@ def registered() -> Iterator[type[Toy]]:
     try:
         yield Toy
     finally:
-        del registry._ENTRIES[INFO.name]
+        del registry._METHODS[INFO.name]
 
 
 def write_parts(
