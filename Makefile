@@ -3,13 +3,23 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test lint bench bench-embedded clean
+.PHONY: demo test test-fast soak lint bench bench-embedded clean
 
 demo: $(READY)
 	$(BIN)/zerodefect demo --output demo-run
 
+PYTEST := HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n auto
+
 test: lint
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n auto --dist loadfile
+	$(PYTEST) --dist loadfile
+
+# For daily work: no training, no killing, no parity.
+test-fast: $(READY)
+	$(PYTEST) --dist load -m 'not (parity or training or killing or slow or soak)'
+
+# For a release: killing at random moments, fuzzing, long runs.
+soak: $(READY)
+	$(PYTEST) --dist load -m 'soak or killing'
 
 lint: $(READY)
 	$(BIN)/ruff check .

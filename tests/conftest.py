@@ -19,6 +19,21 @@ for folder in (Path(__file__).parent, Path(__file__).parent / "parity"):
     sys.path.insert(0, str(folder))  # models and tiny_clip, wherever a test needs them
 
 
+_MARKS = {
+    "parity": ("parity/test_",),
+    "training": ("training/", "cli/test_train", "cli/test_cli_pretrain", "test_six_examples"),
+}
+
+
+def pytest_collection_modifyitems(items):
+    """What whole folders are: for ``make test-fast``, see the Makefile."""
+    for item in items:
+        place = item.path.as_posix()
+        for mark, parts in _MARKS.items():
+            if any(part in place for part in parts):
+                item.add_marker(mark)
+
+
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory, monkeypatch):
     """Keep the user's cache out of the tests, and the tests out of the user's cache."""

@@ -14,7 +14,6 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zerodefect.backbones.backbone import Backbone
 from zerodefect.detector import registry
 from zerodefect.detector.configs import Count, Share, hyper_parameters
 from zerodefect.detector.contract import Detector
@@ -40,12 +39,10 @@ class Toy(Detector):
     Config = ToyConfig
     recipe = Recipe(epochs=3, batch_size=4, learning_rate=0.02, weight_decay=0.01, seed=5)
 
-    config: ToyConfig
-
-    def __init__(self, backbone: Backbone, config: ToyConfig) -> None:
+    def __init__(self, backbone: Any, config: ToyConfig) -> None:
         super().__init__(config, (backbone,))
         generator = torch.Generator().manual_seed(config.seed)
-        self.patch_size = patch = backbone.stride
+        patch = self.inputs["image"].multiple
         self.first = nn.Parameter(
             0.1 * torch.randn(config.hidden, 3 * patch**2, generator=generator)
         )
@@ -54,7 +51,7 @@ class Toy(Detector):
 
     def logits(self, images: Tensor, keep: Tensor | float = 1.0) -> Tensor:
         """``(B, 2, H, W)``."""
-        p = self.patch_size
+        p = self.inputs["image"].multiple
         h, w = images.shape[2] // p, images.shape[3] // p
         patches = F.unfold(images, p, stride=p).transpose(1, 2)  # (B, N, 3 p p)
         hidden = torch.tanh(patches @ self.first.T) * keep
@@ -73,15 +70,15 @@ class Toy(Detector):
             "image": 0.1 * F.cross_entropy(logits.mean((2, 3)), batch.labels),
         }
 
-    def encode(self, inputs: Tensor) -> Tensor:
-        """``logits``."""
-        return self.logits(inputs)
+    def encode(self, images: Tensor) -> Tensor:
+        """Pictures as they are: everything is learned."""
+        return images
 
     def predict(
         self, encoded: Tensor, knowledge: Knowledge, left_out: Tensor | None = None
     ) -> Prediction:
         """Probability of the defective class."""
-        map = encoded.softmax(1)[:, 1]
+        map = self.logits(encoded).softmax(1)[:, 1]
         return Prediction(map.amax((1, 2)), map)
 
     @classmethod

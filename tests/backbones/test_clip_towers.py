@@ -180,17 +180,6 @@ def test_a_rule_of_ones_own(clip, pixels):
     torch.testing.assert_close(own.second, second[-1], atol=1e-5, rtol=0)
 
 
-def test_aliased_taps_show_the_last_block(clip, pixels):
-    tokens = clip.visual.embed(pixels)
-    second = SecondStream("vv", start=2)
-    states = clip.visual.encode(tokens, taps=(1, 2, 3), second=second, aliased_taps=True)
-    true = clip.visual.encode(tokens, taps=(1, 2, 3), second=second)
-    assert torch.equal(states.second_taps[2], states.second)
-    assert torch.equal(states.second_taps[3], states.second)
-    assert torch.equal(states.second_taps[1], true.second_taps[1])
-    assert not torch.equal(true.second_taps[2], true.second)
-
-
 def test_class_only_equals_the_full_run(clip, pixels):
     tokens = clip.visual.embed(pixels)
     short = clip.visual.encode(tokens, class_only=True).tokens

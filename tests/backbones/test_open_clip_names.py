@@ -14,8 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from models import write_tiny_weights
 
-from zerodefect.backbones import clip
-from zerodefect.backbones import open_clip_names as catalogue
+from zerodefect.backbones import clip, open_clip_names
 from zerodefect.backbones.clip import tokenize
 
 STRINGS = [
@@ -49,26 +48,27 @@ def test_tokens_of_any_text_equal_open_clips(text):
 
 
 def test_shapes_and_addresses_equal_open_clips():
-    assert set(catalogue.model_names()) >= set(open_clip.list_models())
+    assert set(open_clip_names.model_names()) >= set(open_clip.list_models())
     for model in open_clip.list_models():
-        assert catalogue.model_config(model) == open_clip.get_model_config(model)
-    assert catalogue.pretrained() == open_clip.list_pretrained()
+        assert open_clip_names.model_config(model) == open_clip.get_model_config(model)
+    assert open_clip_names.pretrained() == open_clip.list_pretrained()
     for model, tag in open_clip.list_pretrained():
-        assert catalogue.weights_facts(model, tag) == open_clip.get_pretrained_cfg(model, tag)
-    assert catalogue.tags("ViT-B-16") == open_clip.list_pretrained_tags_by_model("ViT-B-16")
+        assert open_clip_names.weights_facts(model, tag) == open_clip.get_pretrained_cfg(model, tag)
+    assert open_clip_names.tags("ViT-B-16") == open_clip.list_pretrained_tags_by_model("ViT-B-16")
 
 
 @pytest.mark.parametrize("name", ["no-such-model", "../model_configs/ViT-B-16", ""])
 def test_an_unknown_architecture(name):
-    assert catalogue.model_config(name) is None
+    assert open_clip_names.model_config(name) is None
 
 
 SCORE = """
 import sys, torch
+from zerodefect.detector.knowledge import Product
 from zerodefect.methods import load_detector
 detector = load_detector("winclip", backbone={backbone!r}, precision={precision!r}, device="cpu")
-detector.describe("screw")
-detector(torch.rand(1, 3, 64, 64))
+known = detector.describe(detector.empty(), Product("screw"))
+detector(torch.rand(1, 3, 64, 64), known)
 heavy = {{"torchvision", "open_clip", "timm", "torch._dynamo", "torch._inductor", "sympy"}}
 print(sorted(heavy & set(sys.modules)))
 """

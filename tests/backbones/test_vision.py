@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from dino import dino_file, dino_state
 from safetensors.torch import save_file
 
-from zerodefect.backbones.clip_weights import WeightsError
 from zerodefect.backbones.vision import VisionEncoder, load_vision
+from zerodefect.backbones.weight_files import WeightsError
+from zerodefect.images import Preprocess
 
 REGISTERS, PLAIN = "vit_base_patch14_reg4_dinov2", "vit_small_patch14_dinov2"
 SHAPE = {"img_size": 56, "embed_dim": 32, "depth": 3, "num_heads": 2}
@@ -31,8 +32,9 @@ def encoder(request, tmp_path_factory) -> VisionEncoder:
 
 
 def test_facts_of_the_encoder(encoder):
-    assert (encoder.patch_size, encoder.width) == (14, 32)
-    assert (encoder.mean, encoder.std) == (MEAN, STD)
+    assert (encoder.stride, encoder.width) == (14, 32)
+    assert encoder.preprocess == Preprocess((56, 56), mean=MEAN, std=STD)
+    assert (encoder.precision, encoder.activation) == ("float32", None)
     assert len(encoder.fingerprint) == 64
     assert not any(p.requires_grad for p in encoder.parameters())
     assert not encoder.training
@@ -111,6 +113,7 @@ def test_bfloat16(encoder, tmp_path):
     registers = 4 if encoder.model.reg_token is not None else 0
     path = dino_file(tmp_path, registers=registers, **SHAPE)
     half = load_vision(encoder.name, weights=path, dtype=torch.bfloat16, **SHAPE)
+    assert half.precision == "bfloat16"
     images = pixels(1, 56, 56)
     got = half.like(images, MEAN, STD, (4, 4)).float()
     assert F.cosine_similarity(got, encoder(images)[0], dim=1).min() > 0.99

@@ -382,6 +382,15 @@ def test_visa_without_its_split_table_has_no_splits_and_says_so(tmp_path):
     assert any("no split_csv/1cls.csv" in note for note in dataset.notes)
 
 
+@pytest.mark.parametrize("gone", ["Masks/Anomaly", "Images/Normal", "Images/Anomaly"])
+def test_visa_with_a_folder_missing_is_read_all_the_same(tmp_path, gone):
+    make_visa(tmp_path)
+    shutil.rmtree(tmp_path / "candle/Data" / gone)
+    dataset = load_dataset(tmp_path)
+    assert len(dataset.select(product="candle")) == (2 if "Masks" in gone else 1)
+    assert counts(dataset)["pcb1", None, "defect"] == (1, 1)
+
+
 def test_kolektor_labels_come_from_the_masks(tmp_path):
     make_ksdd2(tmp_path)
     (tmp_path / "test/20001_GT.png").write_bytes(b"torn")
@@ -498,6 +507,14 @@ def test_isic_folder_itself_and_loose_pictures(tmp_path):
     dataset = load_dataset(tmp_path / "skin", layout="isic")
     assert counts(dataset) == {("skin", "test", "defect"): (2, 1)}
     assert "a defective picture has no mask" in [p.reason for p in dataset.problems]
+
+
+def test_all_masks_of_a_picture_count_in_segmentation_sets(tmp_path):
+    draw(tmp_path / "images/1.png")
+    for name in ("a", "b"):
+        draw_spot(tmp_path / f"masks/1/{name}.png")
+    (sample,) = load_dataset(tmp_path, layout="colondb")
+    assert [mask.name for mask in sample.masks] == ["a.png", "b.png"]
 
 
 @pytest.mark.parametrize("case", ["visa raw", "ksdd2", "dagm", "real-iad", "loco", "isic"])

@@ -13,7 +13,7 @@ import tiny_clip
 import torch
 from models import backbone_of
 
-from zerodefect.backbones.clip_weights import Backbone
+from zerodefect.backbones.clip_weights import CLIPBackbone
 
 
 def find(method: str) -> list[Any]:
@@ -36,7 +36,7 @@ class Case:
     def tensor(self, name: str) -> torch.Tensor:
         return torch.from_numpy(self.arrays[name])
 
-    def backbone(self) -> Backbone:
+    def backbone(self) -> CLIPBackbone:
         """The small CLIP that the case was computed with."""
         facts = self.meta.get("tiny_clip") or self.meta["clip"]
         state = tiny_clip.clip_state(facts["seed"], **facts["config"])

@@ -10,6 +10,7 @@ import torch
 from cases import Case, find
 from sklearn.cluster import KMeans
 
+from zerodefect.detector.knowledge import Knowledge, Product
 from zerodefect.images import open_image
 from zerodefect.methods.adaclip import AdaCLIP, AdaCLIPConfig, Features
 from zerodefect.types import TrainingBatch
@@ -38,8 +39,11 @@ def build(case: Case, **options) -> AdaCLIP:
     missing, unexpected = detector.load_state_dict(values, strict=False)
     assert not unexpected
     assert not set(missing) & set(detector.learned)
-    detector.describe(case.meta["case_settings"]["cls"])
     return detector
+
+
+def described(case: Case, detector: AdaCLIP) -> Knowledge:
+    return detector.describe(detector.empty(), Product(case.meta["case_settings"]["cls"]))
 
 
 def with_stored_tokens(case: Case, detector: AdaCLIP) -> AdaCLIP:
@@ -74,10 +78,15 @@ def features(case, detector) -> Features:
 
 
 @pytest.fixture(scope="module")
-def texts(detector, features):
+def known(case, detector) -> Knowledge:
+    return described(case, detector)
+
+
+@pytest.fixture(scope="module")
+def texts(detector, features, known):
     with torch.no_grad():
         dynamic = detector.dynamic_text_prompt_generator.of_one(features.frozen)
-        return detector.texts(dynamic, detector.sentences)
+        return detector.texts(dynamic, known["sentences"])
 
 
 @pytest.fixture
@@ -109,9 +118,9 @@ def test_default_taps_are_the_published_ones(case, detector):
     assert AdaCLIP(case.backbone()).taps == detector.taps
 
 
-def test_sentences(case, detector):
+def test_sentences(case, known):
     expected = np.concatenate([case.arrays["tokens_normal"], case.arrays["tokens_abnormal"]])
-    np.testing.assert_array_equal(detector.sentences, expected)
+    np.testing.assert_array_equal(known["sentences"], expected)
 
 
 @torch.no_grad()
@@ -147,7 +156,7 @@ def test_patches(case, detector, features, texts):
     probability = torch.stack(z).mean(0).softmax(-1)[..., 1]
     case.check("out/hsf/patch_probability", probability)
     np.testing.assert_array_equal(detector.suspicious(z), case.arrays["out/hsf/topk_indices"])
-    case.check("out/anomaly_map_raw", detector.map(z, features))
+    case.check("out/anomaly_map_raw", detector.map(z, features.grid))
 
 
 def test_fusion_with_the_stored_labels(case, detector, features, texts, stored_labels):
@@ -163,21 +172,21 @@ def test_fusion_with_the_stored_labels(case, detector, features, texts, stored_l
 def test_the_stored_labels_are_scikit_learns(case, detector, features):
     """What we feed in is what the official fusion computes from our features."""
     chosen = torch.from_numpy(case.arrays["out/hsf/topk_indices"][0].astype(np.int64))
-    points = torch.cat([p[0, chosen] for p in features.patches], dim=-1)
+    points = torch.cat([p[0, chosen] for p in features.patches], dim=-1).detach()
     seed = case.meta["case_settings"]["kmeans_seed"]
     labels = KMeans(detector.config.clusters, n_init=1, random_state=seed).fit(points).labels_
     np.testing.assert_array_equal(labels, case.arrays["out/hsf/cluster_labels"])
 
 
-def test_prediction(case, detector, stored_labels):
-    got = detector(case.tensor("input"))
+def test_prediction(case, detector, known, stored_labels):
+    got = detector(case.tensor("input"), known)
     case.check("out/image_score", got.score)
     case.check("out/anomaly_map", got.map)
 
 
-def test_own_clustering_is_close(case, detector):
+def test_own_clustering_is_close(case, detector, known):
     """Another k-means start finds other clusters; their mean moves the score only a little."""
-    score = detector(case.tensor("input")).score
+    score = detector(case.tensor("input"), known).score
     torch.testing.assert_close(score, case.tensor("out/image_score"), atol=0.05, rtol=0)
 
 
@@ -186,21 +195,23 @@ def test_one_cluster(case, features, texts):
     z = detector.logits(features, texts)
     h = detector.cluster_features(features, z, [torch.Generator()])
     case.check("out/k1/cluster_feature", h)
-    case.check("out/k1/image_score", detector(case.tensor("input")).score)
+    got = detector(case.tensor("input"), described(case, detector))
+    case.check("out/k1/image_score", got.score)
 
 
 def test_without_rounding(case, stored_labels):
     detector = build(case, round_tokens=False)
+    known = described(case, detector)
     features = detector.encode(case.tensor("input"))
     with torch.no_grad():
         dynamic = detector.dynamic_text_prompt_generator.of_one(features.frozen)
-        texts = detector.texts(dynamic, detector.sentences)
+        texts = detector.texts(dynamic, known["sentences"])
         z = detector.logits(features, texts)
         h = detector.cluster_features(features, z, [torch.Generator()])
     case.check("out/no_half/text_features", texts.mT)
     case.check("out/no_half/image_feature", features.image)
     case.check("out/no_half/cluster_feature", h)
-    case.check("out/no_half/image_score", detector(case.tensor("input")).score)
+    case.check("out/no_half/image_score", detector(case.tensor("input"), known).score)
 
 
 def batch_of(case: Case) -> TrainingBatch:
@@ -219,8 +230,9 @@ def test_losses_and_gradients(case, stored_labels):
     features = detector.encode(batch.images)
     with torch.no_grad():
         dynamic = detector.dynamic_text_prompt_generator.of_one(features.frozen)
-        z = detector.logits(features, detector.texts(dynamic, detector.sentences))
-        each = [detector.layer_losses(z_l, features, batch.masks) for z_l in z]
+        sentences = described(case, detector)["sentences"]
+        z = detector.logits(features, detector.texts(dynamic, sentences))
+        each = [detector.layer_losses(z_l, features.grid, batch.masks) for z_l in z]
     names = {
         "focal": "seg_focal",
         "dice_anomalous": "seg_dice_abnormal",

@@ -8,9 +8,12 @@ import torch
 from cases import Case, find
 
 from zerodefect.backbones.clip import CLIP, CLIPConfig, TextConfig, VisionConfig
-from zerodefect.backbones.clip_weights import Backbone
+from zerodefect.backbones.clip_weights import CLIPBackbone
+from zerodefect.detector.clip_detector import Features
+from zerodefect.detector.knowledge import Knowledge, Product
 from zerodefect.images import Preprocess
-from zerodefect.methods.afr_clip import AFRCLIP, AFRCLIPConfig, Features
+from zerodefect.layers.grid import Grid
+from zerodefect.methods.afr_clip import AFRCLIP, AFRCLIPConfig
 
 
 @pytest.fixture(scope="module", params=find("afr_clip"))
@@ -30,7 +33,7 @@ def detector(case) -> AFRCLIP:
             text=TextConfig(77, 49408, meta["dim"], 1, 1),
         )
     )
-    backbone = Backbone("tiny", clip.eval(), Preprocess((side, side)), "tiny", "none", "a test")
+    backbone = CLIPBackbone("tiny", clip.eval(), Preprocess((side, side)), "tiny", "none", "a test")
     config = AFRCLIPConfig(
         taps=tuple(range(1, count + 1)), temperature=meta["temperature"], sigma=0.0
     )
@@ -42,19 +45,28 @@ def detector(case) -> AFRCLIP:
     }
     assert set(values) == set(detector.learned)
     detector.load_state_dict(values, strict=False)
-    detector.stateless = case.tensor("stateless")[None]
-    detector.stateful = case.tensor("stateful")
     return detector
+
+
+@pytest.fixture(scope="module")
+def texts(case) -> tuple[torch.Tensor, torch.Tensor]:
+    """t_0 and [t_n, t_a] of a batch of one."""
+    return case.tensor("stateless")[None], case.tensor("stateful")[None]
+
+
+@pytest.fixture(scope="module")
+def known(detector, texts) -> Knowledge:
+    t_0, t = texts
+    return detector.empty().having({"texts": torch.cat([t_0, t[0]])}, product=Product("part"))
 
 
 @pytest.fixture(scope="module")
 def features(case) -> Features:
     grid, size = case.meta["grid"], case.meta["size"]
     return Features(
+        grid=Grid(grid, grid, (size, size)),
         image=case.tensor("class_feature")[None],
-        layers=list(case.tensor("features")[:, None]),
-        grid=(grid, grid),
-        size=(size, size),
+        patches=tuple(case.tensor("features")[:, None]),
     )
 
 
@@ -65,8 +77,8 @@ def check(case: Case, name: str, value: torch.Tensor) -> None:
     assert off <= tolerance, f"{name}: off by {off:.3g}"
 
 
-def test_layers(case, detector, features):
-    t_0, t = detector.stateless, detector.stateful[None]
+def test_layers(case, detector, features, texts):
+    t_0, t = texts
     for layer, p in enumerate(detector.patches(features)):
         check(case, f"out/layer{layer}/adapted", p)
         check(case, f"out/layer{layer}/gate", detector.rectifier.gate(p, t_0))
@@ -74,12 +86,12 @@ def test_layers(case, detector, features):
         check(case, f"out/layer{layer}/prob", detector.probabilities(p, t_0, t))
 
 
-def test_map_and_score(case, detector, features):
-    t_0, t = detector.stateless, detector.stateful[None]
+def test_map_and_score(case, detector, features, texts, known):
+    t_0, t = texts
     maps = [detector.probabilities(p, t_0, t)[..., 1] for p in detector.patches(features)]
     check(case, "out/map_low", torch.stack(maps).mean(0))
     class_prob = detector.probabilities(detector.image(features), t_0, t)[..., 1]
     check(case, "out/class_prob", class_prob)
-    got = detector.predict(features)
+    got = detector.predict(features, known)
     check(case, "out/anomaly_map", got.map)
     check(case, "out/image_score", got.score)

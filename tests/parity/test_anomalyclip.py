@@ -8,7 +8,7 @@ from cases import find
 from prompt_cases import PromptCase
 
 from zerodefect.layers.losses import dice_loss, focal_loss
-from zerodefect.layers.similarity import cosine, text_probabilities, to_grid, upsample
+from zerodefect.layers.similarity import cosine, text_probabilities
 from zerodefect.methods.anomalyclip import AnomalyCLIP, AnomalyCLIPConfig
 
 
@@ -79,7 +79,7 @@ def test_score_and_map(case, detector, four_taps):
     tau = case.meta["settings"]["temperature"]
     case.check_logits("out/global_logits", cosine(features.image, detector.texts) / tau, tau)
     P = text_probabilities(features.patches[0], detector.texts, tau)[..., 1]
-    case.check_map("out/map_before_smoothing", upsample(to_grid(P, features.grid), features.size))
+    case.check_map("out/map_before_smoothing", features.grid.map(P))
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_losses(case, taps, stored):
             <= case.tolerance("losses_relative") * whole
         )
     features, T = detector.encode(batch.images), detector.texts
-    maps = [detector.probability_map(F, T, features) for F in features.patches]
+    maps = [detector.probability_map(F, T, features.grid) for F in features.patches]
     case.check_loss(f"out/{stored}/focal", torch.stack([focal_loss(p, batch.masks) for p in maps]))
     case.check_loss(
         f"out/{stored}/dice_normal",

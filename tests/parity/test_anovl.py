@@ -10,9 +10,10 @@ import tiny_clip
 import torch
 from cases import Case, find
 
+from zerodefect.detector.knowledge import Knowledge, Product
 from zerodefect.images import open_image
 from zerodefect.layers.neighbourhood import neighbourhood_mean
-from zerodefect.layers.similarity import anomaly_probability, text_probabilities, upsample
+from zerodefect.layers.similarity import anomaly_probability, text_probabilities
 from zerodefect.layers.views import anovl_views
 from zerodefect.methods.anovl import Adapter, AnoVL, AnoVLConfig, adapt
 
@@ -31,9 +32,12 @@ def detector(case) -> AnoVL:
         weight_decay=tta["weight_decay"],
         noise=tta["noise_std"],
     )
-    detector = AnoVL(case.backbone(), config)
-    detector.describe(case.meta["class_name"])
-    return detector
+    return AnoVL(case.backbone(), config)
+
+
+@pytest.fixture(scope="module")
+def known(case, detector) -> Knowledge:
+    return detector.describe(detector.empty(), Product(case.meta["class_name"]))
 
 
 @pytest.fixture(scope="module")
@@ -68,39 +72,39 @@ def test_preprocessing(case, detector):
     np.testing.assert_allclose(got, case.arrays["input"][0], atol=1e-5)
 
 
-def test_texts(case, detector):
-    case.check("out/text_features", detector.texts)
+def test_texts(case, known):
+    case.check("out/text_features", known["texts"])
     prompts, dimension, states = case.arrays["out/text_bank_shape"]
-    assert detector.bank.shape == (prompts * states, dimension)
-    case.check("out/text_bank_head", detector.bank[::33])
+    assert known["bank"].shape == (prompts * states, dimension)
+    case.check("out/text_bank_head", known["bank"][::33])
 
 
-def test_views_and_image_score(case, detector, features):
+def test_views_and_image_score(case, detector, known, features):
     views = torch.cat(anovl_views(case.tensor("input")))
     case.check("out/aug_input_subsampled", views[..., ::8, ::8])
     units = torch.nn.functional.normalize(features.views[0], dim=-1)
     case.check("out/aug_class_token", units)
-    case.check("out/aug_global_prob", text_probabilities(units, detector.texts, 1.0))
-    case.check("out/image_score", detector.predict(features).score)
+    case.check("out/aug_global_prob", text_probabilities(units, known["texts"], 1.0))
+    case.check("out/image_score", detector.predict(features, known).score)
 
 
 def test_patch_tokens(case, features):
-    tokens = torch.cat([features.views[:, :1], features.patches], dim=1)
+    tokens = torch.cat([features.views[:, :1], *features.patches], dim=1)
     case.check("out/projected_all_tokens", tokens)
-    case.check("out/patch_tokens", features.patches)
+    case.check("out/patch_tokens", features.patches[0])
 
 
 def test_map_without_adaptation(case, features):
     plain = AnoVL(case.backbone(), AnoVLConfig(adapt=False))
-    plain.describe(case.meta["class_name"])
-    p = anomaly_probability(features.patches, plain.texts, 1.0)
+    known = plain.describe(plain.empty(), Product(case.meta["class_name"]))
+    p = anomaly_probability(features.patches[0], known["texts"], 1.0)
     case.check("out/no_adapter/patch_prob", p)
-    case.check("out/no_adapter/anomaly_map", plain.predict(features).map)
+    case.check("out/no_adapter/anomaly_map", plain.predict(features, known).map)
 
 
-def test_adaptation(case, detector, features):
+def test_adaptation(case, detector, known, features):
     shapes = case.meta["extra_parameters"]["shapes"]
-    X = features.patches[0]
+    X, texts, bank = features.patches[0][0], known["texts"], known["bank"]
     noise = [n.flatten(0, -2) for n in case.tensor("noise")]
     for step, n in enumerate(noise):
         drawn = detector.config.noise * draw(
@@ -108,20 +112,20 @@ def test_adaptation(case, detector, features):
         )
         torch.testing.assert_close(n, drawn.flatten(0, -2))
 
-    adapter = prepared(case, detector.bank, shapes)
-    adapt(adapter, X, detector.texts, noise[:1], detector.config)
+    adapter = prepared(case, bank, shapes)
+    adapt(adapter, X, texts, noise[:1], detector.config)
     case.check("out/tta/grad_bias_first", adapter.ad.bias.grad)
 
-    adapter = prepared(case, detector.bank, shapes)
-    losses = adapt(adapter, X, detector.texts, noise, detector.config)
+    adapter = prepared(case, bank, shapes)
+    losses = adapt(adapter, X, texts, noise, detector.config)
     case.check("out/loss/per_iteration", losses)
     case.check("out/tta/bias_after", adapter.ad.bias)
     case.check("out/tta/weight_after_head", adapter.ad.weight[::33])
     case.check("out/tta/tokens", adapter(X))
-    p = anomaly_probability(adapter(X), detector.texts, 1.0).view(1, 1, *features.grid)
+    p = anomaly_probability(adapter(X), texts, 1.0).view(1, 1, *features.grid.shape)
     case.check("out/patch_prob", p)
     smooth = neighbourhood_mean(p, 3, "replicate")
-    case.check("out/anomaly_map", upsample(smooth, features.size, align_corners=True))
+    case.check("out/anomaly_map", features.grid.upsample(smooth, align_corners=True))
 
 
 def test_adaptation_of_a_well_conditioned_picture(case, detector):
@@ -148,16 +152,17 @@ def test_adaptation_of_a_well_conditioned_picture(case, detector):
     case.check("out/unit/patch_prob", anomaly_probability(adapter(X), texts, 1.0))
 
 
-def test_forward_is_those_steps_with_its_own_draws(case, detector, features):
-    X = features.patches[0]
+def test_forward_is_those_steps_with_its_own_draws(case, detector, known, features):
+    X, texts, bank = features.patches[0][0], known["texts"], known["bank"]
     generator = torch.Generator().manual_seed(detector.config.seed)
-    adapter = Adapter(detector.bank, detector.config.residual, generator)
+    adapter = Adapter(bank, detector.config.residual, generator)
     noise = [
         detector.config.noise * torch.randn(X.shape, generator=generator)
         for _ in range(detector.config.steps)
     ]
-    adapt(adapter, X, detector.texts, noise, detector.config)
-    p = anomaly_probability(adapter(X), detector.texts, 1.0).view(1, 1, *features.grid)
-    expected = upsample(neighbourhood_mean(p, 3, "replicate"), features.size, align_corners=True)
-    got = detector(case.tensor("input"))
+    adapt(adapter, X, texts, noise, detector.config)
+    p = anomaly_probability(adapter(X), texts, 1.0).view(1, 1, *features.grid.shape)
+    smooth = neighbourhood_mean(p, 3, "replicate")
+    expected = features.grid.upsample(smooth, align_corners=True)
+    got = detector(case.tensor("input"), known)
     torch.testing.assert_close(got.map, expected.detach()[:, 0], atol=1e-6, rtol=0)

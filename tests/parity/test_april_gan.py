@@ -10,8 +10,9 @@ import tiny_clip
 import torch
 from cases import Case, find
 
+from zerodefect.detector.knowledge import Knowledge, Product
 from zerodefect.images import open_image
-from zerodefect.layers.similarity import two_class, upsample
+from zerodefect.layers.similarity import two_class
 from zerodefect.methods.april_gan import AprilGAN, AprilGANConfig
 from zerodefect.types import TrainingBatch
 
@@ -33,7 +34,6 @@ def build(case: Case) -> AprilGAN:
     missing, unexpected = detector.load_state_dict(values, strict=False)
     assert not unexpected
     assert not set(missing) & set(detector.learned)
-    detector.describe(case.meta["class_name"])
     return detector
 
 
@@ -43,15 +43,18 @@ def detector(case) -> AprilGAN:
 
 
 @pytest.fixture(scope="module")
+def words(case, detector) -> Knowledge:
+    return detector.describe(detector.empty(), Product(case.meta["class_name"]))
+
+
+@pytest.fixture(scope="module")
 def features(case, detector):
     return detector.encode(case.tensor("input"))
 
 
-@pytest.fixture
-def few_shot(case, detector):
-    detector.remember(case.tensor("reference_input"))
-    yield detector
-    detector.forget()
+@pytest.fixture(scope="module")
+def few_shot(case, detector, words) -> Knowledge:
+    return detector.remember(words, [detector.encode(case.tensor("reference_input"))])
 
 
 def batch(case: Case) -> TrainingBatch:
@@ -86,42 +89,42 @@ def test_default_taps_and_training_are_the_published_ones(case, detector):
     assert list(recipe.betas) == published["betas"]
 
 
-def test_texts(case, detector):
-    case.check("out/text_features", detector.texts)
+def test_texts(case, words):
+    case.check("out/text_features", words["texts"])
 
 
 @torch.no_grad()
 def test_image_side(case, detector, features):
     case.check("out/image_embedding", features.image)
-    case.check("out/patch_tokens", torch.cat(features.tokens))
+    case.check("out/patch_tokens", torch.cat(features.patches))
     case.check("out/projected_tokens", torch.cat(detector.projected(features)))
 
 
 @torch.no_grad()
-def test_zero_shot(case, detector, features):
-    case.check("out/global_logits", detector.image_logits(features))
-    Q = detector.logits(detector.projected(features), detector.texts)
+def test_zero_shot(case, detector, words, features):
+    case.check("out/global_logits", detector.image_logits(features, words["texts"]))
+    Q = detector.logits(detector.projected(features), words["texts"])
     case.check("out/patch_logits", Q)
     case.check("out/layer_maps", detector.layer_maps(Q, features)[..., ::4, ::4])
-    got = detector(case.tensor("input"))
+    got = detector(case.tensor("input"), words)
     case.check("out/image_score", got.score)
     case.check("out/anomaly_map", got.map)
 
 
 @torch.no_grad()
-def test_few_shot(case, few_shot, features):
-    d = few_shot.distances(features)
+def test_few_shot(case, detector, few_shot, features):
+    d = detector.distances(features, few_shot)
     case.check("out/few_shot/distance", d)
-    N = upsample(d.sum(1), features.size, align_corners=True)
+    N = features.grid.upsample(d.sum(1), align_corners=True)
     case.check("out/few_shot/map", N)
-    case.check("out/few_shot/anomaly_map", few_shot(case.tensor("input")).map)
+    case.check("out/few_shot/anomaly_map", detector(case.tensor("input"), few_shot).map)
 
 
-def test_losses_gradients_and_one_optimiser_step(case):
+def test_losses_gradients_and_one_optimiser_step(case, words):
     detector, data = build(case), batch(case)
     with torch.no_grad():
         features = detector.encode(data.images)
-        Q = detector.logits(detector.projected(features), detector.texts)
+        Q = detector.logits(detector.projected(features), words["texts"])
         p = two_class(detector._upsampled(Q, features))
         each = [detector.layer_losses(p_l, data.masks) for p_l in p.unbind(2)]
         for name in ("focal", "dice"):
@@ -146,10 +149,10 @@ def test_losses_gradients_and_one_optimiser_step(case):
     case.check("out/loss/total_after_one_step", total())
 
 
-def test_any_batch_gives_the_numbers_of_batch_one(case, few_shot):
+def test_any_batch_gives_the_numbers_of_batch_one(case, detector, few_shot):
     images = torch.cat([case.tensor("input"), case.tensor("train/input")])
-    together = few_shot(images)
+    together = detector(images, few_shot)
     for row in range(len(images)):
-        alone = few_shot(images[row : row + 1])
+        alone = detector(images[row : row + 1], few_shot)
         torch.testing.assert_close(together.map[row], alone.map[0], atol=2e-5, rtol=0)
         torch.testing.assert_close(together.score[row], alone.score[0], atol=2e-5, rtol=0)

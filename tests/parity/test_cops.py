@@ -9,10 +9,11 @@ import pytest
 import torch
 from cases import Case, find
 
+from zerodefect.detector.clip_detector import Features
 from zerodefect.images import open_image
 from zerodefect.layers.losses import dice_loss, focal_loss
 from zerodefect.layers.neighbourhood import patch_mean
-from zerodefect.methods.cops import CoPS, CoPSConfig, Features, distance
+from zerodefect.methods.cops import CoPS, CoPSConfig, distance
 from zerodefect.types import TrainingBatch
 
 PREFIX = "prompt_learner."
@@ -69,7 +70,8 @@ def features(case, detector) -> Features:
 
 @pytest.fixture(scope="module")
 def patches(detector, features) -> torch.Tensor:
-    return patch_mean(features.patches, features.grid, detector.config.window, "zeros")
+    F, grid = features.patches[0], features.grid
+    return patch_mean(F, grid.shape, detector.config.window, "zeros")
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +90,11 @@ def bias(detector) -> torch.Tensor:
 def texts(detector, prototypes, bias) -> torch.Tensor:
     with torch.no_grad():
         return detector.texts(*prototypes, bias)
+
+
+def training_mean(detector: CoPS, features: Features) -> torch.Tensor:
+    F, grid = features.patches[0], features.grid
+    return patch_mean(F, grid.shape, detector.config.training_window, "zeros")
 
 
 def official_name(name: str) -> str:
@@ -115,7 +122,7 @@ def test_sentence(case, detector):
 
 def test_image_side(case, features, patches):
     case.check("out/image_feature", features.image)
-    case.check("out/patch_tokens", features.patches)
+    case.check("out/patch_tokens", features.patches[0])
     case.check("out/patch_features", patches)
 
 
@@ -151,7 +158,7 @@ def test_map_and_score(case, detector, features, patches, prototypes, texts):
     case.check("out/patch_weight", weight)
     p = logits.softmax(-1)[..., 1] * weight
     case.check("out/patch_score", p)
-    case.check("out/anomaly_map_raw", detector.upsampled(p[:, None], features))
+    case.check("out/anomaly_map_raw", detector.upsampled(p[:, None], features.grid))
     image = detector.logits(features.image[:, None], texts)
     case.check("out/global_logits", image)
     case.check("out/global_probability", image.softmax(-1)[..., 1])
@@ -176,7 +183,7 @@ def test_training(case, detector):
     case.check("out/train/vae_log_var", log_var)
     decoded = detector.vae_decoder(mean + (0.5 * log_var).exp() * eps)
     case.check("out/train/class_bias", decoded)
-    smooth = patch_mean(features.patches, features.grid, detector.config.training_window, "zeros")
+    smooth = training_mean(detector, features)
     P = [detector.extractor(t, smooth) for t in (detector.t_n, detector.t_a)]
     t = detector.texts(*P, decoded[:, None])
     case.check("out/train/text_features", t)
@@ -207,8 +214,8 @@ def test_training(case, detector):
 
 def test_parts_of_the_patch_loss(case, detector):
     features, masks = detector.encode(case.tensor("input")), case.tensor("gt").float()
-    smooth = patch_mean(features.patches, features.grid, detector.config.training_window, "zeros")
+    smooth = training_mean(detector, features)
     p = detector.logits(smooth, case.tensor("out/train/text_features")).softmax(-1).mT
-    p = detector.upsampled(p, features)
+    p = detector.upsampled(p, features.grid)
     parts = [focal_loss(p, masks), dice_loss(p[:, 1], masks), dice_loss(p[:, 0], 1 - masks)]
     case.check("out/loss/patch_focal_dice1_dice0", torch.stack(parts))

@@ -19,7 +19,7 @@ from zerodefect.backbones.clip import CLIP, END_OF_TEXT, CLIPConfig, TextConfig,
 from zerodefect.backbones.vision import VisionEncoder, load_vision
 from zerodefect.images.preprocess import CLIP_MEAN, CLIP_STD
 from zerodefect.layers.losses import dice_loss, focal_loss
-from zerodefect.methods.crane import Crane, CraneConfig
+from zerodefect.methods.crane import Crane, CraneConfig, _upsampled
 
 VARIANTS = ("crane", "crane_plus")
 
@@ -182,7 +182,7 @@ def test_losses(case, variant, detector):
     case.check_logits(f"{out}/train/image_logits", logits, tau)
     case.check_loss(f"{out}/loss/image_ce", F.cross_entropy(logits, batch.labels))
     how = case.meta["settings"]["training_upsampling"]
-    P = [detector._upsampled(zk.softmax(-1), features, how) for zk in z] * detector.copies
+    P = [_upsampled(zk.softmax(-1), features.grid, how) for zk in z] * detector.copies
     focal = torch.stack([focal_loss(p, batch.masks) for p in P])
     dice = torch.stack([dice_loss((1 - p[:, 0] + p[:, 1]) / 2, batch.masks) for p in P])
     case.check_loss(f"{out}/loss/focal", focal)

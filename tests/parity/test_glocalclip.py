@@ -8,7 +8,7 @@ from cases import find
 from prompt_cases import PromptCase
 
 from zerodefect.layers.losses import dice_loss, focal_loss
-from zerodefect.layers.similarity import cosine, text_probabilities, to_grid, upsample
+from zerodefect.layers.similarity import cosine, text_probabilities
 from zerodefect.methods.glocalclip import GlocalCLIP, GlocalCLIPConfig
 
 
@@ -68,8 +68,7 @@ def test_image_side(case, detector):
     case.check_map("out/patch_prob/all_taps", P)
     logits = cosine(features.image, detector.texts[:2]) / tau
     case.check_logits("out/global_logits", logits, tau)
-    one = upsample(to_grid(P[..., 1], features.grid), features.size)
-    case.check_map("out/map_before_smoothing_one_tap", one)
+    case.check_map("out/map_before_smoothing_one_tap", features.grid.map(P[..., 1]))
 
 
 def test_score_and_map(case, detector):
@@ -84,7 +83,7 @@ def test_losses(case, detector):
     case.check_loss("out/loss/image_ce", terms["image"])
     case.check_loss("out/loss/total", torch.stack(list(terms.values())).sum())
     features = detector.encode(batch.images)
-    P = detector.probability_map(features.patches[0], detector.texts[2:], features)
+    P = detector.probability_map(features.patches[0], detector.texts[2:], features.grid)
     case.check_loss("out/loss/focal", focal_loss(P, batch.masks).expand(K))
     case.check_loss("out/loss/dice_abnormal", dice_loss(P[:, 1], batch.masks).expand(K))
     case.check_loss("out/loss/dice_normal", dice_loss(P[:, 0], 1 - batch.masks).expand(K))

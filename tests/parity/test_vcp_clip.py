@@ -105,26 +105,29 @@ def test_texts(case, detector, features, texts):
 
 @torch.no_grad()
 def test_layers(case, detector, features, texts):
-    pre, post = detector.logits(features, texts)
-    mapped = detector.trainable_linearlayer([tokens[:, 1:] for tokens in features.tokens])
+    pre, post = detector.logits(features.patches, texts)
+    states = detector.run(case.tensor("input"), taps=detector.taps)  # with the class token
+    mapped = detector.trainable_linearlayer(features.patches)
     for index, tap in enumerate(detector.taps):
-        tokens = features.tokens[index]
         if f"out/layer_tokens/{tap}" in case.arrays:
-            case.check(f"out/layer_tokens/{tap}", tokens)
+            case.check(f"out/layer_tokens/{tap}", states.taps[tap])
+        patches = features.patches[index]
         case.check(f"out/patch_features/{tap}", F.normalize(mapped[index], dim=-1))
         case.check(f"out/pre_logits/{tap}", pre[index])
-        rewritten = detector.post_vcp(texts, F.normalize(tokens[:, 1:], dim=-1))
+        rewritten = detector.post_vcp(texts, F.normalize(patches, dim=-1))
         case.check(f"out/post_text/{tap}", rewritten)
         case.check(f"out/post_logits/{tap}", post[index])
-    case.check("out/pre_map", detector.map(pre, features))
-    case.check("out/post_map", detector.map(post, features))
+    case.check("out/pre_map", detector.map(pre, features.grid))
+    case.check("out/post_map", detector.map(post, features.grid))
 
 
 def test_prediction_and_set_level(case, detector):
     got = detector(case.tensor("input"))
     case.check("out/anomaly_map_smoothed", got.map)
     case.check("out/image_score_unscaled", got.score)
-    scaled = detector.set_level(got)
+    step = detector.set_level("min-max", detector.empty())
+    step.see(got)
+    scaled = step.apply(got)
     case.check("out/anomaly_map", scaled.map)
     case.check("out/image_score", scaled.score)
 
@@ -140,9 +143,9 @@ def test_losses_and_gradients(case):
     )
     features = detector.encode(batch.images)
     with torch.no_grad():
-        stages = detector.logits(features, detector.texts(features.image))
+        stages = detector.logits(features.patches, detector.texts(features.image))
         for stage, z in zip(("pre", "post"), stages, strict=True):
-            each = [detector.layer_losses(z_l, features, batch.masks) for z_l in z]
+            each = [detector.layer_losses(z_l, features.grid, batch.masks) for z_l in z]
             for name in ("focal", "dice"):
                 terms = torch.stack([losses[name] for losses in each])
                 case.check(f"out/loss/{stage}_{name}", terms)

@@ -72,8 +72,7 @@ def tell_views(shown: ViewOptions, files: Iterable[Path]) -> None:
     tiling = shown.tiling()
     if not tiling:
         return
-    from zerodefect.data.check import picture_size
-    from zerodefect.images import ImageError
+    from zerodefect.images import ImageError, picture_size
     from zerodefect.images.tiling import MANY_VIEWS
     from zerodefect.scoring.viewing import check_views
 

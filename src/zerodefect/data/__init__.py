@@ -1,6 +1,5 @@
-"""Data sets by their layout on disk, and procedural pictures."""
+"""Data sets by their layout on disk."""
 
-from zerodefect.data.catalogue import CATALOGUE, KnownSet, find_known
 from zerodefect.data.check import FileCheck, check_files
 from zerodefect.data.dataset import (
     Dataset,
@@ -11,7 +10,9 @@ from zerodefect.data.dataset import (
     SplitRow,
     format_table,
 )
-from zerodefect.data.layouts import LAYOUTS, expected_layouts, load_dataset
+from zerodefect.data.layout_registry import KnownSet, find_known
+from zerodefect.data.layouts import CATALOGUE, LAYOUTS
+from zerodefect.data.load_dataset import expected_layouts, load_dataset
 from zerodefect.data.masks import MASK_RULES, read_channels, read_mask, read_mask_file
 
 __all__ = [

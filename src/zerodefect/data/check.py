@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from zerodefect.data.dataset import Dataset, DefectType, Problem, Sample, Severity
 from zerodefect.data.masks import read_channels, read_mask_file
-from zerodefect.images import ImageError, open_image
+from zerodefect.images import ImageError, open_image, picture_size
 
-_ORIENTATION = 0x0112  # the EXIF and TIFF tag
 _LOSSY = frozenset({".jpg", ".jpeg", ".jpe", ".jfif"})
 
 
@@ -69,25 +66,6 @@ def check_masks(dataset: Dataset) -> Dataset:
     return replace(dataset, problems=(*dataset.problems, *check.problems))
 
 
-def picture_size(path: Path) -> tuple[int, int]:
-    """Read width and height in pixels, upright, from a file's header where that is enough.
-
-    Raises:
-        ImageError: if the file cannot be read.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about size and metadata; nothing is decoded here
-            with Image.open(path) as image:
-                turned = image.getexif().get(_ORIENTATION, 1) not in (0, 1)
-                if not turned:
-                    return image.size
-    except Exception:
-        pass  # the opener knows more formats, and says in words what is wrong
-    picture = open_image(path)
-    return picture.width, picture.height
-
-
 def _check_headers(check: FileCheck, sample: Sample) -> None:
     sizes = {}
     for path in (sample.image, *sample.masks):
@@ -110,13 +88,6 @@ def _compare(
             f"the mask is {size[0]} x {size[1]} pixels, its picture {expected[0]} x {expected[1]}"
         )
         check.report("error", mask, reason, "Check the pairing, or draw the mask in that size")
-
-
-def _check_channels(check: FileCheck, sample: Sample, defects: Sequence[DefectType]) -> None:
-    try:
-        read_channels(sample, defects)
-    except ImageError as error:
-        check.report("error", Path(error.path), error.reason, error.remedy)
 
 
 def _check_pixels(
@@ -147,8 +118,11 @@ def _check_pixels(
             check.report("warning", path, reason, "Save masks as PNG, black and white")
     if readable:
         _compare_with_label(check, sample, marked)
-        if defects:
-            _check_channels(check, sample, defects)
+    if readable and defects:
+        try:
+            read_channels(sample, defects)
+        except ImageError as error:
+            check.report("error", Path(error.path), error.reason, error.remedy)
 
 
 def _compare_with_seen(

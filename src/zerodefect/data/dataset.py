@@ -223,13 +223,8 @@ class Dataset:
         """Count pictures and masks per product, split and kind."""
         images = Counter((s.product, s.split, s.kind) for s in self.samples)
         masks = Counter((s.product, s.split, s.kind) for s in self.samples if s.mask)
-        rows = [SplitRow(*key, images[key], masks[key]) for key in images]
-        return tuple(
-            sorted(
-                rows,
-                key=lambda r: (natural_key(r.product), _SPLIT_ORDER[r.split], _kind_key(r.kind)),
-            )
-        )
+        ordered = sorted(images, key=lambda key: _place(*key))
+        return tuple(SplitRow(*key, images[key], masks[key]) for key in ordered)
 
     def fingerprint(self) -> str:
         """Hash the samples: names relative to the root, labels, splits and file sizes.
@@ -258,18 +253,11 @@ def format_table(rows: Iterable[SplitRow]) -> str:
     """Lay a split table out as text, one line per row under a head line."""
     cells = [("product", "split", "kind", "pictures", "with mask")]
     for row in rows:
-        masks = str(row.masks) if row.masks else "-"
-        cells.append(
-            (row.product, row.split or "-", row.kind or "(no label)", str(row.images), masks)
-        )
-    widths = [max(len(line[column]) for line in cells) for column in range(5)]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if column < 3 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in cells
-    )
+        words = (row.product, row.split or "-", row.kind or "(no label)")
+        cells.append((*words, str(row.images), str(row.masks or "-")))
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    line = "  ".join(f"{{:{side}{width}}}" for side, width in zip("<<<>>", widths, strict=True))
+    return "\n".join(line.format(*cell).rstrip() for cell in cells)
 
 
 def _kind_key(kind: str) -> tuple[int, object]:
@@ -277,13 +265,16 @@ def _kind_key(kind: str) -> tuple[int, object]:
     return (0 if kind == GOOD else 2 if not kind else 1), natural_key(kind)
 
 
+def _place(product: str, split: Split | None, kind: str) -> tuple[object, ...]:
+    return natural_key(product), _SPLIT_ORDER[split], _kind_key(kind)
+
+
 def in_order(samples: Iterable[Sample], root: Path) -> tuple[Sample, ...]:
     """Sort samples by product, split, kind (good first) and path relative to the root."""
 
     def place(sample: Sample) -> tuple[object, ...]:
-        inside = _relative(sample.image, root)
-        kind = _kind_key(sample.kind)
-        return natural_key(sample.product), _SPLIT_ORDER[sample.split], kind, natural_key(inside)
+        inside = natural_key(_relative(sample.image, root))
+        return *_place(sample.product, sample.split, sample.kind), inside
 
     return tuple(sorted(samples, key=place))
 

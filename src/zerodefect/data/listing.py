@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from zerodefect.data.dataset import GOOD, DefectType, Problem, Sample, Severity
+from zerodefect.data.dataset import GOOD, DefectType, Problem, Sample, Severity, Split
 
 # Words for "without a defect", in any case: MVTec AD, BTAD, VisA.
 GOOD_NAMES = frozenset({"good", "ok", "normal"})
@@ -33,6 +33,19 @@ def is_good(name: str) -> bool:
     return name.strip().casefold() in GOOD_NAMES
 
 
+def pattern(product: str, split: Split | None, kind: str = "") -> Sample:
+    """Make a sample whose picture is still to be filled in.
+
+    Args:
+        product: that it shows.
+        split: that it belongs to.
+        kind: word or folder name for what it shows; empty if there is no label.
+    """
+    good = is_good(kind)
+    label = not good if kind else None
+    return Sample(Path(), None, product, GOOD if good else kind, label, split)
+
+
 def finish(listing: Listing) -> None:
     """Drop repeated files and report everything that file names alone can tell."""
     _drop_repeated(listing)
@@ -46,14 +59,17 @@ def _drop_repeated(listing: Listing) -> None:
     groups: dict[object, list[Sample]] = defaultdict(list)
     for sample in listing.samples:
         groups[_identity(sample.image)].append(sample)
-    repeated: set[int] = set()
+    places: dict[Path, list[Sample]] = defaultdict(list)
     for group in groups.values():
         # Hard links have one identity, too, but are files in their own right.
-        for same in _by_real_path(group) if len(group) > 1 else ():
-            kept = next((s for s in same if str(s.image) == str(s.image.resolve())), same[0])
-            others = [s for s in same if s is not kept]
-            repeated |= {id(s) for s in others}
-            for other in others:
+        for sample in group if len(group) > 1 else ():
+            places[sample.image.resolve()].append(sample)
+    repeated = set()
+    for real, same in places.items():
+        kept = next((s for s in same if s.image == real), same[0])
+        for other in same:
+            if other is not kept:
+                repeated.add(id(other))
                 _report_repeated(listing, kept, other)
     listing.samples = [s for s in listing.samples if id(s) not in repeated]
 
@@ -66,16 +82,8 @@ def _identity(path: Path) -> object:
     return (status.st_dev, status.st_ino) if status.st_ino else str(path)
 
 
-def _by_real_path(group: list[Sample]) -> list[list[Sample]]:
-    places: dict[Path, list[Sample]] = defaultdict(list)
-    for sample in group:
-        places[sample.image.resolve()].append(sample)
-    return [same for same in places.values() if len(same) > 1]
-
-
 def _report_repeated(listing: Listing, kept: Sample, other: Sample) -> None:
-    facts = (other.product, other.kind, other.anomalous, other.split, other.masks)
-    if facts == (kept.product, kept.kind, kept.anomalous, kept.split, kept.masks):
+    if replace(other, image=kept.image) == kept:
         reason = "the same picture is listed twice; it is counted once"
         listing.report("warning", other.image, reason, "Remove the repetition")
         return
@@ -162,9 +170,3 @@ def _consequences(samples: list[Sample]) -> list[str]:
 def _some(names: list[str], limit: int = 8) -> str:
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more
-
-
-def labelled(sample: Sample, name: str) -> Sample:
-    """Give the sample the label that a folder name states."""
-    good = is_good(name)
-    return replace(sample, kind=GOOD if good else name, anomalous=not good)

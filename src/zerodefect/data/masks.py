@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from zerodefect.data.dataset import DefectType, Sample
-from zerodefect.images import ImageError, open_image
+from zerodefect.images import ImageError, open_image, picture_size
 
 _WHITE = 255
 
@@ -18,15 +18,8 @@ def _nearest(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return _resize(mask, size, Image.Resampling.NEAREST) > 0
 
 
-def _bilinear_above(limit: float) -> Callable[[np.ndarray, tuple[int, int]], np.ndarray]:
-    def rule(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        return _resize(mask, size, Image.Resampling.BILINEAR) > limit * _WHITE
-
-    return rule
-
-
-def _bilinear_truncate(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    return _resize(mask, size, Image.Resampling.BILINEAR) == _WHITE
+def _bilinear(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    return _resize(mask, size, Image.Resampling.BILINEAR)
 
 
 def _resize(mask: np.ndarray, size: tuple[int, int], resample: Image.Resampling) -> np.ndarray:
@@ -39,10 +32,10 @@ def _resize(mask: np.ndarray, size: tuple[int, int], resample: Image.Resampling)
 MASK_RULES: dict[str, Callable[[np.ndarray, tuple[int, int]], np.ndarray]] = {
     "nonzero": _nearest,
     "nearest>0": _nearest,
-    "bilinear>0.5": _bilinear_above(0.5),
-    ">0.45": _bilinear_above(0.45),
-    "bilinear>0": _bilinear_above(0),
-    "bilinear_truncate": _bilinear_truncate,
+    "bilinear>0.5": lambda mask, size: _bilinear(mask, size) > 0.5 * _WHITE,
+    ">0.45": lambda mask, size: _bilinear(mask, size) > 0.45 * _WHITE,
+    "bilinear>0": lambda mask, size: _bilinear(mask, size) > 0,
+    "bilinear_truncate": lambda mask, size: _bilinear(mask, size) == _WHITE,
 }
 
 
@@ -82,7 +75,7 @@ def read_mask(
     if sample.masks:
         mask = _union([(path, read_mask_file(path)) for path in sample.masks])
     elif sample.anomalous is False:
-        mask = np.zeros(size or _picture_size(sample.image), dtype=np.bool_)
+        mask = np.zeros(size or picture_size(sample.image)[::-1], dtype=np.bool_)
     else:
         raise ValueError(f"{sample.image}: there is no mask; pixel metrics need one")
     return mask if size in (None, mask.shape) else MASK_RULES[rule](mask, size)
@@ -167,8 +160,3 @@ def _union(masks: list[tuple[Path, np.ndarray]]) -> np.ndarray:
             raise ImageError(str(path), reason, "Masks of one picture must have one size")
         union = union | mask
     return union
-
-
-def _picture_size(path: Path) -> tuple[int, int]:
-    picture = open_image(path)
-    return picture.height, picture.width

@@ -12,14 +12,13 @@ import torch
 
 from zerodefect.backbones.weight_files import file_hash
 from zerodefect.data import MASK_RULES, Dataset, Sample, read_channels, read_mask
-from zerodefect.data.check import picture_size
 from zerodefect.detector.contract import Detector, UnsupportedError
 from zerodefect.detector.knowledge import Knowledge, Product
 from zerodefect.evaluation.metrics import PIXEL_PANEL, MetricError, Saturation, SPROMetrics
 from zerodefect.evaluation.prediction_cache import PredictionCache, Shelf
 from zerodefect.evaluation.protocol import Evaluation, Protocol, Row
 from zerodefect.evaluation.tallies import Tally
-from zerodefect.images import ImageError, Picture, open_image
+from zerodefect.images import ImageError, Picture, open_image, picture_size
 from zerodefect.layers.smoothing import gaussian_smooth
 from zerodefect.scoring.areas import read_area, resize_area
 from zerodefect.scoring.joining import Scored

@@ -1,6 +1,6 @@
 """Pictures: opening, finding, preparing them for networks, and drawing results on them."""
 
-from zerodefect.images.decode import MAX_PIXELS, ImageError, Picture, open_image
+from zerodefect.images.decode import MAX_PIXELS, ImageError, Picture, open_image, picture_size
 from zerodefect.images.find import find_images
 from zerodefect.images.overlay import (
     RAMP,
@@ -31,5 +31,6 @@ __all__ = [
     "heat_rgba",
     "normalised",
     "open_image",
+    "picture_size",
     "thumbnail",
 ]

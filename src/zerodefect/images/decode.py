@@ -31,6 +31,7 @@ from zerodefect.images.samples import (
     CONVERT,
     COPY_AGAIN,
     FULL_SCALE,
+    ORIENTATION,
     SMALLER,
     FaultError,
     Raw,
@@ -175,6 +176,25 @@ def open_image(
         reason = f"it is damaged, or of a rare kind, and cannot be decoded{detail}"
         raise ImageError(label, reason, f"{COPY_AGAIN}, or save it anew as PNG") from error
     return Picture(label, pixels, tuple(raw.notes))
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """Read width and height in pixels, upright, from a file's header where that is enough.
+
+    Raises:
+        ImageError: if the file cannot be read.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about size and metadata; nothing is decoded here
+            with Image.open(path) as image:
+                turned = image.getexif().get(ORIENTATION, 1) not in (0, 1)
+                if not turned:
+                    return image.size
+    except Exception:
+        pass  # the opener knows more formats, and says in words what is wrong
+    picture = open_image(path)
+    return picture.width, picture.height
 
 
 def _label(source: object) -> str:

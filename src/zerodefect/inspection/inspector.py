@@ -188,24 +188,22 @@ class Inspector(Teachable):
         known = shown.knowledge
         assert known is not None
         neutral, span = self.detector.neutral_score(known), self.detector.map_range(known)
-        low, high = span or (0.0, 1.0)
-        region_limit = (low + high) / 2 if neutral is None else neutral
         if shown.references and "set" not in self.detector.info.needs:
             # One reference cannot be left out; its mirror images show at least how far a part
             # like it lies from itself.
             (picture,) = shown.references
             mirrored = [replace(picture, pixels=picture.pixels[:, ::-1])]
             mirrored += [replace(picture, pixels=picture.pixels[::-1])]
-            areas = [self._area(one) for one in mirrored]
-            seen = self.scorer.score(mirrored, areas, known)
-            neutral = max(one.score for one in seen)
-            region_limit = max(one.highest or 0.0 for one in seen)
-            high = max(2 * region_limit - low, low + 1e-3)
+            seen = self.scorer.score(mirrored, [self._area(one) for one in mirrored], known)
+            neutral, low = max(one.score for one in seen), span[0] if span else 0.0
+            limit = max((one.highest for one in seen if one.highest is not None), default=None)
+            span = None if limit is None else (low, max(2 * limit - low, low + 1e-3))
+        elif span is None or not np.isfinite(span).all():
+            span = limit = None  # a scale without an end: nothing says where a region begins
+        else:
+            limit = sum(span) / 2 if neutral is None else neutral
         return Policy.provisional(
-            neutral=neutral,
-            map_range=(low, high) if span else None,
-            region_limit=region_limit if span else None,
-            **self._identity(shown),
+            neutral=neutral, map_range=span, region_limit=limit, **self._identity(shown)
         )
 
     # --- inspection -----------------------------------------------------------------------------

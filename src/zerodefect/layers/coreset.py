@@ -12,7 +12,8 @@ _WIDTH = 128  # of the random projection in which distances are taken
 def farthest_points(features: Tensor, count: int, start: int = 0) -> Tensor:
     """Greedy k-centre: each chosen row is the one farthest from all chosen before.
 
-    Sener and Savarese, ICLR 2018, algorithm 1; ties go to the lowest row.
+    Sener and Savarese, ICLR 2018, algorithm 1; ties go to the lowest row, and no row is
+    chosen twice.
 
     Args:
         features: ``(n, W)``, compared by Euclidean distance.
@@ -28,6 +29,7 @@ def farthest_points(features: Tensor, count: int, start: int = 0) -> Tensor:
     for place in range(count):
         chosen[place] = row
         distance = (features - features[row]).square().sum(dim=1)
+        distance[row] = -1  # never again, also where all that is left equals a chosen one
         nearest = torch.minimum(nearest, distance)
         row = nearest.argmax()
     return chosen

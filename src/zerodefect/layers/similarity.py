@@ -47,11 +47,6 @@ def anomaly_probability(features: Tensor, texts: Tensor, temperature: float) -> 
     return text_probabilities(features, texts, temperature)[..., 1]
 
 
-def to_grid(patches: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Row-major patch values ``(B, N)`` -> ``(B, h, w)``."""
-    return patches.unflatten(-1, grid)
-
-
 def upsample(maps: Tensor, size: tuple[int, int], *, align_corners: bool = False) -> Tensor:
     """Bilinear: ``(B, h, w)`` or ``(B, T, h, w)`` -> ``(..., *size)`` float32.
 

@@ -83,10 +83,7 @@ def waves(grid: tuple[int, int], width: int, length: float = 4.0) -> Tensor:
         angle = (torch.arange(side, dtype=torch.float64) + 0.5)[:, None] * (2 * math.pi / periods)
         parts.append(torch.cat([angle.sin(), angle.cos()], 1))  # (side, 2 count)
     rows, columns = parts
-    both = [
-        rows[:, None].expand(-1, grid[1], -1),
-        columns[None].expand(grid[0], -1, -1),
-    ]
+    both = [rows[:, None].expand(-1, grid[1], -1), columns[None].expand(grid[0], -1, -1)]
     found[:, : 4 * count] = torch.cat(both, 2).flatten(0, 1) * (length / (2 * count) ** 0.5)
     return found
 

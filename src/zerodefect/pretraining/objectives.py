@@ -158,12 +158,12 @@ class Places:
     weight: Tensor
 
 
-def _judged_windows(share: Tensor, kind: Tensor, group: Tensor, least: float) -> Places:
-    """Windows from covered shares: clean ones, damaged ones, and in between left out."""
+def _judged(share: Tensor, kind: Tensor, group: Tensor, weight: Tensor, least: float) -> Places:
+    """Places from covered shares: clean ones, damaged ones, and in between left out."""
     unclear = (share > 0) & (share < least)
-    weight = torch.where(unclear, 0.0, torch.where(share > _INSIDE, _INSIDE_WEIGHT, 1.0))
     kind = torch.where(share >= least, kind, -1)
-    return Places(group.flatten(), kind.flatten(), weight.flatten())
+    weight = torch.where(unclear, 0.0, weight)
+    return Places(group[:, None].expand_as(kind).flatten(), kind.flatten(), weight.flatten())
 
 
 def judged_patches(share: Tensor, kind: Tensor, group: Tensor) -> Places:
@@ -171,24 +171,20 @@ def judged_patches(share: Tensor, kind: Tensor, group: Tensor) -> Places:
 
     The weight of a damaged patch falls with the root of the damaged patches of its picture.
     """
-    unclear = (share > 0) & (share < _LEAST_PATCH)
-    kind = torch.where(share >= _LEAST_PATCH, kind, -1)
-    damaged = kind >= 0
-    spread = damaged.sum(1, keepdim=True).clamp(min=1).float() ** _SIZE_POWER
-    weight = torch.where(unclear, 0.0, torch.where(damaged, spread, torch.ones_like(spread)))
-    return Places(
-        group[:, None].expand_as(kind).flatten(), kind.flatten(), weight.expand_as(kind).flatten()
-    )
+    damaged = share >= _LEAST_PATCH
+    weight = torch.where(damaged, _size_weight(damaged), 1.0)
+    return _judged(share, kind, group, weight, _LEAST_PATCH)
 
 
-def _balanced(losses: Tensor, places: Places) -> Tensor:
-    """Mean over damaged and mean over clean places, half each: what is rare counts as much."""
-    parts = []
-    for side in (places.kind >= 0, places.kind < 0):
-        weight = places.weight * side
-        if weight.sum() > 0:
-            parts.append((losses * weight).sum() / weight.sum())
-    return torch.stack(parts).mean()
+def _size_weight(damaged: Tensor) -> Tensor:
+    """``(..., 1)`` weight of a damaged patch, from ``(..., N)`` bool of its picture."""
+    return damaged.sum(-1, keepdim=True).clamp(min=1).float() ** _SIZE_POWER
+
+
+def _balanced(*sides: tuple[Tensor, Tensor]) -> Tensor:
+    """Mean of the means of losses with weights, over sides that have any: rare counts as much."""
+    means = [(losses * weight).sum() / weight.sum() for losses, weight in sides if weight.sum() > 0]
+    return torch.stack(means).mean()
 
 
 def state_losses(z: Tensor, texts: StateTexts, places: Places) -> tuple[Tensor, Tensor]:
@@ -206,7 +202,8 @@ def state_losses(z: Tensor, texts: StateTexts, places: Places) -> tuple[Tensor, 
         cosines = (z @ F.normalize(words, dim=-1).flatten(0, 1).T).unflatten(1, words.shape[:2])
         own = cosines[torch.arange(len(z), device=z.device), places.group]
         losses = F.cross_entropy(own / TEMPERATURE, target, reduction="none")
-        found.append(_balanced(losses, places))
+        damaged, clean = places.weight * (places.kind >= 0), places.weight * (places.kind < 0)
+        found.append(_balanced((losses, damaged), (losses, clean)))
     return found[0], found[1]
 
 
@@ -287,13 +284,11 @@ def reference_loss(features: Tensor, share: Tensor) -> Tensor:
     nearest = 1 - cosine.masked_fill(~clean, -1.0).amax(-1)
     known = clean.any(-1).expand_as(nearest)
     damaged, sound = (share >= _LEAST_PATCH) & known, (share == 0) & known
-    spread = damaged.sum(-1, keepdim=True).clamp(min=1).float() ** _SIZE_POWER
     logits = (nearest - _FAR) / _FAR_SOFT
-    parts = []
-    for weight, sign in ((damaged * spread, -1.0), (sound.float(), 1.0)):
-        if weight.sum() > 0:
-            parts.append((F.softplus(sign * logits) * weight).sum() / weight.sum())
-    return torch.stack(parts).mean()
+    return _balanced(
+        (F.softplus(-logits), damaged * _size_weight(damaged)),
+        (F.softplus(logits), sound.float()),
+    )
 
 
 def choose_windows(share: Tensor, count: int, generator: torch.Generator) -> Tensor:
@@ -434,17 +429,9 @@ def _window_losses(
         window_kind = kind[:, patches].gather(-1, fullest)[..., 0]
         chosen = choose_windows(window_share, windows, generator)
         embedded.append(window_embeddings(clip, tokens, chosen, patches))
-        judged.append(
-            _judged_windows(
-                window_share.gather(1, chosen),
-                window_kind.gather(1, chosen),
-                group[:, None].expand_as(chosen),
-                _LEAST_WINDOW * (2 / side) ** 2,
-            )
-        )
-    together = Places(*(torch.cat(part) for part in zip(*map(_parts, judged), strict=True)))
-    return state_losses(torch.cat(embedded), texts, together)
-
-
-def _parts(places: Places) -> tuple[Tensor, Tensor, Tensor]:
-    return places.group, places.kind, places.weight
+        window_share, window_kind = window_share.gather(1, chosen), window_kind.gather(1, chosen)
+        weight = torch.where(window_share > _INSIDE, _INSIDE_WEIGHT, 1.0)
+        least = _LEAST_WINDOW * (2 / side) ** 2
+        judged.append(_judged(window_share, window_kind, group, weight, least))
+    parts = zip(*(vars(places).values() for places in judged), strict=True)
+    return state_losses(torch.cat(embedded), texts, Places(*map(torch.cat, parts)))

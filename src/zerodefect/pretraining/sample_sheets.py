@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import random
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from torchvision.utils import make_grid
 
 from zerodefect.backbones.clip import CLIP
 from zerodefect.files import atomic_write
 from zerodefect.images import encode_png, normalised
-from zerodefect.layers.similarity import anomaly_probability, to_grid, upsample
+from zerodefect.layers.grid import Grid
+from zerodefect.layers.similarity import anomaly_probability
 from zerodefect.pretraining.objectives import TEMPERATURE, draw_prompts, embed_states
 from zerodefect.procedural import generate
 
@@ -52,8 +53,8 @@ def samples(path: str | Path, clip: CLIP, count: int = 32) -> Path:
     words = torch.cat([texts.normal, texts.anomalous])
     share = anomaly_probability(clip.visual.project(tokens), words, TEMPERATURE)
     height, width = batch.images.shape[-2:]
-    maps = upsample(to_grid(share, clip.visual.grid(pixels)), (height, width))
-    return _write(path, [batch.images, _grey(batch.masks), _grey(maps)])
+    grid = Grid(*clip.visual.grid(pixels), (height, width))
+    return _write(path, [batch.images, _grey(batch.masks), _grey(grid.map(share))])
 
 
 def _grey(planes: Tensor) -> Tensor:
@@ -62,14 +63,7 @@ def _grey(planes: Tensor) -> Tensor:
 
 def _write(path: str | Path, parts: list[Tensor]) -> Path:
     """Cells of ``(B, 3, S, S)`` pictures side by side, eight cells a row."""
-    cells = torch.cat([part.cpu() for part in parts], 3)
-    count, _, height, width = cells.shape
-    columns = min(8, count)
-    sheet = torch.zeros(3, math.ceil(count / columns) * height, columns * width)
-    for number, cell in enumerate(cells):
-        row, column = divmod(number, columns)
-        top, left = row * height, column * width
-        sheet[:, top : top + height, left : left + width] = cell
+    sheet = make_grid(torch.cat([part.cpu() for part in parts], 3), nrow=8, padding=0)
     pixels = (sheet * 255).round().byte().permute(1, 2, 0).numpy()
     with atomic_write(Path(path)) as file:
         file.write(encode_png(pixels))

@@ -5,25 +5,49 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from zerodefect.data.dataset import GOOD, DatasetError, Sample, Split
+from zerodefect.data.dataset import DatasetError, Split
 from zerodefect.data.folders import subfolders
-from zerodefect.data.listing import Listing, is_good
+from zerodefect.data.layout_registry import NON_COMMERCIAL, KnownSet, Layout, register
+from zerodefect.data.listing import Listing, pattern
 from zerodefect.images.find import natural_key
+
+TREE = """\
+real-iad/
+├── realiad_jsons/realiad_jsons/audiojack.json ...
+│                                      {"meta": {"prefix"}, "train": [entry, ...], "test": [...]},
+│                                      entry = {image_path, mask_path, anomaly_class}
+└── realiad_1024/audiojack/            or realiad_512, realiad_256
+    ├── OK/S0001/audiojack_0001_OK_C1_2023.jpg ...
+    └── NG/AK/S0001/audiojack_0001_NG_AK_C1_2023.jpg, ..._mask.png ..."""
+
+REAL_IAD = KnownSet(
+    name="real-iad",
+    title="Real-IAD",
+    what="small parts from five sides",
+    source="Wang et al., CVPR 2024; on request from the authors",
+    licence=NON_COMMERCIAL,
+    pictures="99,721 + 51,329",
+    count=30,
+    aliases=("realiad", "Real-IAD"),
+    notes="the folder of JSON files named decides the protocol; five pictures are one part",
+)
 
 _PICTURES = re.compile(r"realiad_(\d+)", re.IGNORECASE)
 _DEFAULT = "realiad_jsons"
 _SPLITS: dict[str, Split] = {"train": "train", "test": "test"}
 
 
-def is_real_iad(place: Path) -> bool:
+def is_real_iad(place: Path, named: bool = False) -> bool:
     """Whether ``place`` or the folder above has ``realiad_jsons``, or is such a folder or file."""
     return _jsons_of(place) is not None
 
 
-def read_real_iad(place: Path) -> Listing:
+@register(Layout("real-iad", TREE, is_real_iad, (REAL_IAD,), asked=15))
+def _read(place: Path, name: str) -> Listing:
     """Read the lists ``train`` and ``test`` of one JSON file per class.
 
     An entry's ``image_path`` and ``mask_path`` are relative to ``meta.prefix``, or to the class's
@@ -32,9 +56,7 @@ def read_real_iad(place: Path) -> Listing:
     Args:
         place: the root (several views, the largest pictures); or the folder of one size; or one of
             the folders of JSON files, or a single file, for another protocol.
-
-    Raises:
-        DatasetError: if JSON files or pictures are missing, or a file is not of that form.
+        name: not used, because the files name their classes.
     """
     files = _jsons_of(place)
     if files is None:
@@ -104,17 +126,8 @@ def _read_class(listing: Listing, file: Path, pictures: Path) -> None:
         if not kind:
             reason = "the entry has no anomaly_class, so the picture has no label"
             listing.report("error", where, reason, "Write OK or the kind of defect")
-        good = is_good(kind)
-        listing.samples.append(
-            Sample(
-                image,
-                mask,
-                str(entry.get("category") or file.stem),
-                GOOD if good else kind,
-                (not good) if kind else None,
-                split,
-            )
-        )
+        common = pattern(str(entry.get("category") or file.stem), split, kind)
+        listing.samples.append(replace(common, image=image, mask=mask))
 
 
 def _content(file: Path) -> dict[str, Any]:

@@ -1,0 +1,67 @@
+"""Folders where a mask lies beside every picture, black where the part is good: Kolektor's sets."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from zerodefect.data.dataset import GOOD, UNNAMED_DEFECT, Split
+from zerodefect.data.folders import direct_pictures
+from zerodefect.data.listing import Listing, pattern
+from zerodefect.data.masks import marks
+from zerodefect.data.pairing import strip_suffix
+from zerodefect.images import ImageError
+
+
+def all_have_masks(folder: Path, suffix: str) -> bool:
+    """Whether there are pictures, each with one mask ``X<suffix>`` beside it, and nothing else."""
+    images, masks, doubles = told_apart(folder, suffix)
+    return bool(images) and not doubles and images.keys() == masks.keys()
+
+
+def read_by_masks(
+    listing: Listing, folder: Path, product: str, suffix: str, split: Split | None
+) -> None:
+    """Note the pictures of a folder; each is defective if its mask has a pixel that is not black.
+
+    Args:
+        listing: where to note them.
+        folder: that pictures and masks are in.
+        product: that they show.
+        suffix: which masks have after their picture's name, in lower case.
+        split: that they belong to.
+    """
+    images, masks, doubles = told_apart(folder, suffix)
+    for file in doubles:
+        reason = "another file has this name with another ending; this one is not read"
+        listing.report("error", file, reason, "Keep one of the two")
+    for stem, image in images.items():
+        mask, kind = masks.pop(stem, None), ""
+        if mask is None:
+            reason = f"there is no {stem}{suffix.upper()} beside it, so its label is not known"
+            listing.report("error", image, reason, "Add the mask, empty if the part is good")
+        else:
+            try:
+                kind = UNNAMED_DEFECT if marks(mask) else GOOD
+            except ImageError as error:
+                reason = f"{error.reason}; the label of its picture is not known"
+                listing.report("error", mask, reason, error.remedy)
+        kept = mask if kind == UNNAMED_DEFECT else None
+        listing.samples.append(replace(pattern(product, split, kind), image=image, mask=kept))
+    for mask in masks.values():
+        listing.report("error", mask, "this mask belongs to no picture", "Remove it")
+
+
+def told_apart(folder: Path, suffix: str) -> tuple[dict[str, Path], dict[str, Path], list[Path]]:
+    """Tell pictures from the masks beside them, both by the picture's stem; then the doubles."""
+    images: dict[str, Path] = {}
+    masks: dict[str, Path] = {}
+    doubles = []
+    for file in direct_pictures(folder):
+        stem = strip_suffix(file.stem, suffix)
+        of = images if stem is None else masks
+        if (stem or file.stem) in of:
+            doubles.append(file)
+        else:
+            of[stem or file.stem] = file
+    return images, masks, doubles
