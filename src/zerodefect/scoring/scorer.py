@@ -50,8 +50,8 @@ class MemoryPlan:
 
     def __str__(self) -> str:
         """One line, with what follows where it is too much."""
-        views = "1 view" if self.views == 1 else f"{self.views} views"
-        text = f"{views} of references take {self.bytes / 1e6:,.1f} MB of memory"
+        views = "1 view takes" if self.views == 1 else f"{self.views} views take"
+        text = f"references: {views} {self.bytes / 1e6:,.1f} MB of memory"
         if self.bytes <= self.budget:
             return text
         return (
@@ -202,7 +202,11 @@ class Scorer:
             UnsupportedError: the method takes no references.
         """
         if self.detector.memory is None:
-            raise UnsupportedError(f"{self.detector.info.name} takes no references")
+            info = self.detector.info
+            raise UnsupportedError(
+                f"{info.name} takes no references; it learns normality from "
+                f"{', '.join(info.knows_from)}"
+            )
         views = sum(1 + len(self.viewing.tiles(picture)) for picture in pictures)
 
         def encoded() -> Iterator[tuple[Any, Tensor]]:
@@ -216,7 +220,7 @@ class Scorer:
                         told = True
                     yield batch, numbers
 
-        with torch.inference_mode():
+        with torch.no_grad():  # knowledge outlives this: no tensors that gradients cannot pass
             return self._remembered(knowledge, encoded())
 
     def _plan(self, encoded: Any, count: int, views: int) -> MemoryPlan:
