@@ -213,4 +213,4 @@ def test_the_papers_input_size_is_for_the_papers_weights(tmp_path):
 def test_the_embedded_weights_are_found_again(tmp_path):
     made = load_detector("toy", untrained=True, device="cpu")
     saved = save_checkpoint(made, tmp_path / "toy.safetensors", {})
-    assert zerodefect.load(checkpoint=saved.path, device="cpu").detector.backbone_name == "embedded"
+    assert zerodefect.load(checkpoint=saved.path, device="cpu").detector.backbone == "embedded"
