@@ -39,7 +39,7 @@ class MemoryPlan:
     """What remembering pictures will take, known after the first batch of them.
 
     Attributes:
-        views: that are remembered, tiles counted.
+        views: that are remembered; tiles are counted, and turned or mirrored ones.
         bytes: that all their features would take.
         budget: bytes that are kept of them.
     """
@@ -213,10 +213,11 @@ class Scorer:
             told = False
             for keys, inputs in self.batches(zip(pictures, areas, strict=True), batch_size):
                 numbers = torch.tensor([knowledge.shots + picture for picture, _ in keys])
-                for more in (inputs, *self.detector.augmented(inputs)):
+                shown = (inputs, *self.detector.augmented(inputs))
+                for more in shown:
                     batch = self.detector.encode(more)
                     if not told:
-                        on_plan(self._plan(batch, len(keys), views))
+                        on_plan(self._plan(batch, len(keys), views * len(shown)))
                         told = True
                     yield batch, numbers
 
