@@ -14,7 +14,7 @@ from models import tiny_backbone
 from zerodefect.paths import cache_folder
 from zerodefect.procedural import DEFECT_KINDS
 from zerodefect.prompts import features
-from zerodefect.prompts.ensemble import PromptEnsemble
+from zerodefect.prompts.ensemble import ANOMALOUS_STATES, PromptEnsemble
 from zerodefect.prompts.features import TextFeatures, embed_texts
 from zerodefect.prompts.vocabulary import Vocabulary
 
@@ -48,11 +48,11 @@ def test_an_empty_name_is_an_error(name):
 
 
 def test_the_users_own_words():
-    ensemble = PromptEnsemble().with_words(anomalous=["{} with burr"])
+    ensemble = PromptEnsemble(anomalous=(*ANOMALOUS_STATES, "{} with burr"))
     assert "a photo of the screw with burr." in ensemble.anomalous_prompts("screw")
     assert len(ensemble.anomalous_prompts("screw")) == 84 + 21
     with pytest.raises(ValueError, match="exactly once"):
-        PromptEnsemble().with_words(normal=["shiny"])
+        PromptEnsemble(normal=("shiny",))
     with pytest.raises(ValueError, match="no templates"):
         PromptEnsemble(templates=())
 

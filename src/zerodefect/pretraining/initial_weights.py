@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from zerodefect.backbones.clip import VisionTower
+from zerodefect.procedural.camera import cosines
 
 
 @torch.no_grad()
@@ -42,11 +43,9 @@ def whiten(filters: Tensor) -> None:
     Args:
         filters: ``(W, 3, P, P)``, overwritten; filters beyond ``3 P^2`` keep their values.
     """
-    side = filters.shape[-1]
-    n = torch.arange(side, dtype=torch.float64)
-    cosines = torch.cos(math.pi * (2 * n[None] + 1) * n[:, None] / (2 * side)) * (2 / side) ** 0.5
-    cosines[0] /= 2**0.5
-    basis = torch.einsum("ux,vy->uvxy", cosines, cosines)
+    transform = cosines(filters.shape[-1])
+    n = torch.arange(len(transform), dtype=torch.float64)
+    basis = torch.einsum("ux,vy->uvxy", transform, transform)
     gain = 0.1 + 0.5 * torch.hypot(n[:, None], n[None]).clamp(max=3.0)
     colours = torch.tensor([[1.0, 1, 1], [1, 0, -1], [1, -2, 1]], dtype=torch.float64)
     colours = colours / colours.norm(dim=1, keepdim=True)

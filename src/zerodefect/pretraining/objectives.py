@@ -18,17 +18,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from zerodefect.backbones.clip import CLIP, tokenize
 from zerodefect.layers.windows import window_patches
-from zerodefect.procedural import (
-    ANOMALOUS_STATES,
-    DEFECT_KINDS,
-    KIND_STATES,
-    MORE_ANOMALOUS_STATES,
-    MORE_NORMAL_STATES,
-    NORMAL_STATES,
-    NOUNS,
-    TEMPLATES,
-    ProceduralBatch,
-)
+from zerodefect.procedural import DEFECT_KINDS, KIND_STATES, NOUNS, ProceduralBatch
+from zerodefect.procedural.captions import MORE_ANOMALOUS_STATES, MORE_NORMAL_STATES, TEMPLATES
+from zerodefect.prompts.ensemble import ANOMALOUS_STATES, NORMAL_STATES
 
 TEMPERATURE = 0.07
 WINDOW_SIDES = (2, 3)  # patches, as WinCLIP's small and middle windows
