@@ -9,6 +9,7 @@ from scipy.stats import rankdata
 
 from zerodefect.backbones.clip import CLIPConfig
 from zerodefect.backbones.clip_weights import embedded_file
+from zerodefect.detector.knowledge import Product
 from zerodefect.images import normalised
 from zerodefect.methods import load_detector
 from zerodefect.pretraining.pretrain_config import EMBEDDED
@@ -30,12 +31,12 @@ def test_file_is_small_finite_and_of_the_declared_shape() -> None:
 @torch.no_grad()
 def test_it_finds_damage_in_pictures_it_never_saw() -> None:
     detector = load_detector(device="cpu")
-    detector.describe("product")
+    knowledge = detector.describe(detector.empty(), Product("product"))
     batch = generate(HELD_OUT, 0, 96, detector.preprocess.size[0])
     sharp = [DEFECT_KINDS.index(kind) for kind in ("crack", "hole", "break", "contamination")]
     rows = torch.isin(batch.kinds, torch.tensor(sharp)).nonzero()[:, 0][:12]
     assert len(rows) == 12
-    maps = detector(normalised(batch.images[rows])).map.numpy()
+    maps = detector(normalised(batch.images[rows]), knowledge).map.numpy()
     masks = batch.masks[rows].numpy()
     ranks = rankdata(maps.ravel())[masks.ravel()]
     inside, outside = len(ranks), int(np.sum(~masks))
@@ -46,14 +47,13 @@ def test_it_finds_damage_in_pictures_it_never_saw() -> None:
 @torch.no_grad()
 def test_a_sound_reference_lowers_sound_pictures_more_than_damaged_ones() -> None:
     detector = load_detector(device="cpu", reference_weight=1.0)
-    detector.describe("product")
+    described = detector.describe(detector.empty(), Product("product"))
     batch = generate(HELD_OUT, 0, 96, detector.preprocess.size[0], pictures_per_product=2)
     damaged = (batch.kinds >= 0).view(-1, 2)
     distances: dict[bool, list[float]] = {True: [], False: []}
     for pair in (~damaged[:, 0]).nonzero()[:, 0].tolist():
         reference, judged = normalised(batch.images[2 * pair : 2 * pair + 2]).split(1)
-        detector.remember(reference)
-        distances[bool(damaged[pair, 1])].append(float(detector(judged).score))
-        detector.forget()
+        knowledge = detector.remember(described, [detector.encode(reference)])
+        distances[bool(damaged[pair, 1])].append(float(detector(judged, knowledge).score))
     assert min(map(len, distances.values())) >= 8
     assert np.mean(distances[True]) > np.mean(distances[False])
