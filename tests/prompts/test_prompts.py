@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -151,7 +152,7 @@ def test_whatever_changes_the_feature_changes_the_key(clip, tmp_path, change):
         prompts.reverse()  # the mean is the same up to rounding; the key is not, and that is fine
     elif change == "activation":
         other = tiny_backbone().clip
-        other.config = other.config.with_activation("quick_gelu")
+        other.config = replace(other.config, activation="quick_gelu")
     else:
         other = tiny_backbone().clip.to(torch.bfloat16)
     cache = Counting(other, fingerprint, tmp_path)

@@ -52,10 +52,7 @@ def read_state(path: Path, dtype: torch.dtype | None = None) -> dict[str, Tensor
         state = state["state_dict"]
     if not isinstance(state, Mapping) or not state:
         raise WeightsError(f"{path}: holds no state dict. Give a file of named tensors")
-    state = {str(k).removeprefix("module."): v for k, v in state.items()}
-    if not all(isinstance(v, Tensor) for v in state.values()):
-        state = {k: v for k, v in state.items() if isinstance(v, Tensor)}
-    return state
+    return {str(k).removeprefix("module."): v for k, v in state.items() if isinstance(v, Tensor)}
 
 
 def _read_safetensors(path: Path, dtype: torch.dtype | None) -> dict[str, Tensor]:
@@ -67,6 +64,19 @@ def _read_safetensors(path: Path, dtype: torch.dtype | None) -> dict[str, Tensor
             with safe_open(path, "pt") as again:
                 state[name] = again.get_tensor(name).to(dtype)
     return state
+
+
+def misfits(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+    """What keeps weights from fitting a network's own, by name and shape; empty where they fit."""
+    faults = [f"missing {name}" for name in own if name not in given]
+    faults += [f"unknown {name}" for name in given if name not in own]
+    faults += [
+        f"{name} is {tuple(given[name].shape)}, expected {tuple(value.shape)}"
+        for name, value in own.items()
+        if name in given and given[name].shape != value.shape
+    ]
+    more = f" and {len(faults) - 5} more" if len(faults) > 5 else ""
+    return "; ".join(faults[:5]) + more
 
 
 def is_mapped(path: Path, dtype: torch.dtype) -> bool:
