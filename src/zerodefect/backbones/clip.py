@@ -225,14 +225,7 @@ class TextTower(nn.Module):
         """
         return self.token_embedding(ids[..., : int(self.ends(ids).max()) + 1])
 
-    def encode(
-        self,
-        embeddings: Tensor,
-        ends: Tensor,
-        *,
-        edits: Edits | None = None,
-        projection: bool = True,
-    ) -> Tensor:
+    def encode(self, embeddings: Tensor, ends: Tensor, *, edits: Edits | None = None) -> Tensor:
         """Text embeddings from token embeddings.
 
         Args:
@@ -240,7 +233,6 @@ class TextTower(nn.Module):
                 dimensions are free (one text set for all images, or one per image).
             ends: ``(...)`` index of the token to read, counted after all edits.
             edits: deep prompts, applied to the flattened ``(B, L, W)``.
-            projection: multiply by ``text_projection``.
 
         Returns:
             ``(..., D)``, not normalised.
@@ -255,12 +247,12 @@ class TextTower(nn.Module):
             )
         x = (embeddings + self.positional_embedding[:length]).flatten(0, -3)
         x = self.transformer(x, causal=True, edits=edits).tokens
-        return self.pool(x, ends.flatten(), projection=projection).unflatten(0, lead)
+        return self.pool(x, ends.flatten()).unflatten(0, lead)
 
-    def pool(self, tokens: Tensor, ends: Tensor, *, projection: bool = True) -> Tensor:
+    def pool(self, tokens: Tensor, ends: Tensor) -> Tensor:
         """``ln_final``, the token at ``ends (B,)`` of ``(B, L, W)``, the projection."""
-        picked = self.ln_final(tokens[torch.arange(len(tokens), device=tokens.device), ends])
-        return picked @ self.text_projection if projection else picked
+        picked = tokens[torch.arange(len(tokens), device=tokens.device), ends]
+        return self.ln_final(picked) @ self.text_projection
 
     def forward(self, ids: Tensor) -> Tensor:
         """Text embeddings ``(..., D)`` of token ids ``(..., L)``; open_clip's ``encode_text``."""

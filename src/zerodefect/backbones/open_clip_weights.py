@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 from zerodefect.backbones import open_clip_names
 from zerodefect.backbones.clip import CLIPConfig
-from zerodefect.backbones.weight_files import WeightsError, file_hash
+from zerodefect.backbones.weight_files import WeightsError, file_hash, in_hub_cache
 from zerodefect.images import Preprocess
 
 
@@ -92,22 +91,13 @@ def weights_origin(name: str) -> str:
 
 def cached_file(name: str) -> Path | None:
     """File of open_clip's weights ``MODEL/TAG`` in the local caches, or None."""
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
     model, _, tag = name.partition("/")
     facts = open_clip_names.weights_facts(model, tag)
     repository, _, filename = (facts.get("hf_hub") or "").rpartition("/")
-    for file in (filename, "open_clip_model.safetensors", "open_clip_pytorch_model.bin"):
-        with suppress(HFValidationError):
-            found = try_to_load_from_cache(repository, file) if repository and file else None
-            if isinstance(found, str):
-                return Path(found)
-    if facts.get("url"):
-        local = Path("~/.cache/clip").expanduser() / Path(facts["url"]).name
-        if local.is_file():
-            return local
-    return None
+    usual = ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
+    found = in_hub_cache(repository, [filename, *usual] if filename else usual)
+    local = Path("~/.cache/clip").expanduser() / Path(facts.get("url") or "").name
+    return found or (local if facts.get("url") and local.is_file() else None)
 
 
 def fetch(name: str) -> tuple[Path, str]:

@@ -15,7 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zerodefect.backbones.backbone import patch_grid
-from zerodefect.backbones.weight_files import WeightsError, file_hash, misfits, read_state
+from zerodefect.backbones.weight_files import (
+    WeightsError,
+    file_hash,
+    in_hub_cache,
+    misfits,
+    read_state,
+)
 from zerodefect.images import Preprocess, normalised
 
 DINOV2_BASE_REGISTERS = "vit_base_patch14_reg4_dinov2"
@@ -185,15 +191,13 @@ def load_vision(
 
 def _cached(name: str) -> Path:
     """File of timm's pretrained weights in the local caches."""
-    from huggingface_hub import try_to_load_from_cache
     from timm.models import get_pretrained_cfg
 
     facts = get_pretrained_cfg(name)
     hub, url = (str(facts.hf_hub_id or ""), str(facts.url or "")) if facts else ("", "")
-    for file in ("model.safetensors", "pytorch_model.bin") if hub else ():
-        found = try_to_load_from_cache(hub, file)
-        if isinstance(found, str):
-            return Path(found)
+    found = in_hub_cache(hub, ["model.safetensors", "pytorch_model.bin"])
+    if found:
+        return found
     local = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
     if url and local.is_file():
         return local

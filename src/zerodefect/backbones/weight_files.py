@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,19 @@ def is_mapped(path: Path, dtype: torch.dtype) -> bool:
     if path.suffix != ".safetensors":
         return False
     return all(v.dtype == dtype for v in load_file(path).values() if v.is_floating_point())
+
+
+def in_hub_cache(repository: str, files: Sequence[str]) -> Path | None:
+    """The first of these files that the Hugging Face cache holds of a repository, or None."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    for file in files if repository else ():
+        with suppress(HFValidationError):
+            found = try_to_load_from_cache(repository, file)
+            if isinstance(found, str):
+                return Path(found)
+    return None
 
 
 def _refuse_torchscript(path: Path) -> None:
