@@ -47,13 +47,13 @@ def test_it_finds_damage_in_pictures_it_never_saw() -> None:
 @torch.no_grad()
 def test_a_sound_reference_lowers_sound_pictures_more_than_damaged_ones() -> None:
     detector = load_detector(device="cpu", reference_weight=1.0)
-    described = detector.describe(detector.empty(), Product("product"))
+    words = detector.describe(detector.empty(), Product("product"))
     batch = generate(HELD_OUT, 0, 96, detector.preprocess.size[0], pictures_per_product=2)
     damaged = (batch.kinds >= 0).view(-1, 2)
     distances: dict[bool, list[float]] = {True: [], False: []}
     for pair in (~damaged[:, 0]).nonzero()[:, 0].tolist():
         reference, judged = normalised(batch.images[2 * pair : 2 * pair + 2]).split(1)
-        knowledge = detector.remember(described, [detector.encode(reference)])
+        knowledge = detector.remember(words, [detector.encode(reference)])
         distances[bool(damaged[pair, 1])].append(float(detector(judged, knowledge).score))
     assert min(map(len, distances.values())) >= 8
     assert np.mean(distances[True]) > np.mean(distances[False])
