@@ -38,10 +38,11 @@ from embedded_pictures import (
 from embedded_tally import Tally, Values, replaced, table
 
 from zerodefect.backbones.clip import CLIP
-from zerodefect.backbones.clip_weights import Backbone, load_clip
+from zerodefect.backbones.clip_weights import CLIPBackbone, load_clip
 from zerodefect.cli.options import parse_settings
 from zerodefect.detector.contract import Detector
-from zerodefect.detector.registry import MethodInfo
+from zerodefect.detector.facts import MethodInfo
+from zerodefect.detector.knowledge import Knowledge, Product
 from zerodefect.images import open_image
 from zerodefect.inspection.calibration import calibrate
 from zerodefect.layers.smoothing import gaussian_smooth
@@ -69,19 +70,19 @@ class LocalContrast(Detector):
     info = MethodInfo("local-contrast", "", "floor", (), "", "", "")
     Config = NoConfig
 
-    def __init__(self, backbone: Backbone) -> None:
-        super().__init__(backbone, NoConfig())
-        self.preprocess = dataclasses.replace(
+    def __init__(self, backbone: CLIPBackbone) -> None:
+        plain = dataclasses.replace(
             backbone.preprocess, size=(SIDE, SIDE), mean=(0.0,) * 3, std=(1.0,) * 3
         )
+        super().__init__(NoConfig(), (backbone,), plain)
 
-    @property
-    def map_range(self) -> tuple[float, float]:
-        return 0.0, 1.0
+    def encode(self, inputs: torch.Tensor) -> torch.Tensor:
+        return local_contrast(inputs.mean(1))
 
-    def forward(self, images: torch.Tensor) -> Prediction:
-        contrast = local_contrast(images.mean(1))
-        return Prediction(score=contrast.amax((1, 2)), map=contrast)
+    def predict(
+        self, encoded: torch.Tensor, knowledge: Knowledge, left_out: torch.Tensor | None = None
+    ) -> Prediction:
+        return Prediction(score=encoded.amax((1, 2)), map=encoded)
 
 
 def local_contrast(grey: torch.Tensor) -> torch.Tensor:
@@ -90,7 +91,7 @@ def local_contrast(grey: torch.Tensor) -> torch.Tensor:
     return torch.stack(differences).abs().amax(0)
 
 
-def untrained(trained: Backbone) -> Backbone:
+def untrained(trained: CLIPBackbone) -> CLIPBackbone:
     """The same shape with random weights of a fixed seed; nothing of it is kept on disk."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -142,14 +143,16 @@ def contenders(arguments: argparse.Namespace, scratch: Path, ours: Detector) -> 
 # --- the benchmark ------------------------------------------------------------------------------
 
 
-def region_limit(source: Source, scorer: Scorer, limit: int | None) -> float | None:
+def region_limit(
+    source: Source, scorer: Scorer, knowledge: Knowledge, limit: int | None
+) -> float | None:
     """Map value above which the product marks a region, zero-shot: calibrated on the good
     training pictures where there are some, else the undecided point."""
     normal = spread_out(source.normal, limit)
     if not normal:
-        return scorer.detector.neutral_score
+        return scorer.detector.neutral_score(knowledge)
     pictures = (open_image(sample.image) for sample in normal)
-    scored = [one for some in batches(pictures) for one in scorer.score(some)]
+    scored = [one for some in batches(pictures) for one in scorer.score(some, None, knowledge)]
     scores, peaks = [s.score for s in scored], [s.highest for s in scored]
     facts = {"method": scorer.detector.info.name, "fingerprint": "", "object": source.object}
     return calibrate(scores, peaks, **facts).region_limit
@@ -164,29 +167,24 @@ def measure(
     limit: int | None = None,
 ) -> list[Tally]:
     """One tally per ``(shots, seed)``; the first is zero-shot and tells kinds, too."""
-    scorer = Scorer(detector, batch_size=BATCH, map_size=(SIDE, SIDE))
-    if "words" in detector.info.knows_from:
-        detector.describe(source.object, source.vocabulary)
-    states = []
+    scorer = Scorer(detector, map_size=(SIDE, SIDE))
+    words = detector.describe(detector.empty(), Product(source.object, source.vocabulary))
+    known = []
     for shots, seed in settings:
-        if "references" in detector.info.knows_from:
-            detector.forget()
-        references = source.references(shots, seed, share)
-        scorer.remember(view for picture in references for view in scorer.views(picture))
-        states.append(dict(detector.named_buffers()))
-    detector.restore(states[0])
-    above = None if share else region_limit(source, scorer, limit)
+        drawn = source.references(shots, seed, share)
+        known.append(scorer.remember(words, drawn, [None] * len(drawn), BATCH) if drawn else words)
+    above = None if share else region_limit(source, scorer, known[0], limit)
     tallies = [Tally() for _ in settings]
     for items in batches(make() for make in source.test):
         shown = [(kind, centred(p, share), centre(m, share)) for kind, p, m in items]
         # a defect that lies outside the square is none there
         shown = [s for s in shown if not share or s[0] == "good" or s[2].any()]
-        found = scorer.score_each([p for _, p, _ in shown], [None] * len(shown), states)
+        found = scorer.score_under([p for _, p, _ in shown], None, known, BATCH)
         for tally, scored in zip(tallies, found, strict=True):
             for (kind, _, mask), one in zip(shown, scored, strict=True):
                 tally.add(kind, one, small(mask))
                 if tally is tallies[0] and not share:
-                    tally.add_kinds(kind, one, small(mask), detector.kinds, above)
+                    tally.add_kinds(kind, one, small(mask), detector.kinds(words), above)
     return tallies
 
 

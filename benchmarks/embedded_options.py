@@ -12,11 +12,12 @@ from embedded_pictures import SIDE, Item, Source, batches, procedural, small
 from embedded_tally import Tally
 
 from zerodefect.cli.options import parse_settings
+from zerodefect.detector.knowledge import Knowledge, Product
 from zerodefect.evaluation.metrics import ImageMetrics
 from zerodefect.images import Picture
 from zerodefect.methods import load_detector
+from zerodefect.scoring.joining import Joint
 from zerodefect.scoring.scorer import Scorer
-from zerodefect.types import Prediction
 
 NETWORK = (128, 192, 256)  # pixels, side of the network's input
 SIZES = ((1.0,), (0.5, 1.0))
@@ -42,12 +43,12 @@ def choose(arguments: argparse.Namespace, sources: list[Source]) -> None:
         scorer = Scorer(detector, map_size=(SIDE, SIDE))
         label = f"network {side}  sizes {'+'.join(map(str, sizes)):<7}"
         for source in sources:
-            detector.describe(source.object)
+            words = detector.describe(detector.empty(), Product(source.object))
             groups = (([], some) for some in batches(make() for make in source.test))
-            try_out(f"{source.name}, 0-shot  {label}", scorer, groups, WORD_GRID)
+            try_out(f"{source.name}, 0-shot  {label}", scorer, words, groups, WORD_GRID)
         if pairs:
-            detector.describe("product")
-            try_out(f"procedural, 1-shot  {label}", scorer, pairs, REFERENCE_GRID)
+            words = detector.describe(detector.empty(), Product("product"))
+            try_out(f"procedural, 1-shot  {label}", scorer, words, pairs, REFERENCE_GRID)
 
 
 def few_shot_pairs(source: Source) -> list[Group]:
@@ -63,7 +64,11 @@ def few_shot_pairs(source: Source) -> list[Group]:
 
 @torch.inference_mode()
 def try_out(
-    label: str, scorer: Scorer, groups: Iterable[Group], grid: dict[str, tuple[float, ...]]
+    label: str,
+    scorer: Scorer,
+    words: Knowledge,
+    groups: Iterable[Group],
+    grid: dict[str, tuple[float, ...]],
 ) -> None:
     """Judge each group of pictures under every setting of a grid, one line each."""
     detector = scorer.detector
@@ -72,18 +77,20 @@ def try_out(
     tallies = [Tally() for _ in settings]
     images = [{name: ImageMetrics() for name in IMAGE_SCORES} for _ in settings]
     for references, items in groups:
-        detector.forget()
-        scorer.remember(scorer.tensor(picture) for picture in references)
-        encoded = detector.encode(torch.stack([scorer.tensor(p) for _, p, _ in items]))
+        known = words
+        if references:
+            known = scorer.remember(words, references, [None] * len(references))
+        shown = [next(scorer.views(picture))["image"] for _, picture, _ in items]
+        encoded = detector.encode(torch.stack(shown))
         for setting, tally, by_score in zip(settings, tallies, images, strict=True):
             for name, metrics in by_score.items():
                 detector.config = dataclasses.replace(base, **setting, image_score=name)
-                seen = detector.predict(encoded)
+                seen = detector.predict(encoded, known)
                 metrics.update(seen.score, [kind != "good" for kind, _, _ in items])
-            for (kind, picture, mask), score, map in zip(items, seen.score, seen.map, strict=True):
-                one = scorer.combine(picture, iter([Prediction(score[None], map[None])]), None)
-                tally.add(kind, one, small(mask))
-    detector.forget()
+            for row, (kind, picture, mask) in enumerate(items):
+                joint = Joint(picture, scorer.viewing, None, 0.0, scorer.map_size)
+                joint.add(0, dataclasses.replace(seen, type_map=None), row)
+                tally.add(kind, joint.scored(), small(mask))
     detector.config = base
     for setting, tally, by_score in zip(settings, tallies, images, strict=True):
         found = {(title, column): value for title, column, value in tally.figures(alike=False)}

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 
 from zerodefect.evaluation.metrics import ImageMetrics, PixelMetrics
 from zerodefect.inspection.regions import find_regions
-from zerodefect.scoring.scorer import Scored
+from zerodefect.scoring.joining import Scored
 from zerodefect.types import Region
 
 BEGIN, END = "<!-- bench-embedded:begin -->", "<!-- bench-embedded:end -->"

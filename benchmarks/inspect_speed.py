@@ -20,7 +20,7 @@ import torch
 from zerodefect.backbones.clip_weights import load_clip
 from zerodefect.engines.local import Outputs, inspect_files
 from zerodefect.images import encode_png, find_images, open_image
-from zerodefect.inspection.inspector import load
+from zerodefect.inspection.load_inspector import load
 from zerodefect.layers.similarity import anomaly_probability, harmonic_mean, upsample
 from zerodefect.layers.windows import window_patches
 from zerodefect.procedural import PRODUCTS, draw_product
@@ -98,8 +98,7 @@ def main() -> None:
             folder.mkdir()
             draw(folder, arguments.images)
         files = find_images([folder])
-        inspector = load(device="cpu")
-        inspector.describe(PRODUCT)
+        inspector = load("winclip", object=PRODUCT, device="cpu")
         rows = []
         for batch in (1, 8):
             for report in (False, True):

@@ -27,8 +27,9 @@ from torch import Tensor
 
 from zerodefect.backbones import open_clip_names as catalogue
 from zerodefect.backbones.clip import CLIP, CLIPConfig, TextTower
-from zerodefect.backbones.clip_weights import Backbone, load_clip
-from zerodefect.detector.contract import Detector, concatenate
+from zerodefect.backbones.clip_weights import CLIPBackbone, load_clip
+from zerodefect.detector.contract import Detector
+from zerodefect.detector.knowledge import Knowledge, Product
 from zerodefect.images import Preprocess
 from zerodefect.methods import create, get, names
 from zerodefect.procedural import generate
@@ -40,7 +41,7 @@ RANDOM = "ViT-B-16"
 ROUNDING = 1e-3  # of the range of the map; clusters and adapted steps enlarge float32's own
 
 
-def backbone_of(name: str, device: str) -> Backbone:
+def backbone_of(name: str, device: str) -> CLIPBackbone:
     if name != RANDOM:
         return load_clip(name, device=device)
     torch.manual_seed(0)
@@ -48,7 +49,7 @@ def backbone_of(name: str, device: str) -> Backbone:
     clip = CLIP(config).eval().requires_grad_(False).to(device)
     side = config.vision.image_size
     facts = ("random values", "none", "made for this run")
-    return Backbone(RANDOM, clip, Preprocess(size=(side, side)), *facts)
+    return CLIPBackbone(RANDOM, clip, Preprocess(size=(side, side)), *facts)
 
 
 def pictures(count: int, preprocess: Preprocess) -> Tensor:
@@ -75,13 +76,12 @@ def uncut(text: TextTower) -> Iterator[None]:
         del transformer.forward
 
 
-def renew_texts(detector: Detector) -> None:
+def renewed_texts(detector: Detector) -> Knowledge:
     """Embed again whatever texts a detector keeps, with its own text tower."""
     if isinstance(getattr(detector, "text_features", None), TextFeatures):
         detector.text_features = TextFeatures(detector.clip)
     detector.after_learning()
-    if "words" in detector.info.knows_from:
-        detector.describe(PRODUCT)
+    return detector.describe(detector.empty(), Product(PRODUCT))
 
 
 @dataclass
@@ -98,8 +98,8 @@ def timed(images: Tensor, batch: int, run: Callable[[Tensor], Prediction]) -> Ti
     clock = time.process_time if images.device.type == "cpu" else time.perf_counter
     start = clock()
     found = [run(part) for part in images.split(batch)]
-    joined = concatenate([Prediction(p.score.cpu(), p.map.cpu()) for p in found])
-    return Timed((clock() - start) / len(images), joined)
+    scores, maps = (torch.cat([getattr(p, part).cpu() for p in found]) for part in ("score", "map"))
+    return Timed((clock() - start) / len(images), Prediction(scores, maps))
 
 
 def difference(one: Prediction, other: Prediction) -> float:
@@ -111,23 +111,26 @@ def difference(one: Prediction, other: Prediction) -> float:
 
 
 @torch.no_grad()
-def measure(name: str, backbone: Backbone, images: Tensor, plain: int) -> None:
+def measure(name: str, backbone: CLIPBackbone, images: Tensor, plain: int) -> None:
     try:
         detector = create(name, backbone).to(images.device).eval()
     except ValueError as error:
         print(f"{name:12s} left out: {error}")
         return
-    renew_texts(detector)
-    ours = {batch: timed(images, batch, detector) for batch in (1, 8)}
+    words = renewed_texts(detector)
+
+    def shared(part: Tensor) -> Prediction:
+        return detector(part, words)
+
+    ours = {batch: timed(images, batch, shared) for batch in (1, 8)}
     few = images[:plain]
 
     def anew(part: Tensor) -> Prediction:
-        renew_texts(detector)
-        return detector(part)
+        return detector(part, renewed_texts(detector))
 
-    with uncut(backbone.clip.text):
+    with uncut(detector.clip.text):
         loop = timed(few, 1, anew)
-        kept = timed(few, 1, detector)
+        kept = timed(few, 1, shared)
     off = max(difference(loop.found, each.found) for each in ours.values())
     print(
         f"{name:12s}{1 / loop.seconds:9.2f}{1 / kept.seconds:12.2f}"

@@ -11,8 +11,9 @@ from models import tiny_backbone
 from PIL import Image
 from scipy import ndimage
 
+from zerodefect.detector.knowledge import Product
 from zerodefect.methods import create
-from zerodefect.scoring.scorer import Scored
+from zerodefect.scoring.joining import Scored
 from zerodefect.types import Region
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -247,16 +248,16 @@ def test_every_setting_of_a_grid_gets_a_line(plates, capsys):
     from zerodefect.scoring.scorer import Scorer
 
     detector = create("dense", tiny_backbone())
-    detector.describe("plate")
+    words = detector.describe(detector.empty(), Product("plate"))
     base, items = detector.config, [make() for make in folder(f"{plates}", 2).test]
     scorer = Scorer(detector, map_size=(SIDE, SIDE))
     grid = {"reference_weight": (0.25, 1.0), "smoothing": (0.0, 1.0, 2.0)}
-    try_out("here", scorer, [([items[0][1]], items)], grid)
+    try_out("here", scorer, words, [([items[0][1]], items)], grid)
     lines = capsys.readouterr().out.splitlines()
     assert len(set(lines)) == len(lines) == 6
     assert all(line.startswith("here  reference_weight ") for line in lines)
     assert all("pixel AUROC 0." in line and "image AUROC by map" in line for line in lines)
-    assert detector.config == base and detector.shots == 0
+    assert detector.config == base and words.shots == 0
 
 
 def test_a_reference_is_good_and_of_the_same_product():

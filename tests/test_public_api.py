@@ -12,7 +12,7 @@ import sys
 import pytest
 
 import zerodefect
-from zerodefect import Inspector, Policy, load
+from zerodefect import Detector, Inspector, Policy, load
 
 NAMES = [
     "CalibrationError",
@@ -39,13 +39,13 @@ NAMES = [
 SIGNATURES = [
     (
         load,
-        "(method: 'str | None' = None, *, checkpoint: 'str | Path | None' = None, "
-        "backbone: 'str | None' = None, "
-        "weights: 'str | Path | None' = None, device: 'str' = 'auto', "
-        "precision: 'str' = 'float32', image_size: 'int | None' = None, "
-        "viewing: 'Viewing | None' = None, bit_depth: 'int | None' = None, "
-        "policy: 'Policy | str | Path | None' = None, vocabulary: 'Vocabulary | None' = None, "
-        "**options: 'Any') -> 'Inspector'",
+        "(method: 'str | None' = None, *, object: 'str | None' = None, "
+        "references: 'Source | Iterable[Source] | None' = None, "
+        "vocabulary: 'Vocabulary | str | Path | None' = None, "
+        "policy: 'Policy | str | Path | None' = None, tile: 'int | None' = None, "
+        "overlap: 'float' = 0.25, keep_aspect: 'bool' = False, roi: 'Source | None' = None, "
+        "ignore: 'Source | None' = None, bit_depth: 'int | None' = None, "
+        "memory_budget: 'int | None' = None, **loading: 'Any') -> 'Inspector'",
     ),
     (Inspector.inspect, "(self, source: 'Source', object: 'str | None' = None) -> 'Inspection'"),
     (
@@ -67,6 +67,32 @@ SIGNATURES = [
         "(self, object: 'str', vocabulary: 'Vocabulary | None' = None) -> 'None'",
     ),
     (Inspector.forget, "(self) -> 'None'"),
+    (Inspector.active_policy, "(self, object: 'str | None' = None) -> 'Policy'"),
+    (Detector.empty, "(self) -> 'Knowledge'"),
+    (
+        Detector.describe,
+        "(self, knowledge: 'Knowledge', product: 'Product') -> 'Knowledge'",
+    ),
+    (
+        Detector.remember,
+        "(self, knowledge: 'Knowledge', batches: 'Iterable[Any]', "
+        "pictures: 'Iterable[Tensor] | None' = None) -> 'Knowledge'",
+    ),
+    (Detector.settle, "(self, knowledge: 'Knowledge') -> 'Knowledge'"),
+    (
+        Detector.forward,
+        "(self, inputs: 'Inputs', knowledge: 'Knowledge | None' = None) -> 'Prediction'",
+    ),
+    (Detector.encode, "(self, inputs: 'Any') -> 'Any'"),
+    (
+        Detector.predict,
+        "(self, encoded: 'Any', knowledge: 'Knowledge', left_out: 'Tensor | None' = None) "
+        "-> 'Prediction'",
+    ),
+    (
+        Detector.score_set,
+        "(self, encoded: 'Iterable[Any]', knowledge: 'Knowledge') -> 'Iterator[Prediction]'",
+    ),
 ]
 
 FIELDS = {
@@ -112,7 +138,9 @@ def test_an_unknown_name_is_an_attribute_error():
         _ = zerodefect.detektor
 
 
-@pytest.mark.parametrize(("function", "text"), SIGNATURES, ids=lambda v: getattr(v, "__name__", ""))
+@pytest.mark.parametrize(
+    ("function", "text"), SIGNATURES, ids=lambda v: getattr(v, "__qualname__", "")
+)
 def test_signatures(function, text):
     assert signature_text(function) == text
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from zerodefect import cli
 from zerodefect.cli import methods
-from zerodefect.detector.registry import Figure, MethodInfo
+from zerodefect.detector.facts import Figure, MethodInfo
 from zerodefect.methods import get, names
 
 KEYS = {"name", "title", "school", "knows_from", "paper", "code_licence", "parity", "figures"}
@@ -43,16 +43,16 @@ def test_the_list_says_everything_of_every_method():
 
 @pytest.mark.parametrize("name", names())
 def test_one_method_with_all_its_figures_options_and_training(name):
-    entry, text = get(name), shown(name)
+    kind, text = get(name), shown(name)
     assert all(len(line) <= 80 for line in text.splitlines())
     said = unwrapped(text)
-    for figure in entry.info.figures:
+    for figure in kind.info.figures:
         assert f"{figure.metric} {figure.value:.1f}" in said
         assert f"{figure.data}, {figure.setting}:" in said
         assert f"source: {unwrapped(figure.source)}" in said
-    for option in dataclasses.fields(entry.detector.Config):
+    for option in dataclasses.fields(kind.Config):
         assert f"{option.name} = " in said
-    assert ("epochs = " in said) == (entry.detector.recipe is not None)
+    assert ("epochs = " in said) == (kind.recipe is not None)
 
 
 def test_completions_of_ours_are_marked_and_only_those():

@@ -111,7 +111,12 @@ def test_two_options_of_one_name_are_refused():
 def test_groups_are_the_keywords_of_the_call_in_python(tmp_path):
     assert Oven("rye").keywords() == {"bread": "rye", "heat": 200, "steam": False}
     product = ProductOptions("screw", [tmp_path])
-    assert product.keywords() == {"object": "screw", "references": [tmp_path]}
+    assert product.keywords() == {
+        "object": "screw",
+        "references": [tmp_path],
+        "memory_budget": None,
+    }
+    assert ProductOptions(memory_budget=100).keywords()["memory_budget"] == 100_000_000  # bytes
     given = DetectorOptions("winclip", settings=["scales=[2,3]", "image-score=mean"]).keywords()
     assert given["scales"] == (2, 3) and given["image_score"] == "mean"
     assert set(given) == {
@@ -121,12 +126,21 @@ def test_groups_are_the_keywords_of_the_call_in_python(tmp_path):
 
 
 def test_views_open_their_mask_pictures(tmp_path):
-    assert ViewOptions().keywords() == {"viewing": Viewing(), "roi": None, "ignore": None}
+    assert ViewOptions().opened() == {"viewing": Viewing(), "roi": None, "ignore": None}
     (tmp_path / "roi.png").write_bytes(encode_png(picture(0, 20, 30)))
-    shown = PictureOptions(64, 0.5, True, tmp_path / "roi.png", bit_depth=12).keywords()
+    chosen = PictureOptions(64, 0.5, True, tmp_path / "roi.png", bit_depth=12)
+    shown = chosen.opened()
     assert shown["viewing"] == Viewing(Tiling(64, 0.5), keep_aspect=True)
     assert (shown["roi"].height, shown["roi"].width) == (20, 30)
-    assert shown["ignore"] is None and shown["bit_depth"] == 12
+    assert shown["ignore"] is None
+    assert chosen.keywords() == {
+        "tile": 64,
+        "overlap": 0.5,
+        "keep_aspect": True,
+        "roi": tmp_path / "roi.png",
+        "ignore": None,
+        "bit_depth": 12,
+    }
 
 
 def test_a_setting_that_is_an_option_of_its_own_is_refused():

@@ -1,7 +1,6 @@
 import csv
 import errno
 import json
-import math
 import multiprocessing
 import os
 import random
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from closeness import close
 from models import picture, write_tiny_weights
 
 import zerodefect
@@ -26,7 +26,7 @@ from zerodefect.inspection.calibration import calibrate
 from zerodefect.inspection.policy import PolicyMismatch
 from zerodefect.reports import run_folder as store_module
 from zerodefect.reports.run_folder import RunBusy, RunMismatch
-from zerodefect.types import Inspection
+from zerodefect.types import Prediction
 
 EVERYTHING = Outputs(maps=True, report=True)
 NOTHING = Outputs(maps=False, report=False)
@@ -59,13 +59,13 @@ def forwarded(prepared, monkeypatch):
     """Counts the pictures that went through the network."""
     detector, _ = prepared
     counts = []
-    forward = type(detector).forward
+    encode = detector.encode
 
-    def counting(self, images):
+    def counting(images):
         counts.append(len(images))
-        return forward(self, images)
+        return encode(images)
 
-    monkeypatch.setattr(type(detector), "forward", counting)
+    monkeypatch.setattr(detector, "encode", counting)
     return lambda: sum(counts)
 
 
@@ -88,17 +88,6 @@ def lines_of(folder):
 def table(path):
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
-
-
-def close(one, other):
-    """Equal as JSON values, numbers up to the rounding of another batch."""
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(close(one[k], other[k]) for k in one)
-    if isinstance(one, list):
-        return len(one) == len(other) and all(map(close, one, other))
-    if isinstance(one, float):
-        return math.isclose(one, other, rel_tol=1e-5, abs_tol=1e-6)
-    return one == other
 
 
 # --- what a run leaves -------------------------------------------------------------------------
@@ -185,16 +174,11 @@ def test_a_method_without_maps_that_answers_in_words(inspector, tmp_path, monkey
     identity = {name: getattr(inspector.policy, name) for name in ("method", "fingerprint")}
     inspector.policy = calibrate([0.1, 0.2, 0.3], **identity, object="screw")
 
-    def judge(pictures):
-        return [
-            Inspection(
-                *(p.path, "screw", p.width, p.height, "defect", True, 0.9, 0.25, ()),
-                answer="Yes, it is bent.",
-            )
-            for p in pictures
-        ]
+    def predict(encoded, knowledge):
+        count = len(encoded.image)
+        return Prediction(torch.full((count,), 0.9), None, None, ("Yes, it is bent.",) * count)
 
-    monkeypatch.setattr(inspector, "judge", judge)
+    monkeypatch.setattr(inspector.detector, "predict", predict)
     parts = parts_in(tmp_path / "parts", 2)
     run = tmp_path / "run"
     summary = inspect_files(inspector, parts, run, outputs=EVERYTHING)

@@ -5,7 +5,6 @@ import pytest
 from PIL import Image
 
 from zerodefect.images import (
-    RAMP,
     blend,
     colorize,
     draw_regions,
@@ -15,6 +14,7 @@ from zerodefect.images import (
     open_image,
     thumbnail,
 )
+from zerodefect.images.overlay import RAMP
 from zerodefect.types import Region
 
 

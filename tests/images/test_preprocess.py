@@ -30,7 +30,7 @@ def test_official_input_is_reproduced(monkeypatch):
     prepare = Preprocess((112, 112))
     got = prepare(open_image(tiny_clip.image(*arguments)))
     np.testing.assert_allclose(got[None].numpy(), expected, atol=1e-5)
-    batch = prepare.batch([open_image(pixels) for pixels in reference_pixels])
+    batch = torch.stack([prepare(open_image(pixels)) for pixels in reference_pixels])
     np.testing.assert_allclose(batch.numpy(), references, atol=1e-5)
 
 
@@ -71,30 +71,6 @@ def test_sixteen_bits_are_not_lost():
     low, high = (Picture("x", np.full((8, 8, 3), v, np.uint16)) for v in (30000, 30010))
     prepare = Preprocess((8, 8))
     assert (prepare(high) - prepare(low)).min() > 0
-
-
-def test_batch_of_different_sizes_equals_single_pictures():
-    prepare = Preprocess((16, 20))
-    pictures = [picture(30, 44), picture(9, 7), picture(16, 20, np.uint16)]
-    batch = prepare.batch(pictures)
-    assert batch.shape == (3, 3, 16, 20)
-    for one, source in zip(batch, pictures, strict=True):
-        assert torch.equal(one, prepare(source))
-    with pytest.raises(ValueError, match="at least one"):
-        prepare.batch([])
-
-
-def test_maps_return_to_the_picture():
-    prepare = Preprocess((4, 6))
-    ramp = torch.arange(6.0).expand(4, 6)
-    resized = prepare.resize_map(ramp, 8, 12)
-    assert resized.shape == (8, 12)
-    inner = (torch.arange(12.0) + 0.5) / 2 - 0.5  # pixel centres
-    assert torch.allclose(resized[3], inner.clamp(0, 5))
-    stacked = prepare.resize_map(torch.stack([ramp, 2 * ramp]), 8, 12)
-    assert torch.allclose(stacked, torch.stack([resized, 2 * resized]))
-    with pytest.raises(ValueError, match="axes"):
-        prepare.resize_map(ramp[None, None], 8, 12)
 
 
 @pytest.mark.parametrize(

@@ -24,9 +24,7 @@ from zerodefect import (
 )
 from zerodefect.detector.contract import UnsupportedError
 from zerodefect.images import encode_png, open_image
-from zerodefect.images.tiling import Tiling
-from zerodefect.inspection import inspector as inspector_module
-from zerodefect.scoring.scorer import Viewing
+from zerodefect.inspection import teachable
 from zerodefect.types import Prediction
 
 
@@ -47,7 +45,6 @@ def detector(weights, tmp_path_factory):
 
 @pytest.fixture
 def inspector(detector):
-    detector.forget()
     made = Inspector(detector)
     made.describe("screw", Vocabulary.default())
     return made
@@ -136,7 +133,6 @@ def test_a_grey_picture_and_a_16_bit_one(inspector):
 
 def test_bit_depth_reaches_the_decoder(detector):
     grey = picture(0).mean(axis=2).astype(np.uint16) * 16
-    detector.forget()
     twelve = Inspector(detector, bit_depth=12)
     twelve.describe("screw")
     plain = Inspector(detector)
@@ -218,12 +214,13 @@ def test_the_name_decides_the_score(inspector):
 
 def test_white_space_in_a_name_does_not_count(inspector):
     one = inspector.inspect(picture(0), "metal nut")
-    assert inspector.inspect(picture(0), "  metal\n nut ").score == one.score
-    assert inspector.object == "metal nut"
+    other = inspector.inspect(picture(0), "  metal\n nut ")
+    assert other.score == one.score
+    assert other.object == "metal nut"
 
 
-def test_without_a_name_the_texts_say_object(detector, inspector):
-    detector.object_name = None
+def test_without_a_name_the_texts_say_object(detector):
+    inspector = Inspector(detector)
     outcome = inspector.inspect(picture(0))
     assert outcome.object == "object"
     assert inspector.inspect(picture(0), "object").score == outcome.score
@@ -344,7 +341,7 @@ def test_a_picture_is_remembered_once(inspector, tmp_path):
     folder = folder_of(tmp_path / "good", 3)
     assert inspector.remember([folder, folder / "001.png"]) == 3
     assert inspector.remember(picture(2)) == 0
-    assert inspector.detector.shots == 3
+    assert inspector.shots == 3
     assert min(inspector.active_policy().scores) > inspector.inspect(picture(0)).score
 
 
@@ -353,7 +350,7 @@ def test_a_broken_reference_is_an_error_and_nothing_is_remembered(inspector, tmp
     broken(folder / "bad.png")
     with pytest.raises(ImageError, match=r"bad\.png"):
         inspector.remember(folder)
-    assert inspector.detector.shots == 0
+    assert inspector.shots == 0
     assert inspector.active_policy().form == "none"
 
 
@@ -368,9 +365,10 @@ def test_references_that_are_not_there(inspector, tmp_path):
 
 
 def test_a_method_that_takes_no_references_says_so(inspector, monkeypatch):
-    base = zerodefect.Detector
-    monkeypatch.setattr(type(inspector.detector), "remember", base.remember)
-    with pytest.raises(UnsupportedError, match="cannot learn normality from references"):
+    monkeypatch.setattr(inspector.detector, "memory", None)
+    with pytest.raises(
+        UnsupportedError, match="takes no references; it learns normality from words"
+    ):
         inspector.remember(picture(0))
 
 
@@ -405,8 +403,8 @@ def test_what_counts_is_the_inspected_area(inspector):
 
 def test_the_area_is_hashed_once_and_follows_what_is_set(inspector, monkeypatch):
     hashed = []
-    digest = inspector_module._digest
-    monkeypatch.setattr(inspector_module, "_digest", lambda p: hashed.append(p) or digest(p))
+    digest = teachable.digest
+    monkeypatch.setattr(teachable, "digest", lambda p: hashed.append(p) or digest(p))
     before = inspector.fingerprint()
     white = np.full((40, 48, 3), 255, np.uint8)
     inspector.roi = open_image(white)
@@ -420,7 +418,7 @@ def test_the_area_is_hashed_once_and_follows_what_is_set(inspector, monkeypatch)
 
 
 def test_a_picture_of_too_many_tiles_is_a_failure_of_its_own(weights):
-    inspector = zerodefect.load("winclip", backbone=str(weights), viewing=Viewing(Tiling(4)))
+    inspector = zerodefect.load("winclip", backbone=str(weights), tile=4)
     few, many = picture(0, 20, 20), picture(1, 400, 400)
     first, second = inspector.inspect_many([few, many], object="screw")
     assert isinstance(first, Inspection) and isinstance(second, Failure)
@@ -436,7 +434,7 @@ def test_calibrating_on_good_pictures(inspector, tmp_path):
     folder = folder_of(tmp_path / "good", 9)
     counted = []
     policy = inspector.calibrate(folder, batch_size=4, on_scored=counted.append)
-    assert counted == [4, 4, 1]
+    assert counted == [1] * 9
     assert inspector.policy is policy and policy.form == "split" and policy.guaranteed
     assert policy.false_alarms == pytest.approx(0.1) and len(policy.scores) == 9
     scores = [r.score for r in inspector.inspect_many(folder)]
@@ -459,7 +457,7 @@ def test_calibrating_the_references_themselves(inspector):
     inspector.remember(picture(30))  # replaced by the good pictures
     counted = []
     policy = inspector.calibrate(pictures, leave_one_out=True, on_scored=counted.append)
-    assert policy.form == "leave-one-out" and inspector.detector.shots == 5 == sum(counted)
+    assert policy.form == "leave-one-out" and inspector.shots == 5 == sum(counted)
     inspector.policy = None
     assert inspector.active_policy().scores == policy.scores
 
@@ -666,9 +664,8 @@ def test_failures_come_in_order_and_the_rest_goes_on(inspector, tmp_path):
 
 
 def test_a_missing_file_among_many_is_an_error_before_any_work(inspector, tmp_path):
-    stream = inspector.inspect_many([picture(0), tmp_path / "none.png"], batch_size=1)
     with pytest.raises(FileNotFoundError, match=r"none\.png"):
-        next(stream)
+        inspector.inspect_many([picture(0), tmp_path / "none.png"], batch_size=1)
 
 
 def test_a_stream_is_read_only_as_far_as_it_is_needed(inspector):
@@ -689,10 +686,11 @@ def test_nothing_to_inspect_is_an_error(inspector):
 
 
 def spoil(monkeypatch, detector, spoiled):
-    """Let ``spoiled(prediction, images)`` stand for the detector's own forward pass."""
-    forward = type(detector).forward
+    """Let ``spoiled(prediction, images)`` stand for what the detector itself says of images."""
+    encode, predict = detector.encode, detector.predict
+    monkeypatch.setattr(detector, "encode", lambda images: (images, encode(images)))
     monkeypatch.setattr(
-        type(detector), "forward", lambda self, images: spoiled(forward(self, images), images)
+        detector, "predict", lambda both, known: spoiled(predict(both[1], known), both[0])
     )
 
 
@@ -726,7 +724,7 @@ def test_a_number_that_is_none_costs_its_picture_alone(inspector, monkeypatch, s
         for row, white in enumerate(is_white(images)):
             if white:
                 (score if spoilt == "score" else map[row, 0])[row] = torch.nan
-        return Prediction(score, map, prediction.type_score, prediction.type_map)
+        return Prediction(score, map, prediction.type_map)
 
     spoil(monkeypatch, inspector.detector, nan)
     results = list(inspector.inspect_many([WHITE, picture(1), picture(2)]))

@@ -27,9 +27,10 @@ from zerodefect.detector.checkpoint_file import load_checkpoint
 from zerodefect.detector.recipes import Recipe
 from zerodefect.images import ImageError
 from zerodefect.training.batches import Steps, seeded, shards
-from zerodefect.training.engine import Settings, fit, optimizer_of, rate_factor, with_changes
+from zerodefect.training.engine import Settings, fit
 from zerodefect.training.examples import Examples, Pictures, Procedural, check_apart
 from zerodefect.training.journal import Journal
+from zerodefect.training.optimizers import check_learners, optimizer_of, rate_factor
 from zerodefect.training.run_state import STATE, TrainingError
 
 
@@ -59,7 +60,13 @@ def toy(**options) -> Toy:
 
 def settings(**changes) -> Settings:
     recipe = {k: changes.pop(k) for k in list(changes) if k in Recipe.__dataclass_fields__}
-    return Settings(with_changes(Toy.recipe, **recipe), **{"log_every": 1, **changes})
+    Toy.recipe.changed(**recipe)  # refused as it is when the run begins
+    return Settings(recipe, **{"log_every": 1, **changes})
+
+
+def steps_of(found: Examples, batch_size: int, mosaic: float = 0.0, **changes) -> Steps:
+    recipe = Toy.recipe.changed(batch_size=batch_size, **{"epochs": 1, "seed": 0, **changes})
+    return Steps(found, toy().inputs, recipe, mosaic)
 
 
 def values(folder: Path) -> bytes:
@@ -77,9 +84,8 @@ def test_the_loss_falls_and_the_result_finds_defects(parts, tmp_path):
     assert losses[-1] < 0.5 * losses[0]
     assert not torch.equal(before["first"], detector.first)
     assert torch.equal(before["unused"], detector.unused)  # no gradient, so no weight decay either
-    steps = Steps(examples(parts), detector.preprocess, 10, 1, 0)
-    shard = steps[0]
-    score = detector(shard.images).score
+    shard = steps_of(examples(parts), 10)[0]
+    score = detector(shard.images["image"]).score
     assert score[shard.labels == 1].min() > score[shard.labels == 0].max()
     assert made.sha256 == detector.checkpoint == detector.facts()["checkpoint"]
     assert not detector.training
@@ -232,9 +238,18 @@ def test_groups_must_hold_each_learned_value_once():
                 {"params": [self.second], "lr": 0.5, "weight_decay": 0.0},
             ]
 
-    with pytest.raises(ValueError, match="do not hold each learned value once"):
-        optimizer_of(Forgetful.build(tiny_backbone()), Toy.recipe)
-    groups = optimizer_of(TwoRates.build(tiny_backbone()), Toy.recipe).param_groups
+    class Twice(Toy):
+        def parameter_groups(self, recipe):
+            return [*super().parameter_groups(recipe), {"params": [self.first]}]
+
+    for wrong, reason in ((Forgetful, "is in none of its groups"), (Twice, "hold a value twice")):
+        detector = wrong.build(tiny_backbone())
+        with pytest.raises(ValueError, match=reason):
+            check_learners(detector, detector.stages())
+    detector = TwoRates.build(tiny_backbone())
+    (stage,) = detector.stages()
+    check_learners(detector, [stage])
+    groups = optimizer_of(stage.learners[0], stage.recipe).param_groups
     assert [(g["lr"], g["weight_decay"]) for g in groups] == [(0.02, 0.01), (0.5, 0.0)]
 
 
@@ -287,7 +302,7 @@ def test_no_target_picture_is_learned_from(parts, tmp_path):
 
 
 def test_every_example_once_an_epoch_in_another_order(parts):
-    steps = Steps(examples(parts), toy().preprocess, 4, 2, seed=1)
+    steps = steps_of(examples(parts), 4, epochs=2, seed=1)
     assert (steps.per_epoch, len(steps)) == (3, 6)
     first = [i for step in range(3) for i in steps.indices(step)]
     second = [i for step in range(3, 6) for i in steps.indices(step)]
@@ -297,13 +312,14 @@ def test_every_example_once_an_epoch_in_another_order(parts):
 
 
 def test_shards_of_processes_make_up_the_batch(parts):
-    detector = toy()
-    whole = Steps(examples(parts), detector.preprocess, 4, 1, 1, "vcp", 0.5)
+    whole = steps_of(examples(parts), 4, 0.5, seed=1, augment="vcp")
     for count in (2, 3):
         split = [dataclasses.replace(whole, rank=r, processes=count) for r in range(count)]
         for step in range(3):
             made = [part[step] for part in split]
-            assert torch.equal(torch.cat([m.images for m in made]), whole[step].images)
+            assert torch.equal(
+                torch.cat([m.images["image"] for m in made]), whole[step].images["image"]
+            )
             assert torch.equal(torch.cat([m.masks for m in made]), whole[step].masks)
             assert sum(m.share for m in made) == pytest.approx(1)
             assert sum((m.objects for m in made), ()) == whole[step].objects
@@ -312,11 +328,11 @@ def test_shards_of_processes_make_up_the_batch(parts):
 def test_images_are_prepared_as_for_inspection_and_masks_beside_them(parts):
     detector = toy()
     source = Pictures(load_dataset(parts))
-    shard = Steps(Examples([source]), detector.preprocess, 10, 1, seed=0)[0]
-    order = Steps(Examples([source]), detector.preprocess, 10, 1, seed=0).indices(0)
+    steps = steps_of(Examples([source]), 10)
+    shard, order = steps[0], steps.indices(0)
     for row, index in enumerate(order):
         example = source.read(index)
-        assert torch.equal(shard.images[row], detector.preprocess(example.picture))
+        assert torch.equal(shard.images["image"][row], detector.preprocess(example.picture))
         assert bool(shard.masks[row].any()) == example.anomalous == bool(shard.labels[row])
     assert shard.masks.dtype == torch.float32
     assert set(shard.masks.unique().tolist()) == {0.0, 1.0}
@@ -326,12 +342,11 @@ def test_images_are_prepared_as_for_inspection_and_masks_beside_them(parts):
 def test_mosaics_show_four_pictures_of_the_product(tmp_path):
     root = write_parts(tmp_path, count=3, products=("a", "b"))
     found = Examples([Pictures(load_dataset(root))])
-    preprocess = toy().preprocess
-    plain = Steps(found, preprocess, 12, 1, 0)[0]
-    mosaics = Steps(found, preprocess, 12, 1, 0, mosaic=1.0)[0]
+    plain = steps_of(found, 12)[0]
+    mosaics = steps_of(found, 12, 1.0)[0]
     assert mosaics.objects == plain.objects
     assert bool((mosaics.labels == mosaics.masks.flatten(1).any(1)).all())
-    damaged = Steps(found, preprocess, 12, 1, 0, "vcp", mosaic=1.0)[0]
+    damaged = steps_of(found, 12, 1.0, augment="vcp")[0]
     assert bool(damaged.labels.eq(1).all())
 
 
@@ -376,7 +391,7 @@ def test_a_picture_that_cannot_be_read_is_named(tmp_path, workers):
     root = write_parts(tmp_path, count=1)
     found = Examples([Pictures(load_dataset(root))])
     (root / "p" / "test" / "spot" / "0.png").write_bytes(b"none")
-    steps = Steps(found, toy().preprocess, 4, 1, 0)
+    steps = steps_of(found, 4)
     with pytest.raises(ImageError, match=r"0\.png"):
         list(shards(steps, 0, 1, workers))
 

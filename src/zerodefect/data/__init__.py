@@ -1,19 +1,11 @@
 """Data sets by their layout on disk."""
 
 from zerodefect.data.check import FileCheck, check_files
-from zerodefect.data.dataset import (
-    Dataset,
-    DatasetError,
-    DefectType,
-    Problem,
-    Sample,
-    SplitRow,
-    format_table,
-)
+from zerodefect.data.dataset import Dataset, DatasetError, Problem, Sample, SplitRow, format_table
 from zerodefect.data.layout_registry import KnownSet, find_known
 from zerodefect.data.layouts import CATALOGUE, LAYOUTS
 from zerodefect.data.load_dataset import expected_layouts, load_dataset
-from zerodefect.data.masks import MASK_RULES, read_channels, read_mask, read_mask_file
+from zerodefect.data.masks import MASK_RULES, read_channels, read_mask
 
 __all__ = [
     "CATALOGUE",
@@ -21,7 +13,6 @@ __all__ = [
     "MASK_RULES",
     "Dataset",
     "DatasetError",
-    "DefectType",
     "FileCheck",
     "KnownSet",
     "Problem",
@@ -34,5 +25,4 @@ __all__ = [
     "load_dataset",
     "read_channels",
     "read_mask",
-    "read_mask_file",
 ]

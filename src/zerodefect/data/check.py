@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from zerodefect.data.dataset import Dataset, DefectType, Problem, Sample, Severity
-from zerodefect.data.masks import read_channels, read_mask_file
+from zerodefect.data.masks import mask_values, read_channels
 from zerodefect.images import ImageError, open_image, picture_size
 
 _LOSSY = frozenset({".jpg", ".jpeg", ".jpe", ".jfif"})
@@ -29,7 +29,7 @@ class FileCheck:
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     problems: list[Problem] = field(default_factory=list)
 
-    def report(self, severity: Severity, file: Path, reason: str, remedy: str) -> None:
+    def report(self, severity: Severity, file: str | Path, reason: str, remedy: str) -> None:
         """Note a problem."""
         self.problems.append(Problem(severity, str(file), reason, remedy))
 
@@ -57,15 +57,6 @@ def check_files(
     return check
 
 
-def check_masks(dataset: Dataset) -> Dataset:
-    """Add a problem for each mask whose size is not its picture's, or that cannot be read."""
-    check = FileCheck()
-    for sample in dataset:
-        if sample.mask:
-            _check_headers(check, sample)
-    return replace(dataset, problems=(*dataset.problems, *check.problems))
-
-
 def _check_headers(check: FileCheck, sample: Sample) -> None:
     sizes = {}
     for path in (sample.image, *sample.masks):
@@ -80,13 +71,9 @@ def _check_headers(check: FileCheck, sample: Sample) -> None:
                 _compare(check, mask, sizes[mask], sizes[sample.image])
 
 
-def _compare(
-    check: FileCheck, mask: Path, size: tuple[int, int], expected: tuple[int, int]
-) -> None:
-    if size != expected:
-        reason = (
-            f"the mask is {size[0]} x {size[1]} pixels, its picture {expected[0]} x {expected[1]}"
-        )
+def _compare(check: FileCheck, mask: Path, size: tuple[int, ...], wanted: tuple[int, int]) -> None:
+    if size != wanted:
+        reason = "the mask is {} x {} pixels, its picture {} x {}".format(*size, *wanted)
         check.report("error", mask, reason, "Check the pairing, or draw the mask in that size")
 
 
@@ -101,28 +88,31 @@ def _check_pixels(
         _compare_with_seen(check, sample, picture.pixels, seen)
     except ImageError as error:
         check.report("error", sample.image, error.reason, error.remedy)
-    marked = 0
-    readable = bool(sample.masks)
+    marked, readable = 0, bool(sample.masks)
     for path in sample.masks:
         try:
-            mask = read_mask_file(path)
+            mask = mask_values(path)
         except ImageError as error:
             check.report("error", path, error.reason, error.remedy)
             readable = False
             continue
         marked += int(np.count_nonzero(mask))
         if size:
-            _compare(check, path, (mask.shape[1], mask.shape[0]), size)
+            _compare(check, path, mask.shape[::-1], size)
         if path.suffix.lower() in _LOSSY:
             reason = "JPEG blurs a mask, and every pixel that is not black counts as defective"
             check.report("warning", path, reason, "Save masks as PNG, black and white")
-    if readable:
-        _compare_with_label(check, sample, marked)
+    if readable and sample.anomalous and not marked:
+        reason = "the mask of a defective picture is empty"
+        check.report("error", sample.masks[0], reason, "Draw the defect, or correct the label")
+    if readable and sample.anomalous is False and marked:
+        reason = f"the mask of a good picture marks {marked} pixels"
+        check.report("error", sample.masks[0], reason, "Correct the label, or remove the mask")
     if readable and defects:
         try:
             read_channels(sample, defects)
         except ImageError as error:
-            check.report("error", Path(error.path), error.reason, error.remedy)
+            check.report("error", error.path, error.reason, error.remedy)
 
 
 def _compare_with_seen(
@@ -132,20 +122,9 @@ def _compare_with_seen(
     digest = hashlib.blake2b(pixels.data, digest_size=16)
     digest.update(str(pixels.shape).encode())
     other = seen.setdefault(digest.digest(), sample)
+    reason = f"it shows the same pixels as {other.image}"
     if (other.split, other.anomalous) != (sample.split, sample.anomalous):
-        reason = (
-            f"it shows the same pixels as {other.image}, in another split or under another label"
-        )
+        reason += ", in another split or under another label"
         check.report("error", sample.image, reason, "Keep one of the two")
     elif other is not sample:
-        reason = f"it shows the same pixels as {other.image}"
         check.report("warning", sample.image, reason, "Keep one of the two")
-
-
-def _compare_with_label(check: FileCheck, sample: Sample, marked: int) -> None:
-    if sample.anomalous and not marked:
-        reason = "the mask of a defective picture is empty"
-        check.report("error", sample.masks[0], reason, "Draw the defect, or correct the label")
-    if sample.anomalous is False and marked:
-        reason = f"the mask of a good picture marks {marked} pixels"
-        check.report("error", sample.masks[0], reason, "Correct the label, or remove the mask")

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from zerodefect.images.decode import InputError
 from zerodefect.images.find import natural_key
 
 Split = Literal["train", "validation", "test"]
@@ -21,27 +22,11 @@ Severity = Literal["error", "warning"]
 GOOD = "good"
 UNNAMED_DEFECT = "defect"
 
-_SPLIT_ORDER = {"train": 0, "validation": 1, "test": 2, None: 3}
+_SPLIT_ORDER = ("train", "validation", "test", None)
 
 
-class DatasetError(ValueError):
-    """A path that cannot be used as a data set.
-
-    Attributes:
-        path: the path as the user named it.
-        reason: what is wrong, in words.
-        remedy: what the user can do about it; may run over several lines.
-    """
-
-    def __init__(self, path: str | Path, reason: str, remedy: str) -> None:
-        super().__init__(str(path), reason, remedy)
-        self.path = str(path)
-        self.reason = reason
-        self.remedy = remedy
-
-    def __str__(self) -> str:
-        """File, reason, remedy."""
-        return f"{self.path}: {self.reason}. {self.remedy}"
+class DatasetError(InputError):
+    """A path that cannot be used as a data set."""
 
 
 @dataclass(frozen=True)
@@ -178,8 +163,7 @@ class Dataset:
             ValueError: if there is no such product, or no such split or kind in it.
         """
         samples = self.samples
-        wanted = {"product": product, "split": split, "kind": kind}
-        for attribute, value in wanted.items():
+        for attribute, value in (("product", product), ("split", split), ("kind", kind)):
             if value is None:
                 continue
             fitting = tuple(s for s in samples if getattr(s, attribute) == value)
@@ -223,8 +207,7 @@ class Dataset:
         """Count pictures and masks per product, split and kind."""
         images = Counter((s.product, s.split, s.kind) for s in self.samples)
         masks = Counter((s.product, s.split, s.kind) for s in self.samples if s.mask)
-        ordered = sorted(images, key=lambda key: _place(*key))
-        return tuple(SplitRow(*key, images[key], masks[key]) for key in ordered)
+        return tuple(SplitRow(*key, count, masks[key]) for key, count in images.items())
 
     def fingerprint(self) -> str:
         """Hash the samples: names relative to the root, labels, splits and file sizes.
@@ -260,21 +243,17 @@ def format_table(rows: Iterable[SplitRow]) -> str:
     return "\n".join(line.format(*cell).rstrip() for cell in cells)
 
 
-def _kind_key(kind: str) -> tuple[int, object]:
+def _kind_key(kind: str) -> tuple[object, ...]:
     """Sort good first and unlabelled last."""
-    return (0 if kind == GOOD else 2 if not kind else 1), natural_key(kind)
-
-
-def _place(product: str, split: Split | None, kind: str) -> tuple[object, ...]:
-    return natural_key(product), _SPLIT_ORDER[split], _kind_key(kind)
+    return kind != GOOD, not kind, natural_key(kind)
 
 
 def in_order(samples: Iterable[Sample], root: Path) -> tuple[Sample, ...]:
     """Sort samples by product, split, kind (good first) and path relative to the root."""
 
     def place(sample: Sample) -> tuple[object, ...]:
-        inside = natural_key(_relative(sample.image, root))
-        return *_place(sample.product, sample.split, sample.kind), inside
+        product, split = natural_key(sample.product), _SPLIT_ORDER.index(sample.split)
+        return product, split, _kind_key(sample.kind), natural_key(_relative(sample.image, root))
 
     return tuple(sorted(samples, key=place))
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path, PurePath
 
-from zerodefect.data.dataset import Sample, Severity, Split
+from zerodefect.data.dataset import Sample, Split
 from zerodefect.data.listing import Listing, is_good, pattern
 from zerodefect.data.masks import marks
 from zerodefect.data.pairing import MASK_SUFFIXES, pair_masks, strip_suffix
 from zerodefect.images import ImageError, find_images
-from zerodefect.images.find import natural_key
+from zerodefect.images.find import visible
 
 SPLITS: dict[str, Split] = {
     "train": "train",
@@ -24,6 +23,8 @@ SPLITS: dict[str, Split] = {
 _MASK_FOLDERS = frozenset({"ground_truth", "groundtruth", "gt", "mask", "masks"})
 INNER_MASK_FOLDERS = _MASK_FOLDERS | {"label", "labels"}
 
+Masks = dict[PurePath, Path]  # mask files under their paths in the folder of masks
+
 
 def subfolders(folder: Path) -> list[Path]:
     """List visible folders in natural order, without links that lead back up.
@@ -33,17 +34,16 @@ def subfolders(folder: Path) -> list[Path]:
     above = (folder.resolve(), *folder.resolve().parents)
     return [
         entry
-        for entry in _entries(folder)
+        for entry in _inside(folder)
         if entry.is_dir() and not (entry.is_symlink() and entry.resolve() in above)
     ]
 
 
-def _entries(folder: Path) -> list[Path]:
+def _inside(folder: Path) -> list[Path]:
     try:
-        names = [name for name in os.listdir(folder) if not name.startswith(".")]  # noqa: PTH208
+        return visible(folder)
     except OSError:
         return []
-    return [folder / name for name in sorted(names, key=natural_key)]
 
 
 def is_split(folder: Path) -> bool:
@@ -59,7 +59,7 @@ def split_folders(folder: Path) -> list[tuple[Path, Split]]:
 
 def direct_pictures(folder: Path) -> list[Path]:
     """List the pictures that lie in a folder itself."""
-    files = {entry for entry in _entries(folder) if not entry.is_dir()}
+    files = {entry for entry in _inside(folder) if not entry.is_dir()}
     return [file for file in find_images([folder]) if file in files] if files else []
 
 
@@ -70,8 +70,7 @@ def listed_pictures(listing: Listing, folder: Path, may_be_empty: bool = False) 
     except ImageError as error:
         empty = "no pictures" in error.reason
         if not (empty and may_be_empty):
-            severity: Severity = "warning" if empty else "error"
-            listing.report(severity, error.path, error.reason, error.remedy)
+            listing.report("warning" if empty else "error", error.path, error.reason, error.remedy)
         return []
 
 
@@ -80,26 +79,17 @@ def any_pictures(folder: Path) -> list[Path]:
     return listed_pictures(Listing(""), folder, may_be_empty=True) if folder.is_dir() else []
 
 
-def files_by_path(folder: Path | None) -> dict[PurePath, Path]:
+def files_by_path(folder: Path | None) -> Masks:
     """List a folder of masks at any depth, each file under its path in the folder."""
     return {file.relative_to(folder): file for file in any_pictures(folder)} if folder else {}
 
 
 def add_pictures(
-    listing: Listing,
-    folder: Path,
-    images: Iterable[Path],
-    masks: Mapping[PurePath, Path],
-    common: Sample,
+    listing: Listing, folder: Path, images: Iterable[Path], masks: Masks, common: Sample
 ) -> None:
-    """Pair pictures with masks, and note samples and what is left to look at.
+    """Pair pictures in a folder with masks, and note samples and what is left to look at.
 
-    Args:
-        listing: where to note them.
-        folder: that the pictures are in.
-        images: pictures of one kind.
-        masks: by their paths in the folder of masks.
-        common: what all pictures have in common.
+    ``common`` is what all the pictures share.
     """
     pictures = {file.relative_to(folder): file for file in images}
     pairing = pair_masks(list(pictures), list(masks))
@@ -112,9 +102,9 @@ def add_pictures(
         reason = "this mask belongs to no picture, or its picture has another mask"
         listing.report("error", masks[orphan], reason, "Name it like its picture, or remove it")
     for inside, image in pictures.items():
-        own = [masks[name] for name in pairing.masks.get(inside, ())]
-        mask, more = (own[0], tuple(own[1:])) if own else (None, ())
-        listing.samples.append(replace(common, image=image, mask=mask, more_masks=more))
+        own = tuple(masks[name] for name in pairing.masks.get(inside, ()))
+        sample = replace(common, image=image, mask=own[0] if own else None, more_masks=own[1:])
+        listing.samples.append(sample)
 
 
 def is_mask_folder(folder: PurePath) -> bool:
@@ -164,11 +154,7 @@ def read_kinds(
 
 
 def add_mixed(
-    listing: Listing,
-    folder: Path,
-    files: list[Path],
-    common: Sample,
-    separate: Mapping[PurePath, Path] | None = None,
+    listing: Listing, folder: Path, files: list[Path], common: Sample, separate: Masks | None = None
 ) -> int:
     """Tell pictures from the masks among them, add them, and say how many pictures there are."""
     images, beside = _split_masks(folder, files)
@@ -179,9 +165,9 @@ def add_mixed(
     return len(images)
 
 
-def _masks_by_kind(listing: Listing, truth: Iterable[Path]) -> dict[str, dict[PurePath, Path]]:
+def _masks_by_kind(listing: Listing, truth: Iterable[Path]) -> dict[str, Masks]:
     """List mask files by kind in lower case, each under its path in the folder of that kind."""
-    masks: dict[str, dict[PurePath, Path]] = {}
+    masks: dict[str, Masks] = {}
     for folder in truth:
         for file in listed_pictures(listing, folder, may_be_empty=True):
             first, *rest = file.relative_to(folder).parts
@@ -190,7 +176,7 @@ def _masks_by_kind(listing: Listing, truth: Iterable[Path]) -> dict[str, dict[Pu
     return masks
 
 
-def _add_mask(listing: Listing, masks: dict[PurePath, Path], inside: PurePath, file: Path) -> None:
+def _add_mask(listing: Listing, masks: Masks, inside: PurePath, file: Path) -> None:
     if inside in masks:
         reason = f"there is a mask of this name in another folder: {masks[inside]}"
         listing.report("error", file, reason, "Remove one of the two")
@@ -204,7 +190,11 @@ def _split_masks(folder: Path, files: list[Path]) -> tuple[list[Path], list[Path
     Masks lie in a folder of their own (BMAD: ``label``; MVTec 3D-AD: ``gt``) or beside their
     picture under its name and a suffix (KSDD: ``Part0.jpg``, ``Part0_label.bmp``).
     """
-    masks = {f for f in files if _in_mask_folder(f.relative_to(folder))}
+    masks = set()
+    for file in files:
+        above = file.relative_to(folder).parts[:-1]
+        if any(part.casefold() in INNER_MASK_FOLDERS for part in above):
+            masks.add(file)
     images = [f for f in files if f not in masks]
     names = {(f.parent, f.stem) for f in images}
     for file in images:
@@ -214,23 +204,17 @@ def _split_masks(folder: Path, files: list[Path]) -> tuple[list[Path], list[Path
     return [f for f in images if f not in masks], [f for f in files if f in masks]
 
 
-def _in_mask_folder(path: PurePath) -> bool:
-    return any(part.casefold() in INNER_MASK_FOLDERS for part in path.parent.parts)
-
-
 def _without_depth(listing: Listing, folder: Path, files: list[Path]) -> list[Path]:
     """Leave out what MVTec 3D-AD has beside ``rgb`` pictures: positions, masks of good ones."""
-    inner = {f.relative_to(folder).parts[0] for f in files}
-    if not {"rgb", "xyz"} <= inner:
+    inner = {f: f.relative_to(folder).parts[0] for f in files}
+    if not {"rgb", "xyz"} <= set(inner.values()):
         return files
     listing.notes.append(f"{folder}: pictures in rgb/ are read, positions in xyz/ are not")
-    seen = [f for f in files if f.relative_to(folder).parts[0] != "xyz"]
-    if not is_good(folder.name):
-        return seen
-    return [f for f in seen if not (f.relative_to(folder).parts[0] == "gt" and _is_black(f))]
+    good = is_good(folder.name)
+    return [f for f in files if inner[f] != "xyz" and not (good and inner[f] == "gt" and _black(f))]
 
 
-def _is_black(mask: Path) -> bool:
+def _black(mask: Path) -> bool:
     try:
         return not marks(mask)
     except ImageError:

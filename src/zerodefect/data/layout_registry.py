@@ -9,16 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pydantic import ConfigDict, TypeAdapter
+
 from zerodefect.data.listing import Listing
-
-RESEARCH = "research use; ask at the source"
-NON_COMMERCIAL = "CC BY-NC-SA 4.0"
-
-
-_USUAL = (
-    *("mvtec", "visa", "mpdd", "btad", "ksdd", "ksdd2", "dagm", "dtd", "real-iad", "loco"),
-    "mvtec-3d",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +22,7 @@ class KnownSet:
         name: short name, as ``--layout`` and ``--data NAME=PATH`` take it.
         title: as papers call it.
         what: what the pictures show.
-        layout: name of the layout that it lies in; filled in where that is registered.
+        layout: name of the layout that it lies in.
         source: who publishes it and where to look, in words.
         licence: of the pictures; weights trained on them may be bound by it, too.
         pictures: how many, normal + anomalous, by public file lists or the paper: they tell a
@@ -55,6 +48,16 @@ class KnownSet:
     masks: bool = True
     aliases: tuple[str, ...] = ()
     notes: str = ""
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "count", self.count or len(self.products) or 1)
+
+
+# In the order in which they are listed: the field's usual ones first.
+_PUBLISHED = TypeAdapter(tuple[KnownSet, ...]).validate_json(
+    Path(__file__).with_name("published_sets.json").read_bytes()
+)
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ class Layout:
         recognises: true, or anything but empty, if a folder or file has the layout, given that and
             whether it bears the name of one of ``sets``. Without such a name the test must be
             narrow, because other people's folders look alike: what it lets pass is read so.
-        sets: the published data sets that lie in it.
+        sets: data sets that lie in it, besides those of ``published_sets.json``.
         asked: layouts are asked in this order, low first. Those that cannot be taken for anything
             else come before those that anybody may have, which begin at 60; one whose name the
             folder bears is asked at 1.
@@ -101,10 +104,7 @@ def register(layout: Layout) -> Callable[[Reader], Reader]:
     def decorate(read: Reader) -> Reader:
         if layout.name in _LAYOUTS:
             raise ValueError(f"two layouts are named {layout.name!r}")
-        sets = tuple(
-            replace(known, layout=layout.name, count=known.count or len(known.products) or 1)
-            for known in layout.sets
-        )
+        sets = tuple(replace(known, layout=layout.name) for known in layout.sets)
         _LAYOUTS[layout.name] = replace(layout, sets=sets), read
         return read
 
@@ -128,9 +128,8 @@ def layout_names() -> tuple[str, ...]:
 
 
 def published_sets() -> tuple[KnownSet, ...]:
-    """The published data sets of all layouts: the field's usual ones first, then as asked."""
-    sets = {known.name: known for layout, _ in layouts() for known in layout.sets}
-    return tuple(({name: sets[name] for name in _USUAL if name in sets} | sets).values())
+    """The published data sets: the field's, then those that other layouts bring."""
+    return (*_PUBLISHED, *(known for layout, _ in layouts() for known in layout.sets))
 
 
 def find_known(name: str) -> KnownSet | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -11,6 +13,7 @@ from zerodefect.data.dataset import GOOD, DefectType, Problem, Sample, Severity,
 
 # Words for "without a defect", in any case: MVTec AD, BTAD, VisA.
 GOOD_NAMES = frozenset({"good", "ok", "normal"})
+_SHOWN = 8  # products that a note names
 
 
 @dataclass
@@ -56,14 +59,11 @@ def finish(listing: Listing) -> None:
 
 def _drop_repeated(listing: Listing) -> None:
     """Keep each file once, whether it is listed twice or reached twice through links."""
-    groups: dict[object, list[Sample]] = defaultdict(list)
-    for sample in listing.samples:
-        groups[_identity(sample.image)].append(sample)
+    real_folder = functools.cache(os.path.realpath)
     places: dict[Path, list[Sample]] = defaultdict(list)
-    for group in groups.values():
-        # Hard links have one identity, too, but are files in their own right.
-        for sample in group if len(group) > 1 else ():
-            places[sample.image.resolve()].append(sample)
+    for sample in listing.samples:
+        real = Path(real_folder(sample.image.parent), sample.image.name)
+        places[Path(os.path.realpath(real)) if real.is_symlink() else real].append(sample)
     repeated = set()
     for real, same in places.items():
         kept = next((s for s in same if s.image == real), same[0])
@@ -74,24 +74,14 @@ def _drop_repeated(listing: Listing) -> None:
     listing.samples = [s for s in listing.samples if id(s) not in repeated]
 
 
-def _identity(path: Path) -> object:
-    try:
-        status = path.stat()
-    except OSError:
-        return str(path)
-    return (status.st_dev, status.st_ino) if status.st_ino else str(path)
-
-
 def _report_repeated(listing: Listing, kept: Sample, other: Sample) -> None:
     if replace(other, image=kept.image) == kept:
         reason = "the same picture is listed twice; it is counted once"
         listing.report("warning", other.image, reason, "Remove the repetition")
-        return
-    reason = (
-        f"the same picture is listed as {_describe(kept)} and as {_describe(other)}; "
-        "only the first is used"
-    )
-    listing.report("error", other.image, reason, "List every picture once")
+    else:
+        both = f"as {_describe(kept)} and as {_describe(other)}"
+        reason = f"the same picture is listed {both}; only the first is used"
+        listing.report("error", other.image, reason, "List every picture once")
 
 
 def _describe(sample: Sample) -> str:
@@ -153,20 +143,17 @@ def _consequences(samples: list[Sample]) -> list[str]:
         notes.append("no masks: image metrics only")
     if unlabelled == len(samples):
         return notes
-    products = sorted({s.product for s in samples})
-    judged = [s for s in samples if s.split in ("test", None)]
-    for word, label in (("good", False), ("defective", True)):
-        lacking = set(products) - {s.product for s in judged if s.anomalous is label}
-        if lacking:
-            names = _some(sorted(lacking))
-            notes.append(f"no {word} pictures to test on, so no image metrics: {names}")
-    trained = {s.product for s in samples if s.split == "train" and s.anomalous is False}
-    if set(products) - trained:
-        names = _some(sorted(set(products) - trained))
-        notes.append(f"no good training pictures, so no k-shot references: {names}")
+
+    def lacking(label: bool, *splits: Split | None) -> list[str]:
+        having = {s.product for s in samples if s.anomalous is label and s.split in splits}
+        return sorted({s.product for s in samples} - having)
+
+    for what, products in (
+        ("good pictures to test on, so no image metrics", lacking(False, "test", None)),
+        ("defective pictures to test on, so no image metrics", lacking(True, "test", None)),
+        ("good training pictures, so no k-shot references", lacking(False, "train")),
+    ):
+        if products:
+            more = f" and {len(products) - _SHOWN} more" if len(products) > _SHOWN else ""
+            notes.append(f"no {what}: {', '.join(products[:_SHOWN])}{more}")
     return notes
-
-
-def _some(names: list[str], limit: int = 8) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more

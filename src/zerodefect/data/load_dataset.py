@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from zerodefect.data.check import check_masks
+from zerodefect.data import layout_registry as registry
+from zerodefect.data.check import check_files
 from zerodefect.data.dataset import Dataset, DatasetError, in_order
-from zerodefect.data.layout_registry import (
-    KnownSet,
-    Layout,
-    Reader,
-    drawn_layouts,
-    find_known,
-    layout_names,
-    layouts,
-    published_sets,
-)
+from zerodefect.data.layout_registry import KnownSet, Layout, Reader, find_known
 from zerodefect.data.listing import Listing, finish
 from zerodefect.images import ImageError
-from zerodefect.images.find import natural_key
+from zerodefect.images.find import spellings, visible
 
 _SHOWN = 8  # entries of a folder that an error names
 
@@ -56,8 +49,8 @@ def load_dataset(
             shows the layout and what was found.
         ValueError: if there is no such layout.
     """
-    if layout not in layout_names():
-        raise ValueError(f"no layout {layout!r}; there are: {', '.join(layout_names())}")
+    if layout not in registry.layout_names():
+        raise ValueError(f"no layout {layout!r}; there are: {', '.join(registry.layout_names())}")
     place = _existing(path, layout)
     root = place if place.is_dir() else place.parent
     known = _known(layout, name or root.name)
@@ -66,29 +59,26 @@ def load_dataset(
     found, listing = _read(place, layout, known, product)
     finish(listing)
     if not listing.samples:
-        raise _nothing_there(place, layout, listing)
-    dataset = Dataset(
-        called,
-        root,
-        found,
-        listing.reason,
-        in_order(listing.samples, root),
-        tuple(listing.problems),
-        tuple(listing.notes),
-        listing.defects,
-    )
+        first = f" (first problem: {listing.problems[0]})" if listing.problems else ""
+        raise DatasetError(place, f"no pictures were found{first}", _understood(layout, place))
+    samples = in_order(listing.samples, root)
     if known and layout == known.name:
-        dataset = _compare_products(dataset, known)
-    return check_masks(dataset) if sizes else dataset
+        listing.notes += _strange_products(known, {sample.product: None for sample in samples})
+    rest = (tuple(listing.problems), tuple(listing.notes), listing.defects)
+    dataset = Dataset(called, root, found, listing.reason, samples, *rest)
+    if not sizes:
+        return dataset
+    masked = replace(dataset, samples=tuple(sample for sample in samples if sample.mask))
+    return replace(dataset, problems=(*dataset.problems, *check_files(masked).problems))
 
 
 def expected_layouts(layout: str = "auto") -> str:
     """Draw the tree of a layout or data set, or of all general ones, as text."""
     if layout == "auto":
-        general = "\n".join(f"\n{one.name}:\n{one.tree}" for one in drawn_layouts())
-        sets = ", ".join(known.name for known in published_sets())
+        general = "\n".join(f"\n{one.name}:\n{one.tree}" for one in registry.drawn_layouts())
+        sets = ", ".join(known.name for known in registry.published_sets())
         return f"{general}\n\nand the published data sets, see 'zerodefect datasets NAME': {sets}"
-    known, trees = find_known(layout), {one.name: one.tree for one, _ in layouts()}
+    known, trees = find_known(layout), {one.name: one.tree for one, _ in registry.layouts()}
     tree = trees[known.layout if known and layout not in trees else layout]
     if known and known.products:
         tree = tree.replace("bottle/", f"{known.products[0]}/", 1)  # MVTec AD's, whose tree it is
@@ -99,27 +89,22 @@ def _known(layout: str, name: str) -> KnownSet | None:
     """The published data set that the layout names; or, if nothing is said, the folder's name."""
     if layout == "auto":
         return find_known(name)
-    return None if layout in [one.name for one in drawn_layouts()] else find_known(layout)
+    return None if layout in [one.name for one in registry.drawn_layouts()] else find_known(layout)
 
 
-def _compare_products(dataset: Dataset, known: KnownSet) -> Dataset:
+def _strange_products(known: KnownSet, products: Collection[str]) -> Iterator[str]:
     """Note which classes are missing, and which are none of the data set's."""
-    there = {product.casefold() for product in dataset.products}
-    theirs = {product.casefold() for product in known.products}
-    if not known.products or len(there) < 2:
-        return dataset
-    notes = []
-    missing = [product for product in known.products if product.casefold() not in there]
-    if missing:
-        notes.append(f"{known.title} has {known.count} products; missing: {', '.join(missing)}")
-    strange = [product for product in dataset.products if product.casefold() not in theirs]
-    if strange:
-        notes.append(f"these are no products of {known.title}: {', '.join(strange)}")
-    return replace(dataset, notes=(*dataset.notes, *notes))
+    there, theirs = ({name.casefold() for name in names} for names in (products, known.products))
+    if not theirs or len(there) < 2:
+        return
+    if missing := [name for name in known.products if name.casefold() not in there]:
+        yield f"{known.title} has {known.count} products; missing: {', '.join(missing)}"
+    if strange := [name for name in products if name.casefold() not in theirs]:
+        yield f"these are no products of {known.title}: {', '.join(strange)}"
 
 
 def _existing(path: str | Path, layout: str) -> Path:
-    for text in dict.fromkeys([str(path), str(path).replace("\\", "/")]):
+    for text in spellings(path):
         # not resolve(): the user's name for a linked folder is the one to show
         place = Path(os.path.abspath(Path(text).expanduser()))  # noqa: PTH100
         try:
@@ -130,21 +115,21 @@ def _existing(path: str | Path, layout: str) -> Path:
             raise DatasetError(place, reason, "Ask for access to it") from None
         if place.exists():
             return place
-    remedy = f"Check the path's spelling. These layouts are understood:\n{expected_layouts(layout)}"
-    raise DatasetError(path, "there is no such file or folder", f"{remedy}\n\n{_found_in(place)}")
+    remedy = f"Check the path's spelling. {_understood(layout, place)}"
+    raise DatasetError(path, "there is no such file or folder", remedy)
 
 
 def _read(place: Path, layout: str, known: KnownSet | None, product: str) -> tuple[str, Listing]:
     wanted = known.layout if known and layout == known.name else layout
-    asked = [entry for entry in layouts() if wanted in ("auto", entry[0].name)]
+    asked = [entry for entry in registry.layouts() if wanted in ("auto", entry[0].name)]
     if wanted == "auto" or place.is_file():
         return _recognise(place, asked, known if place.is_dir() else None, product)
     ((_, read),) = asked
     try:
         return wanted, read(place, product)
     except DatasetError as error:
-        tree = f"The layout {layout}:\n{expected_layouts(layout)}\n\n{_found_in(place)}"
-        raise DatasetError(error.path, error.reason, f"{error.remedy}. {tree}") from None
+        remedy = f"{error.remedy}. The layout {layout}:\n{_expected_and_found(layout, place)}"
+        raise DatasetError(error.path, error.reason, remedy) from None
 
 
 def _recognise(
@@ -177,20 +162,17 @@ def _recognise(
     raise unused or DatasetError(place, reason, remedy)
 
 
-def _nothing_there(place: Path, layout: str, listing: Listing) -> DatasetError:
-    first = f" (first problem: {listing.problems[0]})" if listing.problems else ""
-    remedy = f"These layouts are understood:\n{expected_layouts(layout)}\n\n{_found_in(place)}"
-    return DatasetError(place, f"no pictures were found{first}", remedy)
+def _understood(layout: str, place: Path) -> str:
+    return f"These layouts are understood:\n{_expected_and_found(layout, place)}"
 
 
-def _found_in(place: Path) -> str:
-    """Say what lies in a folder, or in the nearest one above that exists."""
+def _expected_and_found(layout: str, place: Path) -> str:
+    """Draw the layout, and say what lies in a folder, or in the nearest above that exists."""
     folder = next((f for f in (place, *place.parents) if f.is_dir()), place)
     try:
-        entries = [e for e in folder.iterdir() if not e.name.startswith(".")]
+        inside = visible(folder)
     except OSError:
-        return f"{folder} cannot be read"
-    entries.sort(key=lambda e: natural_key(e.name))
-    names = ", ".join(f"{e.name}/" if e.is_dir() else e.name for e in entries[:_SHOWN])
-    more = f" and {len(entries) - _SHOWN} more" if len(entries) > _SHOWN else ""
-    return f"In {folder} there are: {names or 'no files'}{more}"
+        return f"{expected_layouts(layout)}\n\n{folder} cannot be read"
+    names = ", ".join(f"{e.name}/" if e.is_dir() else e.name for e in inside[:_SHOWN])
+    more = f" and {len(inside) - _SHOWN} more" if len(inside) > _SHOWN else ""
+    return f"{expected_layouts(layout)}\n\nIn {folder} there are: {names or 'no files'}{more}"

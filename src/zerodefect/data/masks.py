@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,28 +14,25 @@ from zerodefect.images import ImageError, open_image, picture_size
 _WHITE = 255
 
 
+def _resize(
+    mask: np.ndarray, size: tuple[int, int], resample: Image.Resampling = Image.Resampling.BILINEAR
+) -> np.ndarray:
+    """Resize a boolean mask as an 8-bit picture of 0 and 255, as the field's loaders do."""
+    picture = Image.fromarray(mask.astype(np.uint8) * np.uint8(_WHITE))
+    return np.array(picture.resize(size[::-1], resample))
+
+
 def _nearest(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return _resize(mask, size, Image.Resampling.NEAREST) > 0
-
-
-def _bilinear(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    return _resize(mask, size, Image.Resampling.BILINEAR)
-
-
-def _resize(mask: np.ndarray, size: tuple[int, int], resample: Image.Resampling) -> np.ndarray:
-    """Resize a boolean mask as an 8-bit picture of 0 and 255, as the field's loaders do."""
-    height, width = size
-    picture = Image.fromarray(mask.astype(np.uint8) * np.uint8(_WHITE))
-    return np.array(picture.resize((width, height), resample))
 
 
 MASK_RULES: dict[str, Callable[[np.ndarray, tuple[int, int]], np.ndarray]] = {
     "nonzero": _nearest,
     "nearest>0": _nearest,
-    "bilinear>0.5": lambda mask, size: _bilinear(mask, size) > 0.5 * _WHITE,
-    ">0.45": lambda mask, size: _bilinear(mask, size) > 0.45 * _WHITE,
-    "bilinear>0": lambda mask, size: _bilinear(mask, size) > 0,
-    "bilinear_truncate": lambda mask, size: _bilinear(mask, size) == _WHITE,
+    "bilinear>0.5": lambda mask, size: _resize(mask, size) > 0.5 * _WHITE,
+    ">0.45": lambda mask, size: _resize(mask, size) > 0.45 * _WHITE,
+    "bilinear>0": lambda mask, size: _resize(mask, size) > 0,
+    "bilinear_truncate": lambda mask, size: _resize(mask, size) == _WHITE,
 }
 
 
@@ -73,25 +70,12 @@ def read_mask(
     if rule not in MASK_RULES:
         raise ValueError(f"no mask rule {rule!r}; there are: {', '.join(MASK_RULES)}")
     if sample.masks:
-        mask = _union([(path, read_mask_file(path)) for path in sample.masks])
+        mask = np.logical_or.reduce([values > 0 for _, values in _values_of(sample)])
     elif sample.anomalous is False:
         mask = np.zeros(size or picture_size(sample.image)[::-1], dtype=np.bool_)
     else:
         raise ValueError(f"{sample.image}: there is no mask; pixel metrics need one")
     return mask if size in (None, mask.shape) else MASK_RULES[rule](mask, size)
-
-
-def read_mask_file(path: Path) -> np.ndarray:
-    """Read one mask file at its own size.
-
-    Returns:
-        Boolean array ``(H, W)``, True where the file is not black.
-
-    Raises:
-        ImageError: if the file cannot be read, or is transparent in places, which leaves open
-            what the transparent parts mean.
-    """
-    return _values(path) > 0
 
 
 def marks(mask: Path) -> bool:
@@ -106,7 +90,7 @@ def marks(mask: Path) -> bool:
                 return image.getbbox() is not None
     except Exception:
         pass  # the opener knows more formats, and says in words what is wrong
-    return bool(read_mask_file(mask).any())
+    return bool(mask_values(mask).any())
 
 
 def read_channels(
@@ -127,36 +111,38 @@ def read_channels(
     """
     kinds = {defect.pixel_value: defect for defect in defects}
     channels: list[tuple[np.ndarray, DefectType]] = []
-    for path in sample.masks:
-        values = _values(path)
-        if channels and values.shape != channels[0][0].shape:
-            reason = f"the mask has another size than {sample.masks[0].name}"
-            raise ImageError(str(path), reason, "Masks of one picture must have one size")
+    for path, values in _values_of(sample):
         found = np.unique(values[values > 0])
         if len(found) != 1 or int(found[0]) not in kinds:
             there = ", ".join(map(str, found[:5])) or "none"
             known = ", ".join(map(str, sorted(kinds)))
             reason = f"one defect has one value; the values here are {there}, of the kinds {known}"
-            raise ImageError(str(path), reason, "Copy the mask and defects_config.json anew")
+            raise ImageError(path, reason, "Copy the mask and defects_config.json anew")
         channels.append((values > 0, kinds[int(found[0])]))
     return channels
 
 
-def _values(path: Path) -> np.ndarray:
-    """The largest of the three colours at every pixel, ``(H, W)``."""
+def mask_values(path: Path) -> np.ndarray:
+    """Read one mask file: the largest of the three colours at every pixel, ``(H, W)``.
+
+    Raises:
+        ImageError: if the file cannot be read, or is transparent in places, which leaves open
+            what the transparent parts mean.
+    """
     picture = open_image(path)
     # The opener says so because it shows transparent parts on white, which here would be defects.
     if any(note.startswith("transparent") for note in picture.notes):
         remedy = "Save the mask without transparency, defects white on black"
-        raise ImageError(str(path), "the mask is transparent in places", remedy)
+        raise ImageError(path, "the mask is transparent in places", remedy)
     return picture.pixels.max(axis=-1)
 
 
-def _union(masks: list[tuple[Path, np.ndarray]]) -> np.ndarray:
-    first, union = masks[0]
-    for path, mask in masks[1:]:
-        if mask.shape != union.shape:
-            reason = f"the mask has another size than {first.name}"
-            raise ImageError(str(path), reason, "Masks of one picture must have one size")
-        union = union | mask
-    return union
+def _values_of(sample: Sample) -> Iterator[tuple[Path, np.ndarray]]:
+    shape = None
+    for path in sample.masks:
+        values = mask_values(path)
+        shape = shape or values.shape
+        if values.shape != shape:
+            reason = f"the mask has another size than {sample.masks[0].name}"
+            raise ImageError(path, reason, "Masks of one picture must have one size")
+        yield path, values

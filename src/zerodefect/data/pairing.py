@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import unicodedata
-from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
@@ -12,6 +12,10 @@ from zerodefect.images.find import natural_key
 
 # What data sets append to a picture's name to name its mask: MVTec AD, DAGM, KSDD2, ISIC.
 MASK_SUFFIXES = ("", "_mask", "_label", "_gt", "_segmentation")
+
+_Name = tuple[str, str]
+_Rule = Callable[[PurePath], _Name]
+_Pairs = dict[PurePath, tuple[PurePath, ...]]
 
 
 @dataclass(frozen=True)
@@ -45,42 +49,40 @@ def pair_masks(images: Sequence[PurePath], masks: Sequence[PurePath]) -> Pairing
     Returns:
         Pairs of those paths; every mask is either in a pair or an orphan.
     """
-    left = sorted(images, key=lambda path: natural_key(path.as_posix()))
-    loose = sorted(masks, key=lambda path: natural_key(path.as_posix()))
-    pairs = _in_named_folders(left, loose)
-    doubtful = False
-    for name_of in (_exact_name, _folded_name, _bare_name):
-        left = [image for image in left if image not in pairs]
-        taken = {mask for group in pairs.values() for mask in group}
-        loose = [mask for mask in loose if mask not in taken]
-        found, unclear = _by_name(left, loose, name_of)
-        pairs.update(found)
-        doubtful = doubtful or unclear
-    taken = {mask for group in pairs.values() for mask in group}
-    orphans = tuple(mask for mask in loose if mask not in taken)
-    if not pairs and not doubtful and orphans and len(left) == len(orphans):
-        in_order = {image: (mask,) for image, mask in zip(left, orphans, strict=True)}
+    images, masks = (
+        sorted(paths, key=lambda path: natural_key(path.as_posix())) for paths in (images, masks)
+    )
+    pairs: _Pairs = {}
+    named = _group(images, _exact_name)
+    for mask in masks:
+        fitting = named.get((mask.parent.parent.as_posix(), mask.parent.name), ())
+        if len(fitting) == 1:
+            pairs[fitting[0]] = (*pairs.get(fitting[0], ()), mask)
+    used = {mask for group in pairs.values() for mask in group}
+    rules = (_exact_name, _folded_name, _bare_name)
+    doubtful = [_pair_by_name(images, masks, rule, pairs, used) for rule in rules]
+    orphans = tuple(mask for mask in masks if mask not in used)
+    if not pairs and not any(doubtful) and orphans and len(images) == len(orphans):
+        in_order = {image: (mask,) for image, mask in zip(images, orphans, strict=True)}
         return Pairing(in_order, by_order=True)
     return Pairing(pairs, orphans)
 
 
 def strip_suffix(name: str, suffix: str) -> str | None:
     """Give ``name`` without ``suffix`` in any case, or None if it does not end so."""
-    if not suffix:
-        return name
-    fits = name[-len(suffix) :].casefold() == suffix and len(name) > len(suffix)
-    return name[: -len(suffix)] if fits else None
+    bare = name[: len(name) - len(suffix)]
+    return bare if bare and name[len(bare) :].casefold() == suffix else None
 
 
-def _exact_name(path: PurePath) -> tuple[str, str]:
+def _exact_name(path: PurePath) -> _Name:
     return path.parent.as_posix(), path.stem
 
 
-def _folded_name(path: PurePath) -> tuple[str, str]:
+def _folded_name(path: PurePath) -> _Name:
     return _fold(path.parent.as_posix()), _fold(path.stem)
 
 
-def _bare_name(path: PurePath) -> tuple[str, str]:
+def _bare_name(path: PurePath) -> _Name:
     return "", _fold(path.stem)
 
 
@@ -89,51 +91,32 @@ def _fold(name: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
-def _in_named_folders(
-    images: list[PurePath], masks: list[PurePath]
-) -> dict[PurePath, tuple[PurePath, ...]]:
-    by_name = _unambiguous(images, _exact_name)
-    pairs: dict[PurePath, tuple[PurePath, ...]] = {}
-    for mask in masks:
-        folder = mask.parent
-        image = by_name.get((folder.parent.as_posix(), folder.name))
-        if image is not None:
-            pairs[image] = (*pairs.get(image, ()), mask)
-    return pairs
+def _group(images: Iterable[PurePath], rule: _Rule) -> dict[_Name, list[PurePath]]:
+    groups = defaultdict(list)
+    for image in images:
+        groups[rule(image)].append(image)
+    return groups
 
 
-def _by_name(
-    images: list[PurePath],
-    masks: list[PurePath],
-    name_of: Callable[[PurePath], tuple[str, str]],
-) -> tuple[dict[PurePath, tuple[PurePath, ...]], bool]:
-    """Pair by one rule for names; also say whether some name fitted several pictures."""
-    by_name = _unambiguous(images, name_of)
-    several = {name for name, n in Counter(map(name_of, images)).items() if n > 1}
-    fits: dict[str, list[tuple[PurePath, PurePath]]] = {}
-    unclear = False
-    for suffix in MASK_SUFFIXES:
-        fits[suffix] = []
-        for mask in masks:
-            folder, stem = name_of(mask)
-            name = (folder, strip_suffix(stem, suffix) or "")
-            unclear = unclear or name in several
-            if name in by_name:
-                fits[suffix].append((by_name[name], mask))
-    pairs: dict[PurePath, tuple[PurePath, ...]] = {}
-    used: set[PurePath] = set()
+def _pair_by_name(
+    images: list[PurePath], masks: list[PurePath], rule: _Rule, pairs: _Pairs, used: set[PurePath]
+) -> bool:
+    """Pair by one rule what is left; say whether some name fitted several pictures."""
+    named = _group((image for image in images if image not in pairs), rule)
+    fits: list[list[tuple[PurePath, PurePath]]] = [[] for _ in MASK_SUFFIXES]
+    doubtful = False
+    for mask in (mask for mask in masks if mask not in used):
+        folder, stem = rule(mask)
+        for fit, suffix in zip(fits, MASK_SUFFIXES, strict=True):
+            fitting = named.get((folder, strip_suffix(stem, suffix) or ""), ())
+            doubtful = doubtful or len(fitting) > 1
+            if len(fitting) == 1:
+                fit.append((fitting[0], mask))
     # The suffix of most files first: with a.png, a_mask.png, a_mask_mask.png the second file may
     # be a picture or a mask, and only the folder as a whole tells.
-    for suffix in sorted(MASK_SUFFIXES, key=lambda s: -len(fits[s])):
-        for image, mask in fits[suffix]:
+    for fit in sorted(fits, key=len, reverse=True):
+        for image, mask in fit:
             if image not in pairs and mask not in used:
                 pairs[image] = (mask,)
                 used.add(mask)
-    return pairs, unclear
-
-
-def _unambiguous(
-    images: list[PurePath], name_of: Callable[[PurePath], Hashable]
-) -> dict[Hashable, PurePath]:
-    counts = Counter(map(name_of, images))
-    return {name_of(image): image for image in images if counts[name_of(image)] == 1}
+    return doubtful

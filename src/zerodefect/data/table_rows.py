@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Sequence
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from zerodefect.data.dataset import GOOD, UNNAMED_DEFECT, DatasetError, Split
+from zerodefect.data.folders import SPLITS as FOLDER_SPLITS
 from zerodefect.data.listing import GOOD_NAMES, Listing, is_good, pattern
+from zerodefect.images.find import spellings
 
 # Names that one fact goes by, lower case with underscores; the first that is present counts.
 COLUMNS: dict[str, tuple[str, ...]] = {
@@ -25,12 +28,9 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 }
 
 SPLITS: dict[str, Split] = {
-    "train": "train",
+    **FOLDER_SPLITS,
     "training": "train",
-    "val": "validation",
     "valid": "validation",
-    "validation": "validation",
-    "test": "test",
     "testing": "test",
 }
 _EMPTY = frozenset({"", "nan", "none", "null"})
@@ -75,25 +75,32 @@ def text_of(file: Path) -> str:
         raise DatasetError(file, "it is not UTF-8 text", "Save it as UTF-8") from None
 
 
+def json_of(file: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        DatasetError: if it cannot be read.
+    """
+    text = text_of(file)
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise DatasetError(file, f"it is not JSON ({error})", "Write it anew") from None
+
+
 def values_of(entry: dict[Any, Any]) -> dict[str, str]:
     """Bring the names to lower case with underscores, and the values to text."""
     return {
-        str(key).strip().casefold().replace("-", "_").replace(" ", "_"): (
-            "" if value is None else str(value)
-        )
+        re.sub("[- ]", "_", str(key).strip().casefold()): "" if value is None else str(value)
         for key, value in entry.items()
     }
 
 
 def add_rows(
-    listing: Listing,
-    rows: Sequence[Row],
-    bases: list[Path],
-    product: str,
-    split: Split | None = None,
+    listing: Listing, rows: list[Row], bases: list[Path], product: str, split: Split | None = None
 ) -> None:
     """Note a sample per row whose picture exists."""
-    locate = _Locator(bases)
+    locate = _Locator(list(dict.fromkeys(bases)))
     for row in rows:
         image = _existing_file(listing, row, "image", locate)
         if image is None:
@@ -119,7 +126,7 @@ def _existing_file(listing: Listing, row: Row, fact: str, locate: _Locator) -> P
     if path is None:
         word = "mask" if fact == "mask" else "picture"
         reason = f"there is no such file: {word} {written}"
-        remedy = "Copy it there, or correct the path (relative to the table's folder)"
+        remedy = f"Copy it there, or correct the path (relative to {locate.bases[0]})"
         listing.report("error", row.where, reason, remedy)
     return path
 
@@ -138,19 +145,13 @@ def _kind(listing: Listing, row: Row) -> str:
             listing.report("error", row.where, reason, "Correct one of the two")
             kind = ""
         return GOOD if good else kind or UNNAMED_DEFECT
-    if _is_number(label):
-        reason = f"the label {label} is not understood, so the picture counts as unlabelled"
-        listing.report("error", row.where, reason, "Write 0 for good and 1 for defective")
-        return ""
-    return label if is_good(kind) else kind or label
-
-
-def _is_number(text: str) -> bool:
     try:
-        float(text)
+        float(label)
     except ValueError:
-        return False
-    return True
+        return label if is_good(kind) else kind or label
+    reason = f"the label {label} is not understood, so the picture counts as unlabelled"
+    listing.report("error", row.where, reason, "Write 0 for good and 1 for defective")
+    return ""
 
 
 def _split(listing: Listing, row: Row) -> Split | None:
@@ -162,31 +163,28 @@ def _split(listing: Listing, row: Row) -> Split | None:
     return split
 
 
+@dataclass
 class _Locator:
     """Finds the file that a path in a table means.
 
     Attributes:
+        bases: folders that paths may be relative to.
         moved: how many paths were found only by their last parts.
     """
 
-    def __init__(self, bases: Sequence[Path]) -> None:
-        self.moved = 0
-        self._bases = list(dict.fromkeys(bases))
+    bases: list[Path]
+    moved: int = 0
 
     def __call__(self, written: str) -> Path | None:
-        for text in dict.fromkeys([written, written.replace("\\", "/")]):
-            for base in self._bases:
+        for text in spellings(written):
+            for base in self.bases:
                 if _is_file(base / text):
                     return base / text
-        return self._by_end(_parts(written))
-
-    def _by_end(self, parts: tuple[str, ...]) -> Path | None:
-        """Look for a path of another machine or a bucket by its end, longest first.
-
-        A bare file name is not enough: too many pictures are called 000.png.
-        """
+        # A path of another machine or a bucket is looked for by its end, longest first. A bare
+        # file name is not enough: too many pictures are called 000.png.
+        parts = _parts(written)
         for start in range(len(parts) - 1):
-            for base in self._bases:
+            for base in self.bases:
                 path = base.joinpath(*parts[start:])
                 if _is_file(path):
                     self.moved += 1

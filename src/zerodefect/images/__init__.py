@@ -1,9 +1,8 @@
 """Pictures: opening, finding, preparing them for networks, and drawing results on them."""
 
-from zerodefect.images.decode import MAX_PIXELS, ImageError, Picture, open_image, picture_size
+from zerodefect.images.decode import ImageError, Picture, open_image, picture_size
 from zerodefect.images.find import find_images
 from zerodefect.images.overlay import (
-    RAMP,
     blend,
     colorize,
     draw_regions,
@@ -17,8 +16,6 @@ from zerodefect.images.preprocess import CLIP_MEAN, CLIP_STD, Preprocess, normal
 __all__ = [
     "CLIP_MEAN",
     "CLIP_STD",
-    "MAX_PIXELS",
-    "RAMP",
     "ImageError",
     "Picture",
     "Preprocess",

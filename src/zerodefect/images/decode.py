@@ -22,7 +22,6 @@ from PIL import (
     ImageFile,
     JpegImagePlugin,
     PngImagePlugin,
-    TiffImagePlugin,
     WebPImagePlugin,
 )
 
@@ -38,10 +37,10 @@ from zerodefect.images.samples import (
     check_size,
     from_pillow,
     from_png,
+    from_tiff,
     note_orientation,
     warnings_lock,
 )
-from zerodefect.images.tiff import decode_tiff
 from zerodefect.types import Failure
 
 MAX_PIXELS = 200_000_000
@@ -56,35 +55,36 @@ _PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
     "JPEG": JpegImagePlugin.JpegImageFile,
     "PNG": PngImagePlugin.PngImageFile,
     "BMP": BmpImagePlugin.BmpImageFile,
-    "TIFF": TiffImagePlugin.TiffImageFile,
     "WEBP": WebPImagePlugin.WebPImageFile,
     "GIF": GifImagePlugin.GifImageFile,
 }
 
 
-class ImageError(ValueError):
-    """A picture that cannot be used.
+class InputError(ValueError):
+    """Something of the user's that cannot be used.
 
     Attributes:
-        path: the picture as the user named it.
+        path: as the user named it.
         reason: what is wrong, in words.
-        remedy: what the user can do about it.
+        remedy: what the user can do about it; may run over several lines.
     """
 
-    def __init__(self, path: str, reason: str, remedy: str) -> None:
-        super().__init__(path, reason, remedy)
-        self.path = path
-        self.reason = reason
-        self.remedy = remedy
+    def __init__(self, path: str | Path, reason: str, remedy: str) -> None:
+        super().__init__(str(path), reason, remedy)
+        self.path, self.reason, self.remedy = str(path), reason, remedy
 
     def __str__(self) -> str:
-        """One line: file, reason, remedy."""
+        """File, reason, remedy."""
         return str(self.failure)
 
     @property
     def failure(self) -> Failure:
         """The same as a plain record, for jobs that go on after a bad file."""
         return Failure(self.path, self.reason, self.remedy)
+
+
+class ImageError(InputError):
+    """A picture that cannot be used."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +161,7 @@ def open_image(
     label = name if name is not None else _label(source)
     try:
         raw = _read(source, max_pixels)
-        pixels = _to_rgb(raw, bit_depth)
+        return Picture(label, _to_rgb(raw, bit_depth), tuple(raw.notes))
     except FaultError as fault:
         raise ImageError(label, fault.reason, fault.remedy) from None
     except Image.DecompressionBombError:
@@ -175,7 +175,6 @@ def open_image(
         detail = f" ({_short(error)})" if isinstance(error, OSError | SyntaxError) else ""
         reason = f"it is damaged, or of a rare kind, and cannot be decoded{detail}"
         raise ImageError(label, reason, f"{COPY_AGAIN}, or save it anew as PNG") from error
-    return Picture(label, pixels, tuple(raw.notes))
 
 
 def picture_size(path: Path) -> tuple[int, int]:
@@ -185,11 +184,10 @@ def picture_size(path: Path) -> tuple[int, int]:
         ImageError: if the file cannot be read.
     """
     try:
-        with warnings.catch_warnings():
+        with warnings_lock, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about size and metadata; nothing is decoded here
             with Image.open(path) as image:
-                turned = image.getexif().get(ORIENTATION, 1) not in (0, 1)
-                if not turned:
+                if image.getexif().get(ORIENTATION, 1) in (0, 1):
                     return image.size
     except Exception:
         pass  # the opener knows more formats, and says in words what is wrong
@@ -239,9 +237,8 @@ def _read_file(path: Path, max_pixels: int) -> bytes:
     except PermissionError:
         raise FaultError("permission to read it is denied", "Ask for read access to it") from None
     except (OSError, ValueError) as error:
-        raise FaultError(
-            f"it cannot be read ({_short(error)})", "Check the path and disk"
-        ) from None
+        reason = f"it cannot be read ({_short(error)})"
+        raise FaultError(reason, "Check the path and disk") from None
 
 
 def _identify(head: bytes) -> formats.Format:
@@ -258,18 +255,15 @@ def _identify(head: bytes) -> formats.Format:
 
 def _decode(data: bytes, max_pixels: int) -> Raw:
     kind = _identify(data[: formats.HEAD_BYTES])
-    size = formats.header_size(kind, data)
-    if size:
+    if size := formats.header_size(kind, data):
         check_size(*size, max_pixels)
     structure = formats.examine(kind, data)
     if structure.fault:
         raise FaultError(structure.fault)
-    if kind == "TIFF":
-        with warnings_lock, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return decode_tiff(data, max_pixels)
     with warnings_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        if kind == "TIFF":
+            return from_tiff(data, max_pixels)
         image = _PLUGINS[kind](io.BytesIO(data))
         check_size(image.width, image.height, max_pixels)
         if kind == "GIF":  # its frames are composed while loading, which may warn as well
@@ -284,8 +278,7 @@ def _decode(data: bytes, max_pixels: int) -> Raw:
 
 
 def _from_array(array: np.ndarray, max_pixels: int) -> Raw:
-    fits = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))
-    if not fits:
+    if array.ndim not in (2, 3) or array.shape[2:] not in ((), (1,), (3,), (4,)):
         reason = f"an array of shape {array.shape} is not a picture"
         raise FaultError(reason, "Pass (height, width) or (height, width, 1, 3 or 4)")
     check_size(array.shape[1], array.shape[0], max_pixels)
@@ -329,9 +322,8 @@ def _to_unsigned(raw: Raw) -> np.ndarray:
         raw.notes.append("floating-point values in [0, 1] stored with 16 bits")
         raw.bits = 16
         return np.rint(samples.astype(np.float64) * FULL_SCALE).astype(np.uint16)
-    raise FaultError(
-        f"values of type {samples.dtype} are not supported", "Use 8 or 16 bits, unsigned"
-    )
+    reason = f"values of type {samples.dtype} are not supported"
+    raise FaultError(reason, "Use 8 or 16 bits, unsigned")
 
 
 def _spread(colours: np.ndarray, bits: int | None, notes: list[str]) -> np.ndarray:

@@ -18,10 +18,10 @@ def find_images(paths: Iterable[str | Path]) -> list[Path]:
 
     A named file is always listed. Folders are searched to any depth, in natural order
     (``part2`` before ``part10``), without hidden files and folders and without run folders of
-    ``zerodefect inspect``; symbolic links are followed,
-    but no folder is entered twice. In a folder, a file counts as a picture if its ending or its
-    first bytes say so: a broken file with an image ending is listed, so that its error is
-    reported, and so is a format that cannot be read (HEIC, ...).
+    ``zerodefect inspect``; symbolic links are followed, but no folder is entered twice. In a
+    folder, a file counts as a picture if its ending or its first bytes say so: a broken file with
+    an image ending is listed, so that its error is reported, and so is a format that cannot be
+    read (HEIC, ...).
 
     Args:
         paths: files and folders. Paths written with backslashes are understood everywhere.
@@ -47,13 +47,15 @@ def natural_key(path: str | Path) -> tuple[tuple[tuple[int, int, str], ...], str
     return key, str(path)
 
 
+def spellings(path: str | Path) -> tuple[str, ...]:
+    """A path as it was written and, for one that was written elsewhere, with forward slashes."""
+    return tuple(dict.fromkeys([str(path), str(path).replace("\\", "/")]))
+
+
 def _existing(path: str | Path) -> Path:
-    candidates = [Path(path)]
-    if "\\" in str(path):
-        candidates.append(Path(str(path).replace("\\", "/")))
-    for candidate in candidates:
-        if os.path.lexists(candidate):  # a dangling link is listed and gets its error record
-            return candidate
+    for text in spellings(path):
+        if os.path.lexists(text):  # a dangling link is listed and gets its error record
+            return Path(text)
     raise FileNotFoundError(f"{path}: there is no such file or folder. Check the path's spelling")
 
 
@@ -63,47 +65,51 @@ def _expand(path: Path) -> list[Path]:
     images = list(_walk(path, set()))
     if not images:
         endings = ", ".join(sorted(formats.IMAGE_ENDINGS))
-        reason = "the folder holds no pictures"
-        if _is_run(path):
-            reason = "the folder holds the results of an inspection, not pictures to inspect"
-        raise ImageError(str(path), reason, f"Name a folder with picture files ({endings})")
+        run = "the results of an inspection, not pictures to inspect"
+        reason = f"the folder holds {run if _is_run(path) else 'no pictures'}"
+        raise ImageError(path, reason, f"Name a folder with picture files ({endings})")
     return images
+
+
+def visible(folder: Path) -> list[Path]:
+    """List what lies in a folder in natural order, without what is hidden.
+
+    Raises:
+        OSError: if it may not be read.
+    """
+    names = [name for name in os.listdir(folder) if not name.startswith(".")]  # noqa: PTH208
+    return [folder / name for name in sorted(names, key=natural_key)]
 
 
 def _walk(folder: Path, entered: set[tuple[int, int]]) -> Iterator[Path]:
     try:
-        status = folder.stat()
-        names = [name for name in os.listdir(folder) if not name.startswith(".")]  # noqa: PTH208
+        status, inside = folder.stat(), visible(folder)
     except OSError as error:
         reason = f"the folder cannot be read ({error.strerror or error})"
-        raise ImageError(str(folder), reason, "Ask for access to it, or leave it out") from None
+        raise ImageError(folder, reason, "Ask for access to it, or leave it out") from None
     if (status.st_dev, status.st_ino) in entered:
         return
     entered.add((status.st_dev, status.st_ino))
     if _is_run(folder):
         return  # pictures of a report are no parts
-    for name in sorted(names, key=natural_key):
-        path = folder / name
+    for path in inside:
         if path.is_dir():
             yield from _walk(path, entered)
-        elif path.suffix.lower() in _LISTED_ENDINGS or _looks_like_image(path):
+        elif path.suffix.lower() in _LISTED_ENDINGS or formats.sniff(_head(path)):
             yield path
 
 
 def _is_run(folder: Path) -> bool:
     """Whether a folder holds results of an inspection, which would otherwise inspect itself."""
-    try:
-        with (folder / "run.json").open("rb") as file:
-            return b'"zerodefect-run"' in file.read(256)
-    except OSError:
-        return False
+    return b'"zerodefect-run"' in _head(folder / "run.json")
 
 
-def _looks_like_image(path: Path) -> bool:
-    if not path.is_file():  # opening a named pipe would wait forever
-        return False
+def _head(path: Path) -> bytes:
+    """Read the first bytes of a file; none if it cannot be read."""
     try:
+        if not path.is_file():  # opening a named pipe would wait forever
+            return b""
         with path.open("rb") as file:
-            return formats.sniff(file.read(formats.HEAD_BYTES)) is not None
+            return file.read(formats.HEAD_BYTES)
     except OSError:
-        return False
+        return b""

@@ -17,20 +17,8 @@ Format = Literal["JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF"]
 HEAD_BYTES = 256  # enough for every signature below (DICOM's sits at byte 128)
 
 IMAGE_ENDINGS = frozenset(
-    [
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".png",
-        ".apng",
-        ".bmp",
-        ".dib",
-        ".tif",
-        ".tiff",
-        ".webp",
-        ".gif",
-    ]
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng"}
+    | {".bmp", ".dib", ".tif", ".tiff", ".webp", ".gif"}
 )
 # Pictures that cannot be read here. They are listed all the same, so that each gets an error
 # record instead of being passed over in silence.
@@ -38,32 +26,35 @@ FOREIGN_ENDINGS = frozenset(
     [".heic", ".heif", ".avif", ".jp2", ".j2k", ".jxl", ".psd", ".exr", ".dcm"]
 )
 
-_BMP_HEADER_SIZES = {12, 16, 40, 52, 56, 64, 108, 124}
-_SIGNATURES: tuple[tuple[bytes, Format], ...] = (
-    (b"\xff\xd8\xff", "JPEG"),
-    (b"\x89PNG\r\n\x1a\n", "PNG"),
-    (b"GIF87a", "GIF"),
-    (b"GIF89a", "GIF"),
-    (b"II*\0", "TIFF"),
-    (b"MM\0*", "TIFF"),
-    (b"II+\0", "TIFF"),  # BigTIFF
-    (b"MM\0+", "TIFF"),
+# Regular expressions that match the first bytes.
+_FORMATS: tuple[tuple[bytes, Format], ...] = (
+    (rb"\xff\xd8\xff", "JPEG"),
+    (rb"\x89PNG\r\n\x1a\n", "PNG"),
+    (rb"GIF8[79]a", "GIF"),
+    (rb"II[*+]\0|MM\0[*+]", "TIFF"),  # + is BigTIFF
+    (rb"RIFF.{4}WEBP", "WEBP"),
+    # "BM" alone also begins ordinary words, so the header's size must make sense too.
+    (rb"BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0", "BMP"),
 )
-_HEIF_BRANDS = {b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"avif"}
 _FOREIGN_PICTURES = (
-    (b"\x00\x00\x00\x0cjP  ", "a JPEG 2000 picture"),
-    (b"\xff\x4f\xff\x51", "a JPEG 2000 picture"),
-    (b"\x00\x00\x00\x0cJXL ", "a JPEG XL picture"),
-    (b"\xff\x0a", "a JPEG XL picture"),
-    (b"8BPS", "a Photoshop file"),
-    (b"\x76\x2f\x31\x01", "an OpenEXR picture"),
+    (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", "a JPEG 2000 picture"),
+    (rb"\0\0\0\x0cJXL |\xff\x0a", "a JPEG XL picture"),
+    (rb"8BPS", "a Photoshop file"),
+    (rb"\x76\x2f\x31\x01", "an OpenEXR picture"),
+    (rb".{4}ftypavif", "an AVIF picture"),
+    (rb".{4}ftyp(hei[cx]|hevc|mif1|msf1)", "a HEIC/HEIF picture"),
+    (rb".{128}DICM", "a DICOM picture"),
+    (rb"P[1-7]\s", "a Netpbm picture"),
+    (rb".*<svg", "an SVG drawing"),
 )
 _OTHER_FILES = (
-    (b"%PDF", "a PDF document"),
-    (b"PK\x03\x04", "a ZIP archive or office document"),
-    (b"\x1f\x8b", "a gzip archive"),
-    (b"\x93NUMPY", "a NumPy array file"),
-    (b"\x89HDF", "an HDF5 file"),
+    (rb"%PDF", "a PDF document"),
+    (rb"PK\x03\x04", "a ZIP archive or office document"),
+    (rb"\x1f\x8b", "a gzip archive"),
+    (rb"\x93NUMPY", "a NumPy array file"),
+    (rb"\x89HDF", "an HDF5 file"),
+    (rb"(?i)[\xef\xbb\xbf \t\r\n]*<(!doctype )?html", "an HTML page"),
+    (rb"\0*\Z", "a run of zero bytes, as an interrupted copy leaves it"),
 )
 
 
@@ -87,71 +78,47 @@ DAMAGED = "the file is damaged"
 
 
 def sniff(head: bytes) -> Format | None:
-    """Name the picture format that a file's first bytes show, or None. Endings play no part.
+    """Name the picture format that a file's first ``HEAD_BYTES`` show, or None.
 
-    Args:
-        head: the first ``HEAD_BYTES`` bytes (fewer if the file is shorter).
+    Endings play no part.
     """
-    for magic, kind in _SIGNATURES:
-        if head.startswith(magic):
-            return kind
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "WEBP"
-    # "BM" alone also begins ordinary words, so the header's size must make sense too.
-    if head.startswith(b"BM") and len(head) >= 18 and _u32(head, 14) in _BMP_HEADER_SIZES:
-        return "BMP"
-    return None
+    return next((kind for start, kind in _FORMATS if re.match(start, head, re.DOTALL)), None)
 
 
 def describe_stranger(head: bytes) -> tuple[str, bool]:
-    """Say what a file is that ``sniff`` does not know.
-
-    Args:
-        head: the first ``HEAD_BYTES`` bytes, at least one.
+    """Say what a file is that ``sniff`` does not know, from its first ``HEAD_BYTES``.
 
     Returns:
         A noun phrase ("a PDF document") and whether it is some kind of picture.
     """
-    picture = _foreign_picture(head)
-    return (picture, True) if picture else (_other_file(head), False)
-
-
-def _foreign_picture(head: bytes) -> str | None:
-    for magic, name in _FOREIGN_PICTURES:
-        if head.startswith(magic):
-            return name
-    if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS:
-        return "an AVIF picture" if head[8:12] == b"avif" else "a HEIC/HEIF picture"
-    if head[128:132] == b"DICM":
-        return "a DICOM picture"
-    if re.match(rb"P[1-7]\s", head):
-        return "a Netpbm picture"
-    return "an SVG drawing" if b"<svg" in head else None
-
-
-def _other_file(head: bytes) -> str:
-    for magic, name in _OTHER_FILES:
-        if head.startswith(magic):
-            return name
-    if head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype html", b"<html")):
-        return "an HTML page"
-    if not head.strip(b"\0"):
-        return "a run of zero bytes, as an interrupted copy leaves it"
-    return "a text file" if _is_text(head) else "data of an unknown kind"
+    for names, is_picture in ((_FOREIGN_PICTURES, True), (_OTHER_FILES, False)):
+        for start, name in names:
+            if re.match(start, head, re.DOTALL):
+                return name, is_picture
+    return "a text file" if _is_text(head) else "data of an unknown kind", False
 
 
 def header_size(kind: Format, data: bytes) -> tuple[int, int] | None:
     """Read (width, height) from the header where the decoder would claim memory before saying.
 
-    Returns:
-        The size in pixels for WebP and GIF; None for the other formats, whose decoders report it
-        without decoding, and for headers cut short.
+    None for formats other than WebP and GIF, whose decoders report it without decoding, and for
+    headers cut short.
     """
     if kind == "GIF" and len(data) >= 10:
         width, height = struct.unpack_from("<HH", data, 6)
         return width, height
-    if kind == "WEBP" and len(data) >= 30:
-        return _webp_size(data)
+    if kind != "WEBP" or len(data) < 30:
+        return None
+    # WebP container specification; RFC 6386, 9.1; RFC 9649
+    chunk = data[12:16]
+    if chunk == b"VP8X":
+        return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
+    if chunk == b"VP8L":
+        bits = _u32(data, 21)
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    if chunk == b"VP8 ":
+        width, height = struct.unpack_from("<HH", data, 26)
+        return width & 0x3FFF, height & 0x3FFF
     return None
 
 
@@ -167,25 +134,19 @@ def examine(kind: Format, data: bytes) -> Structure:
         "WEBP": _examine_webp,
         "GIF": _examine_gif,
     }
-    if kind not in walkers:
-        return Structure()
     try:
-        return walkers[kind](data)
+        return walkers[kind](data) if kind in walkers else Structure()
     except (struct.error, IndexError):
         return Structure(fault=ENDS_EARLY)
 
 
 def segments_fault(offsets: list[int], counts: list[int], expected: int, size: int) -> str | None:
-    """Check the strips or tiles of a TIFF against the file.
+    """Say what is wrong with the strips or tiles of a TIFF, or None.
 
     Args:
-        offsets: first byte of each segment.
-        counts: length of each segment in bytes.
-        expected: segments that the picture's size asks for.
+        offsets, counts: first byte and length in bytes of each.
+        expected: how many the picture's size asks for.
         size: length of the file in bytes.
-
-    Returns:
-        What is wrong, or None.
     """
     if len(offsets) < expected or len(counts) < expected:
         return DAMAGED + ": parts of the picture are missing from its index"
@@ -196,12 +157,8 @@ def segments_fault(offsets: list[int], counts: list[int], expected: int, size: i
     return None
 
 
-def _u32(data: bytes, at: int) -> int:
-    return int(struct.unpack_from("<I", data, at)[0])
-
-
-def _u32_big(data: bytes, at: int) -> int:
-    return int(struct.unpack_from(">I", data, at)[0])
+def _u32(data: bytes, at: int, order: str = "<") -> int:
+    return int(struct.unpack_from(f"{order}I", data, at)[0])
 
 
 def _is_text(head: bytes) -> bool:
@@ -238,27 +195,23 @@ def _examine_jpeg(data: bytes) -> Structure:
 
 def _examine_png(data: bytes) -> Structure:
     """Verify every chunk's checksum up to IEND (PNG specification, clause 5)."""
-    position, frames, pixels_over, in_pixels = 8, None, False, False
-    fault = None
-    while fault is None:
-        if position + 12 > len(data):
-            fault = ENDS_EARLY
-            break
-        length = _u32_big(data, position)
-        name = data[position + 4 : position + 8]
+    position, frames, pixels_over, before, fault = 8, None, False, b"", ENDS_EARLY
+    while position + 12 <= len(data):
+        length, name = struct.unpack_from(">I4s", data, position)
         end = position + 12 + length
-        pixels_over = pixels_over or (in_pixels and name != b"IDAT")
-        in_pixels = name == b"IDAT"
+        pixels_over |= before == b"IDAT" != name
+        before = name
         if end > len(data):
-            fault = ENDS_EARLY
-        elif zlib.crc32(memoryview(data)[position + 4 : end - 4]) != _u32_big(data, end - 4):
-            fault = DAMAGED + ": a checksum does not match"
-        elif name == b"acTL" and length == 8:
-            frames = _u32_big(data, position + 8)
-        elif name == b"IEND":
             break
+        if zlib.crc32(memoryview(data)[position + 4 : end - 4]) != _u32(data, end - 4, ">"):
+            fault = DAMAGED + ": a checksum does not match"
+            break
+        if name == b"IEND":
+            return Structure(frames=frames)
+        if name == b"acTL" and length == 8:
+            frames = _u32(data, position + 8, ">")
         position = end
-    if fault and frames and pixels_over:
+    if frames and pixels_over:
         return Structure(frames=frames, late_fault=True)
     return Structure(fault=fault, frames=frames)
 
@@ -277,20 +230,6 @@ def _examine_bmp(data: bytes) -> Structure:
     else:
         needed = _u32(data, 2)
     return Structure(fault=ENDS_EARLY if needed > len(data) else None)
-
-
-def _webp_size(data: bytes) -> tuple[int, int] | None:
-    """Read the canvas size (WebP container specification; RFC 6386, 9.1; RFC 9649)."""
-    chunk = data[12:16]
-    if chunk == b"VP8X":
-        return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
-    if chunk == b"VP8L":
-        bits = _u32(data, 21)
-        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
-    if chunk == b"VP8 ":
-        width, height = struct.unpack_from("<HH", data, 26)
-        return width & 0x3FFF, height & 0x3FFF
-    return None
 
 
 def _examine_webp(data: bytes) -> Structure:

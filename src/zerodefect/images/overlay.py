@@ -31,14 +31,10 @@ def _make_ramp() -> np.ndarray:
     long = (lightness + 0.3963377774 * a + 0.2158037573 * b) ** 3
     medium = (lightness - 0.1055613458 * a - 0.0638541728 * b) ** 3
     short = (lightness - 0.0894841775 * a - 1.2914855480 * b) ** 3
-    linear = np.stack(
-        [
-            4.0767416621 * long - 3.3077115913 * medium + 0.2309699292 * short,
-            -1.2684380046 * long + 2.6097574011 * medium - 0.3413193965 * short,
-            -0.0041960863 * long - 0.7034186147 * medium + 1.7076147010 * short,
-        ],
-        axis=1,
-    ).clip(0, 1)
+    red = 4.0767416621 * long - 3.3077115913 * medium + 0.2309699292 * short
+    green = -1.2684380046 * long + 2.6097574011 * medium - 0.3413193965 * short
+    blue = -0.0041960863 * long - 0.7034186147 * medium + 1.7076147010 * short
+    linear = np.stack([red, green, blue], axis=1).clip(0, 1)
     encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
     return np.rint(255 * encoded).astype(np.uint8)
 
@@ -48,15 +44,12 @@ RAMP = _make_ramp()
 
 
 def colorize(map: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Colour a map by a fixed scale.
+    """Colour a map ``(H, W)`` by a fixed scale: uint8 RGB ``(H, W, 3)``.
 
     Args:
-        map: ``(H, W)``, any real values.
+        map: any real values.
         low, high: values at the two ends of the ramp; values beyond take the end's colour.
             If they are equal, the map is split in two at that value.
-
-    Returns:
-        uint8 ``(H, W, 3)`` RGB.
 
     Raises:
         ValueError: if ``low > high``, a limit is not finite, or the map holds NaN.
@@ -65,34 +58,17 @@ def colorize(map: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def heat_rgba(map: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Colour a map for laying over a picture: the higher, the more opaque.
+    """Colour a map ``(H, W)`` for laying over a picture: uint8 RGBA, the higher, the more opaque.
 
-    Args:
-        map: ``(H, W)``, any real values.
-        low: value up to which the picture shows through untouched.
-        high: value from which colour and opacity no longer grow.
-
-    Returns:
-        uint8 ``(H, W, 4)`` RGBA, alpha not premultiplied: 0 below ``low``.
-
-    Raises:
-        ValueError: as for `colorize`.
+    Up to ``low`` the picture shows through untouched; from ``high`` on colour and opacity no longer
+    grow. Alpha is not premultiplied. Raises as `colorize` does.
     """
-    opacity = 255 * _MAX_OPACITY * _strength(map, low, high)
-    alpha = np.rint(opacity).astype(np.uint8)
-    return np.dstack([colorize(map, low, high), alpha])
+    opacity = np.rint(255 * _MAX_OPACITY * _strength(map, low, high))
+    return np.dstack([colorize(map, low, high), opacity.astype(np.uint8)])
 
 
 def blend(pixels: np.ndarray, map: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Lay a map over its picture.
-
-    Args:
-        pixels: uint8 ``(H, W, 3)``.
-        map: ``(H, W)``, the same size.
-        low, high: as for `heat_rgba`.
-
-    Returns:
-        uint8 ``(H, W, 3)``.
+    """Lay a map ``(H, W)`` over its picture, uint8 ``(H, W, 3)``, as `heat_rgba` colours it.
 
     Raises:
         ValueError: if the sizes differ, and as for `colorize`.
@@ -104,39 +80,39 @@ def blend(pixels: np.ndarray, map: np.ndarray, low: float, high: float) -> np.nd
 
 
 def draw_regions(pixels: np.ndarray, regions: Sequence[Region]) -> np.ndarray:
-    """Outline regions and number them from 1, in the order given.
+    """Outline regions and number them from 1, in the order given, on a copy of the picture.
 
     Lines are white between black edges, to be seen on any product.
 
     Args:
         pixels: uint8 ``(H, W, 3)``, the picture that the regions' coordinates refer to.
         regions: with outlines in pixels; a region without polygons is shown by its box.
-
-    Returns:
-        uint8 ``(H, W, 3)``, a new array.
     """
     image = _image(pixels).convert("RGB")
     draw = ImageDraw.Draw(image)
     line = max(1, round(max(image.size) / 500))
-    outlines = [outline for region in regions for outline in _outlines(region)]
-    for width, colour in ((3 * line, "black"), (line, "white")):
+    outlines = [outline for region in regions for outline in region.polygons or [_corners(region)]]
+    for thick, colour in ((3 * line, "black"), (line, "white")):
         for outline in outlines:
-            draw.line([*outline, outline[0], outline[1]], fill=colour, width=width, joint="curve")
+            draw.line([*outline, outline[0], outline[1]], fill=colour, width=thick, joint="curve")
     font = ImageFont.load_default(size=max(12, round(max(image.size) / 40)))
     for number, region in enumerate(regions, start=1):
-        _draw_label(draw, str(number), region, font, image.size)
+        # the number stands at the box's upper left corner, outside of it where there is room
+        left, top, right, bottom = draw.textbbox((0, 0), str(number), font=font)
+        width, height = right - left + 6, bottom - top + 6
+        x = min(max(region.box[0], 0), max(image.width - width, 0))
+        y = region.box[1] - height
+        if y < 0:
+            y = min(region.box[1], max(image.height - height, 0))
+        draw.rectangle((x, y, x + width - 1, y + height - 1), fill="black")
+        draw.text((x + 3 - left, y + 3 - top), str(number), fill="white", font=font)
     return np.array(image)
 
 
 def thumbnail(pixels: np.ndarray, longest: int) -> np.ndarray:
-    """Shrink a picture until its longer side is at most ``longest`` pixels; never enlarge it.
+    """Shrink uint8 ``(H, W, 3 or 4)`` until its longer side has at most ``longest`` pixels.
 
-    Args:
-        pixels: uint8 ``(H, W, 3)`` or ``(H, W, 4)``.
-        longest: in pixels, at least 1.
-
-    Returns:
-        uint8 with the same number of channels and, to the pixel, the same aspect ratio.
+    The aspect ratio stays the same, to the pixel; nothing is enlarged.
     """
     image = _image(pixels)
     image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
@@ -181,26 +157,6 @@ def _image(pixels: np.ndarray) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(pixels))
 
 
-def _outlines(region: Region) -> list[list[float]]:
-    if region.polygons:
-        return [list(polygon) for polygon in region.polygons]
+def _corners(region: Region) -> tuple[float, ...]:
     x, y, width, height = region.box
-    return [[x, y, x + width, y, x + width, y + height, x, y + height]]
-
-
-def _draw_label(
-    draw: ImageDraw.ImageDraw,
-    text: str,
-    region: Region,
-    font: ImageFont.ImageFont | ImageFont.FreeTypeFont,
-    size: tuple[int, int],
-) -> None:
-    """Write the number at the box's upper left corner, outside of it where there is room."""
-    left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
-    width, height = right - left + 6, bottom - top + 6
-    x = min(max(region.box[0], 0), max(size[0] - width, 0))
-    y = region.box[1] - height
-    if y < 0:
-        y = min(region.box[1], max(size[1] - height, 0))
-    draw.rectangle((x, y, x + width - 1, y + height - 1), fill="black")
-    draw.text((x + 3 - left, y + 3 - top), text, fill="white", font=font)
+    return x, y, x + width, y, x + width, y + height, x, y + height

@@ -1,4 +1,4 @@
-"""From pictures to the network's input, and from its maps back to the picture."""
+"""From pictures to the network's input."""
 
 from __future__ import annotations
 
@@ -18,9 +18,7 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def normalised(
-    images: torch.Tensor,
-    mean: Sequence[float] = CLIP_MEAN,
-    std: Sequence[float] = CLIP_STD,
+    images: torch.Tensor, mean: Sequence[float] = CLIP_MEAN, std: Sequence[float] = CLIP_STD
 ) -> torch.Tensor:
     """``(..., 3, h, w)`` in [0, 1] less the mean and over the deviation of each channel."""
     centre, spread = (images.new_tensor(values).view(3, 1, 1) for values in (mean, std))
@@ -65,47 +63,11 @@ class Preprocess:
 
     def __call__(self, picture: Picture) -> torch.Tensor:
         """Give the network's input for one picture: float32 ``(3, h, w)``, normalised."""
-        resized = self._with_pillow(picture) if self.resize_on == "pil" else self._float(picture)
+        if self.resize_on == "pil":
+            method = Image.Resampling[self.interpolation.upper()]
+            image = Image.fromarray(picture.to_uint8()).resize(self.size[::-1], method)
+            resized = Picture(picture.path, np.asarray(image)).to_tensor()
+        else:
+            tensor, how = picture.to_tensor()[None], self.interpolation
+            resized = F.interpolate(tensor, self.size, mode=how, antialias=self.antialias)[0]
         return normalised(resized, self.mean, self.std)
-
-    def batch(self, pictures: Sequence[Picture]) -> torch.Tensor:
-        """Give the network's input for pictures of any sizes: ``(B, 3, h, w)``.
-
-        Raises:
-            ValueError: if there are no pictures.
-        """
-        if not pictures:
-            raise ValueError("a batch needs at least one picture")
-        return torch.stack([self(picture) for picture in pictures])
-
-    def resize_map(self, map: torch.Tensor, height: int, width: int) -> torch.Tensor:
-        """Bring anomaly maps back to the picture's size (bilinear, pixel centres aligned).
-
-        Args:
-            map: ``(h, w)`` or ``(T, h, w)``, floating point.
-            height, width: size of the picture in pixels.
-
-        Returns:
-            ``(height, width)`` or ``(T, height, width)``; the values stay in the map's range.
-
-        Raises:
-            ValueError: for a map with another number of axes.
-        """
-        if map.ndim not in (2, 3):
-            raise ValueError(f"a map has 2 or 3 axes, not {map.ndim}")
-        stacked = map.reshape(1, -1, *map.shape[-2:])
-        resized = F.interpolate(stacked, (height, width), mode="bilinear", align_corners=False)
-        return resized.reshape(*map.shape[:-2], height, width)
-
-    def _float(self, picture: Picture) -> torch.Tensor:
-        tensor = picture.to_tensor()[None]
-        resized = F.interpolate(
-            tensor, self.size, mode=self.interpolation, antialias=self.antialias
-        )
-        return resized[0]
-
-    def _with_pillow(self, picture: Picture) -> torch.Tensor:
-        height, width = self.size
-        method = Image.Resampling[self.interpolation.upper()]
-        image = Image.fromarray(picture.to_uint8()).resize((width, height), method)
-        return Picture(picture.path, np.asarray(image)).to_tensor()

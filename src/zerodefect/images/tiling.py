@@ -29,9 +29,8 @@ class Tile:
 
     def cut(self, picture: Picture) -> Picture:
         """Take the tile out of the picture; a view, nothing is copied."""
-        pixels = picture.pixels[
-            self.top : self.top + self.height, self.left : self.left + self.width
-        ]
+        rows = slice(self.top, self.top + self.height)
+        pixels = picture.pixels[rows, self.left : self.left + self.width]
         return Picture(picture.path, pixels, picture.notes)
 
 
@@ -95,39 +94,35 @@ class Mosaic:
     Args:
         tiling: how the picture was cut.
         height, width: of the picture in pixels.
-        channels: number of maps per tile, or None for one map without a channel axis.
+
+    Attributes:
+        map: ``(height, width)`` float32, complete once every tile has been added.
     """
 
-    def __init__(
-        self, tiling: Tiling, height: int, width: int, channels: int | None = None
-    ) -> None:
-        shape = (height, width) if channels is None else (channels, height, width)
-        self.map = np.zeros(shape, np.float32)
+    def __init__(self, tiling: Tiling, height: int, width: int) -> None:
+        self.map = np.zeros((height, width), np.float32)
         self._down = _shares(tiling.starts(height), min(tiling.size, height), height)
         self._across = _shares(tiling.starts(width), min(tiling.size, width), width)
 
     def add(self, tile: Tile, values: np.ndarray) -> None:
-        """Blend in ``values (h, w)`` or ``(C, h, w)``, of the tile's own size in pixels."""
+        """Blend in ``values (h, w)``, of the tile's own size in pixels."""
         weights = self._down[tile.row][:, None] * self._across[tile.column]
         rows = slice(tile.top, tile.top + tile.height)
-        columns = slice(tile.left, tile.left + tile.width)
-        self.map[..., rows, columns] += values * weights
+        self.map[rows, tile.left : tile.left + tile.width] += values * weights
 
 
 def _shares(starts: list[int], size: int, length: int) -> list[np.ndarray]:
     """Weight of each tile along one side, ``(size,)`` each; at every pixel they add up to one."""
-    ramps = []
+    inner = np.arange(size, dtype=np.float64)
+    ramps, total = [], np.zeros(length)
     for index, start in enumerate(starts):
-        inner = np.arange(size, dtype=np.float64)
-        ramp = np.full(size, float(size))
+        ramp = np.ones(size)
         if index > 0:
             ramp = np.minimum(ramp, (inner + 1) / (starts[index - 1] + size - start + 1))
         if index < len(starts) - 1:
             ramp = np.minimum(ramp, (size - inner) / (start + size - starts[index + 1] + 1))
-        ramps.append(np.minimum(ramp, 1.0))
-    total = np.zeros(length)
-    for start, ramp in zip(starts, ramps, strict=True):
         total[start : start + size] += ramp
+        ramps.append(ramp)
     return [
         (ramp / total[start : start + size]).astype(np.float32)
         for start, ramp in zip(starts, ramps, strict=True)

@@ -124,7 +124,7 @@ class Inspector(Teachable):
     def _scoring(self, shown: Shown) -> Callable[[list[Picture]], list[Scored]]:
         scorer, known = self.scorer, shown.knowledge
         assert known is not None
-        return lambda some: scorer.score(some, [self._area(p) for p in some], known)
+        return lambda some: scorer.score(some, [shown.area(p) for p in some], known)
 
     def active_policy(self, object: str | None = None) -> Policy:
         """Return the policy that verdicts follow.
@@ -156,9 +156,9 @@ class Inspector(Teachable):
             return self._automatic[fingerprint]
 
     def _left_out_policy(self, shown: Shown, rates: _Rates, notes: Sequence[str] = ()) -> Policy:
-        alone = self._learned(Shown(shown.product)).knowledge
+        alone = self._learned(shown.without_references()).knowledge
         assert alone is not None
-        areas = [self._area(picture) for picture in shown.references]
+        areas = [shown.area(picture) for picture in shown.references]
         scored = self.scorer.score_left_out(shown.references, areas, alone)
         return self._policy_of(shown, scored, "leave-one-out", rates, notes)
 
@@ -194,7 +194,7 @@ class Inspector(Teachable):
             (picture,) = shown.references
             mirrored = [replace(picture, pixels=picture.pixels[:, ::-1])]
             mirrored += [replace(picture, pixels=picture.pixels[::-1])]
-            seen = self.scorer.score(mirrored, [self._area(one) for one in mirrored], known)
+            seen = self.scorer.score(mirrored, [shown.area(one) for one in mirrored], known)
             neutral, low = max(one.score for one in seen), span[0] if span else 0.0
             limit = max((one.highest for one in seen if one.highest is not None), default=None)
             span = None if limit is None else (low, max(2 * limit - low, low + 1e-3))
@@ -249,7 +249,7 @@ class Inspector(Teachable):
         policy = self._policy_for(shown)
         assert shown.knowledge is not None
         found = scored_stream(
-            self.scorer, shown.knowledge, sources, self._open, self._area, batch_size
+            self.scorer, shown.knowledge, sources, self._open, shown.area, batch_size
         )
         return (Seen(s.source, s.picture, self._judged(s, shown, policy)) for s in found)
 
@@ -266,7 +266,7 @@ class Inspector(Teachable):
         return self._judge(seen.picture, seen.result, shown, policy)
 
     def _judge(self, picture: Picture, scored: Scored, shown: Shown, policy: Policy) -> Inspection:
-        size, area = (picture.height, picture.width), self._area(picture)
+        size, area = (picture.height, picture.width), shown.area(picture)
         assert shown.knowledge is not None
         regions: tuple[Any, ...] = ()
         if scored.map is not None and policy.region_limit is not None:

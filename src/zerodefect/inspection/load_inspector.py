@@ -72,8 +72,9 @@ def load(
         roi=None if roi is None else open_source(roi),
         ignore=None if ignore is None else open_source(ignore),
     )
-    if object is not None or (known and known.object):
-        inspector.describe(object or str(known and known.object))
+    name = known.object if object is None and known else object
+    if name is not None:
+        inspector.describe(name)
     if references is not None:
         inspector.remember(references)
     return inspector

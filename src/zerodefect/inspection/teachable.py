@@ -19,7 +19,7 @@ from zerodefect.images import Picture
 from zerodefect.inspection.sources import Source, digest, expand, open_source
 from zerodefect.prompts.vocabulary import Vocabulary
 from zerodefect.scoring.areas import read_area
-from zerodefect.scoring.scorer import Scorer
+from zerodefect.scoring.scorer import MemoryPlan, Scorer
 from zerodefect.scoring.viewing import Viewing
 
 DEFAULT_OBJECT = "object"
@@ -35,18 +35,36 @@ class Shown:
         product: its name and words, or None.
         references: normal pictures, each once.
         digests: of the references.
-        knowledge: what the detector made of both, once there is a detector.
+        areas: mask pictures: what counts (white in ``roi``) and what does not (``ignore``).
+        hashed: digests of the areas.
+        knowledge: what the detector made of it all, once there is a detector.
     """
 
     product: Product | None = None
     references: tuple[Picture, ...] = ()
     digests: tuple[str, ...] = ()
+    areas: tuple[Picture | None, Picture | None] = (None, None)
+    hashed: tuple[str | None, str | None] = (None, None)
     knowledge: Knowledge | None = None
 
     @property
     def name(self) -> str | None:
         """Of the product."""
         return None if self.product is None else self.product.name
+
+    def area(self, picture: Picture) -> np.ndarray | None:
+        """What of a picture counts; None for all of it."""
+        return read_area(*self.areas, picture.height, picture.width)
+
+    def with_areas(self, roi: Picture | None, ignore: Picture | None) -> Shown:
+        """The same with other areas; references must then be seen anew."""
+        areas = (roi, ignore)
+        first, second = (None if area is None else digest(area) for area in areas)
+        return replace(self, areas=areas, hashed=(first, second), knowledge=None)
+
+    def without_references(self) -> Shown:
+        """The same with no references."""
+        return replace(self, references=(), digests=(), knowledge=None)
 
 
 class Teachable:
@@ -79,8 +97,7 @@ class Teachable:
         self.vocabulary = vocabulary or Vocabulary.default()
         self.viewing = viewing or Viewing()
         self.bit_depth = bit_depth
-        self._areas = {"roi": roi, "ignore": ignore}
-        self._shown = Shown()
+        self._shown = Shown().with_areas(roi, ignore)
         self._lock = threading.RLock()
         self._detector = detector if isinstance(detector, Detector) else None
         self._build = detector
@@ -112,28 +129,22 @@ class Teachable:
     @property
     def roi(self) -> Picture | None:
         """Mask picture: only what is white is inspected."""
-        return self._areas["roi"]
+        return self._shown.areas[0]
 
     @roi.setter
     def roi(self, picture: Picture | None) -> None:
-        self._set_area("roi", picture)
+        with self._lock:
+            self._shown = self._shown.with_areas(picture, self.ignore)
 
     @property
     def ignore(self) -> Picture | None:
         """Mask picture: what is white does not count."""
-        return self._areas["ignore"]
+        return self._shown.areas[1]
 
     @ignore.setter
     def ignore(self, picture: Picture | None) -> None:
-        self._set_area("ignore", picture)
-
-    def _set_area(self, name: str, picture: Picture | None) -> None:
         with self._lock:
-            self._areas = {**self._areas, name: picture}
-            self._shown = replace(self._shown, knowledge=None)  # references are seen anew
-
-    def _area(self, picture: Picture) -> np.ndarray | None:
-        return read_area(self.roi, self.ignore, picture.height, picture.width)
+            self._shown = self._shown.with_areas(self.roi, picture)
 
     # --- knowledge ----------------------------------------------------------------------------
 
@@ -187,7 +198,7 @@ class Teachable:
             )
             if self._detector is not None and new:
                 known = shown.knowledge or self._learned(shown).knowledge
-                known = self._with_references(known, list(new.values()))
+                known = self._with_references(known, shown, list(new.values()))
                 added = replace(added, knowledge=known)
             self._shown = added
         return len(new)
@@ -195,16 +206,17 @@ class Teachable:
     def forget(self) -> None:
         """Drop all references."""
         with self._lock:
-            self._shown = Shown(self._shown.product)
+            self._shown = self._shown.without_references()
 
-    def _with_references(self, known: Any, pictures: Sequence[Picture]) -> Knowledge:
-        areas = [self._area(picture) for picture in pictures]
+    def _with_references(self, known: Any, shown: Shown, pictures: Sequence[Picture]) -> Knowledge:
+        areas = [shown.area(picture) for picture in pictures]
         return self.scorer.remember(known, pictures, areas, on_plan=self._tell)
 
     @staticmethod
-    def _tell(plan: Any) -> None:
+    def _tell(plan: MemoryPlan) -> None:
+        """Say what references will take: too much, much, or (to who wants details) little."""
         level = logging.WARNING if plan.bytes > plan.budget else logging.INFO
-        _log.log(level, "%s", plan)
+        _log.log(level if plan.bytes > plan.budget / 10 else logging.DEBUG, "%s", plan)
 
     def _learned(self, shown: Shown) -> Shown:
         """The same with what the detector makes of it."""
@@ -212,7 +224,7 @@ class Teachable:
         if shown.product:
             known = self.detector.describe(known, shown.product)
         if shown.references:
-            known = self._with_references(known, shown.references)
+            known = self._with_references(known, shown, shown.references)
         return replace(shown, knowledge=known)
 
     def _ready(self, object: str | None) -> Shown:
@@ -224,7 +236,7 @@ class Teachable:
             shown = self._shown
         if object is None and (shown.product or not needs_words):
             return shown
-        product = Product(object or DEFAULT_OBJECT, self.vocabulary)
+        product = Product(DEFAULT_OBJECT if object is None else object, self.vocabulary)
         if shown.product == product:
             return shown
         assert shown.knowledge is not None
@@ -272,7 +284,7 @@ class Teachable:
             "vocabulary": plain(words.kinds) if words else None,
             "shots": known.shots,
             "viewing": dataclasses.asdict(self.viewing),
-            "areas": [area and digest(area) for area in self._areas.values()],
+            "areas": list(shown.hashed),
             "bit_depth": self.bit_depth,
             "references": sorted(shown.digests),
         }

@@ -7,6 +7,7 @@ entry-point group ``zerodefect.methods``.
 from __future__ import annotations
 
 import importlib
+import logging
 import pkgutil
 from importlib.metadata import entry_points
 
@@ -18,4 +19,9 @@ __all__ = ["create", "default_method", "get", "load_detector", "names"]
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
 for _entry in entry_points(group="zerodefect.methods"):
-    _entry.load()
+    try:
+        _entry.load()
+    except Exception as error:  # another package's fault costs its own methods alone
+        logging.getLogger("zerodefect").warning(
+            "methods of %s are left out: %s: %s", _entry.value, type(error).__name__, error
+        )

@@ -39,7 +39,7 @@ class MemoryPlan:
     """What remembering pictures will take, known after the first batch of them.
 
     Attributes:
-        views: that are remembered, tiles counted.
+        views: that are remembered; tiles are counted, and turned or mirrored ones.
         bytes: that all their features would take.
         budget: bytes that are kept of them.
     """
@@ -50,8 +50,8 @@ class MemoryPlan:
 
     def __str__(self) -> str:
         """One line, with what follows where it is too much."""
-        views = "1 view" if self.views == 1 else f"{self.views} views"
-        text = f"{views} of references take {self.bytes / 1e6:,.1f} MB of memory"
+        views = "1 view takes" if self.views == 1 else f"{self.views} views take"
+        text = f"references: {views} {self.bytes / 1e6:,.1f} MB of memory"
         if self.bytes <= self.budget:
             return text
         return (
@@ -202,21 +202,26 @@ class Scorer:
             UnsupportedError: the method takes no references.
         """
         if self.detector.memory is None:
-            raise UnsupportedError(f"{self.detector.info.name} takes no references")
+            info = self.detector.info
+            raise UnsupportedError(
+                f"{info.name} takes no references; it learns normality from "
+                f"{', '.join(info.knows_from)}"
+            )
         views = sum(1 + len(self.viewing.tiles(picture)) for picture in pictures)
 
         def encoded() -> Iterator[tuple[Any, Tensor]]:
             told = False
             for keys, inputs in self.batches(zip(pictures, areas, strict=True), batch_size):
                 numbers = torch.tensor([knowledge.shots + picture for picture, _ in keys])
-                for more in (inputs, *self.detector.augmented(inputs)):
+                shown = (inputs, *self.detector.augmented(inputs))
+                for more in shown:
                     batch = self.detector.encode(more)
                     if not told:
-                        on_plan(self._plan(batch, len(keys), views))
+                        on_plan(self._plan(batch, len(keys), views * len(shown)))
                         told = True
                     yield batch, numbers
 
-        with torch.inference_mode():
+        with torch.no_grad():  # knowledge outlives this: no tensors that gradients cannot pass
             return self._remembered(knowledge, encoded())
 
     def _plan(self, encoded: Any, count: int, views: int) -> MemoryPlan:

@@ -9,10 +9,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 DEFAULT_BUDGET = 2**30  # bytes
+_PLAIN = torch.contiguous_format
 
 
 class Spool:
@@ -39,7 +41,9 @@ class Spool:
             return
         self._folder = self._folder or tempfile.TemporaryDirectory(prefix="zerodefect-")
         file = Path(self._folder.name) / f"{len(self._items)}.safetensors"
-        save_file({str(n): t.contiguous() for n, t in enumerate(tensors)}, file)
+        # copies, since a file holds no two tensors that share memory
+        copied = {str(n): t.cpu().clone(memory_format=_PLAIN) for n, t in enumerate(tensors)}
+        save_file(copied, file)
         self._files[len(self._items)] = file
         self._items.append(frame)
 
@@ -70,22 +74,23 @@ class Spool:
 
 @dataclasses.dataclass(frozen=True)
 class _Place:
-    """Where a tensor stood."""
+    """Where a tensor stood, and on which device."""
 
     number: int
+    device: torch.device
 
 
 def _taken(value: Any, tensors: list[Tensor]) -> Any:
     """The same structure with places instead of tensors, which are collected."""
     if isinstance(value, Tensor):
-        tensors.append(value.detach().cpu())
-        return _Place(len(tensors) - 1)
+        tensors.append(value.detach())
+        return _Place(len(tensors) - 1, value.device)
     return _rebuilt(value, lambda inner: _taken(inner, tensors))
 
 
 def _given(value: Any, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, _Place):
-        return tensors[str(value.number)]
+        return tensors[str(value.number)].to(value.device)
     return _rebuilt(value, lambda inner: _given(inner, tensors))
 
 
@@ -94,7 +99,8 @@ def _rebuilt(value: Any, change: Any) -> Any:
         fields = {f.name: change(getattr(value, f.name)) for f in dataclasses.fields(value)}
         return dataclasses.replace(value, **fields)
     if isinstance(value, (tuple, list)):
-        return type(value)(change(inner) for inner in value)
+        inner = [change(each) for each in value]
+        return type(value)(*inner) if hasattr(value, "_fields") else type(value)(inner)
     if isinstance(value, dict):
         return {name: change(inner) for name, inner in value.items()}
     return value

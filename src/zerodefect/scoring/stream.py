@@ -127,29 +127,34 @@ def _set_stream(
             continue
         result = first if first is not None else next(results)
         first = None
-        yield Seen(source, open(source), result)
+        again = _attempted(open, source)
+        if isinstance(again, Picture):
+            yield Seen(source, again, result)
+        else:  # it vanished meanwhile
+            yield Seen(source, None, again)
+
+
+def _attempted(open: Callable[[S], Picture], source: S) -> Picture | Failure:
+    try:
+        return open(source)
+    except ImageError as error:
+        return error.failure
 
 
 def _opened(
     sources: Iterable[S], open: Callable[[S], Picture], batch_size: int
 ) -> Iterator[list[tuple[S, Picture | Failure]]]:
-    def attempt(source: S) -> Picture | Failure:
-        try:
-            return open(source)
-        except ImageError as error:
-            return error.failure
-
     rest = iter(sources)
     if not isinstance(sources, Sequence):
         while some := list(islice(rest, batch_size)):
-            yield [(source, attempt(source)) for source in some]
+            yield [(source, _attempted(open, source)) for source in some]
         return
     with ThreadPoolExecutor(_READERS) as readers:
         ahead: deque[tuple[S, Future[Picture | Failure]]] = deque()
 
         def fill() -> None:
             for source in islice(rest, 2 * batch_size - len(ahead)):
-                ahead.append((source, readers.submit(attempt, source)))
+                ahead.append((source, readers.submit(_attempted, open, source)))
 
         fill()
         try:

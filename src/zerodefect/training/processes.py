@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -48,6 +49,10 @@ class Processes:
             raise ValueError(
                 "several processes need accelerate: pip install 'zerodefect[train]'"
             ) from None
+        # The defaults of its functions are the group that there is when it is imported, which is
+        # done by whatever needs it first. They would keep the group alive beyond ``leave``, and its
+        # threads would abort the process when Python ends under them.
+        import_module("torch.distributed.nn.functional")
         state = PartialState(cpu=device == "cpu", timeout=_PATIENCE)
         return cls(state.process_index, state.num_processes, str(state.device))
 
@@ -90,7 +95,7 @@ class Processes:
             p.grad = value.view_as(p).to(p.dtype) if some else None
 
     def leave(self) -> None:
-        """End the connection to the others."""
+        """End the connection to the others; what served it has ended, too."""
         if self.count > 1:
             from accelerate import PartialState
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from zerodefect.data import folders
 from zerodefect.data.dataset import GOOD, UNNAMED_DEFECT, DatasetError
-from zerodefect.data.layout_registry import KnownSet, Layout, register
+from zerodefect.data.layout_registry import Layout, register
 from zerodefect.data.listing import Listing, pattern
 from zerodefect.data.pairing import strip_suffix
 
@@ -18,20 +18,8 @@ dagm/
     ├── Train/Label/0577_label.PNG ... for defective pictures only
     └── Test/0001.PNG ..., Test/Label/0002_label.PNG ..."""
 
-DAGM = KnownSet(
-    name="dagm",
-    title="DAGM 2007",
-    what="computer-made textures",
-    source="Heidelberg Collaboratory for Image Processing, DAGM 2007 competition",
-    licence="terms of the 2007 competition, research use",
-    pictures="16,100",
-    products=tuple(f"Class{n}" for n in range(1, 11)),
-    aliases=("DAGM2007", "DAGM_KaggleUpload"),
-    notes="masks are coarse ellipses; both splits hold defective pictures",
-)
 
-
-@register(Layout("dagm", TREE, lambda place, named: _products(place), (DAGM,), asked=14))
+@register(Layout("dagm", TREE, lambda place, named: _products(place), asked=14))
 def _read(root: Path, name: str) -> Listing:
     products = _products(root)
     if not products:

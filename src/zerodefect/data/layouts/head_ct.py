@@ -7,7 +7,7 @@ from pathlib import Path
 
 from zerodefect.data.dataset import GOOD, UNNAMED_DEFECT, DatasetError
 from zerodefect.data.folders import any_pictures
-from zerodefect.data.layout_registry import RESEARCH, KnownSet, Layout, register
+from zerodefect.data.layout_registry import Layout, register
 from zerodefect.data.layouts.mvtec import mvtec_products, read_mvtec
 from zerodefect.data.layouts.table import csv_rows
 from zerodefect.data.listing import Listing, pattern
@@ -17,18 +17,6 @@ headct/
 ├── labels.csv                         columns id, hemorrhage
 └── head_ct/000.png ...
 or brain/test/{good,other}/000.png ..."""
-
-HEAD_CT = KnownSet(
-    name="headct",
-    title="HeadCT",
-    what="computed tomography of heads, with haemorrhage or without",
-    source="Kaggle, 'Head CT - hemorrhage'",
-    licence=RESEARCH,
-    pictures="100 + 100",
-    product="brain",
-    masks=False,
-    aliases=("head_ct",),
-)
 
 
 def _recognises(root: Path, named: bool) -> bool:
@@ -40,7 +28,7 @@ def _recognises(root: Path, named: bool) -> bool:
     return "hemorrhage" in [cell.strip().casefold() for cell in head.split(",")]
 
 
-@register(Layout("headct", TREE, _recognises, (HEAD_CT,), asked=16))
+@register(Layout("headct", TREE, _recognises, asked=16))
 def _read(root: Path, name: str) -> Listing:
     """Read the table, or the tree ``brain/test/{good,other}`` that CLIP repositories make of it."""
     table = root / "labels.csv"

@@ -2,68 +2,17 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 from zerodefect.data.dataset import UNNAMED_DEFECT, DatasetError
 from zerodefect.data.folders import add_pictures, files_by_path, listed_pictures
-from zerodefect.data.layout_registry import RESEARCH, KnownSet, Layout, register
+from zerodefect.data.layout_registry import Layout, register
 from zerodefect.data.listing import Listing, pattern
 
 TREE = """\
 colondb/                               every picture shows a finding
 ├── images/1.png ...                   TN3K: test-image/
 └── masks/1.png ...                    TN3K: test-mask/"""
-
-_polyps = partial(
-    KnownSet, what="colonoscopy frames with polyps", licence=RESEARCH, product="colon"
-)
-SETS = (
-    _polyps(
-        name="colondb",
-        title="CVC-ColonDB",
-        source="Computer Vision Center, Barcelona",
-        pictures="0 + 380",
-        aliases=("cvc-colondb",),
-    ),
-    _polyps(
-        name="clinicdb",
-        title="CVC-ClinicDB",
-        source="Computer Vision Center, Barcelona",
-        pictures="0 + 612",
-        aliases=("cvc-clinicdb",),
-    ),
-    _polyps(
-        name="kvasir",
-        title="Kvasir-SEG",
-        source="Simula Research Laboratory",
-        pictures="0 + 1000",
-        aliases=("kvasir-seg",),
-        notes="masks come as JPEG, whose edges are not quite black",
-    ),
-    _polyps(
-        name="endo",
-        title="EndoTect 2020 (test)",
-        source="Simula Research Laboratory, EndoTect challenge of 2020",
-        pictures="0 + 200",
-        aliases=("endotect", "endotect_2020"),
-    ),
-    _polyps(
-        name="cvc-300",
-        title="CVC-300",
-        source="Computer Vision Center, Barcelona",
-        pictures="0 + 60",
-    ),
-    KnownSet(
-        name="tn3k",
-        title="TN3K (test)",
-        what="ultrasound pictures of thyroid nodules",
-        source="Gong et al., repository 'TRFE-Net-for-thyroid-nodule-segmentation'",
-        licence=RESEARCH,
-        pictures="0 + 614",
-        product="thyroid",
-    ),
-)
 
 _TN3K = ("test-image", "test-mask")
 _PAIRS = (("images", "masks"), _TN3K)
@@ -75,7 +24,7 @@ def _recognises(root: Path, named: bool) -> bool:
     return pair is not None and (named or all((root / name).is_dir() for name in _TN3K))
 
 
-@register(Layout("images-masks", TREE, _recognises, SETS, asked=19))
+@register(Layout("images-masks", TREE, _recognises, asked=19))
 def _read(root: Path, name: str) -> Listing:
     found = _image_and_mask_folder(root)
     if found is None:

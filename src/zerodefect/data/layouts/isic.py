@@ -6,7 +6,7 @@ from pathlib import Path
 
 from zerodefect.data import folders
 from zerodefect.data.dataset import UNNAMED_DEFECT, DatasetError
-from zerodefect.data.layout_registry import RESEARCH, KnownSet, Layout, register
+from zerodefect.data.layout_registry import Layout, register
 from zerodefect.data.listing import Listing, pattern
 
 TREE = """\
@@ -14,19 +14,8 @@ skin/                                  or the folder above
 ├── test/DIR/ISIC_0000003.jpg ...      the folders' names do not matter
 └── ISBI2016_ISIC_Part1_Test_GroundTruth/ISIC_0000003_Segmentation.png ..."""
 
-ISIC = KnownSet(
-    name="isic",
-    title="ISIC 2016",
-    what="photographs of skin lesions",
-    source="ISIC archive, challenge of 2016 (ISBI), part 1, test",
-    licence=RESEARCH,
-    pictures="0 + 379",
-    product="skin",
-    aliases=("isic2016", "isbi"),
-)
 
-
-@register(Layout("isic", TREE, lambda place, named: _truth(place), (ISIC,), asked=18))
+@register(Layout("isic", TREE, lambda place, named: _truth(place), asked=18))
 def _read(root: Path, name: str) -> Listing:
     truth = _truth(root)
     if truth is None:

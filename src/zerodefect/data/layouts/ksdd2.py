@@ -6,25 +6,14 @@ from pathlib import Path
 
 from zerodefect.data.dataset import DatasetError
 from zerodefect.data.folders import split_folders, subfolders
-from zerodefect.data.layout_registry import NON_COMMERCIAL, KnownSet, Layout, register
+from zerodefect.data.layout_registry import Layout, register
+from zerodefect.data.layouts.ksdd import all_have_masks, read_by_masks, told_apart
 from zerodefect.data.listing import Listing
-from zerodefect.data.masks_beside import all_have_masks, read_by_masks, told_apart
 
 TREE = """\
 ksdd2/
 ├── train/10000.png, 10000_GT.png ...  the mask is black where the part is good
 └── test/20000.png, 20000_GT.png ..."""
-
-KSDD2 = KnownSet(
-    name="ksdd2",
-    title="KolektorSDD2",
-    what="metal surfaces of a production line",
-    source="University of Ljubljana, ViCoS Lab, and Kolektor Group",
-    licence=NON_COMMERCIAL,
-    pictures="train 2085 + 246, test 894 + 110",
-    aliases=("KolektorSDD2",),
-    notes="labels are in the masks alone, so loading opens every mask",
-)
 
 
 def _recognises(root: Path, named: bool) -> bool:
@@ -34,7 +23,7 @@ def _recognises(root: Path, named: bool) -> bool:
     )
 
 
-@register(Layout("ksdd2", TREE, _recognises, (KSDD2,), asked=13))
+@register(Layout("ksdd2", TREE, _recognises, asked=13))
 def _read(root: Path, name: str) -> Listing:
     splits = split_folders(root)
     if not any(told_apart(folder, "_gt")[1] for folder, _ in splits):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from zerodefect.data.dataset import DatasetError, DefectType
-from zerodefect.data.layout_registry import NON_COMMERCIAL, KnownSet, Layout, register
+from zerodefect.data.layout_registry import Layout, register
 from zerodefect.data.layouts.mvtec import mvtec_products, read_mvtec
 from zerodefect.data.listing import Listing
 
@@ -22,18 +22,6 @@ loco/
     └── defects_config.json            [{defect_name, pixel_value, saturation_threshold,
                                        relative_saturation}, ...]"""
 
-LOCO = KnownSet(
-    name="loco",
-    title="MVTec LOCO AD",
-    what="assemblies with logical and structural faults",
-    source="MVTec Software GmbH, page 'MVTec LOCO AD'",
-    licence=NON_COMMERCIAL,
-    pictures="train 1772, validation 304, test 1568",
-    products=("breakfast_box", "juice_bottle", "pushpins", "screw_bag", "splicing_connectors"),
-    aliases=("mvtec-loco", "mvtec_loco_anomaly_detection"),
-    notes="evaluate adds sPRO, whose saturation is read from defects_config.json",
-)
-
 CONFIG = "defects_config.json"
 
 
@@ -41,7 +29,7 @@ def _recognises(root: Path, named: bool) -> bool:
     return any((folder / CONFIG).is_file() for folder in mvtec_products(root))
 
 
-@register(Layout("loco", TREE, _recognises, (LOCO,), asked=10))
+@register(Layout("loco", TREE, _recognises, asked=10))
 def _read(root: Path, name: str) -> Listing:
     """Read the MVTec tree with a folder of masks per picture, and the defects' configuration."""
     if not _recognises(root, named=True):
@@ -56,25 +44,16 @@ def _read(root: Path, name: str) -> Listing:
             continue
         try:
             listing.defects[name if folder == root else folder.name] = _read_defects(file)
-        except DatasetError as error:
-            listing.report("error", file, f"{error.reason}, so no sPRO", error.remedy)
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            reason = f"it cannot be understood ({error!r}), so no sPRO"
+            listing.report("error", file, reason, "Copy the data set's own file there")
     return listing
 
 
 def _read_defects(file: Path) -> tuple[DefectType, ...]:
-    """Read a product's ``defects_config.json``.
-
-    Raises:
-        DatasetError: if it cannot be read, is not of that form, or gives a pixel value twice.
-    """
-    remedy = "Copy the data set's own file there"
-    try:
-        entries = json.loads(file.read_text(encoding="utf-8-sig"))
-        defects = tuple(map(_defect, entries))
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise DatasetError(file, f"it cannot be understood ({error!r})", remedy) from None
+    defects = tuple(map(_defect, json.loads(file.read_text(encoding="utf-8-sig"))))
     if len({defect.pixel_value for defect in defects}) < len(defects):
-        raise DatasetError(file, "it gives a pixel value twice", remedy)
+        raise ValueError("it gives a pixel value twice")
     return defects
 
 

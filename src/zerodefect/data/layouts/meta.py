@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from zerodefect.data.dataset import DatasetError
 from zerodefect.data.layout_registry import Layout, register
 from zerodefect.data.layouts.real_iad import is_real_iad
 from zerodefect.data.listing import Listing
-from zerodefect.data.table_rows import SPLITS, Row, add_rows, text_of, values_of
+from zerodefect.data.table_rows import SPLITS, Row, add_rows, json_of, values_of
 
 TREE = """\
 data/
@@ -36,10 +35,7 @@ def _read(place: Path, name: str) -> Listing:
     file = place if place.is_file() else place / "meta.json"
     if not file.is_file():
         raise DatasetError(place, "there is no meta.json", "Write one, or name another layout")
-    try:
-        content = json.loads(text_of(file))
-    except ValueError as error:
-        raise DatasetError(file, f"it is not JSON ({error})", "Write it anew") from None
+    content = json_of(file)
     splits = content if isinstance(content, dict) else {}
     known = {key: value for key, value in splits.items() if key.strip().casefold() in SPLITS}
     if not known:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from zerodefect.data.dataset import DatasetError, Split
 from zerodefect.data.folders import subfolders
-from zerodefect.data.layout_registry import NON_COMMERCIAL, KnownSet, Layout, register
-from zerodefect.data.listing import Listing, pattern
+from zerodefect.data.layout_registry import Layout, register
+from zerodefect.data.listing import Listing
+from zerodefect.data.table_rows import Row, add_rows, json_of, values_of
 from zerodefect.images.find import natural_key
 
 TREE = """\
@@ -24,21 +23,9 @@ real-iad/
     ├── OK/S0001/audiojack_0001_OK_C1_2023.jpg ...
     └── NG/AK/S0001/audiojack_0001_NG_AK_C1_2023.jpg, ..._mask.png ..."""
 
-REAL_IAD = KnownSet(
-    name="real-iad",
-    title="Real-IAD",
-    what="small parts from five sides",
-    source="Wang et al., CVPR 2024; on request from the authors",
-    licence=NON_COMMERCIAL,
-    pictures="99,721 + 51,329",
-    count=30,
-    aliases=("realiad", "Real-IAD"),
-    notes="the folder of JSON files named decides the protocol; five pictures are one part",
-)
-
 _PICTURES = re.compile(r"realiad_(\d+)", re.IGNORECASE)
 _DEFAULT = "realiad_jsons"
-_SPLITS: dict[str, Split] = {"train": "train", "test": "test"}
+_SPLITS: tuple[Split, ...] = ("train", "test")
 
 
 def is_real_iad(place: Path, named: bool = False) -> bool:
@@ -46,7 +33,7 @@ def is_real_iad(place: Path, named: bool = False) -> bool:
     return _jsons_of(place) is not None
 
 
-@register(Layout("real-iad", TREE, is_real_iad, (REAL_IAD,), asked=15))
+@register(Layout("real-iad", TREE, is_real_iad, asked=15))
 def _read(place: Path, name: str) -> Listing:
     """Read the lists ``train`` and ``test`` of one JSON file per class.
 
@@ -73,22 +60,19 @@ def _jsons_of(place: Path) -> list[Path] | None:
     """Find the JSON files: those of a folder or the one named, else the default protocol."""
     if place.is_file():
         return [place] if _is_listing(place) else None
-    roots = [place.parent] if _PICTURES.fullmatch(place.name) else [place]
-    for root in roots:
-        for folder in (root / _DEFAULT / _DEFAULT, root / _DEFAULT, root):
-            files = sorted(folder.glob("*.json"), key=natural_key)
-            if files and _is_listing(files[0]):
-                return files
+    root = place.parent if _PICTURES.fullmatch(place.name) else place
+    for folder in (root / _DEFAULT / _DEFAULT, root / _DEFAULT, root):
+        files = sorted(folder.glob("*.json"), key=natural_key)
+        if files and _is_listing(files[0]):
+            return files
     return None
 
 
 def _is_listing(file: Path) -> bool:
     """Whether a JSON file is one of Real-IAD's: it begins with what the others have not."""
-    if file.suffix.lower() != ".json":
-        return False
     try:
         with file.open("rb") as stream:
-            head = stream.read(4096)
+            head = stream.read(4096) if file.suffix.lower() == ".json" else b""
     except OSError:
         return False
     return b'"prefix"' in head or b'"anomaly_class"' in head
@@ -110,61 +94,30 @@ def _pictures_of(place: Path, file: Path, listing: Listing) -> Path:
 
 
 def _read_class(listing: Listing, file: Path, pictures: Path) -> None:
-    content = _content(file)
+    content = json_of(file)
+    if not isinstance(content, dict) or not content.keys() & set(_SPLITS):
+        reason = "it has no list called train or test"
+        raise DatasetError(file, reason, "Copy Real-IAD's own file there")
     meta = content.get("meta")
     prefix = str(meta.get("prefix") or "") if isinstance(meta, dict) else ""
     # the prefix first: it may be empty or not, and the pictures may lie one folder higher
     bases = [pictures / prefix, pictures / file.stem, pictures]
-    for split, number, entry in _entries(listing, file, content):
-        where = f"{file}: {split} entry {number}"
-        image = _locate(listing, where, entry.get("image_path"), bases)
-        if image is None:
+    for split in _SPLITS:
+        rows = list(_rows(listing, f"{file}: {split}", content.get(split) or []))
+        add_rows(listing, rows, bases, file.stem, split)
+
+
+def _rows(listing: Listing, where: str, entries: Any) -> Iterator[Row]:
+    if not isinstance(entries, list):
+        listing.report("error", where, "this is no list", "Copy the file anew")
+        return
+    for number, entry in enumerate(entries, 1):
+        if not isinstance(entry, dict):
+            place = f"{where} entry {number}"
+            listing.report("error", place, "this is no entry", "Copy the file anew")
             continue
-        named = entry.get("mask_path")
-        mask = _locate(listing, where, named, bases) if named else None
-        kind = str(entry.get("anomaly_class") or "")
-        if not kind:
+        row = Row(f"{where} entry {number}", values_of(entry))
+        if row.get("image") and not row.get("kind"):
             reason = "the entry has no anomaly_class, so the picture has no label"
-            listing.report("error", where, reason, "Write OK or the kind of defect")
-        common = pattern(str(entry.get("category") or file.stem), split, kind)
-        listing.samples.append(replace(common, image=image, mask=mask))
-
-
-def _content(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise DatasetError(file, f"it cannot be read as JSON ({error})", "Copy it anew") from None
-    if not isinstance(content, dict) or not content.keys() & _SPLITS.keys():
-        reason = "it has no list called train or test"
-        raise DatasetError(file, reason, "Copy Real-IAD's own file there")
-    return content
-
-
-def _entries(
-    listing: Listing, file: Path, content: dict[str, Any]
-) -> Iterator[tuple[Split, int, dict[str, Any]]]:
-    for name, split in _SPLITS.items():
-        entries = content.get(name) or []
-        if not isinstance(entries, list):
-            listing.report("error", f"{file}: {name}", "this is no list", "Copy the file anew")
-            continue
-        for number, entry in enumerate(entries, 1):
-            if isinstance(entry, dict):
-                yield split, number, entry
-            else:
-                where = f"{file}: {name} entry {number}"
-                listing.report("error", where, "this is no entry", "Copy the file anew")
-
-
-def _locate(listing: Listing, where: str, written: Any, bases: list[Path]) -> Path | None:
-    if not isinstance(written, str) or not written:
-        listing.report("error", where, "the entry names no picture", "Copy the file anew")
-        return None
-    inside = written.replace("\\", "/")
-    for base in bases:
-        if (base / inside).is_file():
-            return base / inside
-    reason = f"there is no such file: {written}"
-    listing.report("error", where, reason, f"Copy it into {bases[0]}")
-    return None
+            listing.report("error", row.where, reason, "Write OK or the kind of defect")
+        yield row

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from zerodefect.data.dataset import GOOD, UNNAMED_DEFECT, DatasetError
 from zerodefect.data.folders import add_pictures, files_by_path, listed_pictures, subfolders
-from zerodefect.data.layout_registry import KnownSet, Layout, register
+from zerodefect.data.layout_registry import Layout, register
 from zerodefect.data.layouts.mvtec import mvtec_products, read_mvtec
 from zerodefect.data.layouts.table import VISA_SPLIT, read_table
 from zerodefect.data.listing import Listing, pattern
@@ -20,21 +20,6 @@ visa/
     └── Masks/Anomaly/000.png ...
 or the tree that VisA's own script makes of it: candle/{train,test,ground_truth}/..."""
 
-VISA = KnownSet(
-    name="visa",
-    title="VisA",
-    what="circuit boards, food, candles and other objects",
-    source="Amazon Science, repository 'spot-diff'",
-    licence="CC BY 4.0",
-    pictures="train 8659, test 962 + 1200 (split 1cls)",
-    products=(
-        *("candle", "capsules", "cashew", "chewinggum", "fryum", "macaroni1", "macaroni2"),
-        *("pcb1", "pcb2", "pcb3", "pcb4", "pipe_fryum"),
-    ),
-    aliases=("VisA_20220922", "VisA_pytorch"),
-    notes="masks hold small class ids: whatever is not black is defective",
-)
-
 
 def _recognises(root: Path, named: bool) -> bool:
     """Find its own layout; in a folder of its name also its script's tree, in ``1cls``."""
@@ -42,7 +27,7 @@ def _recognises(root: Path, named: bool) -> bool:
     return own or (named and bool(mvtec_products(root / "1cls")))
 
 
-@register(Layout("visa", TREE, _recognises, (VISA,), asked=11))
+@register(Layout("visa", TREE, _recognises, asked=11))
 def _read(root: Path, name: str) -> Listing:
     if (root / VISA_SPLIT).is_file():
         return read_table(root, name)

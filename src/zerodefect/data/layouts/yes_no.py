@@ -2,41 +2,17 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 from zerodefect.data.dataset import GOOD, UNNAMED_DEFECT, DatasetError
 from zerodefect.data.folders import add_pictures, any_pictures, listed_pictures, subfolders
-from zerodefect.data.layout_registry import RESEARCH, KnownSet, Layout, register
+from zerodefect.data.layout_registry import Layout, register
 from zerodefect.data.listing import Listing, pattern
 
 TREE = """\
 br35h/                                 or with both folders in brain_tumor_dataset/
 ├── no/no0.jpg ...                     good
 └── yes/y0.jpg ...                     with a finding"""
-
-_heads = partial(
-    KnownSet,
-    what="magnetic resonance pictures of heads, with tumour or without",
-    licence=RESEARCH,
-    product="brain",
-    masks=False,
-)
-SETS = (
-    _heads(
-        name="brainmri",
-        title="BrainMRI",
-        source="Kaggle, 'Brain MRI Images for Brain Tumor Detection'",
-        pictures="98 + 155",
-        aliases=("brain_tumor_dataset",),
-    ),
-    _heads(
-        name="br35h",
-        title="Br35H",
-        source="Kaggle, 'Br35H :: Brain Tumor Detection 2020'",
-        pictures="1500 + 1500",
-    ),
-)
 
 _KINDS = {"no": GOOD, "yes": UNNAMED_DEFECT}
 
@@ -46,7 +22,7 @@ def _recognises(root: Path, named: bool) -> bool:
     return bool(_answers(root / "brain_tumor_dataset") or (named and _answers(root)))
 
 
-@register(Layout("yes-no", TREE, _recognises, SETS, asked=17))
+@register(Layout("yes-no", TREE, _recognises, asked=17))
 def _read(root: Path, name: str) -> Listing:
     answers = _answers(root / "brain_tumor_dataset") or _answers(root)
     if not answers:
