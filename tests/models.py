@@ -10,7 +10,7 @@ import tiny_clip
 import torch
 from safetensors.torch import save_file
 
-from zerodefect.backbones.clip import CLIP, Activation, CLIPConfig
+from zerodefect.backbones.clip import CLIP, Activation, CLIPConfig, TextConfig, VisionConfig
 from zerodefect.backbones.clip_weights import CLIPBackbone
 from zerodefect.images import Preprocess
 
@@ -36,11 +36,44 @@ def tiny_backbone(seed: int = 0, **shape: int) -> CLIPBackbone:
     return backbone_of(tiny_state(seed, **shape), f"tiny-{seed}-{sorted(shape.items())}")
 
 
+def config_of(state: dict[str, torch.Tensor], activation: Activation = "gelu") -> CLIPConfig:
+    """Shape of weights in the OpenAI layout, whose heads are 64 wide."""
+
+    def blocks(prefix: str) -> int:
+        start = f"{prefix}.resblocks."
+        return len({name[len(start) :].split(".")[0] for name in state if name.startswith(start)})
+
+    conv, table = state["visual.conv1.weight"], state["token_embedding.weight"]
+    width, patch, text_width = conv.shape[0], conv.shape[2], table.shape[1]
+    grid = round((len(state["visual.positional_embedding"]) - 1) ** 0.5)
+    first = "transformer.resblocks.0.mlp.c_fc.weight"
+    return CLIPConfig(
+        embed_dim=state["text_projection"].shape[1],
+        vision=VisionConfig(
+            image_size=grid * patch,
+            patch_size=patch,
+            width=width,
+            layers=blocks("visual.transformer"),
+            heads=width // 64,
+            mlp_ratio=len(state[f"visual.{first}"]) / width,
+        ),
+        text=TextConfig(
+            context_length=len(state["positional_embedding"]),
+            vocab_size=len(table),
+            width=text_width,
+            heads=text_width // 64,
+            layers=blocks("transformer"),
+            mlp_ratio=len(state[first]) / text_width,
+        ),
+        activation=activation,
+    )
+
+
 def backbone_of(
     state: dict[str, torch.Tensor], fingerprint: str, activation: Activation = "gelu"
 ) -> CLIPBackbone:
     """Weights in the OpenAI layout as a backbone."""
-    config = CLIPConfig.from_state(state, activation)
+    config = config_of(state, activation)
     clip = CLIP(config)
     clip.load_openai_state(state)
     side = config.vision.image_size
@@ -59,7 +92,7 @@ def write_tiny_weights(folder: Path, seed: int = 0) -> Path:
     state = tiny_state(seed)
     path = folder / "tiny.safetensors"
     save_file(state, path)
-    config = CLIPConfig.from_state(state, "gelu")
+    config = config_of(state)
     path.with_suffix(".json").write_text(json.dumps({"model_cfg": config.to_open_clip()}))
     return path
 

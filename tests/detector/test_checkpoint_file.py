@@ -7,12 +7,11 @@ import json
 
 import pytest
 import torch
-from models import backbone_of, tiny_backbone, tiny_state, write_tiny_weights
+from models import backbone_of, config_of, tiny_backbone, tiny_state, write_tiny_weights
 from safetensors.torch import load_file, save_file
 from toy_method import Toy, registered
 
 import zerodefect
-from zerodefect.backbones.clip import CLIPConfig
 from zerodefect.detector.checkpoint_file import (
     CheckpointError,
     fill,
@@ -200,7 +199,7 @@ def test_local_weights_must_be_named_again(tmp_path):
 def test_the_papers_input_size_is_for_the_papers_weights(tmp_path):
     state = tiny_state(image_size=336, patch_size=14)
     save_file(state, tmp_path / "large.safetensors")
-    config = CLIPConfig.from_state(state, "gelu").to_open_clip()
+    config = config_of(state).to_open_clip()
     (tmp_path / "large.json").write_text(json.dumps({"model_cfg": config}))
     options = {"backbone": str(tmp_path / "large.safetensors"), "untrained": True, "device": "cpu"}
     assert Toy.recipe.image_size == 518
@@ -213,4 +212,4 @@ def test_the_papers_input_size_is_for_the_papers_weights(tmp_path):
 def test_the_embedded_weights_are_found_again(tmp_path):
     made = load_detector("toy", untrained=True, device="cpu")
     saved = save_checkpoint(made, tmp_path / "toy.safetensors", {})
-    assert zerodefect.load(checkpoint=saved.path, device="cpu").detector.backbone_name == "embedded"
+    assert zerodefect.load(checkpoint=saved.path, device="cpu").detector.backbone == "embedded"

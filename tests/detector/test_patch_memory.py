@@ -107,3 +107,55 @@ def test_what_a_memory_refuses():
     with pytest.raises(RuntimeError, match="at least two"):
         one = memory.remember(EMPTY, [features(1)])
         memory.distance(one, "patches", whole["patches"][:1], torch.tensor([0]))
+
+
+def test_a_stream_is_thinned_as_it_comes(monkeypatch):
+    """Never much more than the budget is held, whatever comes."""
+    memory = PatchMemory(budget=6 * PatchMemory().bytes_of(features(1)))
+    held_at_once = []
+    thin = PatchMemory._thin
+
+    def watched(self, held):
+        held_at_once.append(sum(f.nbytes for parts in held.values() for f, _ in parts))
+        return thin(self, held)
+
+    monkeypatch.setattr(PatchMemory, "_thin", watched)
+    given = []
+
+    def stream():
+        for seed in range(30):
+            given.append(seed)
+            yield features(2, seed)
+
+    known = memory.remember(EMPTY, stream())
+    assert known.shots == 60 and given == list(range(30))
+    assert len(held_at_once) > 5
+    assert max(held_at_once) <= 1.5 * memory.budget + memory.bytes_of(features(2))
+    numbers = memory.bank(known, "patches").groups
+    assert len(numbers.unique()) > 20  # early and late ones alike
+    assert numbers.min() < 15 and numbers.max() >= 45
+
+
+def test_pictures_have_the_numbers_that_they_are_given():
+    memory, whole = PatchMemory(), features(3)
+    first = memory.remember(EMPTY, [whole], [torch.tensor([4, 4, 1])])
+    assert first.shots == 5
+    groups = memory.bank(first, "windows").groups
+    assert torch.equal(groups, torch.tensor([4, 4, 1]).repeat_interleave(4))
+    second = memory.remember(first, [features(2, seed=1)])
+    assert second.shots == 7
+    assert memory.bank(second, "windows").groups[12:].unique().tolist() == [5, 6]
+    # what was there before is known by its number, too
+    again = memory.remember(second, [features(1, seed=2)], [torch.tensor([1])])
+    assert again.shots == 7
+    assert int((memory.bank(again, "windows").groups == 1).sum()) == 8
+
+
+def test_of_a_thinned_memory_every_bank_keeps_its_share():
+    whole = features(40)
+    memory = PatchMemory(budget=PatchMemory().bytes_of(whole) // 4)
+    known = memory.remember(EMPTY, [whole])
+    kept = {name: len(memory.bank(known, name).features) for name in whole}
+    assert kept == {"patches": 90, "windows": 40}
+    tiny = PatchMemory(budget=1).remember(EMPTY, [whole])
+    assert all(len(memory.bank(tiny, name).features) == 1 for name in whole)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from sklearn.cluster import KMeans
 
+from zerodefect.layers import clustering
 from zerodefect.layers.clustering import kmeans
 
 
@@ -21,9 +22,10 @@ def spread_within(points: torch.Tensor, labels: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_every_point_is_with_the_nearest_mean(seed):
+def test_every_point_is_with_the_nearest_mean(seed, monkeypatch):
+    monkeypatch.setattr(clustering, "_TOLERANCE", 0.0)
     points = torch.randn(100, 8, generator=seeded(seed), dtype=torch.float64)
-    labels = kmeans(points, 20, seeded(seed), tolerance=0.0)
+    labels = kmeans(points, 20, seeded(seed))
     assert labels.unique().tolist() == list(range(20))
     means = torch.stack([points[labels == q].mean(0) for q in range(20)])
     assert torch.equal(torch.cdist(points, means).argmin(1), labels)

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from zerodefect.layers.neighbourhood import neighbourhood_mean, patch_mean
+from zerodefect.layers.smoothing import neighbourhood_mean, patch_mean
 
 MAPS = torch.randn(2, 3, 5, 7, generator=torch.Generator().manual_seed(0))
 

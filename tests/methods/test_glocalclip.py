@@ -1,48 +1,36 @@
-"""GlocalCLIP on small backbones."""
+"""What is GlocalCLIP's own; its numbers are held by tests/parity/test_glocalclip.py."""
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import pytest
 import torch
-from learned import LearnedMethod, batch, frozen, images
-from models import tiny_backbone
+from small_detectors import images, small_clip, training_batch
 
 from zerodefect.methods.glocalclip import GlocalCLIP
 
 
-class TestGlocalCLIP(LearnedMethod):
-    method = GlocalCLIP
-    options: ClassVar = {"context_length": 6, "abnormal_length": 5}
-
-
-class TestDistinctTaps(LearnedMethod):
-    method = GlocalCLIP
-    options: ClassVar = {"distinct_taps": True, "margin": 1.0}
+def build(backbone=None, **options) -> GlocalCLIP:
+    return GlocalCLIP.build(backbone or small_clip(), **options).eval()
 
 
 def test_equal_taps_count_as_often_as_they_are_named():
-    backbone = frozen()
-    one = GlocalCLIP.build(backbone, taps=(3,))
-    three = GlocalCLIP.build(backbone, taps=(1, 2, 3))
+    one, three = build(taps=(3,)), build(taps=(1, 2, 3))
     torch.testing.assert_close(three(images(2)).map, 3 * one(images(2)).map, atol=1e-5, rtol=0)
-    assert (one.map_range, three.map_range) == ((0.0, 1.0), (0.0, 3.0))
-    a, b = one.training_loss(batch([0, 1])), three.training_loss(batch([0, 1]))
+    assert [made.map_range(made.empty()) for made in (one, three)] == [(0.0, 1.0), (0.0, 3.0)]
+    a, b = (made.training_loss(training_batch(made, [0, 1])) for made in (one, three))
     torch.testing.assert_close(b["focal"], 3 * a["focal"])
     torch.testing.assert_close(b["image"], a["image"])
 
 
 def test_distinct_taps_are_another_map():
-    backbone = frozen()
-    official = GlocalCLIP.build(backbone, taps=(1, 2, 3), stream_start=2)
-    distinct = GlocalCLIP.build(backbone, taps=(1, 2, 3), stream_start=2, distinct_taps=True)
+    official = build(taps=(1, 2, 3), stream_start=2)
+    distinct = build(taps=(1, 2, 3), stream_start=2, distinct_taps=True)
     assert not torch.allclose(official(images(1)).map, distinct(images(1)).map, atol=1e-3)
     assert torch.equal(official(images(1)).score, distinct(images(1)).score)
 
 
 def test_the_papers_proportions():
-    paper = GlocalCLIP(tiny_backbone(vision_layers=24, text_layers=12))
+    paper = build(small_clip(vision_layers=24, text_layers=12))
     assert (paper.K, paper.taps, paper.stream.start) == (4, (24,), 6)
     assert len(paper.prompts.compound_prompts_text) == 8
     assert {n: tuple(v.shape[:3]) for n, v in paper.learned.items() if "ctx" in n} == {
@@ -53,7 +41,7 @@ def test_the_papers_proportions():
 
 
 def test_the_global_pair_gives_the_score_and_the_local_one_the_map():
-    detector = GlocalCLIP.build(frozen())
+    detector = build()
     before = detector(images(1))
     with torch.no_grad():
         detector.learned["prompts.ctx_local_pos"].add_(1)
@@ -64,11 +52,10 @@ def test_the_global_pair_gives_the_score_and_the_local_one_the_map():
 
 
 def test_contrastive_by_hand():
-    detector = GlocalCLIP.build(frozen(), margin=1.5)
     G = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
     L = torch.tensor([[0.0, 1.0], [0.0, 3.0]])
     near, far = 2**0.5, 0.0
-    got = detector.contrastive(G, L)
+    got = build(margin=1.5).contrastive(G, L)
     first = 2.0 + (1.5 - near) ** 2
     assert got.tolist() == pytest.approx([first, far + (1.5 - far) ** 2], abs=1e-4)
 
@@ -76,14 +63,16 @@ def test_contrastive_by_hand():
 @pytest.mark.parametrize(
     ("option", "reason"),
     [
-        ({"temperature": 0.0}, "temperature must be positive"),
-        ({"taps": ()}, "taps"),
-        ({"margin": -1.0}, "margin must be a finite number"),
+        ({"temperature": 0.0}, "option temperature=.* greater than 0"),
+        ({"taps": ()}, "option taps=.* at least 1 item"),
+        ({"margin": -1.0}, "option margin=.* greater than or equal to 0"),
+        ({"alpha": -1.0}, "option alpha=.* greater than or equal to 0"),
         ({"taps": (1, 1)}, "taps"),
-        ({"attention": "vq"}, "attention is one of"),
+        ({"attention": "vq"}, "option attention='vq': "),
+        ({"abnormal_length": 0}, "option abnormal_length=0: "),
         ({"abnormal_length": 70}, "reads 77"),
     ],
 )
 def test_impossible_options(option, reason):
     with pytest.raises(ValueError, match=reason):
-        GlocalCLIP.build(frozen(), **option)
+        build(**option)

@@ -12,8 +12,8 @@ from cases import Case, find
 
 from zerodefect.detector.knowledge import Knowledge, Product
 from zerodefect.images import open_image
-from zerodefect.layers.neighbourhood import neighbourhood_mean
 from zerodefect.layers.similarity import anomaly_probability, text_probabilities
+from zerodefect.layers.smoothing import neighbourhood_mean
 from zerodefect.layers.views import anovl_views
 from zerodefect.methods.anovl import Adapter, AnoVL, AnoVLConfig, adapt
 

@@ -12,7 +12,7 @@ from cases import Case, find
 from zerodefect.detector.clip_detector import Features
 from zerodefect.images import open_image
 from zerodefect.layers.losses import dice_loss, focal_loss
-from zerodefect.layers.neighbourhood import patch_mean
+from zerodefect.layers.smoothing import patch_mean
 from zerodefect.methods.cops import CoPS, CoPSConfig, distance
 from zerodefect.types import TrainingBatch
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from models import tiny_backbone
 from zerodefect.paths import cache_folder
 from zerodefect.procedural import DEFECT_KINDS
 from zerodefect.prompts import features
-from zerodefect.prompts.ensemble import PromptEnsemble
+from zerodefect.prompts.ensemble import ANOMALOUS_STATES, PromptEnsemble
 from zerodefect.prompts.features import TextFeatures, embed_texts
 from zerodefect.prompts.vocabulary import Vocabulary
 
@@ -48,11 +49,11 @@ def test_an_empty_name_is_an_error(name):
 
 
 def test_the_users_own_words():
-    ensemble = PromptEnsemble().with_words(anomalous=["{} with burr"])
+    ensemble = PromptEnsemble(anomalous=(*ANOMALOUS_STATES, "{} with burr"))
     assert "a photo of the screw with burr." in ensemble.anomalous_prompts("screw")
     assert len(ensemble.anomalous_prompts("screw")) == 84 + 21
     with pytest.raises(ValueError, match="exactly once"):
-        PromptEnsemble().with_words(normal=["shiny"])
+        PromptEnsemble(normal=("shiny",))
     with pytest.raises(ValueError, match="no templates"):
         PromptEnsemble(templates=())
 
@@ -130,18 +131,18 @@ class Counting(TextFeatures):
 
 def test_features_are_computed_once_in_memory_and_on_disk(clip, tmp_path):
     first = Counting(clip, "weights", tmp_path)
-    mean = first.mean(PROMPTS)
+    mean = first.means([PROMPTS])[0]
     torch.testing.assert_close(mean, embed_texts(clip, PROMPTS).mean(0))
-    assert torch.equal(first.mean(PROMPTS), mean)
+    assert torch.equal(first.means([PROMPTS])[0], mean)
     assert first.written == 1
     again = Counting(clip, "weights", tmp_path)
-    assert torch.equal(again.mean(PROMPTS), mean)
+    assert torch.equal(again.means([PROMPTS])[0], mean)
     assert again.written == 0
 
 
 @pytest.mark.parametrize("change", ["weights", "prompts", "order", "activation", "precision"])
 def test_whatever_changes_the_feature_changes_the_key(clip, tmp_path, change):
-    TextFeatures(clip, "weights", tmp_path).mean(PROMPTS)
+    TextFeatures(clip, "weights", tmp_path).means([PROMPTS])
     other, fingerprint, prompts = clip, "weights", list(PROMPTS)
     if change == "weights":
         fingerprint = "others"
@@ -151,20 +152,20 @@ def test_whatever_changes_the_feature_changes_the_key(clip, tmp_path, change):
         prompts.reverse()  # the mean is the same up to rounding; the key is not, and that is fine
     elif change == "activation":
         other = tiny_backbone().clip
-        other.config = other.config.with_activation("quick_gelu")
+        other.config = replace(other.config, activation="quick_gelu")
     else:
         other = tiny_backbone().clip.to(torch.bfloat16)
     cache = Counting(other, fingerprint, tmp_path)
-    cache.mean(prompts)
+    cache.means([prompts])
     assert cache.written == 1
 
 
 def test_a_damaged_cache_costs_time_but_no_job(clip, tmp_path):
-    mean = TextFeatures(clip, "weights", tmp_path).mean(PROMPTS)
+    mean = TextFeatures(clip, "weights", tmp_path).means([PROMPTS])[0]
     (file,) = tmp_path.glob("*.safetensors")
     for damage in (b"", b"rubbish", file.read_bytes()[:-4]):
         file.write_bytes(damage)
-        assert torch.equal(TextFeatures(clip, "weights", tmp_path).mean(PROMPTS), mean)
+        assert torch.equal(TextFeatures(clip, "weights", tmp_path).means([PROMPTS])[0], mean)
     assert list(tmp_path.glob("*.tmp")) == []
 
 
@@ -173,19 +174,19 @@ def test_a_full_disk_costs_no_job(clip, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(features, "save", full)
-    mean = TextFeatures(clip, "weights", tmp_path).mean(PROMPTS)
+    mean = TextFeatures(clip, "weights", tmp_path).means([PROMPTS])[0]
     torch.testing.assert_close(mean, embed_texts(clip, PROMPTS).mean(0))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_without_a_fingerprint_nothing_is_kept_on_disk(clip, tmp_path):
-    TextFeatures(clip, None, tmp_path).mean(PROMPTS)
+    TextFeatures(clip, None, tmp_path).means([PROMPTS])
     assert list(tmp_path.iterdir()) == []
 
 
 def test_no_prompt_is_an_error(clip):
     with pytest.raises(ValueError, match="no prompt"):
-        TextFeatures(clip).mean([])
+        TextFeatures(clip).means([[]])
 
 
 def test_the_cache_folder_follows_the_environment(monkeypatch, tmp_path):

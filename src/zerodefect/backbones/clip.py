@@ -14,30 +14,104 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import cache
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zerodefect.backbones import open_clip_names
-from zerodefect.backbones.clip_config import CLIPConfig, TextConfig, VisionConfig
-from zerodefect.backbones.transformer import (
-    Activation,
-    Edits,
-    SecondStream,
-    States,
-    Transformer,
-)
+from zerodefect.backbones.backbone import patch_grid
+from zerodefect.backbones.transformer import Activation, Edits, SecondStream, States, Transformer
+from zerodefect.backbones.weight_files import misfits
 
 PositionResize = Literal["bicubic", "bicubic_antialias", "bilinear"]
 
 END_OF_TEXT = 49407  # CLIP's byte-pair vocabulary: the last entry ends every text
 
+# Constants that OpenAI's and open_clip's files carry beside the weights.
+_IGNORED = frozenset({"input_resolution", "context_length", "vocab_size", "attn_mask"})
+_Shape = TypeVar("_Shape", "VisionConfig", "TextConfig")
 
-# ---------------------------------------------------------------------------------------------
-# The towers
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """Shape of the image tower; sizes in pixels."""
+
+    image_size: int
+    patch_size: int
+    width: int
+    layers: int
+    heads: int
+    mlp_ratio: float = 4.0
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """Shape of the text tower."""
+
+    context_length: int
+    vocab_size: int
+    width: int
+    heads: int
+    layers: int
+    mlp_ratio: float = 4.0
+
+
+@dataclass(frozen=True)
+class CLIPConfig:
+    """Shape and activation of both towers."""
+
+    embed_dim: int
+    vision: VisionConfig
+    text: TextConfig
+    activation: Activation = "gelu"
+
+    @classmethod
+    def from_open_clip(cls, config: Mapping[str, Any]) -> CLIPConfig:
+        """Read open_clip's model configuration (``model_configs/*.json``).
+
+        Raises:
+            ValueError: the configuration is not a plain ViT CLIP (ResNet, timm or Hugging Face
+                towers, attentional pooling, no class token).
+        """
+        vision, text = dict(config["vision_cfg"]), dict(config["text_cfg"])
+        foreign = [k for k in vision if k.startswith(("timm_", "attentional_pool", "no_ln_pre"))]
+        foreign += [k for k in text if k.startswith(("hf_", "no_causal_mask"))]
+        foreign = sorted(k for k in foreign if vision.get(k) or text.get(k))
+        if not isinstance(vision.get("layers"), int):
+            foreign.append("ResNet image tower")
+        if vision.get("pool_type", "tok") != "tok" or text.get("pool_type", "argmax") != "argmax":
+            foreign.append("pooling other than the class and end-of-text token")
+        if foreign:
+            raise ValueError(
+                "not a plain ViT CLIP, which the towers here run: " + ", ".join(foreign)
+            )
+        vision["heads"] = vision["width"] // vision.get("head_width", 64)
+        return cls(
+            config["embed_dim"],
+            _picked(VisionConfig, vision),
+            _picked(TextConfig, {"context_length": 77, "vocab_size": 49408, **text}),
+            "quick_gelu" if config.get("quick_gelu") else "gelu",
+        )
+
+    def to_open_clip(self) -> dict[str, Any]:
+        """Write the configuration as open_clip reads it."""
+        vision = asdict(self.vision)
+        vision["head_width"] = vision["width"] // vision.pop("heads")
+        return {
+            "embed_dim": self.embed_dim,
+            "quick_gelu": self.activation == "quick_gelu",
+            "vision_cfg": vision,
+            "text_cfg": asdict(self.text),
+        }
+
+
+def _picked(shape: type[_Shape], facts: Mapping[str, Any]) -> _Shape:
+    return shape(
+        **{field.name: facts[field.name] for field in fields(shape) if field.name in facts}
+    )
 
 
 class VisionTower(nn.Module):
@@ -59,20 +133,8 @@ class VisionTower(nn.Module):
         self.proj = nn.Parameter(torch.empty(width, embed_dim))
 
     def grid(self, pixels: Tensor) -> tuple[int, int]:
-        """Rows and columns of patches for ``(B, 3, H, W)``.
-
-        Raises:
-            ValueError: the patch size does not divide the height or width.
-        """
-        patch = self.config.patch_size
-        height, width = pixels.shape[-2:]
-        if height % patch or width % patch or not height or not width:
-            raise ValueError(
-                f"input of {height}x{width} px: both sides must be multiples of the patch size "
-                f"{patch} (the nearest are {max(1, round(height / patch)) * patch}x"
-                f"{max(1, round(width / patch)) * patch})"
-            )
-        return height // patch, width // patch
+        """Rows and columns of patches for ``(B, 3, H, W)``; ValueError if none would be whole."""
+        return patch_grid(pixels, self.config.patch_size)
 
     def positions(self, grid: tuple[int, int], resize: PositionResize = "bicubic") -> Tensor:
         """Positional embedding ``(1 + N, W)`` for a grid, resized from the stored one.
@@ -115,11 +177,7 @@ class VisionTower(nn.Module):
         ``Transformer.forward``; ``class_only`` is its ``first_only``.
         """
         return self.transformer(
-            self.ln_pre(tokens),
-            taps=taps,
-            second=second,
-            edits=edits,
-            first_only=class_only,
+            self.ln_pre(tokens), taps=taps, second=second, edits=edits, first_only=class_only
         )
 
     def project(self, tokens: Tensor, *, norm: bool = True, projection: bool = True) -> Tensor:
@@ -167,14 +225,7 @@ class TextTower(nn.Module):
         """
         return self.token_embedding(ids[..., : int(self.ends(ids).max()) + 1])
 
-    def encode(
-        self,
-        embeddings: Tensor,
-        ends: Tensor,
-        *,
-        edits: Edits | None = None,
-        projection: bool = True,
-    ) -> Tensor:
+    def encode(self, embeddings: Tensor, ends: Tensor, *, edits: Edits | None = None) -> Tensor:
         """Text embeddings from token embeddings.
 
         Args:
@@ -182,7 +233,6 @@ class TextTower(nn.Module):
                 dimensions are free (one text set for all images, or one per image).
             ends: ``(...)`` index of the token to read, counted after all edits.
             edits: deep prompts, applied to the flattened ``(B, L, W)``.
-            projection: multiply by ``text_projection``.
 
         Returns:
             ``(..., D)``, not normalised.
@@ -197,12 +247,12 @@ class TextTower(nn.Module):
             )
         x = (embeddings + self.positional_embedding[:length]).flatten(0, -3)
         x = self.transformer(x, causal=True, edits=edits).tokens
-        return self.pool(x, ends.flatten(), projection=projection).unflatten(0, lead)
+        return self.pool(x, ends.flatten()).unflatten(0, lead)
 
-    def pool(self, tokens: Tensor, ends: Tensor, *, projection: bool = True) -> Tensor:
+    def pool(self, tokens: Tensor, ends: Tensor) -> Tensor:
         """``ln_final``, the token at ``ends (B,)`` of ``(B, L, W)``, the projection."""
-        picked = self.ln_final(tokens[torch.arange(len(tokens), device=tokens.device), ends])
-        return picked @ self.text_projection if projection else picked
+        picked = tokens[torch.arange(len(tokens), device=tokens.device), ends]
+        return self.ln_final(picked) @ self.text_projection
 
     def forward(self, ids: Tensor) -> Tensor:
         """Text embeddings ``(..., D)`` of token ids ``(..., L)``; open_clip's ``encode_text``."""
@@ -260,27 +310,15 @@ class CLIP(nn.Module):
         Raises:
             ValueError: names are missing or unknown, or shapes differ; the message lists them.
         """
-        own = self.openai_state()
         given = {name: value for name, value in state.items() if name not in _IGNORED}
-        faults = [f"missing {name}" for name in own if name not in given]
-        faults += [f"unknown {name}" for name in given if name not in own]
-        faults += [
-            f"{name} is {tuple(given[name].shape)}, expected {tuple(own[name].shape)}"
-            for name in own
-            if name in given and given[name].shape != own[name].shape
-        ]
+        faults = misfits(self.openai_state(), given)
         if faults:
-            more = f" and {len(faults) - 5} more" if len(faults) > 5 else ""
-            raise ValueError("weights do not fit the towers: " + "; ".join(faults[:5]) + more)
+            raise ValueError(f"weights do not fit the towers: {faults}")
         renamed = {
             name if name.startswith("visual.") or name == "logit_scale" else f"text.{name}": value
             for name, value in given.items()
         }
         self.load_state_dict({k: v.to(dtype) for k, v in renamed.items()}, assign=True)
-
-
-# Constants that OpenAI's and open_clip's files carry beside the weights.
-_IGNORED = frozenset({"input_resolution", "context_length", "vocab_size", "attn_mask"})
 
 
 def tokenize(texts: Sequence[str], context_length: int = 77) -> Tensor:
@@ -289,7 +327,7 @@ def tokenize(texts: Sequence[str], context_length: int = 77) -> Tensor:
     Raises:
         ValueError: a text does not fit the context (it is never cut silently).
     """
-    tokenizer = _tokenizer()
+    tokenizer = open_clip_names.tokenizer()
     ids = torch.zeros(len(texts), context_length, dtype=torch.long)
     for row, text in enumerate(texts):
         tokens = [END_OF_TEXT - 1, *tokenizer.encode(text), END_OF_TEXT]
@@ -300,8 +338,3 @@ def tokenize(texts: Sequence[str], context_length: int = 77) -> Tensor:
             )
         ids[row, : len(tokens)] = torch.tensor(tokens)
     return ids
-
-
-@cache
-def _tokenizer() -> Any:
-    return open_clip_names.tokenizer()

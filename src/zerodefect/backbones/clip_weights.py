@@ -25,7 +25,6 @@ from zerodefect.backbones.weight_files import WeightsError, file_hash, is_mapped
 from zerodefect.images import Preprocess
 
 EMBEDDED = "embedded"
-_WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 
 
 @dataclass(frozen=True)
@@ -87,26 +86,20 @@ class CLIPBackbone:
         """
         if activation in ("weights", self.activation):
             return self
-        towers = partial(_with_activation, activation=cast(Activation, activation))
-        return replace(
-            self,
-            clip=towers(self.clip),
-            reload=self.reload and partial(_reloaded, self.reload, towers),
-        )
+        wanted = cast(Activation, activation)
+        reload = self.reload and partial(_with_activation, self.reload, wanted)
+        return replace(self, clip=_with_activation(lambda: self.clip, wanted), reload=reload)
 
 
-def _with_activation(clip: CLIP, activation: Activation) -> CLIP:
+def _with_activation(load: Callable[[], CLIP], activation: Activation) -> CLIP:
+    clip = load()
     shared: dict[int, Any] = {id(value): value for value in clip.parameters()}
     towers = copy.deepcopy(clip, shared)  # copies everything but what it finds in ``shared``
     for tower in (towers.visual, towers.text):
         for block in tower.transformer.blocks:
             block.mlp.activation = activation_layer(activation)
-    towers.config = clip.config.with_activation(activation)
+    towers.config = replace(clip.config, activation=activation)
     return towers
-
-
-def _reloaded(reload: Callable[[], CLIP], towers: Callable[[CLIP], CLIP]) -> CLIP:
-    return towers(reload())
 
 
 def load_clip(
@@ -134,41 +127,33 @@ def load_clip(
         WeightsError: unknown name, or a file that is absent, damaged or of another shape.
     """
     name, path = _place(name, weights)
+    facts: dict[str, Any] = {"licence": "see source", "source": f"local file {path}"}
     if path is None:
         assert name is not None
-        path, config, preprocess, origin = cached_weights(name)
-        facts: dict[str, Any] = {"licence": "see source", "source": origin}
+        path, config, preprocess, facts["source"] = cached_weights(name)
     elif name in (None, EMBEDDED):
-        config, preprocess, facts = _from_sidecar(path)
-        local = "in the package, trained by this project on procedural images"
-        facts["source"] = local if name == EMBEDDED else f"local file {path}"
+        config, preprocess, told = _from_sidecar(path)
+        facts |= told
+        if name == EMBEDDED:
+            facts["source"] = "in the package, trained by this project on procedural images"
         name = name or path.name
     else:
         assert name is not None
         config, preprocess = named_facts(name)
-        facts = {"licence": "see source", "source": f"local file {path}"}
         name = f"{name} ({path.name})"
     clip = _filled(path, config, dtype).to(device=device)
-    mapped = clip.logit_scale.device.type == "cpu" and is_mapped(path, dtype)
-    return CLIPBackbone(
-        name,
-        clip,
-        preprocess,
-        file_hash(path),
-        reload=partial(_filled, path, config, dtype) if mapped else None,
-        **facts,
-    )
+    if clip.logit_scale.device.type == "cpu" and is_mapped(path, dtype):
+        facts["reload"] = partial(_filled, path, config, dtype)
+    return CLIPBackbone(name, clip, preprocess, file_hash(path), **facts)
 
 
 def _place(name: str | None, weights: str | Path | None) -> tuple[str | None, Path | None]:
     """What ``load_clip`` was given: a name and a file, or one of them."""
-    if name and weights is None and _is_path(name):
-        return None, Path(name)
-    if weights is None and name in (None, EMBEDDED):
-        return EMBEDDED, embedded_file()
     if weights is not None:
         return (None if name == EMBEDDED else name), Path(weights)
-    return name, None
+    if name in (None, EMBEDDED):
+        return EMBEDDED, embedded_file()
+    return (None, Path(name)) if _is_path(name) else (name, None)
 
 
 def recommended_method(name: str | None = None, weights: str | Path | None = None) -> str | None:
@@ -180,12 +165,9 @@ def recommended_method(name: str | None = None, weights: str | Path | None = Non
         WeightsError: a side-car that cannot be read.
     """
     name, path = _place(name, weights)
-    if path is None or name not in (None, EMBEDDED):
-        return None
-    sidecar = _sidecar(path)
-    if sidecar is None:
-        return None  # load_clip says what is missing
-    method = _content(sidecar).get("recommended_method")
+    sidecar = _sidecar(path) if path and name in (None, EMBEDDED) else None
+    # Without a side-car load_clip says what is missing.
+    method = _content(sidecar).get("recommended_method") if sidecar else None
     return None if method is None else str(method)
 
 
@@ -219,11 +201,10 @@ def _filled(path: Path, config: CLIPConfig, dtype: torch.dtype) -> CLIP:
 
 def embedded_file() -> Path:
     """Weights file of the embedded model; its configuration and card lie beside it."""
-    return _WEIGHTS_FOLDER / "embedded.safetensors"
+    return Path(__file__).parent / "weights" / "embedded.safetensors"
 
 
-# ---------------------------------------------------------------------------------------------
-# Side-cars: shape and preprocessing that travel with a file
+# --- side-cars: shape and preprocessing that travel with a file ----------------------------------
 
 
 def _sidecar(weights: Path) -> Path | None:
@@ -273,15 +254,11 @@ def _from_sidecar(weights: Path) -> tuple[CLIPConfig, Preprocess, dict[str, Any]
         recommended = {k: dict(v) for k, v in content.get("recommended", {}).items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _unreadable(sidecar, error) from None
-    facts = {
-        "licence": str(content.get("licence", "see source")),
-        "recommended": recommended,
-        "patches_match_texts": bool(content.get("patches_match_texts", False)),
-    }
-    return config, preprocess, facts
+    facts = {"licence": str(content["licence"])} if "licence" in content else {}
+    match = bool(content.get("patches_match_texts", False))
+    return config, preprocess, {**facts, "recommended": recommended, "patches_match_texts": match}
 
 
 def _is_path(name: str) -> bool:
-    if name.endswith((".safetensors", ".pt", ".pth", ".bin")) or Path(name).exists():
-        return True
-    return name.startswith(("/", ".", "~")) or "\\" in name or name.count("/") > 1
+    written = name.startswith(("/", ".", "~")) or "\\" in name or name.count("/") > 1
+    return written or name.endswith((".safetensors", ".pt", ".pth", ".bin")) or Path(name).exists()

@@ -36,8 +36,9 @@ def _module(name: str) -> Any:
     return importlib.import_module(f"{_PRIVATE}.{name}")
 
 
+@cache
 def tokenizer() -> Any:
-    """A new ``SimpleTokenizer``: CLIP's byte-pair encoding."""
+    """open_clip's ``SimpleTokenizer``: CLIP's byte-pair encoding."""
     return _module("tokenizer").SimpleTokenizer()
 
 
@@ -51,14 +52,12 @@ def model_config(model: str) -> dict[str, Any] | None:
     if model not in model_names():
         return None
     path = _folder() / "model_configs" / f"{model}.json"
-    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return config
+    return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
 def pretrained() -> list[tuple[str, str]]:
     """Every published ``(MODEL, TAG)``."""
-    pairs: list[tuple[str, str]] = _module("pretrained").list_pretrained()
-    return pairs
+    return list(_module("pretrained").list_pretrained())
 
 
 def tags(model: str) -> list[str]:
@@ -68,8 +67,7 @@ def tags(model: str) -> list[str]:
 
 def weights_facts(model: str, tag: str) -> dict[str, Any]:
     """Address and preprocessing of published weights; empty if there are none of that name."""
-    facts: dict[str, Any] = _module("pretrained").get_pretrained_cfg(model, tag)
-    return facts
+    return dict(_module("pretrained").get_pretrained_cfg(model, tag))
 
 
 def download(facts: dict[str, Any]) -> Path:

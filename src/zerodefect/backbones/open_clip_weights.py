@@ -4,40 +4,36 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from zerodefect.backbones import open_clip_names
 from zerodefect.backbones.clip import CLIPConfig
-from zerodefect.backbones.weight_files import WeightsError, file_hash
+from zerodefect.backbones.weight_files import WeightsError, file_hash, in_hub_cache
 from zerodefect.images import Preprocess
 
 
 def preprocess_of(config: CLIPConfig, facts: Mapping[str, Any]) -> Preprocess:
     """What a configuration says of preprocessing; CLIP's where it says nothing."""
-    size = config.vision.image_size
-    mean, std = facts.get("mean"), facts.get("std")
-    chosen: dict[str, Any] = {"size": (size, size)}
-    if mean and std:
-        chosen |= {"mean": tuple(mean), "std": tuple(std)}
+    chosen: dict[str, Any] = {"size": (config.vision.image_size,) * 2}
+    if facts.get("mean") and facts.get("std"):
+        chosen |= {"mean": tuple(facts["mean"]), "std": tuple(facts["std"])}
     if facts.get("interpolation"):
         chosen["interpolation"] = facts["interpolation"]
     return Preprocess(**chosen)
 
 
-def _split_name(name: str) -> tuple[str, str | None]:
-    model, _, tag = name.partition("/")
-    return model, tag or None
-
-
 def named_facts(name: str) -> tuple[CLIPConfig, Preprocess]:
     """Shape, activation and preprocessing of open_clip's ``MODEL`` or ``MODEL/TAG``."""
-    model, tag = _split_name(name)
+    model, _, tag = name.partition("/")
     raw = open_clip_names.model_config(model)
     if raw is None:
+        close = difflib.get_close_matches(model, open_clip_names.model_names(), n=3)
+        similar = f" (did you mean {', '.join(close)}?)" if close else ""
         raise WeightsError(
-            f"{name}: open_clip knows no architecture {model!r}{_similar(model)}. "
+            f"{name}: open_clip knows no architecture {model!r}{similar}. "
             "zerodefect backbones lists the names"
         )
     try:
@@ -49,13 +45,8 @@ def named_facts(name: str) -> tuple[CLIPConfig, Preprocess]:
         tags = ", ".join(open_clip_names.tags(model)) or "none"
         raise WeightsError(f"{name}: open_clip has no weights {tag!r} for {model}; it has: {tags}")
     if pretrained.get("quick_gelu") or tag == "openai":  # older versions of open_clip do not say
-        config = config.with_activation("quick_gelu")
+        config = replace(config, activation="quick_gelu")
     return config, preprocess_of(config, pretrained)
-
-
-def _similar(model: str) -> str:
-    close = difflib.get_close_matches(model, open_clip_names.model_names(), n=3)
-    return f" (did you mean {', '.join(close)}?)" if close else ""
 
 
 def cached_weights(name: str) -> tuple[Path, CLIPConfig, Preprocess, str]:
@@ -65,15 +56,14 @@ def cached_weights(name: str) -> tuple[Path, CLIPConfig, Preprocess, str]:
         WeightsError: unknown, or not here; the message says how to bring them.
     """
     config, preprocess = named_facts(name)
-    model, tag = _split_name(name)
-    if tag is None:
+    model, _, tag = name.partition("/")
+    if not tag:
         tags = ", ".join(open_clip_names.tags(model)) or "none"
         raise WeightsError(
             f"{name}: an architecture without weights. Add a tag ({name}/TAG with one of: {tags}) "
             "or give a local file (--weights FILE)"
         )
-    origin = weights_origin(name)
-    found = cached_file(name)
+    origin, found = weights_origin(name), cached_file(name)
     if found is None:
         raise WeightsError(
             f"{name}: the weights are not on this machine, and nothing is downloaded unasked. "
@@ -90,8 +80,8 @@ def weights_origin(name: str) -> str:
         WeightsError: no such weights.
     """
     named_facts(name)
-    model, tag = _split_name(name)
-    if tag is None:
+    model, _, tag = name.partition("/")
+    if not tag:
         raise WeightsError(f"{name}: name the weights as MODEL/TAG, as zerodefect backbones lists")
     facts = open_clip_names.weights_facts(model, tag)
     if facts.get("hf_hub"):
@@ -101,27 +91,13 @@ def weights_origin(name: str) -> str:
 
 def cached_file(name: str) -> Path | None:
     """File of open_clip's weights ``MODEL/TAG`` in the local caches, or None."""
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    model, tag = _split_name(name)
-    facts = open_clip_names.weights_facts(model, tag or "")
+    model, _, tag = name.partition("/")
+    facts = open_clip_names.weights_facts(model, tag)
     repository, _, filename = (facts.get("hf_hub") or "").rpartition("/")
-    if repository:
-        files = [filename] if filename else []
-        files += ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
-        for file in files:
-            try:
-                found = try_to_load_from_cache(repository, file)
-            except HFValidationError:
-                continue
-            if isinstance(found, str):
-                return Path(found)
-    if facts.get("url"):
-        local = Path("~/.cache/clip").expanduser() / Path(facts["url"]).name
-        if local.is_file():
-            return local
-    return None
+    usual = ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
+    found = in_hub_cache(repository, [filename, *usual] if filename else usual)
+    local = Path("~/.cache/clip").expanduser() / Path(facts.get("url") or "").name
+    return found or (local if facts.get("url") and local.is_file() else None)
 
 
 def fetch(name: str) -> tuple[Path, str]:
@@ -133,11 +109,9 @@ def fetch(name: str) -> tuple[Path, str]:
     from huggingface_hub import constants
 
     origin = weights_origin(name)
-    model, tag = _split_name(name)
-    facts = open_clip_names.weights_facts(model, tag or "")
-    remedy = (
-        f"Bring the file from {origin} on a medium and pass it (--backbone {name} --weights FILE)"
-    )
+    model, _, tag = name.partition("/")
+    facts = open_clip_names.weights_facts(model, tag)
+    remedy = f"Bring the file from {origin} and pass it (--backbone {name} --weights FILE)"
     if constants.HF_HUB_OFFLINE:
         raise WeightsError(f"{name}: HF_HUB_OFFLINE switches the network off. {remedy}")
     try:
@@ -149,8 +123,7 @@ def fetch(name: str) -> tuple[Path, str]:
 
 def runnable_models() -> list[tuple[str, str]]:
     """Every ``(MODEL, TAG)`` of open_clip that the towers here can run."""
-    published = open_clip_names.pretrained()
-    return [(model, tag) for model, tag in published if _runs(model)]
+    return [(model, tag) for model, tag in open_clip_names.pretrained() if _runs(model)]
 
 
 @cache

@@ -17,9 +17,7 @@ from torch import Tensor, nn
 
 Activation = Literal["gelu", "quick_gelu"]
 
-# ---------------------------------------------------------------------------------------------
-# Correlation rules of a second stream
-
+# --- correlation rules of a second stream --------------------------------------------------------
 
 Rule = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 """``rule(q, k, v, h)``: per-head ``(B, heads, L, d)`` and the block's normalised input
@@ -49,8 +47,7 @@ def _concatenated(q: Tensor, k: Tensor, v: Tensor, h: Tensor) -> Tensor:
 
 def _echo(q: Tensor, k: Tensor, v: Tensor, h: Tensor) -> Tensor:
     """LECLIP: mean of the three cosine self-attentions, sharpened by the mean token norm."""
-    temperature = q.shape[-1] ** -0.5 * h.norm(dim=-1).mean(dim=-1)  # (B,), one per picture
-    temperature = temperature[:, None, None, None]
+    temperature = (q.shape[-1] ** -0.5 * h.norm(dim=-1).mean(dim=-1))[:, None, None, None]
     units = [F.normalize(z, dim=-1) for z in (q, k, v)]
     return torch.stack([attend(z * temperature, z, v, scale=1.0) for z in units]).mean(0)
 
@@ -84,11 +81,7 @@ class SecondStream:
     start: int = 1
 
     def function(self) -> Rule:
-        """Return the rule itself.
-
-        Raises:
-            ValueError: no rule has that name.
-        """
+        """The rule itself; ValueError where none has that name."""
         if callable(self.rule):
             return self.rule
         if self.rule not in CORRELATIONS:
@@ -96,8 +89,7 @@ class SecondStream:
         return CORRELATIONS[self.rule]
 
 
-# ---------------------------------------------------------------------------------------------
-# Deep prompts: edits of the token sequence between blocks
+# --- deep prompts: edits of the token sequence between blocks -------------------------------------
 
 
 @dataclass(frozen=True)
@@ -113,9 +105,8 @@ class Edit:
     half: bool = False
 
     def prepared(self, x: Tensor) -> Tensor:
-        """Return the tokens as ``(B, M, W)`` in the precision of ``x``."""
-        tokens = self.tokens.half() if self.half else self.tokens
-        tokens = tokens.to(x.dtype)
+        """The tokens as ``(B, M, W)`` in the precision of ``x``."""
+        tokens = (self.tokens.half() if self.half else self.tokens).to(x.dtype)
         return tokens.expand(x.shape[0], -1, -1) if tokens.dim() == 2 else tokens
 
     def apply(self, x: Tensor) -> Tensor:
@@ -184,8 +175,7 @@ class Remove:
 Edits = Mapping[int, Sequence["Edit | Remove"]]
 
 
-# ---------------------------------------------------------------------------------------------
-# The shared transformer
+# --- the shared transformer ----------------------------------------------------------------------
 
 
 class QuickGELU(nn.Module):

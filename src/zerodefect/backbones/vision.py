@@ -14,31 +14,32 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zerodefect.backbones.weight_files import WeightsError, file_hash, read_state
+from zerodefect.backbones.backbone import patch_grid
+from zerodefect.backbones.weight_files import (
+    WeightsError,
+    file_hash,
+    in_hub_cache,
+    misfits,
+    read_state,
+)
 from zerodefect.images import Preprocess, normalised
 
 DINOV2_BASE_REGISTERS = "vit_base_patch14_reg4_dinov2"
 
 
 class VisionEncoder(nn.Module):
-    """A plain ViT of timm's, reduced to its patch tokens.
-
-    Attributes:
-        name: timm's name of the architecture.
-        fingerprint: SHA-256 of the weights file, hexadecimal.
-        stride: side of a patch in pixels.
-        width: channels C of a token.
-        preprocess: input size, mean and deviation of the weights.
-        activation: None: no file of learned values hangs on it.
+    """A plain ViT of timm's, reduced to its patch tokens: a ``Backbone``.
 
     Args:
         model: timm's ``VisionTransformer``, with weights.
-        name: see above.
-        fingerprint: see above.
+        name: timm's name of the architecture.
+        fingerprint: SHA-256 of the weights file, hexadecimal.
 
     Raises:
         ValueError: another kind of network.
     """
+
+    activation = None  # no file of learned values hangs on it
 
     def __init__(self, model: Any, name: str, fingerprint: str) -> None:
         from timm.models.vision_transformer import VisionTransformer
@@ -54,12 +55,8 @@ class VisionEncoder(nn.Module):
         self.name, self.fingerprint = name, fingerprint
         self.stride = int(model.patch_embed.patch_size[0])
         self.width = int(model.embed_dim)
-        self.activation = None
-        facts: Any = model.pretrained_cfg
-        height, width = model.patch_embed.img_size
-        self.preprocess = Preprocess(
-            (height, width), mean=tuple(facts["mean"]), std=tuple(facts["std"])
-        )
+        facts, size = model.pretrained_cfg, tuple(model.patch_embed.img_size)
+        self.preprocess = Preprocess(size, mean=tuple(facts["mean"]), std=tuple(facts["std"]))
 
     @property
     def precision(self) -> str:
@@ -72,10 +69,8 @@ class VisionEncoder(nn.Module):
         Args:
             images: ``(B, 3, H, W)``, prepared as ``preprocess`` says; the stride divides H
                 and W.
-            blocks: whose outputs are wanted, from 1; None for the last one.
-
-        Returns:
-            Per block ``(B, C, H / patch, W / patch)``.
+            blocks: whose outputs ``(B, C, H / patch, W / patch)`` are wanted, from 1; None for the
+                last one.
 
         Raises:
             ValueError: a size that patches do not divide, or a block that is not there.
@@ -114,22 +109,16 @@ class VisionEncoder(nn.Module):
 
     def _embedded(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Tokens that enter the first block ``(B, P + N, C)``, and their grid."""
-        model, patch = self.model, self.stride
-        height, width = images.shape[-2:]
-        if height % patch or width % patch or not height or not width:
-            raise ValueError(
-                f"input of {height}x{width} px: both sides must be multiples of the patch size "
-                f"{patch} of {self.name}"
-            )
-        grid = (height // patch, width // patch)
+        model, grid = self.model, patch_grid(images, self.stride)
         tokens = model.patch_embed.proj(images).flatten(2).transpose(1, 2)
         positions = self._positions(grid)
         parts = [part for part in (model.cls_token, model.reg_token) if part is not None]
         first = torch.cat([part.expand(len(images), -1, -1) for part in parts], dim=1)
         if positions.shape[1] == tokens.shape[1]:  # class token and registers have none
-            tokens = tokens + positions
-            return model.norm_pre(torch.cat([first, tokens], dim=1)), grid
-        return model.norm_pre(torch.cat([first, tokens], dim=1) + positions), grid
+            x = torch.cat([first, tokens + positions], dim=1)
+        else:
+            x = torch.cat([first, tokens], dim=1) + positions
+        return model.norm_pre(x), grid
 
     def _positions(self, grid: tuple[int, int]) -> Tensor:
         """Positions of the patches, behind the class token's where it has one: ``(1, ., C)``.
@@ -190,19 +179,10 @@ def load_vision(
         ) from None
     path = Path(weights) if weights is not None else _cached(name)
     state = checkpoint_filter_fn(read_state(path), model)
-    own = model.state_dict()
-    faults = [f"missing {key}" for key in own if key not in state]
-    faults += [f"unknown {key}" for key in state if key not in own]
-    faults += [
-        f"{key} is {tuple(state[key].shape)}, expected {tuple(own[key].shape)}"
-        for key in own
-        if key in state and state[key].shape != own[key].shape
-    ]
+    faults = misfits(model.state_dict(), state)
     if faults:
-        more = f" and {len(faults) - 5} more" if len(faults) > 5 else ""
         raise WeightsError(
-            f"{path}: does not fit {name}: {'; '.join(faults[:5])}{more}. Name the architecture "
-            "that the file was made for"
+            f"{path}: does not fit {name}: {faults}. Name the architecture that the file is for"
         )
     model.load_state_dict({key: value.to(dtype) for key, value in state.items()}, assign=True)
     encoder = VisionEncoder(model, name, file_hash(path))
@@ -211,15 +191,13 @@ def load_vision(
 
 def _cached(name: str) -> Path:
     """File of timm's pretrained weights in the local caches."""
-    from huggingface_hub import try_to_load_from_cache
     from timm.models import get_pretrained_cfg
 
     facts = get_pretrained_cfg(name)
     hub, url = (str(facts.hf_hub_id or ""), str(facts.url or "")) if facts else ("", "")
-    for file in ("model.safetensors", "pytorch_model.bin") if hub else ():
-        found = try_to_load_from_cache(hub, file)
-        if isinstance(found, str):
-            return Path(found)
+    found = in_hub_cache(hub, ["model.safetensors", "pytorch_model.bin"])
+    if found:
+        return found
     local = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
     if url and local.is_file():
         return local

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +53,7 @@ def read_state(path: Path, dtype: torch.dtype | None = None) -> dict[str, Tensor
         state = state["state_dict"]
     if not isinstance(state, Mapping) or not state:
         raise WeightsError(f"{path}: holds no state dict. Give a file of named tensors")
-    state = {str(k).removeprefix("module."): v for k, v in state.items()}
-    if not all(isinstance(v, Tensor) for v in state.values()):
-        state = {k: v for k, v in state.items() if isinstance(v, Tensor)}
-    return state
+    return {str(k).removeprefix("module."): v for k, v in state.items() if isinstance(v, Tensor)}
 
 
 def _read_safetensors(path: Path, dtype: torch.dtype | None) -> dict[str, Tensor]:
@@ -69,11 +67,37 @@ def _read_safetensors(path: Path, dtype: torch.dtype | None) -> dict[str, Tensor
     return state
 
 
+def misfits(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+    """What keeps weights from fitting a network's own, by name and shape; empty where they fit."""
+    faults = [f"missing {name}" for name in own if name not in given]
+    faults += [f"unknown {name}" for name in given if name not in own]
+    faults += [
+        f"{name} is {tuple(given[name].shape)}, expected {tuple(value.shape)}"
+        for name, value in own.items()
+        if name in given and given[name].shape != value.shape
+    ]
+    more = f" and {len(faults) - 5} more" if len(faults) > 5 else ""
+    return "; ".join(faults[:5]) + more
+
+
 def is_mapped(path: Path, dtype: torch.dtype) -> bool:
     """Whether towers of this precision are mapped from the file: then a second pair is free."""
     if path.suffix != ".safetensors":
         return False
     return all(v.dtype == dtype for v in load_file(path).values() if v.is_floating_point())
+
+
+def in_hub_cache(repository: str, files: Sequence[str]) -> Path | None:
+    """The first of these files that the Hugging Face cache holds of a repository, or None."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    for file in files if repository else ():
+        with suppress(HFValidationError):
+            found = try_to_load_from_cache(repository, file)
+            if isinstance(found, str):
+                return Path(found)
+    return None
 
 
 def _refuse_torchscript(path: Path) -> None:

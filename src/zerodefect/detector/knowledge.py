@@ -101,12 +101,13 @@ class Knowledge:
             StoreError: the operating system refused to write.
         """
         about = {
+            "version": VERSION,
             "detector": dict(self.detector),
             "product": self.product and asdict(self.product),
             "shots": self.shots,
             "facts": dict(self.facts),
         }
-        header = {"format": FORMAT, "version": str(VERSION), "about": json.dumps(about)}
+        header = {FORMAT: json.dumps(about)}  # one entry: several come in no fixed order
         tensors = {name: t.detach().cpu().contiguous() for name, t in self.tensors.items()}
         with atomic_write(Path(path)) as file:
             file.write(save(tensors, header))
@@ -121,14 +122,14 @@ class Knowledge:
         try:
             with safe_open(path, "pt", device=str(device)) as file:
                 header = file.metadata() or {}
-                if header.get("format") != FORMAT:
+                if FORMAT not in header:
                     raise KnowledgeError(f"{path}: not a file of ZeroDefect's knowledge")
-                if int(header["version"]) > VERSION:
+                about = json.loads(header[FORMAT])
+                if about["version"] > VERSION:
                     raise KnowledgeError(
-                        f"{path}: written by a newer ZeroDefect (version {header['version']}, this "
+                        f"{path}: written by a newer ZeroDefect (version {about['version']}, this "
                         f"one reads up to {VERSION}). Update the package"
                     )
-                about = json.loads(header["about"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             product = about["product"] and _product(about["product"])
             return cls(about["detector"], product, about["shots"], tensors, about["facts"])

@@ -8,15 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+_ROUNDS = 300  # of Lloyd's algorithm, at most
+_TOLERANCE = 1e-4  # it stops when the centres moved by less than this share of the variance
+
 
 @torch.no_grad()
-def kmeans(
-    points: Tensor,
-    clusters: int,
-    generator: torch.Generator,
-    iterations: int = 300,
-    tolerance: float = 1e-4,
-) -> Tensor:
+def kmeans(points: Tensor, clusters: int, generator: torch.Generator) -> Tensor:
     """Assign points to clusters: k-means++ start, then Lloyd's iterations.
 
     The start is the greedy form of Arthur & Vassilvitskii (2007): of ``2 + log k`` candidates drawn
@@ -27,8 +24,6 @@ def kmeans(
         points: ``(n, d)``.
         clusters: how many to look for; with fewer distinct points there are fewer.
         generator: source of the draws, on the CPU.
-        iterations: most rounds of Lloyd's algorithm.
-        tolerance: stop when the centres moved by less than this share of the points' variance.
 
     Returns:
         ``(n,)`` int64 labels on the device of the points; a label may be unused.
@@ -45,11 +40,11 @@ def kmeans(
     # products, and the dimension d does not matter any more.
     x = x - x.mean(dim=0)
     products = x @ x.T  # (n, n)
-    enough = tolerance * float(products.diagonal().mean()) / x.shape[1]
+    enough = _TOLERANCE * float(products.diagonal().mean()) / x.shape[1]
     first = _start(products, min(clusters, len(x)), generator)
     centres = F.one_hot(torch.tensor(first), len(x)).double()  # (k, n) weights of the points
     labels = _distances(products, centres).argmin(dim=1)
-    for _ in range(iterations):
+    for _ in range(_ROUNDS):
         moved = _means(products, labels, centres)
         change = moved - centres
         shift = float(((change @ products) * change).sum())  # squared, of all centres together

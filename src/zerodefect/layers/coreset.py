@@ -38,12 +38,7 @@ def farthest_points(features: Tensor, count: int, start: int = 0) -> Tensor:
 def thinned(features: Tensor, keep: int) -> Tensor:
     """Rows of a large set that stand for all: ``farthest_points`` block by block.
 
-    Args:
-        features: ``(n, W)``.
-        keep: rows to keep, at most ``n``; every block of neighbouring rows gives its share.
-
-    Returns:
-        ``(keep,)`` int64 rows, ascending.
+    ``(n, W) -> (keep,)`` int64 rows, ascending; every block of neighbouring rows gives its share.
     """
     if features.shape[1] > _WIDTH:
         draws = torch.Generator().manual_seed(0)

@@ -9,34 +9,29 @@ from __future__ import annotations
 from torch import Tensor
 
 
-def focal_loss(
-    probabilities: Tensor, masks: Tensor, gamma: float = 2.0, smooth: float = 1e-5
-) -> Tensor:
+def focal_loss(probabilities: Tensor, masks: Tensor) -> Tensor:
     """Focal loss (Lin et al., ICCV 2017) of two-class probabilities, mean over all pixels.
 
-    ``-(1 - pt)^gamma log pt`` with ``pt = sum_c clamp(onehot_c, smooth, 1 - smooth) p_c + smooth``,
-    the form that AnomalyCLIP, AdaCLIP, VCP-CLIP and their kin use.
+    ``-(1 - pt)^2 log pt`` with ``pt = sum_c clamp(onehot_c, s, 1 - s) p_c + s`` and s = 1e-5, the
+    form that AnomalyCLIP, AdaCLIP, VCP-CLIP and their kin use.
 
     Args:
         probabilities: ``(B, 2, H, W)``, normal and anomalous.
         masks: ``(B, H, W)``, 1 where anomalous.
-        gamma: focusing exponent.
-        smooth: label smoothing and offset.
     """
+    smooth = 1e-5
     anomalous = masks.to(probabilities.dtype).clamp(smooth, 1 - smooth)
     normal = (1 - masks.to(probabilities.dtype)).clamp(smooth, 1 - smooth)
     pt = normal * probabilities[:, 0] + anomalous * probabilities[:, 1] + smooth
-    return (-((1 - pt) ** gamma) * pt.log()).mean()
+    return (-((1 - pt) ** 2.0) * pt.log()).mean()
 
 
-def dice_loss(probability: Tensor, masks: Tensor, smooth: float = 1.0) -> Tensor:
-    """``1 - mean_b (2 sum p m + smooth) / (sum p + sum m + smooth)``, sums over each image.
+def dice_loss(probability: Tensor, masks: Tensor) -> Tensor:
+    """``1 - mean_b (2 sum p m + 1) / (sum p + sum m + 1)``, sums over each image.
 
     Args:
         probability: ``(B, H, W)`` of the class that ``masks`` marks.
         masks: ``(B, H, W)``, 1 inside.
-        smooth: keeps empty masks defined.
     """
     p, m = probability.flatten(1), masks.to(probability.dtype).flatten(1)
-    overlap = 2 * (p * m).sum(1) + smooth
-    return 1 - (overlap / (p.sum(1) + m.sum(1) + smooth)).mean()
+    return 1 - ((2 * (p * m).sum(1) + 1) / (p.sum(1) + m.sum(1) + 1)).mean()

@@ -32,16 +32,7 @@ def text_probabilities(features: Tensor, texts: Tensor, temperature: float) -> T
 
 
 def anomaly_probability(features: Tensor, texts: Tensor, temperature: float) -> Tensor:
-    """Probability of the anomalous text, in (0, 1).
-
-    Args:
-        features: ``(..., D)``, any length.
-        texts: ``(2, D)``: normal, anomalous.
-        temperature: softmax temperature (CLIP's training value is 0.07 to 0.01).
-
-    Returns:
-        ``(...)``.
-    """
+    """Probability of the anomalous of two texts, normal and anomalous: ``(..., D) -> (...)``."""
     if texts.shape[0] != 2:
         raise ValueError(f"expected a normal and an anomalous text feature, got {texts.shape[0]}")
     return text_probabilities(features, texts, temperature)[..., 1]
@@ -53,10 +44,8 @@ def upsample(maps: Tensor, size: tuple[int, int], *, align_corners: bool = False
     ``align_corners`` puts the corner values onto the corner pixels, as many official codes do,
     instead of half a patch inside.
     """
-    channels = maps if maps.dim() == 4 else maps[:, None]
-    resized = F.interpolate(
-        channels.float(), size=size, mode="bilinear", align_corners=align_corners
-    )
+    channels = (maps if maps.dim() == 4 else maps[:, None]).float()
+    resized = F.interpolate(channels, size, mode="bilinear", align_corners=align_corners)
     return resized if maps.dim() == 4 else resized[:, 0]
 
 

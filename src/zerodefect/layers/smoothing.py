@@ -1,19 +1,22 @@
-"""Gaussian smoothing of anomaly maps."""
+"""Gaussian smoothing of anomaly maps, and means over the neighbours of each patch."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+Border = Literal["zeros", "replicate", "reflect"]
 
-def gaussian_smooth(maps: Tensor, sigma: float, truncate: float = 4.0) -> Tensor:
+
+def gaussian_smooth(maps: Tensor, sigma: float) -> Tensor:
     """Gaussian filter, equal to ``scipy.ndimage.gaussian_filter(map, sigma)`` per map.
 
     Args:
         maps: ``(..., H, W)``.
         sigma: standard deviation in pixels; 0 returns the maps unchanged.
-        truncate: the kernel ends at this many standard deviations.
 
     Returns:
         ``(..., H, W)`` in the same precision.
@@ -25,19 +28,55 @@ def gaussian_smooth(maps: Tensor, sigma: float, truncate: float = 4.0) -> Tensor
         raise ValueError(f"sigma must be a finite number >= 0, got {sigma}")
     if sigma == 0:
         return maps
-    radius = int(truncate * sigma + 0.5)
+    radius = int(4 * sigma + 0.5)  # where scipy cuts it off
     offsets = torch.arange(-radius, radius + 1, dtype=torch.float64, device=maps.device)
     kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
     kernel = (kernel / kernel.sum()).to(maps.dtype)
     flat = maps.reshape(-1, 1, *maps.shape[-2:])
     for axis in (2, 3):
-        index = _mirrored(flat.shape[axis], radius).to(maps.device)
+        length = flat.shape[axis]
+        index = torch.arange(-radius, length + radius, device=maps.device).remainder(2 * length)
+        index = torch.minimum(index, 2 * length - 1 - index)  # mirrored, the edge pixel repeated
         shape = (1, 1, -1, 1) if axis == 2 else (1, 1, 1, -1)
         flat = F.conv2d(flat.index_select(axis, index), kernel.reshape(shape))
     return flat.reshape(maps.shape)
 
 
-def _mirrored(length: int, radius: int) -> Tensor:
-    """Indices of a line mirrored at its edges, edge pixel repeated (scipy's 'reflect')."""
-    index = torch.arange(-radius, length + radius).remainder(2 * length)
-    return torch.where(index < length, index, 2 * length - 1 - index)
+def neighbourhood_mean(maps: Tensor, side: int, border: Border) -> Tensor:
+    """Mean of each ``side x side`` neighbourhood, stride 1, on grids of any size.
+
+    Args:
+        maps: ``(B, C, h, w)``.
+        side: odd number of patches; 1 returns the maps unchanged.
+        border: what lies outside: ``zeros``, which count in the mean (CoPS), the nearest patch
+            (AnoVL), or the patches mirrored at the outermost one (AFR-CLIP).
+
+    Returns:
+        ``(B, C, h, w)``.
+
+    Raises:
+        ValueError: an even or non-positive side, or an unknown border.
+    """
+    if side < 1 or side % 2 == 0:
+        raise ValueError(f"a neighbourhood needs an odd side of at least 1 patch, got {side}")
+    if border not in ("zeros", "replicate", "reflect"):
+        raise ValueError(f"border is zeros, replicate or reflect, not {border!r}")
+    if side == 1:
+        return maps
+    reach = side // 2
+    if border == "zeros":
+        return F.avg_pool2d(maps, side, stride=1, padding=reach)
+    for axis in (2, 3):
+        last = maps.shape[axis] - 1
+        index = torch.arange(-reach, last + reach + 1, device=maps.device)
+        if border == "reflect":  # also over lines shorter than the neighbourhood
+            index = index.remainder(max(2 * last, 1))
+            index = torch.minimum(index, 2 * last - index)
+        maps = maps.index_select(axis, index.clamp(0, last))
+    return F.avg_pool2d(maps, side, stride=1)
+
+
+def patch_mean(patches: Tensor, grid: tuple[int, int], side: int, border: Border) -> Tensor:
+    """``neighbourhood_mean`` of row-major patch features ``(B, N, D)``, same shape."""
+    maps = patches.transpose(1, 2).unflatten(2, grid)  # (B, D, h, w)
+    return neighbourhood_mean(maps, side, border).flatten(2).transpose(1, 2)

@@ -18,13 +18,8 @@ def anovl_views(images: Tensor) -> list[Tensor]:
 
     The pictures themselves, turned by the eight ``ANGLES``, moved by the eight ``SHIFTS`` (in half
     pictures), mirrored left to right, in grey, and turned by one, two and three quarters counter-
-    clockwise. What comes in at the border is the mirrored picture.
-
-    Args:
-        images: ``(B, 3, H, W)``.
-
-    Returns:
-        22 tensors ``(B, 3, H, W)``; two of the quarter turns are ``(B, 3, W, H)``.
+    clockwise. What comes in at the border is the mirrored picture. All are ``(B, 3, H, W)`` but two
+    of the quarter turns, ``(B, 3, W, H)``.
     """
     turned = [
         _warp(images, [[math.cos(t), -math.sin(t), 0.0], [math.sin(t), math.cos(t), 0.0]])
@@ -40,10 +35,5 @@ def anovl_views(images: Tensor) -> list[Tensor]:
 def _warp(images: Tensor, matrix: list[list[float]]) -> Tensor:
     theta = torch.tensor([matrix], dtype=images.dtype, device=images.device)
     grid = F.affine_grid(theta, [1, *images.shape[1:]], align_corners=True)
-    return F.grid_sample(
-        images,
-        grid.expand(len(images), -1, -1, -1),
-        mode="bilinear",
-        padding_mode="reflection",
-        align_corners=True,
-    )
+    grid = grid.expand(len(images), -1, -1, -1)
+    return F.grid_sample(images, grid, padding_mode="reflection", align_corners=True)

@@ -31,16 +31,7 @@ def window_patches(grid: tuple[int, int], side: int) -> Tensor:
 
 
 def spread(values: Tensor, grid: tuple[int, int], side: int) -> Tensor:
-    """Sum, per patch, of the values of the windows that cover it.
-
-    Args:
-        values: ``(B, n)`` or ``(B, T, n)``.
-        grid: rows and columns of patches.
-        side: window side in patches.
-
-    Returns:
-        ``(B, h, w)`` or ``(B, T, h, w)``.
-    """
+    """Sum, per patch, of the values of the windows that cover it: ``(..., n) -> (..., h, w)``."""
     maps = values.unflatten(-1, count_windows(grid, side))
     flat = maps.reshape(-1, 1, *maps.shape[-2:])
     kernel = torch.ones(1, 1, side, side, dtype=values.dtype, device=values.device)
@@ -50,15 +41,7 @@ def spread(values: Tensor, grid: tuple[int, int], side: int) -> Tensor:
 def harmonic_windows(scores: Tensor, grid: tuple[int, int], side: int) -> Tensor:
     """Harmonic mean, per patch, of the scores of the windows that cover it.
 
-    A score of zero pulls its patches to zero.
-
-    Args:
-        scores: ``(B, n)``, non-negative.
-        grid: rows and columns of patches.
-        side: window side in patches.
-
-    Returns:
-        ``(B, h, w)``.
+    ``(B, n)`` non-negative ``-> (B, h, w)``; a score of zero pulls its patches to zero.
     """
     cover = spread(torch.ones_like(scores[:1]), grid, side)
     mean = cover / spread(1 / scores, grid, side)

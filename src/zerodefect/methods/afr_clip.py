@@ -29,8 +29,7 @@ from zerodefect.detector.recipes import Recipe
 from zerodefect.detector.registry import register
 from zerodefect.layers.adapters import initialised, linear
 from zerodefect.layers.losses import dice_loss, focal_loss
-from zerodefect.layers.neighbourhood import patch_mean
-from zerodefect.layers.smoothing import gaussian_smooth
+from zerodefect.layers.smoothing import gaussian_smooth, patch_mean
 from zerodefect.prompts.ensemble import PromptEnsemble
 from zerodefect.types import Prediction, TrainingBatch
 

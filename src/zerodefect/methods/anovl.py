@@ -29,8 +29,8 @@ from zerodefect.detector.facts import MethodInfo
 from zerodefect.detector.knowledge import Knowledge, Product
 from zerodefect.detector.registry import register
 from zerodefect.layers.adapters import linear
-from zerodefect.layers.neighbourhood import neighbourhood_mean
 from zerodefect.layers.similarity import anomaly_probability, text_probabilities
+from zerodefect.layers.smoothing import neighbourhood_mean
 from zerodefect.layers.views import anovl_views
 from zerodefect.prompts.ensemble import PromptEnsemble, domain_templates
 from zerodefect.types import Prediction

@@ -38,8 +38,7 @@ from zerodefect.detector.recipes import Recipe
 from zerodefect.detector.registry import register
 from zerodefect.layers.grid import Grid
 from zerodefect.layers.losses import dice_loss, focal_loss
-from zerodefect.layers.neighbourhood import patch_mean
-from zerodefect.layers.smoothing import gaussian_smooth
+from zerodefect.layers.smoothing import gaussian_smooth, patch_mean
 from zerodefect.prompts.learnable import LearnedPrompts, Sentence, published_sizes
 from zerodefect.types import Prediction, TrainingBatch
 

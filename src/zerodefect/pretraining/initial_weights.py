@@ -12,24 +12,20 @@ import torch
 from torch import Tensor
 
 from zerodefect.backbones.clip import VisionTower
+from zerodefect.procedural.camera import cosines
 
 
 @torch.no_grad()
 def prepare(tower: VisionTower, seed: int) -> None:
-    """Overwrite patch embedding, positions and attention of a tower by what they can begin with.
-
-    Args:
-        tower: with its random weights.
-        seed: decides the random part of attention.
-    """
+    """Overwrite patch embedding, positions and attention of a tower by what they can begin with."""
     generator = torch.Generator().manual_seed(seed)
     whiten(tower.conv1.weight)
-    grid, width = tower.native_grid, tower.positional_embedding.shape[1]
-    tower.positional_embedding[1:] = waves(grid, width).to(tower.positional_embedding)
+    positions = tower.positional_embedding
+    positions[1:] = waves(tower.native_grid, positions.shape[1]).to(positions)
     for block in tower.transformer.blocks:
-        attend_alike(
-            block.attn.in_proj_weight, block.attn.out_proj.weight, block.attn.heads, generator
-        )
+        attention = block.attn
+        weights = attention.in_proj_weight, attention.out_proj.weight
+        attend_alike(*weights, attention.heads, generator)
 
 
 @torch.no_grad()
@@ -37,16 +33,12 @@ def whiten(filters: Tensor) -> None:
     """Let patch embedding begin as a cosine transform whose gain rises with frequency.
 
     In pictures of surfaces nearly all energy is in the patch mean; a fine crack is a thousandth
-    of it. Filters in proportion to frequency show both to the first block alike.
-
-    Args:
-        filters: ``(W, 3, P, P)``, overwritten; filters beyond ``3 P^2`` keep their values.
+    of it. Filters in proportion to frequency show both to the first block alike. ``filters`` are
+    ``(W, 3, P, P)``, overwritten; those beyond ``3 P^2`` keep their values.
     """
-    side = filters.shape[-1]
-    n = torch.arange(side, dtype=torch.float64)
-    cosines = torch.cos(math.pi * (2 * n[None] + 1) * n[:, None] / (2 * side)) * (2 / side) ** 0.5
-    cosines[0] /= 2**0.5
-    basis = torch.einsum("ux,vy->uvxy", cosines, cosines)
+    transform = cosines(filters.shape[-1])
+    n = torch.arange(len(transform), dtype=torch.float64)
+    basis = torch.einsum("ux,vy->uvxy", transform, transform)
     gain = 0.1 + 0.5 * torch.hypot(n[:, None], n[None]).clamp(max=3.0)
     colours = torch.tensor([[1.0, 1, 1], [1, 0, -1], [1, -2, 1]], dtype=torch.float64)
     colours = colours / colours.norm(dim=1, keepdim=True)
@@ -62,15 +54,8 @@ def waves(grid: tuple[int, int], width: int, length: float = 4.0) -> Tensor:
     """Positions as sines and cosines of row and column, alike where patches lie close together.
 
     As in Vaswani et al. 2017 (section 3.5), in two dimensions. Periods run from four patches, which
-    resizing to another grid keeps, to four times the grid.
-
-    Args:
-        grid: rows and columns of patches.
-        width: of the tower; a remainder of division by four stays zero.
-        length: norm of each position.
-
-    Returns:
-        ``(N, W)``.
+    resizing to another grid keeps, to four times the grid. Result ``(N, W)``, each of norm
+    ``length``; what remains of ``width`` after division by four is zero.
     """
     count = width // 4
     found = torch.zeros(grid[0] * grid[1], width, dtype=torch.float64)
@@ -94,13 +79,8 @@ def attend_alike(in_proj: Tensor, out_proj: Tensor, heads: int, generator: torch
 
     Mimetic initialisation (Trockman and Kolter, ICML 2023, section 4): per head
     ``W_q^T W_k = 0.7 Z + 0.7 I``, over all heads ``W_v^T W_o = 0.4 Z - 0.4 I``, Z Gaussian of
-    variance 1 / W, each factored by singular values.
-
-    Args:
-        in_proj: ``(3 W, W)``, overwritten.
-        out_proj: ``(W, W)``, overwritten.
-        heads: number of heads.
-        generator: of Z.
+    variance 1 / W, each factored by singular values. Overwrites ``in_proj (3 W, W)`` and
+    ``out_proj (W, W)``.
     """
     width = in_proj.shape[1]
     size = width // heads

@@ -8,7 +8,6 @@ anomalous text, divided by 0.07. So the probability that comes out is the one th
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,17 +17,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from zerodefect.backbones.clip import CLIP, tokenize
 from zerodefect.layers.windows import window_patches
-from zerodefect.procedural import (
-    ANOMALOUS_STATES,
-    DEFECT_KINDS,
-    KIND_STATES,
-    MORE_ANOMALOUS_STATES,
-    MORE_NORMAL_STATES,
-    NORMAL_STATES,
-    NOUNS,
-    TEMPLATES,
-    ProceduralBatch,
-)
+from zerodefect.procedural import DEFECT_KINDS, KIND_STATES, NOUNS, ProceduralBatch
+from zerodefect.procedural.captions import MORE_ANOMALOUS_STATES, MORE_NORMAL_STATES, TEMPLATES
+from zerodefect.prompts.ensemble import ANOMALOUS_STATES, NORMAL_STATES
 
 TEMPERATURE = 0.07
 WINDOW_SIDES = (2, 3)  # patches, as WinCLIP's small and middle windows
@@ -51,25 +42,20 @@ _FAR = 0.25
 _FAR_SOFT = 0.06
 
 
+Prompts = list[tuple[list[str], ...]]
+"""Normal, anomalous and per-kind sentences of each product name."""
+
+
 @dataclass(frozen=True)
 class StateTexts:
-    """Texts of one step, for several product names at once.
+    """Texts of one step, for several product names at once."""
 
-    Attributes:
-        normal: ``(G, D)`` mean embedding of the normal states of each product name.
-        anomalous: ``(G, D)`` mean embedding of the anomalous states.
-        kinds: ``(G, K, D)`` embedding of each defect kind.
-        captions: ``(B, D)`` embeddings of the pictures' captions.
-        every: ``(T, D)`` embeddings of all state sentences.
-        state: ``(T,)`` what each says: 0 normal, 1 anomalous, ``k + 2`` kind ``k``.
-    """
-
-    normal: Tensor
-    anomalous: Tensor
-    kinds: Tensor
-    captions: Tensor
-    every: Tensor
-    state: Tensor
+    normal: Tensor  # (G, D) mean embedding of the normal states of each product name
+    anomalous: Tensor  # (G, D) mean embedding of the anomalous states
+    kinds: Tensor  # (G, K, D) embedding of each defect kind
+    captions: Tensor  # (B, D) embeddings of the pictures' captions
+    every: Tensor  # (T, D) embeddings of all state sentences
+    state: Tensor  # (T,) what each says: 0 normal, 1 anomalous, k + 2 kind k
 
 
 def _invented_name(draw: random.Random) -> str:
@@ -81,31 +67,23 @@ def _invented_name(draw: random.Random) -> str:
     return "".join(syllables) + draw.choice(["", "", "", f" {draw.choice(NOUNS)}"])
 
 
-def _filled(draw: random.Random, states: Sequence[str], name: str) -> list[str]:
+def _filled(draw: random.Random, states: list[str], name: str) -> list[str]:
     return [draw.choice(TEMPLATES).replace("{}", state.replace("{}", name)) for state in states]
 
 
-def draw_prompts(draw: random.Random, groups: int) -> list[tuple[list[str], list[str], list[str]]]:
-    """Normal, anomalous and per-kind sentences for ``groups`` product names."""
+def draw_prompts(draw: random.Random, groups: int) -> Prompts:
+    """Sentences about ``groups`` product names."""
     prompts = []
     for _ in range(groups):
         name = _invented_name(draw) if draw.random() < 0.3 else draw.choice(NOUNS)
-        normal = (*NORMAL_STATES, *draw.sample(MORE_NORMAL_STATES, 1))
-        anomalous = (*ANOMALOUS_STATES, *draw.sample(MORE_ANOMALOUS_STATES, 1))
+        normal = [*NORMAL_STATES, *draw.sample(MORE_NORMAL_STATES, 1)]
+        anomalous = [*ANOMALOUS_STATES, *draw.sample(MORE_ANOMALOUS_STATES, 1)]
         kinds = [draw.choice(KIND_STATES[kind]) for kind in DEFECT_KINDS]
-        prompts.append(
-            (
-                _filled(draw, normal, name),
-                _filled(draw, anomalous, name),
-                _filled(draw, kinds, name),
-            )
-        )
+        prompts.append(tuple(_filled(draw, side, name) for side in (normal, anomalous, kinds)))
     return prompts
 
 
-def embed_states(
-    clip: CLIP, prompts: list[tuple[list[str], list[str], list[str]]], captions: list[str]
-) -> StateTexts:
+def embed_states(clip: CLIP, prompts: Prompts, captions: list[str]) -> StateTexts:
     """Run all texts of a step through the text tower at once.
 
     Means are taken over embeddings that are not normalised first, as WinCLIP takes them.
@@ -135,9 +113,8 @@ def embed_states(
 
 def coverage(batch: ProceduralBatch, patch: int) -> tuple[Tensor, Tensor]:
     """Per patch ``(B, N)``: covered share in [0, 1], and the kind that covers most, or -1."""
-    shares = torch.stack(
-        [(batch.kind_map == kind + 1).float() for kind in range(len(DEFECT_KINDS))], 1
-    )
+    kinds = range(1, len(DEFECT_KINDS) + 1)
+    shares = torch.stack([(batch.kind_map == kind).float() for kind in kinds], 1)
     shares = F.avg_pool2d(shares, patch).flatten(2)
     most, kind = shares.max(1)
     return shares.sum(1), torch.where(most > 0, kind, -1)
@@ -145,17 +122,11 @@ def coverage(batch: ProceduralBatch, patch: int) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Places:
-    """Tokens to judge: which product name they go with, and what is true of them.
+    """Tokens to judge: which product name they go with, and what is true of them."""
 
-    Attributes:
-        group: ``(M,)`` product name of the token.
-        kind: ``(M,)`` position in ``DEFECT_KINDS``, -1 for undamaged.
-        weight: ``(M,)`` how much the token counts; 0 leaves it out.
-    """
-
-    group: Tensor
-    kind: Tensor
-    weight: Tensor
+    group: Tensor  # (M,) product name of the token
+    kind: Tensor  # (M,) position in ``DEFECT_KINDS``, -1 for undamaged
+    weight: Tensor  # (M,) how much the token counts; 0 leaves it out
 
 
 def _judged(share: Tensor, kind: Tensor, group: Tensor, weight: Tensor, least: float) -> Places:
@@ -188,11 +159,7 @@ def _balanced(*sides: tuple[Tensor, Tensor]) -> Tensor:
 
 
 def state_losses(z: Tensor, texts: StateTexts, places: Places) -> tuple[Tensor, Tensor]:
-    """Losses of embeddings ``(M, D)`` against the state texts.
-
-    Returns:
-        Two scalars: normal against anomalous; normal against each of the kinds.
-    """
+    """Losses of embeddings ``(M, D)``: normal against anomalous; normal against each kind."""
     z = F.normalize(z.float(), dim=-1)
     pair = torch.stack([texts.normal, texts.anomalous], 1)
     every = torch.cat([texts.normal[:, None], texts.kinds], 1)
@@ -211,17 +178,14 @@ def peak_loss(z: Tensor, texts: StateTexts, group: Tensor, share: Tensor) -> Ten
     """The strongest clean places of a picture stay normal, the strongest damaged one does not.
 
     Verdicts and thresholds live from the highest values of a map, which the mean over patches
-    hardly feels.
+    hardly feels. So this is the logistic loss of the mean of the highest 1/64 of the clean patches
+    of each picture, and of the highest damaged patch of each damaged one, half each.
 
     Args:
         z: ``(B, N, D)`` patch embeddings.
         texts: of the step.
         group: ``(B,)`` product name of each picture.
         share: ``(B, N)`` covered share of each patch.
-
-    Returns:
-        Scalar: logistic loss of the mean of the highest 1/64 of the clean patches of each picture,
-        and of the highest damaged patch of each damaged one, half each.
     """
     z = F.normalize(z.float(), dim=-1)
     way = F.normalize(texts.anomalous, dim=-1) - F.normalize(texts.normal, dim=-1)
@@ -229,9 +193,8 @@ def peak_loss(z: Tensor, texts: StateTexts, group: Tensor, share: Tensor) -> Ten
     clean, damaged = share == 0, share >= _LEAST_PATCH
     top = max(1, share.shape[1] // 64)
     highest = logits.masked_fill(~clean, -1e4).topk(top, dim=1).values.mean(1)
-    parts = [F.softplus(highest[clean.sum(1) >= top])]
-    parts.append(F.softplus(-logits.masked_fill(~damaged, -1e4).amax(1)[damaged.any(1)]))
-    known = [part.mean() for part in parts if len(part)]
+    found = -logits.masked_fill(~damaged, -1e4).amax(1)[damaged.any(1)]
+    known = [F.softplus(x).mean() for x in (highest[clean.sum(1) >= top], found) if len(x)]
     return torch.stack(known).mean() if known else logits.sum() * 0
 
 
@@ -268,14 +231,8 @@ def reference_loss(features: Tensor, share: Tensor) -> Tensor:
     """Patches of one product: normal ones have a near normal neighbour, damaged ones have none.
 
     Pictures ``2 i`` and ``2 i + 1`` show the same product. Each is compared with the clean patches
-    of the other, exactly as a memory bank of one reference does it.
-
-    Args:
-        features: ``(B, N, W)`` patch features, B even.
-        share: ``(B, N)`` covered share of each patch.
-
-    Returns:
-        Scalar: binary cross-entropy of the distance to the nearest clean patch of the twin.
+    of the other, exactly as a memory bank of one reference does it: binary cross-entropy of the
+    distance to the nearest one. ``features`` are ``(B, N, W)``, ``share (B, N)``, B even.
     """
     z = F.normalize(features.float(), dim=-1).unflatten(0, (-1, 2))
     share = share.unflatten(0, (-1, 2))
@@ -294,10 +251,7 @@ def reference_loss(features: Tensor, share: Tensor) -> Tensor:
 def choose_windows(share: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """``(B, count)`` window numbers: half of them damaged where there are any, half clean.
 
-    Args:
-        share: ``(B, n)`` covered share of each window.
-        count: windows per picture, even, at most n.
-        generator: decides among equals.
+    ``share (B, n)`` is the covered share of each window; ``count`` is even, at most n.
     """
     half = count // 2
     chance = torch.rand(2, *share.shape, generator=generator).to(share.device)
@@ -327,29 +281,17 @@ def window_embeddings(clip: CLIP, tokens: Tensor, chosen: Tensor, patches: Tenso
 
 
 WEIGHTS = {
-    "patch": 1.0,
-    "patch_kind": 0.3,
-    "peak": 0.2,
-    "reference": 0.2,
-    "window": 0.3,
-    "window_kind": 0.1,
-    "text": 0.5,
-    "image": 0.5,
-    "image_kind": 0.1,
-    "caption": 0.15,
-}
+    "patch": 1.0, "patch_kind": 0.3, "peak": 0.2, "reference": 0.2, "window": 0.3,
+    "window_kind": 0.1, "text": 0.5, "image": 0.5, "image_kind": 0.1, "caption": 0.15,
+}  # fmt: skip
 _WHOLE = ("image", "image_kind", "caption")
 
 
 def total_loss(losses: dict[str, Tensor], progress: float) -> Tensor:
-    """Weighted sum of the losses.
+    """Weighted sum of the losses, some of ``WEIGHTS``; ``progress`` is the share that has passed.
 
     A picture can be judged as a whole once its places can. Until then its few whole-picture
     labels are mostly noise, so their weights grow from a tenth to all over the training.
-
-    Args:
-        losses: under the names of ``WEIGHTS``, or some of them.
-        progress: share of the training that has passed, in [0, 1].
     """
     grown = 0.1 + 0.9 * progress
     return torch.stack(
@@ -397,29 +339,22 @@ def training_losses(
     if len(pixels) % 2 == 0:
         features = clip.visual.project(encoded[:, 1:], projection=False)
         losses["reference"] = reference_loss(features, share)
-    some = slice(None, None, 4)
-    losses["window"], losses["window_kind"] = _window_losses(
-        clip,
-        tokens[some],
-        clip.visual.grid(pixels),
-        (share[some], kind[some], group[some]),
-        texts,
-        windows,
-        torch.Generator().manual_seed(step_seed),
-    )
+    truth, grid = (share[::4], kind[::4], group[::4]), clip.visual.grid(pixels)
+    draws = torch.Generator().manual_seed(step_seed)
+    embedded, places = _judged_windows(clip, tokens[::4], grid, truth, windows, draws)
+    losses["window"], losses["window_kind"] = state_losses(embedded, texts, places)
     return losses
 
 
-def _window_losses(
+def _judged_windows(
     clip: CLIP,
     tokens: Tensor,
     grid: tuple[int, int],
     truth: tuple[Tensor, Tensor, Tensor],
-    texts: StateTexts,
     windows: int,
     generator: torch.Generator,
-) -> tuple[Tensor, Tensor]:
-    """State losses of random windows; ``truth`` is share, kind ``(B, N)`` and group ``(B,)``."""
+) -> tuple[Tensor, Places]:
+    """Embeddings of random windows; ``truth`` is share, kind ``(B, N)`` and group ``(B,)``."""
     share, kind, group = truth
     embedded, judged = [], []
     for side in WINDOW_SIDES:
@@ -434,4 +369,4 @@ def _window_losses(
         least = _LEAST_WINDOW * (2 / side) ** 2
         judged.append(_judged(window_share, window_kind, group, weight, least))
     parts = zip(*(vars(places).values() for places in judged), strict=True)
-    return state_losses(torch.cat(embedded), texts, Places(*map(torch.cat, parts)))
+    return torch.cat(embedded), Places(*map(torch.cat, parts))

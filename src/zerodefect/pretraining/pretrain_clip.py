@@ -7,23 +7,29 @@ ends with the same weights, on the same machine with the same number of threads.
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from zerodefect.backbones.clip import CLIP
 from zerodefect.images import normalised
 from zerodefect.pretraining.export_model import export
+from zerodefect.pretraining.initial_weights import prepare
 from zerodefect.pretraining.objectives import text_losses, total_loss, training_losses
 from zerodefect.pretraining.pretrain_config import PretrainConfig, learning_rate
-from zerodefect.pretraining.pretrain_state import CHECKPOINT, PretrainState
 from zerodefect.pretraining.sample_sheets import samples
 from zerodefect.procedural import ProceduralBatch, generate
 from zerodefect.training.journal import Journal
+from zerodefect.training.run_state import RunState, TrainingError
 
+CHECKPOINT = "checkpoint.safetensors"
 SAMPLES = "samples.png"
 
 
@@ -54,8 +60,52 @@ def _batches(config: PretrainConfig, first: int) -> Iterator[ProceduralBatch]:
     return iter(loader)
 
 
+def _started(config: PretrainConfig) -> tuple[CLIP, CLIP, RunState]:
+    """The model, the average of its weights, and the state of both before the first step."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        clip = CLIP(config.model)
+    prepare(clip.visual, config.seed)
+    clip.logit_scale.requires_grad_(False)  # the temperature is WinCLIP's, not learned
+    clip.to(config.device)
+    average = copy.deepcopy(clip).eval().requires_grad_(False)
+    learned = {f"model/{name}": value for name, value in clip.named_parameters()}
+    learned |= {f"ema/{name}": value for name, value in average.named_parameters()}
+    return clip, average, RunState(learned, _optimizers(config, clip))
+
+
+def _optimizers(config: PretrainConfig, clip: CLIP) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the image tower's blocks, AdamW for all else."""
+    if not hasattr(torch.optim, "Muon"):
+        raise TrainingError(
+            f"pretraining needs PyTorch 2.9 or newer, this is {torch.__version__}: "
+            "pip install --upgrade torch torchvision"
+        )
+    matrices: list[nn.Parameter] = []
+    groups: list[dict[str, Any]] = [
+        {"params": [], "tower": tower, "weight_decay": decay}
+        for tower in ("visual", "text")
+        for decay in (config.weight_decay, 0.0)
+    ]
+    for name, parameter in clip.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        if name.startswith("visual.transformer.") and parameter.ndim == 2:
+            matrices.append(parameter)
+        else:
+            spared = parameter.ndim < 2 or "embedding" in name
+            groups[2 * name.startswith("text") + spared]["params"].append(parameter)
+    muon = torch.optim.Muon(
+        [{"params": matrices, "tower": "visual"}],
+        lr=0.0,
+        weight_decay=config.weight_decay,
+        adjust_lr_fn="match_rms_adamw",
+    )
+    return [muon, torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98))]
+
+
 def _train_step(
-    config: PretrainConfig, state: PretrainState, batch: ProceduralBatch | None
+    config: PretrainConfig, clip: CLIP, state: RunState, batch: ProceduralBatch | None
 ) -> dict[str, float]:
     """One optimiser step, on texts alone where there is no batch; returns the losses."""
     step_seed = config.seed * 1_000_003 + state.step
@@ -63,12 +113,10 @@ def _train_step(
     device = torch.device(config.device)
     with torch.autocast(device.type, torch.bfloat16) if reduced else nullcontext():
         if batch is None:
-            losses = text_losses(state.clip, step_seed, config.groups)
+            losses = text_losses(clip, step_seed, config.groups)
         else:
-            pixels = normalised(batch.images)
-            losses = training_losses(
-                state.clip, batch, pixels, step_seed, config.windows, config.groups
-            )
+            pixels, how = normalised(batch.images), (step_seed, config.windows, config.groups)
+            losses = training_losses(clip, batch, pixels, *how)
     trained = (state.step - config.text_steps) / max(1, config.steps - config.text_steps)
     total = total_loss(losses, max(0.0, trained))
     for optimizer in state.optimizers:
@@ -76,14 +124,14 @@ def _train_step(
             group["lr"] = learning_rate(config, state.step, group["tower"])
         optimizer.zero_grad(set_to_none=True)
     total.backward()
-    parameters = [p for p in state.clip.parameters() if p.grad is not None]
+    parameters = [p for p in clip.parameters() if p.grad is not None]
     torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm, error_if_nonfinite=True)
     for optimizer in state.optimizers:
         optimizer.step()
     # Early on the average follows quickly: the first weights are noise.
     decay = min(config.ema, (1 + state.step) / (10 + state.step))
-    for name, parameter in state.clip.named_parameters():
-        state.averaged[name].lerp_(parameter.detach(), 1 - decay)
+    for name, parameter in clip.named_parameters():
+        state.learned[f"ema/{name}"].lerp_(parameter.detach(), 1 - decay)
     state.step += 1
     return {"total": float(total.detach()), **{n: float(v.detach()) for n, v in losses.items()}}
 
@@ -108,23 +156,24 @@ def pretrain(
         Path of the exported weights.
 
     Raises:
-        PretrainError: the folder holds a run of another configuration, or a broken checkpoint.
+        TrainingError: the folder holds a run of another configuration or a broken checkpoint, or
+            this PyTorch is too old.
         RuntimeError: the gradient is not finite.
     """
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(config.threads)
-    state = PretrainState.start(config)
-    checkpoint, identity = folder / CHECKPOINT, config.identity()
+    clip, average, state = _started(config)
+    checkpoint, identity, optimizers = folder / CHECKPOINT, config.identity(), state.optimizers
     if checkpoint.exists():
-        state.load(checkpoint, identity)
+        state.load(checkpoint, identity, lambda step: optimizers)
     journal = Journal(folder, state.step)
     since, pictures = time.perf_counter(), 0
     batches = _batches(config, state.step)
     end = config.steps if until is None else min(until, config.steps)
     while state.step < end:
         batch = None if state.step < config.text_steps else next(batches).to(config.device)
-        losses = _train_step(config, state, batch)
+        losses = _train_step(config, clip, state, batch)
         pictures += 0 if batch is None else len(batch.images)
         last = state.step == end
         if state.step % config.log_every == 0 or last:
@@ -137,7 +186,7 @@ def pretrain(
             state.save(checkpoint, identity)
         if state.step % config.show_every == 0 or last:
             journal.draw()
-            samples(folder / SAMPLES, state.average())
+            samples(folder / SAMPLES, average)
         if progress:
             progress(state.step, losses)
-    return export(folder, folder)
+    return export(average, folder, {"steps": str(state.step), "seed": str(config.seed)})

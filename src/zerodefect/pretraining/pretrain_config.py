@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from zerodefect.backbones.clip import CLIPConfig, TextConfig, VisionConfig
 
@@ -46,9 +45,8 @@ class PretrainConfig:
         device: where the model is trained and pictures are drawn.
         threads: of this process; another number may change the last bits.
         model: shape of the towers.
-        checkpoint_every: steps between checkpoints.
-        log_every: steps between log lines.
-        show_every: steps between drawings of curves and samples.
+        checkpoint_every, log_every, show_every: steps between checkpoints, log lines, and drawings
+            of curves and samples.
         workers: processes that draw pictures ahead, 0 for none; on a GPU none is needed.
     """
 
@@ -75,12 +73,10 @@ class PretrainConfig:
     show_every: int = 500
     workers: int = 1
 
-    def identity(self) -> str:
-        """JSON of all that the result depends on."""
-        facts = asdict(self)
-        for name in ("checkpoint_every", "log_every", "show_every", "workers"):
-            del facts[name]
-        return json.dumps(facts, sort_keys=True)
+    def identity(self) -> dict[str, Any]:
+        """All that the result depends on."""
+        spared = ("checkpoint_every", "log_every", "show_every", "workers")
+        return {name: value for name, value in asdict(self).items() if name not in spared}
 
     def pictures(self, step: int) -> tuple[int, int, int]:
         """First picture, count and size of a step (from 0)."""
@@ -88,17 +84,14 @@ class PretrainConfig:
         late = with_pictures >= self.early * (self.steps - self.text_steps)
         sizes = self.late_sizes if late else self.early_sizes
         size = sizes[step % len(sizes)]
-        return step * self._most, self._count(size), size
+        # The series keeps as many pictures for each step as any takes, so that none comes twice.
+        most = max(map(self._count, {*self.early_sizes, *self.late_sizes}))
+        return step * most, self._count(size), size
 
     def _count(self, size: int) -> int:
         """Pictures of that size in a step: at least two, and whole pairs."""
         area = (self.model.vision.image_size / size) ** 2
         return max(2, int(self.batch * area) // 2 * 2)
-
-    @property
-    def _most(self) -> int:
-        """Pictures that the series keeps for each step, so that none comes twice."""
-        return max(map(self._count, {*self.early_sizes, *self.late_sizes}))
 
 
 def learning_rate(config: PretrainConfig, step: int, tower: str) -> float:

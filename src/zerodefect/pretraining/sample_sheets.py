@@ -24,11 +24,7 @@ HELD_OUT = 1_000_003
 def preview(path: str | Path, seed: int = 0, count: int = 64, size: int = 128) -> Path:
     """Write a contact sheet of training pictures, each beside its mask, as PNG.
 
-    Args:
-        path: file to write.
-        seed: series of the pictures.
-        count: how many.
-        size: side of each in pixels, a multiple of 8.
+    Arguments as of ``generate``.
     """
     batch = generate(seed, 0, count, size)
     return _write(path, [batch.images, _grey(batch.masks)])
@@ -39,11 +35,6 @@ def samples(path: str | Path, clip: CLIP, count: int = 32) -> Path:
     """Write a contact sheet of held-out pictures, each beside its mask and its anomaly map, as PNG.
 
     Black is a probability of 0, white of 1, the same for all.
-
-    Args:
-        path: file to write.
-        clip: the model as it is.
-        count: how many pictures.
     """
     device = clip.logit_scale.device
     batch = generate(HELD_OUT, 0, count, clip.config.vision.image_size, device)

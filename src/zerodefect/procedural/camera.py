@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 
 import torch
@@ -15,10 +14,7 @@ from zerodefect.procedural.draws import Draws, Field, column, smoothstep
 def lighting(draws: Draws, plane: Field, harshness: float) -> tuple[Tensor, Tensor]:
     """Uneven light: ``(B, S, S)`` factor and ``(B, S, S)`` reflection to add.
 
-    Args:
-        draws: decides the light.
-        plane: the picture plane.
-        harshness: 0 is a light tent, 1 what careless lines have.
+    ``harshness`` 0 is a light tent, 1 what careless lines have.
     """
     x, y = plane.xy
     u, _ = plane.turned(draws.uniform("light.angle", 0, 2 * math.pi))
@@ -51,19 +47,18 @@ def lighting(draws: Draws, plane: Field, harshness: float) -> tuple[Tensor, Tens
     return factor.clamp_min(0.15), harshness * shine.clamp_max(1)
 
 
-@functools.lru_cache(maxsize=4)
-def _cosines(device: torch.device) -> Tensor:
-    """``(8, 8)`` orthonormal DCT-II matrix."""
-    n = torch.arange(8, dtype=torch.float64)
-    matrix = torch.cos(math.pi * (2 * n[None] + 1) * n[:, None] / 16) / 2
+def cosines(side: int) -> Tensor:
+    """``(side, side)`` orthonormal DCT-II matrix, float64."""
+    n = torch.arange(side, dtype=torch.float64)
+    matrix = torch.cos(math.pi * (2 * n[None] + 1) * n[:, None] / (2 * side)) * (2 / side) ** 0.5
     matrix[0] /= math.sqrt(2)
-    return matrix.float().to(device)
+    return matrix
 
 
 def _blocked(image: Tensor, step: Tensor) -> Tensor:
     """Round the cosine coefficients of 8x8 blocks, coarser at high frequency, as JPEG does."""
     count, channels, height, width = image.shape
-    dct = _cosines(image.device)
+    dct = cosines(8).to(image)
     blocks = image.view(count, channels, height // 8, 8, width // 8, 8).transpose(3, 4)
     order = torch.arange(8, device=image.device, dtype=torch.float32)
     table = step[:, None, None, None, None, None] * (1 + 0.6 * (order[:, None] + order[None]))
@@ -74,29 +69,19 @@ def _blocked(image: Tensor, step: Tensor) -> Tensor:
 
 def _blurred(image: Tensor) -> Tensor:
     """Binomial 5x5 blur, standard deviation one pixel."""
-    padded = F.pad(image, (2, 2, 2, 2), mode="replicate")
     weights = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
-    width, height = image.shape[-1], image.shape[-2]
-    rows = weights[0] * padded[..., :width]
-    for i, weight in enumerate(weights[1:], 1):
-        rows.add_(padded[..., i : i + width], alpha=weight)
-    columns = weights[0] * rows[..., :height, :]
-    for i, weight in enumerate(weights[1:], 1):
-        columns.add_(rows[..., i : i + height, :], alpha=weight)
-    return columns
+    for axis, pad in ((3, (2, 2, 0, 0)), (2, (0, 0, 2, 2))):
+        padded, length = F.pad(image, pad, mode="replicate"), image.shape[axis]
+        image = weights[0] * padded.narrow(axis, 0, length)
+        for i, weight in enumerate(weights[1:], 1):
+            image.add_(padded.narrow(axis, i, length), alpha=weight)
+    return image
 
 
 def exposed(draws: Draws, plane: Field, light: Tensor, harshness: float) -> Tensor:
-    """What the camera stores of the light that reaches it.
+    """What the camera stores of ``light (B, 3, S, S)``: in [0, 1], rounded to 8 bits.
 
-    Args:
-        draws: decides blur, tone, noise and compression.
-        plane: the picture plane.
-        light: ``(B, 3, S, S)``, about [0, 1].
-        harshness: 0 is a good camera, 1 what careless lines have.
-
-    Returns:
-        ``(B, 3, S, S)`` in [0, 1], rounded to 8 bits.
+    ``harshness`` 0 is a good camera, 1 what careless lines have.
     """
     at = draws.chance("camera.blurred", 0.6).nonzero()[:, 0]
     if len(at):
@@ -107,8 +92,7 @@ def exposed(draws: Draws, plane: Field, light: Tensor, harshness: float) -> Tens
     lift = harshness * draws.uniform("camera.lift", -0.06, 0.1)
     light = light * gain[:, None, None, None] + lift[:, None, None, None]
     sigma = draws.log_uniform("camera.noise", 0.002, 0.035) * max(harshness, 0.2)
-    per_pixel = plane.size / 128.0
-    noise = plane.noise(draws, "camera.noise", "white", per_pixel)
+    noise = plane.noise(draws, "camera.noise", "white", 1 / plane.step)  # a value per pixel
     light = light + (column(sigma) * noise)[:, None]
     packed = draws.chance("camera.jpeg", 0.25 * harshness).nonzero()[:, 0]
     if len(packed) and plane.size % 8 == 0:

@@ -5,82 +5,21 @@ from __future__ import annotations
 import torch
 
 from zerodefect.procedural.draws import Draws
-from zerodefect.procedural.kinds import DEFECT_KINDS
-from zerodefect.prompts.ensemble import ANOMALOUS_STATES, NORMAL_STATES
-
-MORE_NORMAL_STATES = (
-    "good {}",
-    "intact {}",
-    "clean {}",
-    "undamaged {}",
-    "normal {}",
-    "{} in perfect condition",
-    "{} without any defect",
-)
-MORE_ANOMALOUS_STATES = (
-    "defective {}",
-    "faulty {}",
-    "flawed {}",
-    "abnormal {}",
-    "{} with a defect",
-    "{} with an anomaly",
-)
+from zerodefect.procedural.kinds import DEFECT_KINDS, KIND_STATES
+from zerodefect.prompts.ensemble import ANOMALOUS_STATES, NORMAL_STATES, PHOTO_TEMPLATES
 
 
 def _listed(text: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(word.strip() for word in text.split(",")))
+    return tuple(" ".join(entry.split()) for entry in text.split(","))
 
 
-_KIND_STATES = {
-    "scratch": "{} with a scratch, scratched {}, {} with scratches",
-    "crack": "{} with a crack, cracked {}, {} with cracks, {} with a fracture",
-    "hole": (
-        "{} with a hole, {} with a blowhole, {} with a pit, {} with holes, {} with pores, "
-        "{} with a puncture"
-    ),
-    "stain": "{} with a stain, stained {}, {} with stains, {} with a spot, {} with patches",
-    "contamination": (
-        "{} with contamination, contaminated {}, {} with dirt, dirty {}, {} with a foreign object, "
-        "{} with an inclusion, {} with a thread on it"
-    ),
-    "break": (
-        "{} with a break, broken {}, {} with a chipped edge, chipped {}, {} with a chip, "
-        "{} with a broken edge, {} with a cut"
-    ),
-    "discolouration": (
-        "{} with discolouration, discoloured {}, {} with discoloration, discolored {}, "
-        "{} with a colour defect"
-    ),
-    "dent": "{} with a dent, dented {}, {} with dents, {} with a bump, deformed {}",
-    "uneven surface": (
-        "{} with an uneven surface, uneven {}, {} with a rough surface, {} with uneven texture"
-    ),
-    "fray": "{} with a fray, frayed {}, {} with frayed edges, {} with loose threads",
-    "missing part": (
-        "{} with a missing part, {} with a missing component, incomplete {}, "
-        "{} with a part missing, {} that lacks a part"
-    ),
-    "extra part": (
-        "{} with an extra part, {} with an additional part, {} with a part too many, "
-        "{} with a surplus component"
-    ),
-    "misplaced part": (
-        "{} with a misplaced part, {} with a shifted part, misaligned {}, "
-        "{} with a part in the wrong place, {} with a swapped component"
-    ),
-    "bent": "bent {}, {} with a bend, {} with a bent part, warped {}, crooked {}",
-    "print error": (
-        "{} with a print error, misprinted {}, {} with a faulty imprint, {} with smudged print, "
-        "{} with broken lettering"
-    ),
-    "burn": (
-        "{} with a burn, burnt {}, burned {}, {} with scorch marks, scorched {}, {} with burn marks"
-    ),
-    "bubble": (
-        "{} with a bubble, {} with bubbles, {} with a blister, {} with air bubbles, blistered {}"
-    ),
-}
-KIND_STATES = {kind: _listed(text) for kind, text in _KIND_STATES.items()}
+MORE_NORMAL_STATES = _listed(
+    "good {}, intact {}, clean {}, undamaged {}, normal {}, {} in perfect condition, "
+    "{} without any defect"
+)
+MORE_ANOMALOUS_STATES = _listed(
+    "defective {}, faulty {}, flawed {}, abnormal {}, {} with a defect, {} with an anomaly"
+)
 
 _WHERE = (
     ("in the upper left", "at the top", "in the upper right"),
@@ -89,36 +28,11 @@ _WHERE = (
 )
 _SPREAD = 0.35  # share of the picture from which damage has no place any more
 
+# The order is the one that the embedded model was trained in.
 TEMPLATES = (
-    "a cropped photo of the {}.",
-    "a cropped photo of a {}.",
-    "a close-up photo of a {}.",
-    "a close-up photo of the {}.",
-    "a bright photo of a {}.",
-    "a bright photo of the {}.",
-    "a dark photo of the {}.",
-    "a dark photo of a {}.",
-    "a jpeg corrupted photo of the {}.",
-    "a jpeg corrupted photo of a {}.",
-    "a blurry photo of the {}.",
-    "a blurry photo of a {}.",
-    "a photo of a {}.",
-    "a photo of the {}.",
-    "a photo of a small {}.",
-    "a photo of the small {}.",
-    "a photo of a large {}.",
-    "a photo of the large {}.",
-    "a photo of the {} for visual inspection.",
-    "a photo of a {} for visual inspection.",
-    "a photo of the {} for anomaly detection.",
-    "a photo of a {} for anomaly detection.",
-    "{}",
-    "{}.",
-    "a {}",
-    "this is a photo of a {}.",
-    "an image of a {}",
-    "a macro photo of the {}",
-)
+    *PHOTO_TEMPLATES[:8], *PHOTO_TEMPLATES[9:7:-1], *PHOTO_TEMPLATES[10:],
+    "{}", "{}.", "a {}", "this is a photo of a {}.", "an image of a {}", "a macro photo of the {}",
+)  # fmt: skip
 
 _SURFACE_NOUNS = {
     "fractal": "material, surface, concrete, plaster, rubber, foam, clay, asphalt, ice",
@@ -138,56 +52,48 @@ _SURFACE_NOUNS = {
     "glass": "glass, film, foil, display, screen, lens, window, mirror, touch panel, coated film",
     "plain": "plastic part, glass, film, foil, painted panel, car body panel, bottle, lens, screen",
 }
-_SURFACE_WORDS = {
-    "fractal": "rough", "brushed": "brushed", "ground": "ground", "cast": "cast",
-    "weave": "woven", "leather": "leather", "wood": "wooden", "stone": "stone",
-    "granules": "granular", "tiles": "tiled", "stripes": "striped", "mesh": "meshed",
-    "paper": "paper", "rolled": "hot-rolled", "glass": "glossy", "plain": "smooth",
+_SURFACE_WORDS = {  # where it is not the surface's name
+    "fractal": "rough", "weave": "woven", "wood": "wooden", "granules": "granular",
+    "tiles": "tiled", "stripes": "striped", "mesh": "meshed", "rolled": "hot-rolled",
+    "glass": "glossy", "plain": "smooth",
 }  # fmt: skip
 _OBJECT_NOUNS = {
-    "disc": "disc, lid, coin", "ring": "ring, seal, washer, gasket", "bar": "bar, rod, strip",
-    "polygon": "polygonal part", "plate": "plate, panel, tile", "margin": "plate, sheet, panel",
-    "gear": "gear, cogwheel", "bottle": "bottle, vial", "capsule": "capsule",
-    "screw": "screw, bolt", "hex bolt": "hexagon bolt, nut, metal nut",
-    "many": "set of parts, tray of parts, group of parts", "comb": "connector, plug",
-    "cables": "cable, cable bundle, wires", "grid": "perforated plate, panel with parts",
-    "row": "row of parts, strip with parts", "circle": "flange, cover with screws",
-    "text": "label, printed label, nameplate", "board": "pcb, printed circuit board",
-    "dots": "printed film, patterned sheet, wallpaper",
+    thing: _listed(nouns) for thing, nouns in {
+        "disc": "disc, lid, coin", "ring": "ring, seal, washer, gasket", "bar": "bar, rod, strip",
+        "polygon": "polygonal part", "plate": "plate, panel, tile", "margin": "plate, sheet, panel",
+        "gear": "gear, cogwheel", "bottle": "bottle, vial", "capsule": "capsule",
+        "screw": "screw, bolt", "hex bolt": "hexagon bolt, nut, metal nut",
+        "many": "set of parts, tray of parts, group of parts", "comb": "connector, plug",
+        "cables": "cable, cable bundle, wires", "grid": "perforated plate, panel with parts",
+        "row": "row of parts, strip with parts", "circle": "flange, cover with screws",
+        "text": "label, printed label, nameplate", "board": "pcb, printed circuit board",
+        "dots": "printed film, patterned sheet, wallpaper",
+    }.items()
 }  # fmt: skip
-_PRODUCT_NOUNS = (
-    "object, product, part, component, item, workpiece, sample, piece, surface, material, "
-    "texture, screw, bolt, nut, metal nut, washer, gear, bearing, shaft, pipe, tube, pipe "
-    "fryum, valve, flange, nail, rivet, bracket, hinge, hook, chain, ring, disc, brake disc, "
-    "wheel, rim, tyre, gasket, seal, o-ring, hazelnut, cashew, candle, capsule, capsules, pill, "
-    "chewing gum, macaroni, fryum, biscuit, chocolate, bread, apple, orange, potato, egg, "
-    "toothbrush, toothpaste, transistor, resistor, capacitor, diode, chip, integrated circuit, "
-    "pcb, printed circuit board, connector, plug, socket, switch, relay, battery, battery cell, "
-    "electrode, coil, motor, commutator, magnet, magnetic tile, usb adaptor, phone battery, "
-    "terminal block, toy brick, plastic nut, plastic plug, sim card set, zipper, button, "
-    "buckle, rope, strap, belt, glove, shoe, sock, shirt, curtain, bottle cap, bottle, can, "
-    "jar, cup, mug, plate, bowl, pot, pan, knife, spoon, vial, ampoule, syringe, blister pack, "
-    "box, bag, lid, crate, pallet, door, window, mirror, glass, lens, screen, display, touch "
-    "panel, keyboard, mouse, camera, cover glass, optical fibre, fibre, carbon fibre, "
-    "composite, laminate, sheet, plate, strip, rod, bar, wire, wire rope, weld, weld seam, "
-    "solder joint, rail, road, wall, bridge deck, roof, floor, pavement, blade, turbine blade, "
-    "propeller, wing, hull, windscreen, bumper, headlight, fender, piston, cylinder, "
-    "crankshaft, injector, spark plug, die, mould, steel, steel sheet, aluminium, copper plate, "
-    "brass part, iron ring, silicon wafer, photovoltaic module, ceramic part, porcelain, "
-    "enamel, tile, brick, stone, plank, board, veneer, cork, paper, cardboard, label, banknote, "
-    "card, book, film, foil, membrane, filter, sponge, brush, broom, lamp"
-)
-
-
-SURFACE_NOUNS = {surface: _listed(text) for surface, text in _SURFACE_NOUNS.items()}
-NOUNS = tuple(
-    dict.fromkeys((*_listed(_PRODUCT_NOUNS), *(n for ns in SURFACE_NOUNS.values() for n in ns)))
-)
+_PRODUCT_NOUNS = """
+object, product, part, component, item, workpiece, sample, piece, surface, material, texture, screw,
+bolt, nut, metal nut, washer, gear, bearing, shaft, pipe, tube, pipe fryum, valve, flange, nail,
+rivet, bracket, hinge, hook, chain, ring, disc, brake disc, wheel, rim, tyre, gasket, seal, o-ring,
+hazelnut, cashew, candle, capsule, capsules, pill, chewing gum, macaroni, fryum, biscuit, chocolate,
+bread, apple, orange, potato, egg, toothbrush, toothpaste, transistor, resistor, capacitor, diode,
+chip, integrated circuit, pcb, printed circuit board, connector, plug, socket, switch, relay,
+battery, battery cell, electrode, coil, motor, commutator, magnet, magnetic tile, usb adaptor, phone
+battery, terminal block, toy brick, plastic nut, plastic plug, sim card set, zipper, button, buckle,
+rope, strap, belt, glove, shoe, sock, shirt, curtain, bottle cap, bottle, can, jar, cup, mug, plate,
+bowl, pot, pan, knife, spoon, vial, ampoule, syringe, blister pack, box, bag, lid, crate, pallet,
+door, window, mirror, glass, lens, screen, display, touch panel, keyboard, mouse, camera, cover
+glass, optical fibre, fibre, carbon fibre, composite, laminate, sheet, plate, strip, rod, bar, wire,
+wire rope, weld, weld seam, solder joint, rail, road, wall, bridge deck, roof, floor, pavement,
+blade, turbine blade, propeller, wing, hull, windscreen, bumper, headlight, fender, piston,
+cylinder, crankshaft, injector, spark plug, die, mould, steel, steel sheet, aluminium, copper plate,
+brass part, iron ring, silicon wafer, photovoltaic module, ceramic part, porcelain, enamel, tile,
+brick, stone, plank, board, veneer, cork, paper, cardboard, label, banknote, card, book, film, foil,
+membrane, filter, sponge, brush, broom, lamp
+"""
+SURFACE_NOUNS = {surface: _listed(nouns) for surface, nouns in _SURFACE_NOUNS.items()}
+NOUNS = tuple(dict.fromkeys(sum(SURFACE_NOUNS.values(), _listed(_PRODUCT_NOUNS))))
 """Product and material names; captions take them mostly regardless of what is drawn, so that a
 name the network never met says nothing about good or bad."""
-
-
-OBJECT_NOUNS = {name: _listed(text) for name, text in _OBJECT_NOUNS.items()}
 
 
 def place_words(cover: torch.Tensor) -> str:
@@ -222,21 +128,17 @@ def write_captions(
     template = draws.integers("caption.template", len(TEMPLATES)).tolist()
     captions = []
     for i, (surface, thing, kind) in enumerate(zip(surfaces, objects, kinds, strict=True)):
-        names = NOUNS
-        if which[i] < 0.45:
-            names = SURFACE_NOUNS[surface]
+        names = SURFACE_NOUNS[surface] if which[i] < 0.45 else NOUNS
         if which[i] < 0.2:
-            names = OBJECT_NOUNS.get(thing, names)
-        states: tuple[str, ...]
+            names = _OBJECT_NOUNS.get(thing, names)
+        states = ANOMALOUS_STATES + MORE_ANOMALOUS_STATES
         if kind < 0:
             states = NORMAL_STATES + MORE_NORMAL_STATES
         elif named[i]:
             states = KIND_STATES[DEFECT_KINDS[kind]]
-        else:
-            states = ANOMALOUS_STATES + MORE_ANOMALOUS_STATES
-        name = names[noun[i] % len(names)]
-        if worded[i] and _SURFACE_WORDS[surface] not in name:
-            name = f"{_SURFACE_WORDS[surface]} {name}"
+        name, word = names[noun[i] % len(names)], _SURFACE_WORDS.get(surface, surface)
+        if worded[i] and word not in name:
+            name = f"{word} {name}"
         product = states[state[i] % len(states)].format(name)
         if placed[i] and kind >= 0:
             product = f"{product} {place_words(kind_map[i] == kind + 1)}".rstrip()

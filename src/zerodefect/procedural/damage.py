@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,21 +14,11 @@ from zerodefect.procedural.scene import Scene
 
 @dataclass(frozen=True)
 class Damage:
-    """One damage to each picture of a batch.
+    """One damage to each picture of a batch."""
 
-    Attributes:
-        alpha: ``(B, S, S)`` opacity in [0, 1].
-        target: ``(B, 3, S, S)`` what shows at opacity one.
-        cover: ``(B, S, S)`` bool, the pixels that count as damaged.
-    """
-
-    alpha: Tensor
-    target: Tensor
-    cover: Tensor
-
-
-Drawer = Callable[[Draws, Scene], Damage]
-"""Draws damage of one kind on every picture of a batch."""
+    alpha: Tensor  # (B, S, S) opacity in [0, 1]
+    target: Tensor  # (B, 3, S, S) what shows at opacity one
+    cover: Tensor  # (B, S, S) bool, the pixels that count as damaged
 
 
 def planes(values: Tensor) -> Tensor:
@@ -45,8 +34,7 @@ def shifted(
     Args:
         draws: decides direction and strength.
         scene: the clean picture.
-        low: least strength, as a share of the way to black or white.
-        high: greatest strength.
+        low, high: bounds of the strength, as a share of the way to black or white.
         over: least step as a multiple of the texture's contrast, so that damage can be seen.
         dark: share of darkening on a ground of middle brightness.
     """
@@ -63,15 +51,10 @@ def shifted(
 
 @dataclass(frozen=True)
 class Group:
-    """Where the instances of one damage lie.
+    """Where the instances of one damage lie."""
 
-    Attributes:
-        centres: ``(B, N, 2)``; the first is where the damage was asked for.
-        sizes: ``(B, N)`` relative sizes, the first 1, absent ones about 0.
-    """
-
-    centres: Tensor
-    sizes: Tensor
+    centres: Tensor  # (B, N, 2); the first is where the damage was asked for
+    sizes: Tensor  # (B, N) relative sizes, the first 1, absent ones about 0
 
     def turned(self, angle: Tensor) -> tuple[Tensor, Tensor]:
         """Two ``(B, N)``: the centres in a system turned by ``angle``."""
@@ -79,21 +62,11 @@ class Group:
 
 
 def grouped(
-    draws: Draws,
-    centre: Tensor,
-    *,
-    several: float = 0.5,
-    along: Tensor | None = None,
-    most: int = 8,
+    draws: Draws, centre: Tensor, *, several: float, along: Tensor | None = None, most: int = 8
 ) -> Group:
-    """One instance, or a cluster or scatter of up to eight.
+    """One instance at ``centre (B, 2)`` or, as likely as ``several`` says, up to ``most`` of them.
 
-    Args:
-        draws: decides number and places.
-        centre: ``(B, 2)`` place of the first.
-        several: probability of more than one.
-        along: ``(B,)`` direction in which they are strung out, if any.
-        most: greatest number.
+    ``along (B,)`` is the direction in which they are strung out, if any.
     """
     count = 2 + torch.floor(draws.uniform("group.count") * (most - 1))
     count = torch.where(draws.chance("group.several", several), count, 1.0)
@@ -114,7 +87,6 @@ def blobs(
     scene: Scene,
     group: Group,
     radius: Tensor,
-    *,
     rough: tuple[float, float] = (0.1, 0.5),
     long: Tensor | None = None,
     angle: Tensor | None = None,
@@ -128,11 +100,9 @@ def blobs(
     stretch = long * squash
     du, dv = u / column(stretch), v * column(squash)
     cu, cv = cu / stretch[:, None], cv * squash[:, None]
-    sizes = group.sizes * radius[:, None]
-    away = (
-        torch.hypot(du[:, None] - cu[..., None, None], dv[:, None] - cv[..., None, None])
-        / sizes[..., None, None]
-    ).amin(1)
+    sizes = (group.sizes * radius[:, None])[..., None, None]
+    far_u, far_v = du[:, None] - cu[..., None, None], dv[:, None] - cv[..., None, None]
+    away = (torch.hypot(far_u, far_v) / sizes).amin(1)
     detail = (10.0 / radius).clamp(0.25, 2.0)
     # Half way to the patch's own length.
     edge = scene.plane.noise(draws, "blob.edge", "cloud", detail, long.sqrt(), (u, v))
@@ -140,16 +110,11 @@ def blobs(
 
 
 def or_strip(draws: Draws, scene: Scene, height: Tensor, *, likely: float) -> Tensor:
-    """Some patches become strips, panels or whole ends of the product with nearly straight sides.
+    """Let patches become strips, or whole ends of the product with nearly straight sides.
 
     What a tool left out or did twice, where a liquid stood or a cover lay, ends in a line along or
-    across the grain and often runs on to the product's border.
-
-    Args:
-        draws: decides which patches, and how wide and long they are.
-        scene: the clean picture.
-        height: ``(B, S, S)`` of the patches, positive inside and about one in their middles.
-        likely: probability of a strip.
+    across the grain and often runs on to the product's border. ``height`` is as of ``blobs``,
+    ``likely`` the probability of a strip.
     """
     strip = draws.under("strip")
     across = math.pi / 2 * strip.chance("across", 0.5)
@@ -183,12 +148,9 @@ def retextured(draws: Draws, scene: Scene, target: Tensor) -> Tensor:
 
 
 def away_from(plane: Field, height: Tensor, flattest: float = 1.0, steepest: float = 6.0) -> Tensor:
-    """``(B, S, S)`` about the distance to the line where a height is zero, in units.
+    """``(B, S, S)`` about the distance in units to the line where ``height (B, S, S)`` is zero.
 
-    Args:
-        plane: the picture plane.
-        height: ``(B, S, S)``.
-        flattest, steepest: bounds of the slope that is reckoned with, per unit.
+    ``flattest`` and ``steepest`` bound the slope that is reckoned with, per unit.
     """
     dy, dx = torch.gradient(height, spacing=plane.step, dim=(1, 2))
     return height.abs() / torch.hypot(dx, dy).clamp(flattest, steepest)

@@ -95,7 +95,7 @@ class Draws(PerPicture):
 
     def uniform(self, name: str, low: float = 0.0, high: float = 1.0) -> Tensor:
         """``(B,)`` uniform in [low, high)."""
-        return self._tensor(low + (high - low) * self._unit(name, 1)[:, 0])
+        return self.uniforms(name, 1, low, high)[:, 0]
 
     def uniforms(self, name: str, count: int, low: float = 0.0, high: float = 1.0) -> Tensor:
         """``(B, count)`` uniform in [low, high)."""
@@ -198,35 +198,26 @@ class Field:
         stretch: Tensor | float = 1.0,
         at: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        """Read stored noise at a random place.
+        """Read stored noise at a random place: ``(B, S, S)`` of about zero mean and unit variance.
 
         Args:
-            draws: names the place.
+            draws: decides the place.
             name: which reading; another name is another place.
             noise: one of ``NOISES``.
             scale: noise pixels per unit of the plane: above one is finer.
             stretch: above one is longer along the first coordinate.
             at: two ``(B, S, S)`` planes to read at, by default the plane's own.
-
-        Returns:
-            ``(B, S, S)`` of about zero mean and unit variance over the whole bank.
         """
         x, y = at if at is not None else self.xy
         count = len(draws)
         place = draws.uniforms(f"noise/{name}", 2, 0.0, BANK_SIZE)
-        scale_c = column(scale) if isinstance(scale, Tensor) else scale
-        stretch_c = column(stretch) if isinstance(stretch, Tensor) else stretch
-        column_at = torch.remainder(x * (scale_c / stretch_c) + column(place[:, 0]), BANK_SIZE)
-        row_at = torch.remainder(y * scale_c + column(place[:, 1]), BANK_SIZE)
+        fine, long = (column(v) if isinstance(v, Tensor) else v for v in (scale, stretch))
+        column_at = torch.remainder(x * (fine / long) + column(place[:, 0]), BANK_SIZE)
+        row_at = torch.remainder(y * fine + column(place[:, 1]), BANK_SIZE)
         bank = _noise_bank(self.device)[NOISES.index(noise)]
         grid = torch.stack(torch.broadcast_tensors(column_at, row_at), -1) * (2 / BANK_SIZE) - 1
-        read = F.grid_sample(
-            bank[None, None],
-            grid.reshape(1, count * self.size, self.size, 2),
-            mode="bilinear",
-            padding_mode="border",
-            align_corners=True,
-        )
+        grid = grid.reshape(1, count * self.size, self.size, 2)
+        read = F.grid_sample(bank[None, None], grid, padding_mode="border", align_corners=True)
         return read.view(count, self.size, self.size)
 
 

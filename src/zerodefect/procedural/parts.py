@@ -8,10 +8,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from zerodefect.procedural.draws import Draws, column, smoothstep
+from zerodefect.procedural.draws import Draws, by_name, column, smoothstep, turned
 
 Found = tuple[Tensor, Tensor]
 """``(B, S, S)`` distance to the part's border, negative inside, and its shade in about [-1, 1]."""
+Pose = tuple[Tensor, Tensor, Tensor]
+"""Two ``(B, S, S)`` coordinates around a part, and the angle that it is turned by."""
 
 
 def box(u: Tensor, v: Tensor, a: Tensor, b: Tensor, r: Tensor) -> Tensor:
@@ -144,18 +146,35 @@ def _slot(draws: Draws, u: Tensor, v: Tensor, r: Tensor) -> Found:
 
 
 PARTS: dict[str, Callable[[Draws, Tensor, Tensor, Tensor], Found]] = {
-    "hole": _hole,
-    "screw head": _screw_top,
-    "hex bolt": _hex_top,
-    "washer": _washer,
-    "pad": _pad,
-    "chip": _chip,
-    "pill": _pill,
-    "capsule": _capsule,
-    "screw": _screw_side,
-    "gear": _gear,
-    "bottle": _bottle,
-    "pin": _pin,
-    "slot": _slot,
-}
+    "hole": _hole, "screw head": _screw_top, "hex bolt": _hex_top, "washer": _washer, "pad": _pad,
+    "chip": _chip, "pill": _pill, "capsule": _capsule, "screw": _screw_side, "gear": _gear,
+    "bottle": _bottle, "pin": _pin, "slot": _slot,
+}  # fmt: skip
 """What a part of half size r around zero looks like; ``r`` is ``(B, 1, 1)``."""
+
+
+def laid_out(
+    names: list[str],
+    draws: Draws,
+    radius: Tensor,
+    at: Pose,
+    gone: Tensor,
+    free_at: Pose,
+    free: Tensor,
+) -> Found:
+    """Equal parts in their places ``at``, each pixel at its nearest; one more where ``free (B,)``.
+
+    ``radius`` is ``(B, 1, 1)``; ``gone (B, S, S)`` is added to the distance of missing parts.
+    """
+    distance, shade = torch.empty_like(at[0]), torch.empty_like(at[0])
+    for name, rows in by_name(names, distance.device):
+        own, r = draws.rows(rows), radius[rows]
+        found, tone = PARTS[name](own, *turned(*(part[rows] for part in at)), r)
+        found = found + gone[rows]
+        if bool(free[rows].any()):
+            other, free_tone = PARTS[name](own, *turned(*(part[rows] for part in free_at)), r)
+            other = other + 200 * ~column(free[rows])
+            tone = torch.where(other < found, free_tone, tone)
+            found = torch.minimum(found, other)
+        distance[rows], shade[rows] = found, tone
+    return distance, shade

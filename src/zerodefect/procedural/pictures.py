@@ -12,14 +12,13 @@ from torch import Tensor
 from zerodefect.procedural.camera import exposed, lighting
 from zerodefect.procedural.captions import write_captions
 from zerodefect.procedural.damage import Damage
-from zerodefect.procedural.damage_lines import LINES
-from zerodefect.procedural.damage_matter import MATTER
-from zerodefect.procedural.damage_patches import PATCHES
+from zerodefect.procedural.damage_kinds import LAID
 from zerodefect.procedural.draws import Draws, Field, by_name, column
 from zerodefect.procedural.kinds import BUILD_KINDS, DEFECT_KINDS
 from zerodefect.procedural.products import (
     KNOWN,
     PRODUCTS,
+    Kinds,
     Look,
     possible_kinds,
     random_kinds,
@@ -33,7 +32,6 @@ _LEAST_AREA = 3.0  # of damage, in pixels of a 128-pixel picture; less is not da
 _MOST_SHARE = 0.65  # of the product: where nearly all of it is alike, nothing stands out
 _LEAST_SEEN = 0.009  # mean change of brightness in the light of the scene
 _LEAST_STEP = 0.012  # mean change of brightness that can be seen; less is not damage
-_LAID = {**LINES, **PATCHES, **MATTER}  # over the product; build kinds draw it anew
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ class ProceduralBatch:
 
 
 def _draw(
-    look: Look, identity: Draws, picture: Draws, plane: Field, kinds: list[list[str]]
+    look: Look, identity: Draws, picture: Draws, plane: Field, kinds: Kinds
 ) -> tuple[Tensor, Tensor]:
     """Images ``(B, 3, S, S)`` and kind maps ``(B, S, S)``; ``kinds`` lists each one's damages."""
     sound = Change.of([""] * len(picture), plane.device)
@@ -85,7 +83,7 @@ def _draw(
 
 
 def _misbuilt(
-    look: Look, identity: Draws, picture: Draws, scene: Scene, kinds: list[list[str]]
+    look: Look, identity: Draws, picture: Draws, scene: Scene, kinds: Kinds
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Pictures with a build kind drawn anew; the mask is where they differ from good ones.
 
@@ -100,13 +98,9 @@ def _misbuilt(
     if not wrong:
         return light, kind_map, inside
     at = torch.tensor(list(wrong), device=plane.device)
-    other, inside[at] = good_scene(
-        look.rows(at),
-        identity.rows(at),
-        picture.rows(at),
-        plane,
-        Change.of(list(wrong.values()), plane.device),
-    )
+    change = Change.of(list(wrong.values()), plane.device)
+    parts = look.rows(at), identity.rows(at), picture.rows(at)
+    other, inside[at] = good_scene(*parts, plane, change)
     difference = (other.clean - scene.clean[at]).abs().amax(1)
     cover = difference > column((0.15 * look.contrast[at]).clamp_min(0.04))
     enough = cover.flatten(1).sum(1) * plane.step**2 >= 2 * _LEAST_AREA
@@ -122,24 +116,19 @@ def _number(kind: str) -> int:
 
 
 def _lay_damage(
-    light: Tensor,
-    kind_map: Tensor,
-    scene: Scene,
-    picture: Draws,
-    distance: Tensor,
-    kinds: list[list[str]],
+    light: Tensor, kind_map: Tensor, scene: Scene, picture: Draws, distance: Tensor, kinds: Kinds
 ) -> None:
     """Lay all damage that is no build kind over pictures and kind maps, in place."""
     for place in reversed(range(max(map(len, kinds)))):  # the chief damage comes last, on top
         names = [own[place] if len(own) > place else "" for own in kinds]
         for kind, rows in by_name(names, light.device):
-            if kind not in _LAID:
+            if kind not in LAID:
                 continue
             part, draws = scene.rows(rows), picture.rows(rows).under(f"damage{place}")
             if place:  # further damage lies elsewhere
                 centre, border = damage_spots(draws, distance[rows], scene.plane)
                 part = replace(part, centre=centre, border=border)
-            damage = _LAID[kind](draws, part)
+            damage = LAID[kind](draws, part)
             step = part.contrast.clamp_min(0.015) * draws.uniform("faint.step", 0.9, 1.8)
             faint = torch.where(draws.chance("faint", 0.15), step, 9.0)
             alpha, cover = _visible(damage, light[rows], distance[rows] < 0.5, faint)
@@ -208,27 +197,16 @@ def generate(
         raise ValueError(f"count must be at least 1, got {count}")
     plane = _plane(size, device)
     numbers = np.arange(start, start + count, dtype=np.uint64)
-    parts = np.split(numbers, range(_CHUNK, count, _CHUNK))
-    chunks = [_chunk(seed, part, plane, pictures_per_product) for part in parts]
-    return ProceduralBatch(
-        torch.cat([chunk.images for chunk in chunks]),
-        torch.cat([chunk.kind_map for chunk in chunks]),
-        torch.cat([chunk.kinds for chunk in chunks]),
-        [caption for chunk in chunks for caption in chunk.captions],
-        [surface for chunk in chunks for surface in chunk.surfaces],
-    )
-
-
-def _chunk(
-    seed: int, numbers: np.ndarray, plane: Field, pictures_per_product: int
-) -> ProceduralBatch:
-    """The pictures of a series that have these numbers, drawn together."""
     picture = Draws(seed, numbers, plane.device)
     products = numbers // np.uint64(pictures_per_product)
     identity = Draws(seed, products, plane.device).under("identity")
     look = random_look(identity)
     kinds = random_kinds(picture, look)
-    images, kind_map = _draw(look, identity, picture, plane, kinds)
+    drawn = []
+    for rows in torch.arange(count).split(_CHUNK):
+        parts = look.rows(rows), identity.rows(rows), picture.rows(rows)
+        drawn.append(_draw(*parts, plane, kinds[rows[0] : rows[-1] + 1]))
+    images, kind_map = map(torch.cat, zip(*drawn, strict=True))
     chief = []  # the kind asked for first of which something is left to see
     for seen, wanted in zip(kind_map, kinds, strict=True):
         left = (kind for kind in wanted if bool((seen == _number(kind)).any()))
@@ -272,13 +250,13 @@ def draw_product(
     able = possible_kinds(name)
     if kind is not None and kind not in able:
         raise ValueError(f"a {name} cannot have a {kind!r}; it can have {', '.join(able)}")
-    product, look = KNOWN[name], KNOWN[name].look()
-    identity = Draws(product.identity, np.zeros(1, dtype=np.uint64), plane.device)
+    number, look = KNOWN[name]
+    identity = Draws(number, np.zeros(1, dtype=np.uint64), plane.device)
     kinds = [[] if kind is None else [kind]]
     series = zlib.crc32(f"{seed}/{name}".encode())
     for attempt in range(16):  # damage may fall outside the picture; then it falls elsewhere
-        number = np.array([index * 16 + attempt], dtype=np.uint64)
-        picture = Draws(series, number, plane.device)
+        piece = np.array([index * 16 + attempt], dtype=np.uint64)
+        picture = Draws(series, piece, plane.device)
         image, kind_map = _draw(look, identity, picture, plane, kinds)
         if kind is None or bool(kind_map.any()):
             break

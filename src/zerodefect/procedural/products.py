@@ -14,6 +14,8 @@ from zerodefect.procedural.shapes import BENDABLE, COUNTABLE, LARGE, SHAPES
 from zerodefect.procedural.structures import COUNTED, PRINTED, STRUCTURES
 from zerodefect.procedural.surfaces import SURFACE_WEIGHTS, SURFACES
 
+Kinds = list[list[str]]
+"""The damages that are wanted of each picture, the chief one first."""
 _OFTEN = {"scratch": 1.6, "contamination": 1.3, "break": 1.3, "uneven surface": 1.3}
 _STRUCTURED = 0.4  # share of large products that have parts or print on them
 
@@ -47,8 +49,7 @@ class Look(PerPicture):
 def random_look(identity: Draws) -> Look:
     """Any product at all."""
     grey = identity.chance("look.grey", 0.55)[:, None]
-    dark = torch.where(grey, 1.0, 1 + identity.uniforms("look.tint_dark", 3, -0.4, 0.4))
-    bright = torch.where(grey, 1.0, 1 + identity.uniforms("look.tint_bright", 3, -0.35, 0.25))
+    bright = 1 + identity.uniforms("look.tint_bright", 3, -0.35, 0.25)
     shapes = identity.weighted("look.shape", SHAPES)
     built = identity.chance("look.built", _STRUCTURED).tolist()
     picks = identity.integers("look.structure", len(STRUCTURES)).tolist()
@@ -61,59 +62,53 @@ def random_look(identity: Draws) -> Look:
         surfaces=identity.weighted("look.surface", often),
         shapes=shapes,
         structures=[
-            list(STRUCTURES)[n] if b and shape in LARGE else ""
-            for b, n, shape in zip(built, picks, shapes, strict=True)
+            list(STRUCTURES)[pick] if there and shape in LARGE else ""
+            for there, pick, shape in zip(built, picks, shapes, strict=True)
         ],
         level=identity.uniform("look.level", 0.08, 0.88),
         contrast=identity.log_uniform("look.contrast", 0.008, 0.17),
         behind=behind,
-        tint_dark=dark,
-        tint_bright=bright,
+        tint_dark=torch.where(grey, 1.0, 1 + identity.uniforms("look.tint_dark", 3, -0.4, 0.4)),
+        tint_bright=torch.where(grey, 1.0, bright),
         harshness=1.0,
         wander=1.0,
     )
 
 
-@dataclass(frozen=True)
-class Product:
-    """A product that always looks the same."""
+def _known(
+    surface: str, shape: str, tones: list[float], tint: list[float], structure: str = ""
+) -> Look:
+    """A product that always looks the same: under good light, lying almost where it should.
 
-    surface: str
-    shape: str
-    level: float
-    contrast: float
-    behind: float
-    tint: tuple[float, float, float]
-    identity: int  # picks proportions, pitch and grain
-    structure: str = ""
-
-    def look(self) -> Look:
-        """As one picture shows it: under good light, lying almost where it should."""
-        tint = torch.tensor([self.tint])
-        level, contrast, behind = torch.tensor([[self.level], [self.contrast], [self.behind]])
-        return Look(
-            [self.surface], [self.shape], [self.structure], level, contrast, behind, tint, tint,
-            harshness=0.3, wander=0.25,
-        )  # fmt: skip
+    ``tones`` are its brightness, the contrast of its texture and the background's brightness.
+    """
+    level, contrast, behind = torch.tensor(tones).split(1)
+    tints = torch.tensor([tint])
+    return Look(
+        [surface], [shape], [structure], level, contrast, behind, tints, tints,
+        harshness=0.3, wander=0.25,
+    )  # fmt: skip
 
 
 KNOWN = {
-    "metal plate": Product("brushed", "plate", 0.55, 0.035, 0.06, (1.0, 1.0, 1.0), 1),
-    "woven fabric": Product("weave", "filled", 0.5, 0.09, 0.5, (0.85, 0.95, 1.1), 2),
-    "ceramic tile": Product("stone", "plate", 0.75, 0.02, 0.25, (1.05, 1.0, 0.9), 3),
-    "wooden board": Product("wood", "filled", 0.5, 0.06, 0.5, (1.2, 0.9, 0.6), 4),
-    "seal ring": Product("paper", "ring", 0.22, 0.02, 0.8, (1.0, 1.0, 1.0), 5),
-    "drilled plate": Product("ground", "plate", 0.6, 0.03, 0.05, (1.0, 1.0, 1.0), 6, "grid"),
-    "name plate": Product("paper", "plate", 0.8, 0.02, 0.3, (1.0, 0.98, 0.9), 13, "text"),
-    "cable bundle": Product("plain", "cables", 0.3, 0.02, 0.75, (0.8, 0.9, 1.2), 15),
+    "metal plate": (1, _known("brushed", "plate", [0.55, 0.035, 0.06], [1.0, 1.0, 1.0])),
+    "woven fabric": (2, _known("weave", "filled", [0.5, 0.09, 0.5], [0.85, 0.95, 1.1])),
+    "ceramic tile": (3, _known("stone", "plate", [0.75, 0.02, 0.25], [1.05, 1.0, 0.9])),
+    "wooden board": (4, _known("wood", "filled", [0.5, 0.06, 0.5], [1.2, 0.9, 0.6])),
+    "seal ring": (5, _known("paper", "ring", [0.22, 0.02, 0.8], [1.0, 1.0, 1.0])),
+    "drilled plate": (6, _known("ground", "plate", [0.6, 0.03, 0.05], [1.0, 1.0, 1.0], "grid")),
+    "name plate": (13, _known("paper", "plate", [0.8, 0.02, 0.3], [1.0, 0.98, 0.9], "text")),
+    "cable bundle": (15, _known("plain", "cables", [0.3, 0.02, 0.75], [0.8, 0.9, 1.2])),
 }
+"""Identity, which picks proportions, pitch and grain, and look of each product."""
 PRODUCTS = tuple(KNOWN)
 """Names that ``draw_product`` knows."""
 
 
 def possible_kinds(name: str) -> tuple[str, ...]:
     """Kinds of damage that the product ``name`` of ``PRODUCTS`` can have."""
-    shares = _kind_shares(KNOWN[name].shape, KNOWN[name].structure)
+    look = KNOWN[name][1]
+    shares = _kind_shares(look.shapes[0], look.structures[0])
     return tuple(kind for kind, share in zip(DEFECT_KINDS, shares, strict=True) if share)
 
 
@@ -133,20 +128,19 @@ def _kind_shares(shape: str, structure: str) -> np.ndarray:
     return weights / weights.sum()
 
 
-def random_kinds(picture: Draws, look: Look) -> list[list[str]]:
+def random_kinds(picture: Draws, look: Look) -> Kinds:
     """No damage in half of the pictures, one in most others, two in some."""
     damaged = _damaged(picture)
     second = picture.chance("kind.second", 0.12).tolist()
     draws = picture.uniforms("kind.which", 2).double().cpu().numpy()
     plain = [kind for kind in DEFECT_KINDS if kind not in BUILD_KINDS]
-    found: list[list[str]] = []
+    found: Kinds = []
     for row, (chief, further) in enumerate(draws):
         shares = _kind_shares(look.shapes[row], look.structures[row])
-        kinds = [DEFECT_KINDS[int(np.searchsorted(np.cumsum(shares), chief, "right"))]]
+        first = DEFECT_KINDS[int(np.searchsorted(np.cumsum(shares), chief, "right"))]
         other = plain[int(further * len(plain))]
-        if second[row] and other not in kinds:
-            kinds.append(other)
-        found.append(kinds if damaged[row] else [])
+        both = [first, other] if second[row] and other != first else [first]
+        found.append(both if damaged[row] else [])
     return found
 
 

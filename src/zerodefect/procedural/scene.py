@@ -17,31 +17,18 @@ from zerodefect.procedural.surfaces import SURFACES, grain_angle
 
 @dataclass(frozen=True)
 class Scene(PerPicture):
-    """An undamaged batch, as far as damage has to know it.
-
-    Attributes:
-        plane: the picture plane.
-        clean: ``(B, 3, S, S)`` reflectance in [0, 1].
-        background: ``(B, 3, S, S)`` what lies behind the product.
-        level: ``(B,)`` mean brightness of the product.
-        colour: ``(B, 3)`` its mean colour.
-        contrast: ``(B,)`` standard deviation of its texture.
-        grain: ``(B,)`` direction of its grain in radians.
-        grey: ``(B,)`` bool, pictures without colour.
-        centre: ``(B, 2)`` a point on the product, in units of the plane.
-        border: ``(B, 2)`` a point on its border (or on the picture's).
-    """
+    """An undamaged batch, as far as damage has to know it; points are in units of the plane."""
 
     plane: Field
-    clean: Tensor
-    background: Tensor
-    level: Tensor
-    colour: Tensor
-    contrast: Tensor
-    grain: Tensor
-    grey: Tensor
-    centre: Tensor
-    border: Tensor
+    clean: Tensor  # (B, 3, S, S) reflectance in [0, 1]
+    background: Tensor  # (B, 3, S, S) what lies behind the product
+    level: Tensor  # (B,) mean brightness of the product
+    colour: Tensor  # (B, 3) its mean colour
+    contrast: Tensor  # (B,) standard deviation of its texture
+    grain: Tensor  # (B,) direction of its grain in radians
+    grey: Tensor  # (B,) bool, pictures without colour
+    centre: Tensor  # (B, 2) a point on the product
+    border: Tensor  # (B, 2) a point on its border, or on the picture's
 
 
 def good_scene(
@@ -141,9 +128,8 @@ def _relief(
     strength = identity.uniform("relief.strength", 0, 0.7) * identity.chance("relief.there", 0.6)
     bevel = column(identity.log_uniform("look.bevel", 1, 9))
     rim = column(identity.uniform("look.rim", -0.35, 0.25))
-    factor = (1 + column(strength) * facing * slope) * (
-        1 + rim * torch.exp(-((distance / bevel) ** 2))
-    )
+    bright = 1 + rim * torch.exp(-((distance / bevel) ** 2))
+    factor = (1 + column(strength) * facing * slope) * bright
     place = column(identity.uniform("gloss.place", 0, 8))
     wide = column(identity.log_uniform("gloss.wide", 0.8, 6))
     gloss = identity.log_uniform("gloss.bright", 0.08, 0.8) * identity.chance("gloss.there", 0.35)
@@ -153,35 +139,28 @@ def _relief(
 
 
 def _built(
-    look: Look,
-    identity: Draws,
-    picture: Draws,
-    plane: Field,
-    change: Change,
-    product: Tensor,
+    look: Look, identity: Draws, picture: Draws, plane: Field, change: Change, product: Tensor
 ) -> Tensor:
     """``(B, 3, S, S)`` product with its parts and print."""
     product = product.clone()
     for name, at in by_name(look.structures, plane.device):
         if not name:
             continue
-        own_id, own = identity.rows(at), picture.rows(at)
+        own_id, own, level = identity.rows(at), picture.rows(at), look.level[at]
         angle = own_id.uniform("built.angle", 0, math.pi) * own_id.chance("built.turned", 0.3)
         u, v = plane.turned(angle + own.uniform("built.jitter", -0.05, 0.05) * look.wander)
         shift = own.uniforms("built.shift", 2, -6, 6) * look.wander
         u, v = u - column(shift[:, 0]), v - column(shift[:, 1])
         ink = STRUCTURES[name](own_id, own, u, v, change.rows(at))
-        level = look.level[at]
         step = own_id.log_uniform("built.step", 0.1, 0.6)
         up = torch.where(own_id.chance("built.up", 0.5), 1.0, -1.0)
         up = torch.where(((level + up * step) < 0.02) | ((level + up * step) > 0.98), -up, up)
         mean = column((level + up * step).clamp(0.02, 0.98))
         amount = column(own_id.uniform("built.shade", 0.05, 0.3))
-        tone = (mean + amount * ink.shade).clamp(0, 1)
         grey = (look.tint_dark == 1).all(1)[at]
         tint = 1 + own_id.uniforms("built.tint", 3, -0.4, 0.3)
         tint = torch.where(grey[:, None], 1.0, tint)
-        part = _coloured(tone, tint, tint)
+        part = _coloured((mean + amount * ink.shade).clamp(0, 1), tint, tint)
         keep = column(own_id.uniform("built.opaque", 0.6, 1.0))
         ground = product[at] * (1 - ink.shadow)[:, None]
         product[at] = ground + (part - ground) * (ink.alpha * keep)[:, None]

@@ -9,27 +9,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from zerodefect.procedural.draws import Draws, Field, PerPicture, by_name, column, turned
+from zerodefect.procedural.draws import Draws, Field, PerPicture, by_name, column
 from zerodefect.procedural.kinds import BUILD_KINDS
-from zerodefect.procedural.parts import PARTS, Found, box, polygon
+from zerodefect.procedural.parts import PARTS, Found, box, laid_out, polygon
 
 SHAPES = {
-    "filled": 0.36,
-    "margin": 0.22,
-    "plate": 0.11,
-    "disc": 0.04,
-    "ring": 0.04,
-    "bar": 0.045,
-    "polygon": 0.03,
-    "gear": 0.025,
-    "bottle": 0.025,
-    "capsule": 0.02,
-    "screw": 0.025,
-    "hex bolt": 0.02,
-    "many": 0.04,
-    "comb": 0.02,
-    "cables": 0.025,
-}
+    "filled": 0.36, "margin": 0.22, "plate": 0.11, "disc": 0.04, "ring": 0.04, "bar": 0.045,
+    "polygon": 0.03, "gear": 0.025, "bottle": 0.025, "capsule": 0.02, "screw": 0.025,
+    "hex bolt": 0.02, "many": 0.04, "comb": 0.02, "cables": 0.025,
+}  # fmt: skip
 """Each shape, and how often it is drawn."""
 LARGE = ("filled", "margin", "plate", "disc")
 """Shapes with room for structure on them."""
@@ -141,20 +129,10 @@ def _many(size: Draws, picture: Draws, u: Tensor, v: Tensor, change: Change) -> 
     gone = away * ((i == chosen_u) & (j == chosen_v))
     shift = column(torch.where(change.extra, 0.5, picture.uniform("many.shift", 0.2, 0.45)))
     free_x, free_y = u - (chosen_u + shift) * pitch, v - (chosen_v + shift) * pitch
-    free_angle = column(picture.uniform("many.free", -math.pi, math.pi))
-    extra = column(change.extra | change.misplaced)
-    distance, shade = torch.empty_like(u), torch.empty_like(u)
-    for row, name in enumerate(names):
-        one = slice(row, row + 1)
-        pick = size.rows(torch.tensor([row]))
-        for x_, y_, a_, free in ((x, y, angle, False), (free_x, free_y, free_angle, True)):
-            if free and not bool(extra[row]):
-                continue
-            found, tone = PARTS[name](pick, *turned(x_[one], y_[one], a_[one]), radius[one])
-            found = found if free else found + 60 * gone[one]
-            shade[one] = torch.where(found < distance[one], tone, shade[one]) if free else tone
-            distance[one] = torch.minimum(found, distance[one]) if free else found
-    return distance, shade
+    free = free_x, free_y, column(picture.uniform("many.free", -math.pi, math.pi))
+    return laid_out(
+        names, size, radius, (x, y, angle), 60 * gone, free, change.extra | change.misplaced
+    )
 
 
 def _comb(size: Draws, picture: Draws, u: Tensor, v: Tensor, change: Change) -> Tensor:
@@ -183,7 +161,7 @@ def _cables(size: Draws, picture: Draws, u: Tensor, v: Tensor, change: Change) -
     """Parallel cables, of which one may be bent out of its place."""
     pitch = column(size.uniform("cables.pitch", 10, 26))
     count = column(torch.floor(size.uniform("cables.count", 1, 4)))
-    lane = torch.maximum(torch.minimum(torch.round(v / pitch), count), -count)
+    lane = torch.round(v / pitch).clamp(-count, count)
     half = pitch * column(size.uniform("cables.wide", 0.25, 0.48))
     wavy = v + column(size.uniform("cables.wave", 0, 3)) * torch.sin(u / 25)
     chosen = count  # the outermost has room to bend
@@ -194,38 +172,19 @@ def _cables(size: Draws, picture: Draws, u: Tensor, v: Tensor, change: Change) -
 
 
 _FLAT: dict[str, Callable[[Draws, Draws, Tensor, Tensor, Change], Tensor]] = {
-    "filled": _filled,
-    "margin": _margin,
-    "plate": _plate,
-    "disc": _disc,
-    "ring": _ring,
-    "bar": _bar,
-    "polygon": _polygon,
-    "comb": _comb,
-    "cables": _cables,
-}
+    "filled": _filled, "margin": _margin, "plate": _plate, "disc": _disc, "ring": _ring,
+    "bar": _bar, "polygon": _polygon, "comb": _comb, "cables": _cables,
+}  # fmt: skip
 """(size, picture, u, v, change) -> distance, of shapes without relief; others are parts."""
 
 
 def signed_distance(
-    names: list[str],
-    identity: Draws,
-    picture: Draws,
-    plane: Field,
-    wander: float,
-    change: Change,
+    names: list[str], identity: Draws, picture: Draws, plane: Field, wander: float, change: Change
 ) -> Found:
     """Distance to the product's border, and the shade of its own relief.
 
-    Distance is ``(B, S, S)``, negative inside, in units of the plane; shade is in about [-1, 1].
-
-    Args:
-        names: shape of each picture, from ``SHAPES``.
-        identity: the product's proportions.
-        picture: the product's place and turn in this picture.
-        plane: the picture plane.
-        wander: how far products lie from the middle, 1 is as far as a careless feeder leaves them.
-        change: what is wrong with the build.
+    ``names`` are from ``SHAPES``; ``identity`` decides the proportions, ``picture`` place and turn.
+    ``wander`` is how far products lie from the middle: 1 as a careless feeder leaves them.
     """
     place = picture.uniforms("shape.place", 2, -12 * wander, 12 * wander)
     turn = picture.uniform("shape.turn", -0.12 * wander, 0.12 * wander)

@@ -10,8 +10,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from zerodefect.procedural.draws import Draws, by_name, column, smoothstep, turned
-from zerodefect.procedural.parts import PARTS, box, nearest
+from zerodefect.procedural.draws import Draws, column, smoothstep, turned
+from zerodefect.procedural.parts import PARTS, Found, box, laid_out, nearest
 from zerodefect.procedural.shapes import Change
 
 _SIDE = 32  # cells of a layout are numbered in a square of this side
@@ -19,17 +19,11 @@ _SIDE = 32  # cells of a layout are numbered in a square of this side
 
 @dataclass(frozen=True)
 class Ink:
-    """What structure lays over a product.
+    """What structure lays over a product; all ``(B, S, S)``."""
 
-    Attributes:
-        alpha: ``(B, S, S)`` opacity in [0, 1].
-        shade: ``(B, S, S)`` tone of the part around its own mean, in about [-1, 1].
-        shadow: ``(B, S, S)`` share of light that is lost beside raised parts.
-    """
-
-    alpha: Tensor
-    shade: Tensor
-    shadow: Tensor
+    alpha: Tensor  # opacity in [0, 1]
+    shade: Tensor  # tone of the part around its own mean, in about [-1, 1]
+    shadow: Tensor  # share of light that is lost beside raised parts
 
 
 _ON_GRIDS = ("hole", "hole", "screw head", "hex bolt", "washer", "pad", "chip", "pill", "slot")
@@ -46,7 +40,12 @@ def _own(draws: Draws, name: str, number: Tensor) -> Tensor:
     return table.gather(1, number.flatten(1)).view(number.shape)
 
 
-def _painted(found: list[tuple[Tensor, Tensor]], raised: Tensor) -> Ink:
+def _any_place(picture: Draws, name: str) -> Tensor:
+    """``(B, 1, 1)`` one of the five places about the middle, from -2 to 2."""
+    return torch.round(column(picture.uniform(name, -2.49, 2.49)))
+
+
+def _painted(found: list[Found], raised: Tensor) -> Ink:
     """Parts one over the other."""
     distance, shade = found[0]
     for other, tone in found[1:]:
@@ -63,30 +62,25 @@ def _printed(alpha: Tensor) -> Ink:
 
 @dataclass(frozen=True)
 class _Cells:
-    """Places of equal parts, each pixel at its nearest.
+    """Places of equal parts, each pixel at its nearest."""
 
-    Attributes:
-        i, j: ``(B, S, S)`` number of the place in its two directions.
-        x, y: ``(B, S, S)`` coordinates around it.
-        chosen: ``(B, S, S)`` bool, the place whose part may be missing.
-        middle: where that is, two ``(B, 1, 1)``.
-        step: ``(B, 1, 1)`` distance between places.
-        radius: ``(B, 1, 1)`` of the parts.
-    """
-
-    i: Tensor
+    i: Tensor  # (B, S, S) number of the place in its two directions
     j: Tensor
-    x: Tensor
+    x: Tensor  # (B, S, S) coordinates around it
     y: Tensor
-    chosen: Tensor
-    middle: tuple[Tensor, Tensor]
-    step: Tensor
-    radius: Tensor
+    chosen: Tensor  # (B, S, S) bool, the place whose part may be missing
+    middle: tuple[Tensor, Tensor]  # where that is, (B, 1, 1)
+    step: Tensor  # (B, 1, 1) distance between places
+    radius: Tensor  # (B, 1, 1) of the parts
 
 
-def _on_circle(identity: Draws, picture: Draws, u: Tensor, v: Tensor) -> _Cells:
-    pitch = identity.log_uniform("parts.pitch", 12, 40)
-    radius = column(pitch * identity.uniform("parts.radius", 0.14, 0.38)).clamp_min(2.2)
+Places = Callable[[Draws, Draws, Tensor, Tensor, Tensor, Tensor], _Cells]
+"""(identity, picture, u, v, pitch, radius) -> where the parts are."""
+
+
+def _on_circle(
+    identity: Draws, picture: Draws, u: Tensor, v: Tensor, pitch: Tensor, radius: Tensor
+) -> _Cells:
     count = column(3.0 + torch.floor(identity.uniform("parts.count", 0, 9.99)))
     around = column(identity.uniform("parts.around", 18, 44))
     sector = 2 * math.pi / count
@@ -101,63 +95,46 @@ def _on_circle(identity: Draws, picture: Draws, u: Tensor, v: Tensor) -> _Cells:
     return _Cells(i, torch.zeros_like(i), x, y, i == chosen, middle, 2 * radius, radius)
 
 
-def _on_grid(identity: Draws, picture: Draws, u: Tensor, v: Tensor, *, row: bool) -> _Cells:
-    pitch = identity.log_uniform("parts.pitch", 12, 40)
-    radius = column(pitch * identity.uniform("parts.radius", 0.14, 0.38)).clamp_min(2.2)
-    pitch = column(pitch)
+def _on_grid(
+    identity: Draws, picture: Draws, u: Tensor, v: Tensor, pitch: Tensor, radius: Tensor, row: bool
+) -> _Cells:
     most = column(torch.floor(identity.uniform("parts.most", 1, 5)))
     rows = torch.zeros_like(most) if row else most
-    i = torch.maximum(torch.minimum(torch.round(u / pitch), most), -most)
-    j = torch.maximum(torch.minimum(torch.round(v / pitch), rows), -rows)
+    i, j = torch.round(u / pitch).clamp(-most, most), torch.round(v / pitch).clamp(-rows, rows)
     near = torch.minimum(most, torch.floor(45 / pitch))
-    chosen_i = torch.round(column(picture.uniform("parts.i", -2.49, 2.49)))
-    chosen_i = torch.maximum(torch.minimum(chosen_i, near), -near)
-    chosen_j = torch.round(column(picture.uniform("parts.j", -2.49, 2.49)))
+    chosen_i = _any_place(picture, "parts.i").clamp(-near, near)
     near = torch.minimum(rows, near)
-    chosen_j = torch.maximum(torch.minimum(chosen_j, near), -near)
+    chosen_j = _any_place(picture, "parts.j").clamp(-near, near)
     here = (i == chosen_i) & (j == chosen_j)
     middle = chosen_i * pitch, chosen_j * pitch
     return _Cells(i, j, u - i * pitch, v - j * pitch, here, middle, pitch, radius)
 
 
 def _placed(
-    places: Callable[[Draws, Draws, Tensor, Tensor], _Cells],
-    identity: Draws,
-    picture: Draws,
-    u: Tensor,
-    v: Tensor,
-    change: Change,
+    places: Places, identity: Draws, picture: Draws, u: Tensor, v: Tensor, change: Change
 ) -> Ink:
     """Equal parts in their places; one may be missing or lie elsewhere, or there is one more."""
-    cells = places(identity, picture, u, v)
+    pitch = column(identity.log_uniform("parts.pitch", 12, 40))
+    radius = (pitch * column(identity.uniform("parts.radius", 0.14, 0.38))).clamp_min(2.2)
+    cells = places(identity, picture, u, v, pitch, radius)
     number = _numbers(cells.i, cells.j)
     sparse = identity.uniform("parts.sparse", 0, 0.5) * identity.chance("parts.any", 0.3)
     absent = (_own(identity, "parts.there", number) < column(sparse)) & ~cells.chosen
     gone = absent | (cells.chosen & column(change.missing | change.misplaced))
     loose = column(identity.chance("parts.turned", 0.4).float())
     any_way = loose * 2 * math.pi * _own(picture, "parts.turn", number)
-    way = picture.uniforms("parts.way", 2, 0, 2 * math.pi)
+    way, turn = picture.uniforms("parts.way", 2, 0, 2 * math.pi)[..., None, None].unbind(1)
     step = torch.where(change.extra, 0.62, picture.uniform("parts.step", 0.2, 0.5))
     reach = column(step) * cells.step
-    free_u = u - cells.middle[0] - reach * torch.cos(column(way[:, 0]))
-    free_v = v - cells.middle[1] - reach * torch.sin(column(way[:, 0]))
-    free = change.extra | change.misplaced
+    free_u = u - cells.middle[0] - reach * torch.cos(way)
+    free_v = v - cells.middle[1] - reach * torch.sin(way)
     names = [_ON_GRIDS[n] for n in identity.integers("parts.part", len(_ON_GRIDS)).tolist()]
-    distance, shade = torch.empty_like(u), torch.empty_like(u)
-    for name, at in by_name(names, u.device):
-        own = identity.rows(at)
-        x, y = turned(cells.x[at], cells.y[at], any_way[at])
-        found, tone = PARTS[name](own, x, y, cells.radius[at])
-        found = found + 200 * gone[at]
-        if bool(free[at].any()):
-            x, y = turned(free_u[at], free_v[at], column(way[at, 1]))
-            other, free_tone = PARTS[name](own, x, y, cells.radius[at])
-            other = other + 200 * ~column(free[at])
-            tone = torch.where(other < found, free_tone, tone)
-            found = torch.minimum(found, other)
-        distance[at], shade[at] = found, tone
+    found = laid_out(
+        names, identity, cells.radius, (cells.x, cells.y, any_way), 200 * gone,
+        (free_u, free_v, turn), change.extra | change.misplaced,
+    )  # fmt: skip
     flat = torch.tensor([name in ("hole", "slot") for name in names], device=u.device)
-    return _painted([(distance, shade)], column((~flat).float()))
+    return _painted([found], column((~flat).float()))
 
 
 def _strokes(bits: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -185,15 +162,14 @@ def _text(identity: Draws, picture: Draws, u: Tensor, v: Tensor, change: Change)
     lines = column(torch.floor(identity.uniform("text.lines", 0, 3.5)))
     mode = picture.integers("misprint.mode", 4)
     spot = picture.uniforms("misprint.spot", 2, -1, 1)
-    spot_u = column(spot[:, 0]) * torch.minimum(most * wide, 45 + 0 * wide) * 0.8
-    spot_v = column(spot[:, 1]) * torch.minimum(lines * high, 45 + 0 * wide)
+    spot_u = column(spot[:, 0]) * (most * wide).clamp(max=45) * 0.8
+    spot_v = column(spot[:, 1]) * (lines * high).clamp(max=45)
     reach = wide * column(picture.uniform("misprint.reach", 0.8, 2.2))
     wrong = column(change.misprinted) & (torch.hypot(u - spot_u, (v - spot_v) * 1.2) < reach)
     shifted = column(picture.uniform("misprint.shift", 0.25, 0.6)) * wide
     u = torch.where(wrong & column(mode == 1), u + shifted, u)
     v = torch.where(wrong & column(mode == 1), v + 0.5 * shifted, v)
-    i = torch.maximum(torch.minimum(torch.round(u / wide), most), -most)
-    j = torch.maximum(torch.minimum(torch.round(v / high), lines), -lines)
+    i, j = torch.round(u / wide).clamp(-most, most), torch.round(v / high).clamp(-lines, lines)
     number = _numbers(i, j)
     bits = torch.floor(1 + 126.99 * _own(identity, "text.glyph", number))
     gap = _own(identity, "text.gap", number) < 0.15
@@ -205,8 +181,7 @@ def _text(identity: Draws, picture: Draws, u: Tensor, v: Tensor, change: Change)
     fat = 1 - smoothstep(-0.5, 0.5, distance - 0.3 * scale_x)
     broken = torch.sin(v * 1.7 + u * 0.6) > 0.1
     odd = torch.where(column(mode == 0), 0.0, torch.where(column(mode == 2), fat, crisp * broken))
-    alpha = torch.where(wrong & ~column(mode == 1), odd, crisp)
-    return _printed(alpha)
+    return _printed(torch.where(wrong & ~column(mode == 1), odd, crisp))
 
 
 def _board(identity: Draws, picture: Draws, u: Tensor, v: Tensor, change: Change) -> Ink:
@@ -216,17 +191,13 @@ def _board(identity: Draws, picture: Draws, u: Tensor, v: Tensor, change: Change
     i, j = torch.round(u / pitch).clamp(-12, 12), torch.round(v / pitch).clamp(-12, 12)
     x, y = u - i * pitch, v - j * pitch
     density = column(identity.uniform("board.density", 0.35, 0.7))
-    chosen = (
-        column(picture.uniform("board.i", -2.49, 2.49)),
-        column(picture.uniform("board.j", -2.49, 2.49)),
-    )
+    chosen_i, chosen_j = _any_place(picture, "board.i"), _any_place(picture, "board.j")
     flip = column(change.misprinted)
 
     def joined(name: str, di: Tensor, dj: Tensor) -> Tensor:
         a, b = i - di, j - dj
         there = _own(identity, name, _numbers(a, b)) < density
-        here = flip & (a == torch.round(chosen[0])) & (b == torch.round(chosen[1]))
-        return there ^ here
+        return there ^ (flip & (a == chosen_i) & (b == chosen_j))
 
     level = joined("board.level", (x < 0).float(), torch.zeros_like(x))
     upright = joined("board.upright", torch.zeros_like(x), (y < 0).float())
@@ -238,10 +209,8 @@ def _board(identity: Draws, picture: Draws, u: Tensor, v: Tensor, change: Change
         _own(identity, "board.pad", _numbers(i, j)) < 0.35,
         torch.maximum(ring - 2.2 * half - 0.8, 0.8 * half - ring), 9.0,
     )  # fmt: skip
-    flat = (torch.minimum(lines, pad), torch.full_like(u, 0.3))
-    found = [flat]
-    names = ("chip", "chip", "pad")
-    for number, name in enumerate(names):
+    found = [(torch.minimum(lines, pad), torch.full_like(u, 0.3))]
+    for number, name in enumerate(("chip", "chip", "pad")):
         draws = identity.under(f"board{number}")
         place = draws.uniforms("place", 2, -38, 38)
         hit = picture.integers("board.chosen", 2) == number
@@ -281,11 +250,8 @@ def _dots(identity: Draws, picture: Draws, u: Tensor, v: Tensor, change: Change)
 STRUCTURES: dict[str, Callable[[Draws, Draws, Tensor, Tensor, Change], Ink]] = {
     "grid": partial(_placed, partial(_on_grid, row=False)),
     "row": partial(_placed, partial(_on_grid, row=True)),
-    "circle": partial(_placed, _on_circle),
-    "text": _text,
-    "board": _board,
-    "dots": _dots,
-}
+    "circle": partial(_placed, _on_circle), "text": _text, "board": _board, "dots": _dots,
+}  # fmt: skip
 """(identity, picture, u, v, change) -> what is laid over the product."""
 COUNTED = ("grid", "row", "circle", "board")
 """Structures of separate parts, one of which can be missing, too many or misplaced."""

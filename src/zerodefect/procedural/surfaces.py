@@ -60,11 +60,8 @@ def _cast(identity: Draws, picture: Draws, plane: Field) -> Tensor:
 def _warped(picture: Draws, plane: Field, angle: Tensor, amount: Tensor) -> tuple:
     """Turned coordinates that wander a little, as real threads and grains do."""
     u, v = plane.turned(angle)
-    bend = column(amount)
-    return (
-        u + bend * plane.noise(picture, "warp.u", "smooth", 0.6),
-        v + bend * plane.noise(picture, "warp.v", "smooth", 0.6),
-    )
+    off_u, off_v = (plane.noise(picture, f"warp.{way}", "smooth", 0.6) for way in "uv")
+    return u + column(amount) * off_u, v + column(amount) * off_v
 
 
 def _weave(identity: Draws, picture: Draws, plane: Field) -> Tensor:
@@ -112,18 +109,14 @@ def _granules(identity: Draws, picture: Draws, plane: Field) -> Tensor:
     return torch.tanh(1.5 * grains) * 0.9 + 0.35 * shade
 
 
-def _saw(x: Tensor, period: Tensor) -> Tensor:
-    """Distance to the nearest multiple of the period, in the units of ``x``."""
-    return (x / period - torch.round(x / period)).abs() * period
-
-
 def _tiles(identity: Draws, picture: Draws, plane: Field) -> Tensor:
     u, v = plane.turned(grain_angle(identity, picture))
     period = column(identity.log_uniform("tiles.period", 18, 70))
     u = u + column(picture.uniform("tiles.u", 0, 70))
     v = v + column(picture.uniform("tiles.v", 0, 70))
     width = column(identity.uniform("tiles.width", 0.5, 2.5))
-    joint = torch.minimum(_saw(u, period), _saw(v, period))
+    # how far the nearest joint is
+    joint = torch.minimum(*((x / period - torch.round(x / period)).abs() * period for x in (u, v)))
     lines = 1 - smoothstep(width, width + 1.2, joint)
     sign = column(torch.where(identity.chance("tiles.bright", 0.35), 1.0, -1.0))
     fine = plane.noise(picture, "tiles.fine", "pink", 1.0)
@@ -149,9 +142,8 @@ def _mesh(identity: Draws, picture: Draws, plane: Field) -> Tensor:
 
 
 def _paper(identity: Draws, picture: Draws, plane: Field) -> Tensor:
-    fibres = plane.noise(
-        picture, "paper.fibres", "rough", identity.log_uniform("paper.scale", 0.5, 1)
-    )
+    scale = identity.log_uniform("paper.scale", 0.5, 1)
+    fibres = plane.noise(picture, "paper.fibres", "rough", scale)
     return 0.4 * fibres + 0.3 * plane.noise(picture, "paper.cloud", "cloud", 1.0)
 
 
@@ -182,30 +174,13 @@ def _glass(identity: Draws, picture: Draws, plane: Field) -> Tensor:
 
 
 SURFACES: dict[str, Painter] = {
-    "fractal": _fractal,
-    "brushed": _brushed,
-    "ground": _ground,
-    "cast": _cast,
-    "weave": _weave,
-    "leather": _leather,
-    "wood": _wood,
-    "stone": _stone,
-    "granules": _granules,
-    "tiles": _tiles,
-    "stripes": _stripes,
-    "mesh": _mesh,
-    "paper": _paper,
-    "rolled": _rolled,
-    "glass": _glass,
+    "fractal": _fractal, "brushed": _brushed, "ground": _ground, "cast": _cast, "weave": _weave,
+    "leather": _leather, "wood": _wood, "stone": _stone, "granules": _granules, "tiles": _tiles,
+    "stripes": _stripes, "mesh": _mesh, "paper": _paper, "rolled": _rolled, "glass": _glass,
     "plain": _plain,
-}
+}  # fmt: skip
 SURFACE_WEIGHTS = {
-    "fractal": 2.0,
-    "brushed": 2.5,
-    "ground": 2.0,
-    "cast": 1.5,
-    "rolled": 2.5,
-    "paper": 1.5,
+    "fractal": 2.0, "brushed": 2.5, "ground": 2.0, "cast": 1.5, "rolled": 2.5, "paper": 1.5,
     "plain": 2.0,
-}
+}  # fmt: skip
 """How much more often than once a surface is drawn; metal and plain parts are what lines make."""

@@ -3,49 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 NORMAL_STATES = (
-    "{}",
-    "flawless {}",
-    "perfect {}",
-    "unblemished {}",
-    "{} without flaw",
-    "{} without defect",
-    "{} without damage",
-)
-
-ANOMALOUS_STATES = (
-    "damaged {}",
-    "{} with flaw",
-    "{} with defect",
-    "{} with damage",
-)
-
-# As in the reference implementations: one template stands twice and counts twice.
-WINCLIP_TEMPLATES = (
-    "a cropped photo of the {}.",
-    "a close-up photo of a {}.",
-    "a close-up photo of the {}.",
-    "a bright photo of a {}.",
-    "a bright photo of the {}.",
-    "a dark photo of the {}.",
-    "a dark photo of a {}.",
-    "a jpeg corrupted photo of the {}.",
-    "a jpeg corrupted photo of the {}.",
-    "a blurry photo of the {}.",
-    "a blurry photo of a {}.",
-    "a photo of a {}.",
-    "a photo of the {}.",
-    "a photo of a small {}.",
-    "a photo of the small {}.",
-    "a photo of a large {}.",
-    "a photo of the large {}.",
-    "a photo of the {} for visual inspection.",
-    "a photo of a {} for visual inspection.",
-    "a photo of the {} for anomaly detection.",
-    "a photo of a {} for anomaly detection.",
-)
+    "{}", "flawless {}", "perfect {}", "unblemished {}",
+    "{} without flaw", "{} without defect", "{} without damage",
+)  # fmt: skip
+ANOMALOUS_STATES = ("damaged {}", "{} with flaw", "{} with defect", "{} with damage")
 
 
 def domain_templates(kind: str) -> tuple[str, ...]:
@@ -68,6 +32,13 @@ def domain_templates(kind: str) -> tuple[str, ...]:
         *(f"{article} {kind} of {the} {{}} for visual inspection" for the in ("the", "a")),
         *(f"{article} {kind} of {the} {{}} for anomaly detection" for the in ("the", "a")),
     )
+
+
+PHOTO_TEMPLATES = tuple(f"{sentence}." for sentence in domain_templates("photo"))
+# As in the reference implementations: one stands twice and counts twice, one is left out.
+WINCLIP_TEMPLATES = (
+    PHOTO_TEMPLATES[0], *PHOTO_TEMPLATES[2:8], *2 * PHOTO_TEMPLATES[9:10], *PHOTO_TEMPLATES[10:]
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -115,13 +86,3 @@ class PromptEnsemble:
         # replace, not str.format: a product name may itself contain braces
         filled = [state.replace("{}", name) for state in states]
         return [template.replace("{}", state) for state in filled for template in self.templates]
-
-    def with_words(
-        self, normal: Sequence[str] = (), anomalous: Sequence[str] = ()
-    ) -> PromptEnsemble:
-        """Add the user's own state words, such as ``"{} with burr"``."""
-        return replace(
-            self,
-            normal=(*self.normal, *normal),
-            anomalous=(*self.anomalous, *anomalous),
-        )

@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
 
 import torch
 from safetensors import SafetensorError
@@ -17,8 +16,6 @@ from torch import Tensor
 from zerodefect.backbones.clip import CLIP, TextTower, tokenize
 from zerodefect.files import StoreError, atomic_write
 from zerodefect.paths import cache_folder
-
-Pooling = Literal["mean", "rows"]
 
 _FORMAT = 1  # raised whenever the numbers for the same key would change
 
@@ -65,19 +62,8 @@ class TextFeatures:
         folder: Path | None = None,
         reload: Callable[[], CLIP] | None = None,
     ) -> None:
-        self.clip = clip
-        self.fingerprint = fingerprint
-        self.folder = folder
-        self.reload = reload
+        self.clip, self.fingerprint, self.folder, self.reload = clip, fingerprint, folder, reload
         self._memory: dict[str, Tensor] = {}
-
-    def mean(self, prompts: Sequence[str]) -> Tensor:
-        """Mean ``(D,)`` of the prompts' embeddings, none of them normalised first.
-
-        Raises:
-            ValueError: no prompt, or one that does not fit the context.
-        """
-        return self.means([prompts])[0]
 
     def means(self, groups: Sequence[Sequence[str]]) -> Tensor:
         """Mean embedding of each group of prompts, ``(len(groups), D)``.
@@ -95,7 +81,8 @@ class TextFeatures:
         """
         return self._features([prompts], "rows")[0]
 
-    def _features(self, groups: Sequence[Sequence[str]], pooling: Pooling) -> list[Tensor]:
+    def _features(self, groups: Sequence[Sequence[str]], pooling: str) -> list[Tensor]:
+        """Embeddings of each group, its ``rows`` or their ``mean``."""
         if not all(groups):
             raise ValueError("no prompt to embed")
         keys = [self._key(prompts, pooling) for prompts in groups]
@@ -103,9 +90,8 @@ class TextFeatures:
         for key, prompts in zip(keys, groups, strict=True):
             if key in self._memory:
                 continue
-            dimension = self.clip.config.embed_dim
-            shape = (dimension,) if pooling == "mean" else (len(prompts), dimension)
-            stored = self._read(key, shape)
+            shape = (len(prompts), self.clip.config.embed_dim)
+            stored = self._read(key, shape[1:] if pooling == "mean" else shape)
             if stored is None:
                 model = model or (self.reload() if self.reload else self.clip)
                 stored = embed_texts(model, prompts)
@@ -114,7 +100,7 @@ class TextFeatures:
             self._memory[key] = stored
         return [self._memory[key].to(self.clip.logit_scale.device) for key in keys]
 
-    def _key(self, prompts: Sequence[str], pooling: Pooling) -> str:
+    def _key(self, prompts: Sequence[str], pooling: str) -> str:
         facts = {
             "format": _FORMAT,
             "weights": self.fingerprint,
@@ -141,7 +127,6 @@ class TextFeatures:
     def _write(self, key: str, feature: Tensor) -> None:
         if self.fingerprint is None:
             return
-        path = self._path(key)
         # a full or read-only disk: it stays in memory
-        with suppress(StoreError, SafetensorError), atomic_write(path, cached=True) as file:
+        with suppress(StoreError), atomic_write(self._path(key), cached=True) as file:
             file.write(save({"feature": feature.float().cpu().contiguous()}))

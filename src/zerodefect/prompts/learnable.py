@@ -48,17 +48,12 @@ NORMAL_AND_DAMAGED = (
 )
 
 
-class PublishedValues(Protocol):
+class _Checked(Protocol):
     """What is needed of the checker of official checkpoints (``detector/official_files.py``)."""
 
-    def take(self, key: str, shape: Sequence[int]) -> Tensor:
-        """Value of a key, whose shape must be ``shape``."""
-
-    def ignore(self, pattern: str) -> None:
-        """Leave out keys."""
-
-    def fault(self, text: str) -> None:
-        """Note what is wrong."""
+    def take(self, key: str, shape: Sequence[int]) -> Tensor: ...
+    def ignore(self, pattern: str) -> None: ...
+    def fault(self, text: str) -> None: ...
 
 
 class LearnedPrompts(nn.Module):
@@ -101,7 +96,9 @@ class LearnedPrompts(nn.Module):
         self.sentences = tuple(sentences)
         self.lengths = dict(lengths)
         self._context_length = text.config.context_length
-        self._words = tuple(_words(s, self._context_length) for s in self.sentences)
+        ids = tokenize([sentence.words for sentence in self.sentences], self._context_length)
+        ends = TextTower.ends(ids).tolist()
+        self._words = [row[: end + 1] for row, end in zip(ids, ends, strict=True)]  # start to end
         depth = same_depth(9, 12, text.config.layers) if depth is None else depth
         self._check(text, depth, deep_length)
 
@@ -126,7 +123,8 @@ class LearnedPrompts(nn.Module):
                 f"depth {depth}: the learned tokens reach into 1..{blocks} blocks of this text "
                 "tower; choose a depth among them or leave it out"
             )
-        ends = [self._end(row) for row in range(len(self.sentences))]
+        both = zip(self.sentences, self._words, strict=True)
+        ends = [self._vectors(sentence) + len(words) - 1 for sentence, words in both]
         if max(ends) >= text.config.context_length:
             raise ValueError(
                 f"a learned sentence has {max(ends) + 1} tokens, but the text tower reads "
@@ -138,10 +136,9 @@ class LearnedPrompts(nn.Module):
                 f"{min(ends) + 1} tokens; choose fewer"
             )
 
-    def _end(self, row: int) -> int:
-        """Position of the end-of-text token of a sentence with its own contexts."""
-        vectors = sum(self.lengths[name] for name in self.sentences[row].contexts)
-        return vectors + len(self._words[row]) - 1
+    def _vectors(self, sentence: Sentence) -> int:
+        """Number of vectors in a sentence's own contexts."""
+        return sum(self.lengths[name] for name in sentence.contexts)
 
     # --- text features ------------------------------------------------------------------------
 
@@ -210,12 +207,12 @@ class LearnedPrompts(nn.Module):
         """Token ids ``(S, context length)`` with placeholders, as the official codes store them."""
         texts = []
         for sentence in self.sentences:
-            vectors = sum(self.lengths[name] for name in sentence.contexts)
+            vectors = self._vectors(sentence)
             texts.append(" ".join([*[sentence.placeholder] * vectors, sentence.words]))
         return tokenize(texts, self._context_length)
 
     def published(
-        self, checked: PublishedValues, text: TextTower, *, tokens: bool = True
+        self, checked: _Checked, text: TextTower, *, tokens: bool = True
     ) -> dict[str, Tensor]:
         """Learned values by parameter name, from an official checkpoint's ``prompt_learner``.
 
@@ -233,14 +230,13 @@ class LearnedPrompts(nn.Module):
         return state
 
     def _check_tokens(
-        self, checked: PublishedValues, text: TextTower, sentence: Sentence, ids: Tensor
+        self, checked: _Checked, text: TextTower, sentence: Sentence, ids: Tensor
     ) -> None:
         table, name = text.token_embedding.weight, sentence.name
         found = checked.take(f"tokenized_prompts_{name}", (1, 1, len(ids)))
         if not torch.equal(found.flatten().long(), ids):
             checked.fault(f"tokenized_prompts_{name} are not the tokens of {sentence.words!r}")
-        vectors = sum(self.lengths[context] for context in sentence.contexts)
-        parts = {"prefix": ids[:1], "suffix": ids[1 + vectors :]}
+        parts = {"prefix": ids[:1], "suffix": ids[1 + self._vectors(sentence) :]}
         for part, places in parts.items():
             key = f"token_{part}_{name}"
             stored = checked.take(key, (1, 1, len(places), table.shape[1]))[0, 0]
@@ -251,33 +247,22 @@ class LearnedPrompts(nn.Module):
 
 
 def published_sizes(published: Mapping[str, Any], context: str = "ctx_pos") -> dict[str, int]:
-    """Sizes that can be read from an official ``prompt_learner``; empty where it is none.
-
-    Returns:
-        ``context_length``, ``depth`` and ``deep_length`` as ``LearnedPrompts`` takes them.
-    """
+    """``context_length``, ``depth`` and ``deep_length`` of an official ``prompt_learner``."""
     vectors, first = published.get(context), published.get("compound_prompts_text.0")
     if not isinstance(vectors, Tensor) or vectors.dim() != 4:
         return {}
-    sizes = {"context_length": vectors.shape[2]}
     deep = [key for key in published if key.startswith("compound_prompts_text.")]
-    sizes["depth"] = len(deep) + 1
+    sizes = {"context_length": vectors.shape[2], "depth": len(deep) + 1}
     if isinstance(first, Tensor) and first.dim() == 2:
         sizes["deep_length"] = first.shape[0]
     return sizes
 
 
 def with_token(context: Tensor, token: Tensor, place: Place) -> Tensor:
-    """A context with one further token per image (Crane's conditioned prompts).
+    """A context ``(n, W)`` with one further ``token (B, W)`` per image (Crane).
 
-    Args:
-        context: ``(n, W)``.
-        token: ``(B, W)``.
-        place: ``pad_suffix`` behind the context, ``pad_prefix`` before it, ``replace_suffix`` and
-            ``replace_prefix`` in place of its last or first vector.
-
-    Returns:
-        ``(B, n + 1, W)``, or ``(B, n, W)`` where a vector is replaced.
+    ``pad_suffix`` puts it behind the context and ``pad_prefix`` before it, ``(B, n + 1, W)``;
+    ``replace_suffix`` and ``replace_prefix`` in place of its last or first vector, ``(B, n, W)``.
     """
     if token.shape[-1] != context.shape[-1]:
         raise ValueError(
@@ -294,9 +279,3 @@ def with_token(context: Tensor, token: Tensor, place: Place) -> Tensor:
     if place not in parts:
         raise ValueError(f"place is one of {', '.join(parts)}, not {place!r}")
     return torch.cat(parts[place], dim=1)
-
-
-def _words(sentence: Sentence, context_length: int) -> Tensor:
-    """Ids of start, words and end."""
-    ids = tokenize([sentence.words], context_length)
-    return ids[0, : int(TextTower.ends(ids)) + 1]

@@ -71,15 +71,10 @@ class Vocabulary:
     def of(cls, kinds: Mapping[str, Sequence[str]] | Sequence[str]) -> Vocabulary:
         """Build from a mapping kind -> phrases, or from bare names (``"{} with NAME"``)."""
         if isinstance(kinds, Mapping):
-            entries = [(name, phrases) for name, phrases in kinds.items()]
+            entries = [(n, (p,) if isinstance(p, str) else tuple(p)) for n, p in kinds.items()]
         else:
             entries = [(name, (f"{{}} with {name}",)) for name in kinds]
-        return cls(
-            tuple(
-                (name, (phrases,) if isinstance(phrases, str) else tuple(phrases))
-                for name, phrases in entries
-            )
-        )
+        return cls(tuple(entries))
 
     @classmethod
     def load(cls, path: str | Path) -> Vocabulary:
@@ -88,15 +83,9 @@ class Vocabulary:
         Raises:
             ValueError: the file cannot be read as either; the message names file and remedy.
         """
-        path = Path(path)
+        path, fault = Path(path), "cannot be read"
         try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(
-                f"{path}: cannot be read ({error}). Give a UTF-8 text file with a kind a line, or "
-                'JSON {"kind": ["{} with ..."]}'
-            ) from None
-        try:
+            text, fault = path.read_text(encoding="utf-8"), "not a defect vocabulary"
             if path.suffix.lower() == ".json":
                 content = json.loads(text)
                 if not isinstance(content, (dict, list)):
@@ -104,8 +93,8 @@ class Vocabulary:
                 return cls.of(content)
             lines = [line.strip() for line in text.splitlines()]
             return cls.of([line for line in lines if line and not line.startswith("#")])
-        except (ValueError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, AttributeError) as error:
             raise ValueError(
-                f"{path}: not a defect vocabulary ({error}). Write a kind a line, or "
+                f"{path}: {fault} ({error}). Give a UTF-8 text file with a kind a line, or "
                 'JSON {"kind": ["{} with ..."]}'
             ) from None

@@ -1,0 +1,125 @@
+"""Files in the official formats, as the authors' programs write them, made of small detectors."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from zerodefect.detector.contract import Detector
+
+Published = dict[str, Any]
+
+
+def official_file(detector: Detector) -> Published:
+    """What the official trainer would have saved of these learned values, as copies."""
+    made = MAKERS[detector.info.name](detector)
+    for place, name in leaves(made):
+        place[name] = place[name].detach().clone()
+    return made
+
+
+def unused(detector: Detector) -> Published:
+    """Entries of the authors' files that nothing reads."""
+    maker = UNUSED.get(detector.info.name)
+    return maker(detector) if maker else {}
+
+
+def leaves(published: Published) -> list[tuple[Published, str]]:
+    """Every tensor in a file: the dictionary that it stands in, and its name there."""
+    found = []
+    for name, value in published.items():
+        found += leaves(value) if isinstance(value, dict) else [(published, name)]
+    return found
+
+
+def merged(published: Mapping[str, Any], more: Mapping[str, Any]) -> Published:
+    """Both, dictionary by dictionary."""
+    both = dict(published)
+    for name, value in more.items():
+        both[name] = merged(both.get(name, {}), value) if isinstance(value, Mapping) else value
+    return both
+
+
+# --- a maker for each format ---------------------------------------------------------------------
+
+
+def _adaclip(detector: Any) -> Published:
+    """One flat dictionary."""
+    return {f"clip_model.{name}": value for name, value in detector.learned.items()}
+
+
+def _april_gan(detector: Any) -> Published:
+    return {"trainable_linearlayer": dict(detector.learned)}
+
+
+def _cops(detector: Any) -> Published:
+    """Everything but the autoencoder's encoder."""
+    return {
+        "prompt_learner": {
+            name.removeprefix("prompts."): value
+            for name, value in detector.learned.items()
+            if not name.startswith("vae_encoder.")
+        }
+    }
+
+
+def _vcp_clip(detector: Any) -> Published:
+    """Three dictionaries and some tensors; linear layers over patches are convolutions."""
+    parts: Published = defaultdict(dict)
+    owners = {
+        "trainable_linearlayer": "trainable_linearlayer",
+        "pre_vcp": "New_Lan_Embed",
+        "post_vcp": "Zero_try",
+    }
+    for name, value in detector.learned.items():
+        part, _, key = name.partition(".")
+        if part not in owners:
+            parts[name] = value
+            continue
+        key = key.replace("head.", "fc.").replace("linear1.", "linear1.fc.")
+        convolution = part == "post_vcp" and value.ndim == 2
+        parts[owners[part]][key] = value[..., None] if convolution else value
+    return dict(parts)
+
+
+def _learned_sentences(detector: Any) -> Published:
+    """The family of AnomalyCLIP: with slices of their CLIP's token embedding, and token ids."""
+    prompts, table = detector.prompts, detector.clip.text.token_embedding.weight
+    state = dict(prompts.named_parameters())
+    for sentence, ids in zip(prompts.sentences, prompts.token_ids(), strict=True):
+        vectors = sum(prompts.lengths[name] for name in sentence.contexts)
+        state[f"token_prefix_{sentence.name}"] = table[ids[:1]][None, None]
+        state[f"token_suffix_{sentence.name}"] = table[ids[1 + vectors :]][None, None]
+        state[f"tokenized_prompts_{sentence.name}"] = ids[None, None].int()
+    return {"prompt_learner": state}
+
+
+def _unused_projections(detector: Any) -> Published:
+    width = detector.clip.config.text.width
+    layers: Published = {}
+    for i in range(len(detector.prompts.compound_prompts_text)):
+        layers[f"compound_prompt_projections.{i}.weight"] = torch.zeros(896, width)
+        layers[f"compound_prompt_projections.{i}.bias"] = torch.zeros(896)
+    return {"prompt_learner": layers}
+
+
+MAKERS: dict[str, Callable[[Any], Published]] = {
+    "adaclip": _adaclip,
+    "anomalyclip": _learned_sentences,
+    "april_gan": _april_gan,
+    "cops": _cops,
+    "crane": _learned_sentences,
+    "glocalclip": _learned_sentences,
+    "vcp_clip": _vcp_clip,
+}
+NOT_PUBLISHED = {"cops": ("vae_encoder.",)}  # values that keep what they are, by their beginning
+UNUSED: dict[str, Callable[[Any], Published]] = {
+    "anomalyclip": _unused_projections,
+    "cops": lambda _: {"prompt_learner": {"projector.net.0.weight": torch.ones(2)}},
+    "crane": _unused_projections,
+    "glocalclip": _unused_projections,
+    "vcp_clip": lambda _: {"prompt_text_projection": torch.ones(64, 64)},
+}
