@@ -13,10 +13,12 @@ import torch
 import torch.nn.functional as F
 from dino import dino_file
 from models import tiny_backbone
+from small_networks import SMALL_RESNET, small_resnet
 
 from zerodefect import methods
-from zerodefect.backbones.backbone import Backbone
+from zerodefect.backbones.backbone import Backbone, LayeredBackbone
 from zerodefect.backbones.clip_weights import CLIPBackbone
+from zerodefect.backbones.features import load_features
 from zerodefect.backbones.vision import VisionEncoder, load_vision
 from zerodefect.detector.configs import configured
 from zerodefect.detector.contract import Detector
@@ -69,7 +71,8 @@ def small_networks(
     """What a method's facts ask for; ``shape`` changes the towers of a CLIP."""
     parts = {
         "clip": lambda: small_clip(seed, dtype, **shape),
-        "features": lambda: small_dino(seed, dtype),
+        "features": lambda: small_cnn(seed, dtype),
+        "vit": lambda: small_dino(seed, dtype),
     }
     return [parts[each]() for each in kind.info.backbones.values()]
 
@@ -89,6 +92,14 @@ def small_dino(seed: int = 0, dtype: torch.dtype = torch.float32) -> VisionEncod
     with tempfile.TemporaryDirectory() as folder:
         file = dino_file(Path(folder), registers=4, seed=seed, **shape)
         return load_vision(weights=file, dtype=dtype, **shape)
+
+
+@cache
+def small_cnn(seed: int = 0, dtype: torch.dtype = torch.float32) -> LayeredBackbone:
+    """A ResNet of one block a stage that nothing changes."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = small_resnet(Path(folder), seed)
+        return load_features("resnet18", weights=file, dtype=dtype, **SMALL_RESNET)
 
 
 # Options that take another way through a method.

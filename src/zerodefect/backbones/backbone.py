@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from torch import Tensor
@@ -55,3 +56,59 @@ class Backbone(Protocol):
     @property
     def activation(self) -> str | None:
         """That it runs with, where files of learned values hang on it."""
+
+
+class LayeredBackbone(Backbone, Protocol):
+    """A backbone whose layers are read as maps, whatever it is made of."""
+
+    @property
+    def layers(self) -> Mapping[str, int]:
+        """Its layers by name, first to last, with the pixels between neighbouring features."""
+
+    def maps(self, pixels: Tensor, names: Sequence[str]) -> list[Tensor]:
+        """Outputs of layers.
+
+        Args:
+            pixels: ``(B, 3, H, W)``, prepared as ``preprocess`` says; the strides of the layers
+                divide H and W.
+            names: of ``layers``, in any order.
+
+        Returns:
+            One ``(B, C, H / stride, W / stride)`` float32 for each name, in the order of ``names``.
+        """
+
+
+def layers_at(backbone: LayeredBackbone, strides: Sequence[int]) -> tuple[str, ...]:
+    """Names of the layers where a method reads a residual network at these strides.
+
+    4, 8, 16 and 32 are the ends of its four stages. Of a network with one stride throughout, such
+    as a ViT, they are the blocks at a quarter, half, three quarters and the end of its depth.
+
+    Raises:
+        ValueError: no layer with such a stride.
+    """
+    last = {stride: name for name, stride in backbone.layers.items()}
+    if len(last) == 1:
+        names, quarters = list(backbone.layers), {4: 1, 8: 2, 16: 3, 32: 4}
+        depths = [max(1, (2 * quarters[s] * len(names) + 4) // 8) for s in strides]
+        return tuple(dict.fromkeys(names[depth - 1] for depth in depths))
+    missing = [stride for stride in strides if stride not in last]
+    if missing:
+        has = ", ".join(f"{name} ({stride})" for name, stride in backbone.layers.items())
+        raise ValueError(
+            f"{backbone.name} has no layer of stride {missing[0]}; name layers (--set layers=...): "
+            f"it has {has}"
+        )
+    return tuple(last[stride] for stride in strides)
+
+
+def check_layers(backbone: LayeredBackbone, names: Sequence[str]) -> None:
+    """Make sure that a backbone has such layers.
+
+    Raises:
+        ValueError: a name that it does not have.
+    """
+    unknown = [name for name in names if name not in backbone.layers]
+    if unknown:
+        has = ", ".join(backbone.layers)
+        raise ValueError(f"{backbone.name} has no layer {unknown[0]!r}; it has: {has}")

@@ -6,7 +6,8 @@ nothing is downloaded unasked, and nothing is unpickled (``backbones/weight_file
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zerodefect.backbones.backbone import patch_grid
+from zerodefect.backbones.backbone import check_layers, patch_grid
 from zerodefect.backbones.weight_files import (
     WeightsError,
     file_hash,
@@ -25,6 +26,7 @@ from zerodefect.backbones.weight_files import (
 from zerodefect.images import Preprocess, normalised
 
 DINOV2_BASE_REGISTERS = "vit_base_patch14_reg4_dinov2"
+DINOV2_SMALL = "vit_small_patch14_dinov2"
 
 
 class VisionEncoder(nn.Module):
@@ -87,6 +89,17 @@ class VisionEncoder(nn.Module):
                 tokens = model.norm(x)[:, model.num_prefix_tokens :]
                 states[number] = tokens.transpose(1, 2).unflatten(2, grid)
         return [states[number] for number in wanted]
+
+    @property
+    def layers(self) -> dict[str, int]:
+        """Blocks, as timm names them: from ``blocks.0``."""
+        return dict.fromkeys((f"blocks.{i}" for i in range(len(self.model.blocks))), self.stride)
+
+    def maps(self, pixels: Tensor, names: Sequence[str]) -> list[Tensor]:
+        """See ``LayeredBackbone``; every block's tokens pass the final LayerNorm."""
+        check_layers(self, names)
+        numbers = [int(name.removeprefix("blocks.")) + 1 for name in names]
+        return [each.float() for each in self(pixels.to(self.model.pos_embed.dtype), numbers)]
 
     def like(
         self, images: Tensor, mean: Sequence[float], std: Sequence[float], grid: tuple[int, int]
@@ -166,27 +179,63 @@ def load_vision(
     Raises:
         WeightsError: unknown name, or a file that is absent, damaged or of another shape.
     """
+    model, path = timm_network(name, weights, dtype, **shape)
+    encoder = VisionEncoder(model, name, file_hash(path))
+    return encoder.to(device).eval().requires_grad_(False)
+
+
+def timm_network(
+    name: str, weights: str | Path | None, dtype: torch.dtype, **shape: Any
+) -> tuple[Any, Path]:
+    """Any network of timm's, without its classifier, filled from a local file.
+
+    Arguments and errors as of ``load_vision``. Returns the network and the file.
+    """
+    model = _built(name, "meta", shape)  # no memory for values that are replaced
+    state = model.state_dict()
+    if any(buffer not in state for buffer, _ in model.named_buffers()):  # computed, in no file
+        model = _built(name, "cpu", shape)
+    path = Path(weights) if weights is not None else _cached(name)
+    given = _in_timms_names(read_state(path), model)
+    faults = misfits(state, given)
+    if faults:
+        raise WeightsError(
+            f"{path}: does not fit {name}: {faults}. Name the architecture that the file is for"
+        )
+    fill_network(model, given, dtype)
+    return model, path
+
+
+def fill_network(model: Any, state: Mapping[str, Tensor], dtype: torch.dtype) -> None:
+    """Put weights that fit into a network, which has this precision afterwards."""
+    cast = {k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()}
+    model.load_state_dict(cast, assign=True)
+    model.to(dtype)
+
+
+def _built(name: str, device: str, shape: Mapping[str, Any]) -> Any:
     import timm
-    from timm.models.vision_transformer import checkpoint_filter_fn
 
     try:
-        with torch.device("meta"):  # no memory for values that are replaced
-            model: Any = timm.create_model(name, pretrained=False, num_classes=0, **shape)
+        with torch.device(device):
+            return timm.create_model(name, pretrained=False, num_classes=0, **shape)
     except (RuntimeError, TypeError) as error:
         raise WeightsError(
             f"{name}: timm cannot build it ({str(error).splitlines()[0]}). "
             f"Give one of its names, such as {DINOV2_BASE_REGISTERS}"
         ) from None
-    path = Path(weights) if weights is not None else _cached(name)
-    state = checkpoint_filter_fn(read_state(path), model)
-    faults = misfits(model.state_dict(), state)
-    if faults:
-        raise WeightsError(
-            f"{path}: does not fit {name}: {faults}. Name the architecture that the file is for"
-        )
-    model.load_state_dict({key: value.to(dtype) for key, value in state.items()}, assign=True)
-    encoder = VisionEncoder(model, name, file_hash(path))
-    return encoder.to(device).eval().requires_grad_(False)
+
+
+def _in_timms_names(state: dict[str, Tensor], model: Any) -> dict[str, Tensor]:
+    """A file of the authors' as timm names it, without the classifier."""
+    family = sys.modules[type(model).__module__]  # where timm keeps what it knows of their files
+    if hasattr(family, "checkpoint_filter_fn"):
+        state = family.checkpoint_filter_fn(state, model)
+    given = model.pretrained_cfg.get("classifier") or ()
+    heads = tuple(f"{head}." for head in ([given] if isinstance(given, str) else given))
+    kept = {name: value for name, value in state.items() if not name.startswith(heads)}
+    counters = [n for n in model.state_dict() if n.endswith("num_batches_tracked")]
+    return {**{n: torch.zeros((), dtype=torch.long) for n in counters}, **kept}
 
 
 def _cached(name: str) -> Path:

@@ -10,7 +10,9 @@ import torch
 
 from zerodefect.backbones.backbone import Backbone
 from zerodefect.backbones.clip_weights import EMBEDDED, load_clip, recommended_method
-from zerodefect.backbones.vision import load_vision
+from zerodefect.backbones.efficientnet import EFFICIENTNET
+from zerodefect.backbones.features import load_features
+from zerodefect.backbones.vision import DINOV2_SMALL
 from zerodefect.backbones.weight_files import WeightsError
 from zerodefect.detector.checkpoint_file import (
     Checkpoint,
@@ -26,6 +28,8 @@ from zerodefect.detector.facts import BackboneKind
 from zerodefect.detector.registry import get
 
 _FOR_ANY_WEIGHTS = "winclip"  # trained on nothing, for any CLIP
+
+_USUAL = {"features": EFFICIENTNET, "vit": DINOV2_SMALL}  # where no network is named
 
 _LARGEST_INPUT = 4096  # pixels; attention over all patches grows with the fourth power of it
 
@@ -52,8 +56,9 @@ def load_detector(
         checkpoint: learned values of a trained method, as ``zerodefect train`` and ``zerodefect
             import`` write them. Hyper-parameters, input size and backbone are then those that the
             values were learned with, as far as nothing else is said here.
-        backbone: None for the embedded model, ``"MODEL/TAG"`` of open_clip, or a weights file; by
-            name for a method of several networks (see its ``info.backbones``).
+        backbone: None for the embedded model, ``"MODEL/TAG"`` of open_clip, or a weights file; for
+            methods on other features see ``load_features``, EfficientNet-Lite0 by default. By name
+            for a method of several networks (see its ``info.backbones``).
         weights: local weights file for the architecture that ``backbone`` names, likewise.
         device: ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
         precision: of the networks: float32 or bfloat16.
@@ -150,9 +155,7 @@ def _by_name(kind: type[Detector], given: Any) -> Mapping[str, Any]:
 def _load(kind: BackboneKind, name: str | None, weights: str | Path | None, **where: Any) -> Any:
     if kind == "clip":
         return load_clip(name, weights=weights, **where)
-    if name is None:
-        raise WeightsError("no network is named for the features: give one of timm (--backbone)")
-    return load_vision(name, weights=weights, **where)
+    return load_features(name or _USUAL[kind], weights=weights, **where)
 
 
 def _advised(kind: type[Detector], networks: Sequence[Backbone]) -> dict[str, Any]:
