@@ -35,6 +35,7 @@ def randomised_open_clip(name: str) -> torch.nn.Module:
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ViT-B-16", "ViT-L-14-336", "ViT-B-32-quickgelu"])
 def test_equal_to_open_clip(name):
     theirs = randomised_open_clip(name)

@@ -125,6 +125,7 @@ def test_a_bare_file_is_refused_with_the_two_remedies(tmp_path):
         load_clip(weights=path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", [".pt", ".bin", ".safetensors"])
 def test_a_named_architecture_filled_from_a_file(tmp_path, ending):
     """What an air-gapped plant does: the name says the shape, the file brings the weights."""
@@ -140,6 +141,7 @@ def test_a_named_architecture_filled_from_a_file(tmp_path, ending):
     assert backbone.clip.config.activation == "gelu"
 
 
+@pytest.mark.slow
 def test_a_file_of_named_weights_keeps_what_the_tag_says(tmp_path, monkeypatch):
     """OpenAI's weights from a file: their tag says their activation, the bare name does not."""
     path = tmp_path / "weights.safetensors"
@@ -199,6 +201,7 @@ def test_open_clip_itself_can_run_the_embedded_model():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_only_towers_of_the_files_own_precision_are_to_be_had_again(tmp_path, dtype):
     """Those are mapped; others would be converted, and copied, a second time."""

@@ -74,6 +74,7 @@ print(sorted(heavy & set(sys.modules)))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_loading_and_scoring_import_nothing_heavy(tmp_path, precision):
     """Each of these costs tens of MiB that no user of the towers needs."""

@@ -48,6 +48,7 @@ def test_unknown_names_suggest_others():
         load_clip("RN50/openai")
 
 
+@pytest.mark.slow
 def test_names_are_found_in_the_hubs_cache(tmp_path, monkeypatch):
     """The layout that huggingface_hub keeps: blobs, refs and snapshots."""
     state = open_clip.create_model("ViT-B-32").state_dict()

@@ -161,6 +161,7 @@ def test_networks_that_are_no_plain_vit(tmp_path):
         VisionEncoder(torch.nn.Linear(1, 1), "linear", "0")
 
 
+@pytest.mark.slow
 def test_timm_is_imported_only_when_needed():
     code = "import sys, zerodefect.backbones.vision; sys.exit('timm' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

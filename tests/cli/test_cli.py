@@ -270,6 +270,7 @@ def test_a_fault_of_the_program_is_not_hidden(run, shelf, monkeypatch):
         run("inspect", shelf / "parts")
 
 
+@pytest.mark.slow
 def test_many_views_are_told_and_too_many_refused_before_the_work(run, shelf, tiny, tmp_path):
     large = tmp_path / "large.png"
     large.write_bytes(encode_png(picture(0, 220, 250)))
@@ -566,6 +567,7 @@ def test_help_imports_nothing_heavy():
     assert "--object" in out and out.strip().endswith("[]")
 
 
+@pytest.mark.slow
 def test_a_real_process_with_relative_paths(shelf, tmp_path):
     save(tmp_path / "line 1" / "parts" / "a.png")
     arguments = ["inspect", "parts", "-b", os.path.relpath(shelf, tmp_path / "line 1")]
@@ -580,6 +582,7 @@ def test_a_real_process_with_relative_paths(shelf, tmp_path):
     assert (folder / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_a_real_process_with_bad_input(shelf, tmp_path):
     arguments = ["inspect", "parts", "-b", shelf / "tiny.safetensors"]
     command = start("-m", "zerodefect", *arguments, cwd=tmp_path)
@@ -588,6 +591,7 @@ def test_a_real_process_with_bad_input(shelf, tmp_path):
     assert err == "error: parts: there is no such file or folder. Check the path's spelling\n"
 
 
+@pytest.mark.killing
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal")
 def test_ctrl_c_ends_with_130_and_the_next_start_goes_on(run, shelf, tiny, tmp_path):
     for seed in range(150):

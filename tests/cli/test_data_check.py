@@ -95,6 +95,7 @@ def test_consequences_are_said(tmp_path):
     assert "parts    -      (no label)         1          -" in result.stdout
 
 
+@pytest.mark.slow
 def test_unusable_is_exit_code_1_and_shows_the_layouts(tmp_path):
     for arguments in ([tmp_path / "gone"], [tmp_path, "--layout", "coco"]):
         command = [sys.executable, "-m", "zerodefect", "data", "check", *map(str, arguments)]

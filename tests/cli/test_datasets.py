@@ -49,6 +49,7 @@ def test_an_unknown_data_set_names_those_there_are():
     assert "imagenet" in error and "visa" in error and "data check" in error
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="pipes break differently there")
 @pytest.mark.parametrize("reader", ["stdout", "stderr"])
 def test_a_reader_that_went_away_ends_the_command_quietly(tmp_path, reader):

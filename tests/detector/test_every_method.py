@@ -50,9 +50,13 @@ from zerodefect.training.optimizers import check_learners
 from zerodefect.types import Prediction
 
 
-def settings_that(holds) -> pytest.MarkDecorator:
-    """A test for each setting whose method's facts hold."""
-    chosen = [setting for setting in SETTINGS if holds(setting.kind)]
+def settings_that(holds, *marks: pytest.MarkDecorator) -> pytest.MarkDecorator:
+    """A test for each setting whose method's facts hold; daily work runs the defaults alone."""
+    chosen = [
+        pytest.param(setting, marks=[*marks, pytest.mark.slow] if setting.name else marks)
+        for setting in SETTINGS
+        if holds(setting.kind)
+    ]
     return pytest.mark.parametrize("setting", chosen, ids=str)
 
 
@@ -67,7 +71,7 @@ with_memory = settings_that(lambda kind: "references" in kind.info.knows_from)
 monotone = settings_that(lambda kind: kind.monotone_memory)
 telling_kinds = settings_that(lambda kind: kind.tells_kinds)
 judging_sets = settings_that(lambda kind: "set" in kind.info.knows_from)
-trained = settings_that(lambda kind: kind.info.trained)
+trained = settings_that(lambda kind: kind.info.trained, pytest.mark.training)
 each_method = pytest.mark.parametrize("name", methods.names())
 
 

@@ -66,6 +66,7 @@ def test_what_a_method_needs_and_whether_it_is_trained():
     ]
 
 
+@pytest.mark.slow
 def test_a_package_brings_a_method_and_a_broken_one_costs_itself_alone(tmp_path):
     (tmp_path / "plugin_good.py").write_text(PLUGIN)
     (tmp_path / "plugin_bad.py").write_text("raise OSError('no weights here')")

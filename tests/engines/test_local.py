@@ -300,6 +300,7 @@ def killed_after(records, delay, inspector, parts, folder):
     assert child.exitcode == -signal.SIGKILL
 
 
+@pytest.mark.killing
 @needs_fork
 @pytest.mark.parametrize("seed", range(3))
 def test_killed_at_random_moments_it_loses_and_repeats_nothing(
@@ -341,6 +342,7 @@ def lines_of_whole(path):
     return [json.loads(line) for line in text[: text.rfind(b"\n") + 1].splitlines()]
 
 
+@pytest.mark.killing
 @needs_fork
 def test_a_second_process_is_refused_while_the_first_goes_on(inspector, tmp_path):
     parts = parts_in(tmp_path / "parts", 4)

@@ -298,6 +298,7 @@ def spro_images(seed: int):
             yield map, kinds, ("logical_anomalies", "structural_anomalies")[index % 2]
 
 
+@pytest.mark.slow
 def test_saturated_overlap_streams_within_any_memory():
     whole, spilled = SPROMetrics(), SPROMetrics(memory_limit=2000)
     images = list(spro_images(0))

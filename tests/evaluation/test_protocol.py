@@ -379,6 +379,7 @@ def test_bad_input_is_one_error(command, tree, tmp_path, arguments, message):
     assert message in err.split("error: ", 1)[1]
 
 
+@pytest.mark.killing
 def test_killed_and_started_again_it_goes_on(command, tree, tmp_path, monkeypatch):
     weights = write_tiny_weights(tmp_path)
     arguments = ["-d", str(tree), "-b", str(weights), "-k", "0,1,2", "--seeds", "3"]

@@ -575,6 +575,7 @@ def test_limit_on_pixels_can_be_moved():
     assert open_image(data, max_pixels=40 * 56).width == 56
 
 
+@pytest.mark.slow
 def test_hundred_million_pixels_pass_in_silence(tmp_path, capfd):
     path = tmp_path / "large.png"
     Image.new("1", (10_000, 10_000)).save(path)
@@ -612,6 +613,7 @@ def test_other_types_are_a_programming_error():
         open_image([1, 2, 3])
 
 
+@pytest.mark.slow
 def test_libraries_do_not_write_to_the_terminal():
     """In a fresh process, where no test runner has taken over logging."""
     data = write_tiff(random_pixels(20, 30, 3), photometric="rgb")

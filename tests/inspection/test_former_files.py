@@ -82,6 +82,7 @@ def test_a_policy_from_good_pictures_fits_and_is_learned_again(inspector):
     same_limits(inspector.calibrate(good(), **RATES), former)
 
 
+@pytest.mark.slow
 def test_a_policy_of_left_out_references_fits_and_is_learned_again(inspector):
     former = Policy.load(FORMER / "dense-loo.json")
     inspector.remember(good())

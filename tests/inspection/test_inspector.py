@@ -605,6 +605,7 @@ def noise(generator, count):
         yield np.asarray(Image.fromarray(coarse.astype(np.uint8)).resize((32, 32)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("leave_one_out", "n", "draws"), [(False, 19, 16), (True, 9, 12)])
 def test_the_stated_false_alarm_rate_holds_on_new_good_pictures(inspector, leave_one_out, n, draws):
     """Over many draws of calibration and new pictures; the rates are those of every alarm kind."""

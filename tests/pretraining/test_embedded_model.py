@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 import torch
 from safetensors.torch import load_file
 from scipy.stats import rankdata
@@ -28,6 +29,7 @@ def test_file_is_small_finite_and_of_the_declared_shape() -> None:
     assert path.with_suffix(".md").exists()
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_it_finds_damage_in_pictures_it_never_saw() -> None:
     detector = load_detector(device="cpu")
@@ -44,6 +46,7 @@ def test_it_finds_damage_in_pictures_it_never_saw() -> None:
     assert area > 0.75  # pixel AUROC; 0.5 is guessing
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_sound_reference_lowers_sound_pictures_more_than_damaged_ones() -> None:
     detector = load_detector(device="cpu", reference_weight=1.0)

@@ -100,6 +100,7 @@ def test_log_has_every_step_and_loss(finished: Path) -> None:
         assert all(math.isfinite(value) for value in line.values())
 
 
+@pytest.mark.killing
 def test_killed_run_goes_on_to_the_same_weights(finished: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-c", CHILD, str(tmp_path), str(Path(__file__).parent)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:

@@ -261,6 +261,7 @@ def worker(folder, total, pause):
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.killing
 def test_killed_in_mid_run_and_started_again(tmp_path):
     results, total = tmp_path / "results.jsonl", 400
     for kills in range(1, 4):

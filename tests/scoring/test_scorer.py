@@ -151,6 +151,7 @@ def test_aspect_sizes_are_multiples_of_about_the_native_area(height, width, patc
 # --- inspected areas ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 99), st.sampled_from([None, Tiling(64)]))
 def test_what_lies_outside_changes_nothing(seed, tiling):

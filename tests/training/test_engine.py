@@ -427,6 +427,7 @@ def free_port() -> int:
         return found.getsockname()[1]
 
 
+@pytest.mark.killing
 def test_killed_in_mid_epoch_and_started_again_it_ends_with_the_same_bytes(parts, tmp_path):
     weights = write_tiny_weights(tmp_path)
     more = ("--epochs", "40", "--save-every", "1")
@@ -453,6 +454,7 @@ def test_killed_in_mid_epoch_and_started_again_it_ends_with_the_same_bytes(parts
     assert [event.step for event in events.Scalars("loss")] == [line["step"] for line in lines]
 
 
+@pytest.mark.killing
 def test_two_processes_learn_what_one_learns(parts, tmp_path):
     pytest.importorskip("accelerate")
     weights = write_tiny_weights(tmp_path)
