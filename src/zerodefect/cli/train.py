@@ -125,9 +125,9 @@ def train(
 
 
 def _check_trainable(method: str) -> None:
-    from zerodefect.methods import get
+    from zerodefect.methods import facts_of
 
-    if not get(method).info.trained:
+    if not facts_of(method).trained:
         raise ValueError(f"{method} is not trained; 'zerodefect methods' says what it learns from")
 
 

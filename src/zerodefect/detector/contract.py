@@ -117,6 +117,8 @@ class Detector(nn.Module):
         monotone_memory: whether no score can rise when references are added; then leave-one-out
             calibration keeps its guarantee, see ``inspection/policy.py``.
         set_levels: names of the official steps that ``set_level`` knows.
+        usual_scale: mean and deviation of the map on good pictures, where none are at hand.
+        standardised: whether the map has that mean and deviation whatever it was shown.
         config: hyper-parameters.
         inputs: what it takes of a picture, by name; most methods take one ``image``.
         memory: how it keeps references, or None.
@@ -129,6 +131,8 @@ class Detector(nn.Module):
     tells_kinds: ClassVar[bool] = False
     monotone_memory: ClassVar[bool] = False
     set_levels: ClassVar[tuple[str, ...]] = ()
+    usual_scale: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    standardised: ClassVar[bool] = False
 
     memory: Memory | None = None
 

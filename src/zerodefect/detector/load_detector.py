@@ -22,6 +22,7 @@ from zerodefect.detector.checkpoint_file import (
     read_checkpoint,
     untrained_error,
 )
+from zerodefect.detector.combined import JOIN, Combined, CombinedConfig
 from zerodefect.detector.configs import configured
 from zerodefect.detector.contract import Detector, Sizes
 from zerodefect.detector.facts import BackboneKind
@@ -52,7 +53,8 @@ def load_detector(
     """Load weights and put a method on them, in eval mode.
 
     Args:
-        method: a registered name; None for the checkpoint's, or else ``default_method``.
+        method: a registered name, or several as one: ``"dense+patchcore"``; None for the
+            checkpoint's, or else ``default_method``.
         checkpoint: learned values of a trained method, as ``zerodefect train`` and ``zerodefect
             import`` write them. Hyper-parameters, input size and backbone are then those that the
             values were learned with, as far as nothing else is said here.
@@ -65,7 +67,7 @@ def load_detector(
         image_size: side of the network's input in pixels, instead of the checkpoint's, or else what
             the weights' side-car recommends for the method, or else the weights' own.
         untrained: a trainable method starts with its initial values, for whoever fills them.
-        options: hyper-parameters of the method. One that is not given is what the weights'
+        options: hyper-parameters of the method; of a part of several as ``"part.option"``. One that is not given is what the weights'
             side-car recommends for the method, else the method's default (the paper's value).
 
     Raises:
@@ -73,6 +75,9 @@ def load_detector(
         CheckpointError: a checkpoint that does not fit, or none for a method that must be trained.
         WeightsError: weights that cannot be had or do not fit.
     """
+    if method and JOIN in method:
+        loading = {"device": device, "precision": precision, "image_size": image_size}
+        return _combined(method, checkpoint, backbone, weights, loading, options)
     chosen, found = pick_device(device), read_checkpoint(checkpoint) if checkpoint else None
     kind = _method(method, found, backbone, weights, untrained)
     if precision not in ("float32", "bfloat16"):
@@ -98,6 +103,50 @@ def load_detector(
     if found:
         load_checkpoint(detector, found)
     return detector
+
+
+def _combined(
+    method: str,
+    checkpoint: str | Path | None,
+    backbone: Names,
+    weights: Files,
+    loading: Mapping[str, Any],
+    options: Mapping[str, Any],
+) -> Combined:
+    """Load the parts, each as if it were alone; what is said for one is named ``part.what``."""
+    names = method.split(JOIN)
+    joint = {option: value for option, value in options.items() if "." not in option}
+    config = configured(CombinedConfig, joint, method)
+    learned = read_checkpoint(checkpoint).method if checkpoint else None
+    unknown = sorted(o for o in options if "." in o and o.partition(".")[0] not in names)
+    if unknown or len(set(names)) < len(names):
+        raise ValueError(
+            f"{method}: each part once, options as PART.OPTION; not {unknown or names}"
+        )
+    parts = {}
+    for name in names:
+        own = {o.partition(".")[2]: v for o, v in options.items() if o.startswith(f"{name}.")}
+        networks = {f"{name}.{network}" for network in get(name).info.backbones}
+        files = [_of_part(given, networks) for given in (backbone, weights)]
+        parts[name] = load_detector(
+            name,
+            checkpoint=checkpoint if name == learned else None,
+            backbone=files[0],
+            weights=files[1],
+            **loading,
+            **own,
+        )
+    return Combined(parts, config)
+
+
+def _of_part(given: Any, networks: set[str]) -> Any:
+    """What is said of a part's networks: ``part.network=...``, or a name for the CLIPs of all."""
+    if given is None:
+        return None
+    if not isinstance(given, Mapping):
+        return given if any(network.endswith(".clip") for network in networks) else None
+    own = {n.partition(".")[2]: value for n, value in given.items() if n in networks}
+    return own or None
 
 
 def default_method(backbone: Names = None, weights: Files = None) -> str:

@@ -70,6 +70,12 @@ class PatchMemory:
         """Nothing is left to be done: it was thinned as it came."""
         return knowledge
 
+    def only(self, knowledge: Knowledge, name: str, rows: Tensor) -> Knowledge:
+        """The knowledge with these rows of a bank alone; no picture can be left out any more."""
+        places = (_PLACE + name, _NUMBERS + name)
+        tensors = {place: knowledge[place][rows] for place in places}
+        return knowledge.having(tensors, facts={**knowledge.facts, "thinned": True})
+
     def _held(self, knowledge: Knowledge) -> _Held:
         banks = [name.removeprefix(_PLACE) for name in knowledge.tensors if name.startswith(_PLACE)]
         return {n: [(knowledge[_PLACE + n], knowledge[_NUMBERS + n])] for n in banks}
@@ -114,12 +120,23 @@ class PatchMemory:
         Raises:
             RuntimeError: nothing is left, or a picture cannot be left out of a thinned memory.
         """
+        return self.neighbours(knowledge, name, features, 1, left_out)[0][..., 0]
+
+    def neighbours(
+        self,
+        knowledge: Knowledge,
+        name: str,
+        features: Tensor,
+        count: int,
+        left_out: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Distances and rows ``(B, n, count)`` of the nearest ones; see ``distance``."""
         if left_out is not None and not self.leaves_out(knowledge):
             raise RuntimeError("a memory that was thinned cannot leave a picture out")
-        batch, count = features.shape[:2]
-        own = None if left_out is None else left_out.repeat_interleave(count)
-        found, _ = self.bank(knowledge, name).nearest(features.flatten(0, 1), own)
-        return found.unflatten(0, (batch, count))
+        shape = features.shape[:2]
+        own = None if left_out is None else left_out.repeat_interleave(shape[1])
+        found, rows = self.bank(knowledge, name).neighbours(features.flatten(0, 1), count, own)
+        return found.unflatten(0, shape), rows.unflatten(0, shape)
 
 
 _PLACE, _NUMBERS = "memory/", "pictures/"

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from zerodefect.backbones.backbone import Backbone
+from zerodefect.detector.combined import JOIN, joint_info
 from zerodefect.detector.contract import Detector
 from zerodefect.detector.facts import MethodInfo
 
@@ -48,6 +49,16 @@ def get(name: str) -> type[Detector]:
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise ValueError(f"unknown method {name!r}.{hint} Known: {', '.join(names())}")
     return _METHODS[name]
+
+
+def facts_of(name: str) -> MethodInfo:
+    """Facts of a method, or of several combined, such as ``"dense+patchcore"``.
+
+    Raises:
+        ValueError: no method has that name.
+    """
+    parts = [get(part).info for part in name.split(JOIN)]
+    return parts[0] if len(parts) == 1 else joint_info(parts)
 
 
 def create(name: str, *backbones: Backbone, **options: Any) -> Detector:

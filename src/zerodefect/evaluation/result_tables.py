@@ -14,7 +14,7 @@ from zerodefect.detector.facts import Figure
 from zerodefect.evaluation.metrics import ImageMetrics, Metric, average
 from zerodefect.evaluation.protocol import ALL, Evaluation, Row
 from zerodefect.files import atomic_write
-from zerodefect.methods import get
+from zerodefect.methods import facts_of
 
 MEAN = "mean over products"
 
@@ -81,7 +81,7 @@ def published(method: str, data: str) -> tuple[Figure, ...]:
         return "".join(filter(str.isalnum, text.lower()))
 
     wanted = plain(data)
-    return tuple(f for f in get(method).info.figures if wanted and plain(f.data).startswith(wanted))
+    return tuple(f for f in facts_of(method).figures if wanted and plain(f.data).startswith(wanted))
 
 
 def write_results(evaluation: Evaluation, folder: Path, method: str) -> list[Path]:
@@ -131,7 +131,7 @@ def markdown(
     detector, protocol = facts["detector"], facts["protocol"]
     yield from (f"# {detector['method']} on {facts['data']['name']}", "")
     yield f"Backbone {detector['backbone']} ({detector['precision']}), values in percent."
-    if not get(detector["method"]).info.trained:
+    if not facts_of(detector["method"]).trained:
         yield "Nothing was trained on any labelled data."
     for shots in protocol["shots"]:
         seeds = f", mean ± deviation over {protocol['seeds']} draws" if shots else ""

@@ -49,6 +49,17 @@ def upsample(maps: Tensor, size: tuple[int, int], *, align_corners: bool = False
     return resized if maps.dim() == 4 else resized[:, 0]
 
 
+def highest_mean(maps: Tensor, share: float) -> Tensor:
+    """Mean of the highest share of each map's values, of one at least: ``(B, ...) -> (B,)``."""
+    values = maps.flatten(1)
+    return values.topk(max(1, round(share * values.shape[1])), dim=1).values.mean(dim=1)
+
+
+def peak_and_spread(maps: Tensor, share: float) -> Tensor:
+    """Half the highest value, which shows small damage, and half ``highest_mean``: ``(B,)``."""
+    return (highest_mean(maps, 0) + highest_mean(maps, share)) / 2
+
+
 def two_class(difference: Tensor) -> Tensor:
     """Softmax of two logits from their difference (second - first), ``(B, ...) -> (B, 2, ...)``.
 

@@ -12,9 +12,9 @@ import pkgutil
 from importlib.metadata import entry_points
 
 from zerodefect.detector.load_detector import default_method, load_detector
-from zerodefect.detector.registry import create, get, names
+from zerodefect.detector.registry import create, facts_of, get, names
 
-__all__ = ["create", "default_method", "get", "load_detector", "names"]
+__all__ = ["create", "default_method", "facts_of", "get", "load_detector", "names"]
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")

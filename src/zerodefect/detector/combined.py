@@ -1,0 +1,309 @@
+"""Several detectors as one, ``"dense+patchcore"``: they err on different products.
+
+The maps of the parts lie on scales of their own. What good pictures show brings them onto one:
+each is centred and scaled by its mean and deviation over good pictures that it was not shown (each
+reference left out in turn), and the weighted sum is bent into [0, 1] by a smooth monotone function
+that neither ties nor saturates. Conformal calibration then learns the limits of the joint score,
+so that its guarantee is its own.
+
+Symbols: x a part's map, mu and sigma its mean and deviation on good pictures, w the weights,
+z = sum w (x - mu) / sigma.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zerodefect.detector.configs import Share, hyper_parameters
+from zerodefect.detector.contract import (
+    Detector,
+    Input,
+    Memory,
+    PatchFeatures,
+    Sizes,
+    UnsupportedError,
+    plain,
+)
+from zerodefect.detector.facts import MethodInfo
+from zerodefect.detector.knowledge import Knowledge, Product
+from zerodefect.layers.similarity import peak_and_spread, upsample
+from zerodefect.types import Prediction
+
+JOIN = "+"
+_AT_ONCE = 8  # batches that every part remembers before the next ones are encoded
+_SCALE_FROM = 16  # good pictures, at most, that the scale of a part is learned from
+_BEND = 4.0  # z that lies half-way between the middle and the end of the scale
+
+
+@hyper_parameters
+class CombinedConfig:
+    """Hyper-parameters.
+
+    Attributes:
+        weights: of the parts, in their order; equal where empty.
+        top: share of the highest values of the joint map whose mean makes half of the image score;
+            the highest one makes the other half.
+    """
+
+    weights: tuple[float, ...] = ()
+    top: Share = 0.01
+
+
+_SCALE = "scale"  # of a part's knowledge: mean and deviation of its map on good pictures
+
+
+def bent(z: Tensor) -> Tensor:
+    """Onto (0, 1), smooth and strictly monotone far beyond what a sigmoid in float32 tells apart."""
+    return 0.5 + 0.5 * z / (_BEND + z.abs())
+
+
+class Combined(Detector):
+    """Detectors that judge together; each keeps inputs and knowledge of its own.
+
+    Args:
+        parts: detectors by registered name, two or more.
+        config: hyper-parameters.
+
+    Raises:
+        ValueError: another number of weights than parts, or a part that judges sets.
+    """
+
+    Config = CombinedConfig
+    config: CombinedConfig
+
+    def __init__(self, parts: Mapping[str, Detector], config: CombinedConfig | None = None) -> None:
+        config = config or CombinedConfig()
+        if config.weights and len(config.weights) != len(parts):
+            raise ValueError(f"option weights={config.weights}: {len(parts)} parts, one for each")
+        super().__init__(config, (), {})
+        self.parts = nn.ModuleDict(parts)
+        self.info = joint_info([part.info for part in parts.values()])  # type: ignore[misc]
+        self.tells_kinds = any(p.tells_kinds for p in parts.values())  # type: ignore[misc]
+        self.inputs = self._inputs()
+        if any(part.memory is not None for part in parts.values()):
+            self.memory = _Memories(self)
+
+    def each(self) -> Iterator[tuple[str, Detector]]:
+        """Names and parts."""
+        yield from self.parts.items()  # type: ignore[misc]
+
+    def _inputs(self) -> dict[str, Input]:
+        return {
+            _place(name, own): needed
+            for name, part in self.each()
+            for own, needed in part.inputs.items()
+        }
+
+    def resize_inputs(self, sizes: Sizes) -> None:
+        """One size is for the inputs of all parts."""
+        for name, part in self.each():
+            if isinstance(sizes, Mapping):
+                part.resize_inputs({own: sizes[_place(name, own)] for own in part.inputs})
+            else:
+                part.resize_inputs(sizes)
+        self.inputs = self._inputs()
+
+    # --- knowledge ------------------------------------------------------------------------------
+
+    def of(self, knowledge: Knowledge, name: str) -> Knowledge:
+        """What a part knows."""
+        own = {
+            place.removeprefix(f"{name}/"): tensor
+            for place, tensor in knowledge.tensors.items()
+            if place.startswith(f"{name}/")
+        }
+        facts = knowledge.facts.get(name, {})
+        product, shots = knowledge.product, knowledge.shots
+        return Knowledge(knowledge.detector["parts"][name], product, shots, own, facts)
+
+    @staticmethod
+    def nested(knowledge: Knowledge, name: str, own: Knowledge) -> Knowledge:
+        """The knowledge with what a part knows now."""
+        tensors = {f"{name}/{place}": tensor for place, tensor in own.tensors.items()}
+        kept = knowledge.without(f"{name}/")
+        facts = {**knowledge.facts, name: dict(own.facts)}
+        return kept.having(tensors, product=own.product, shots=own.shots, facts=facts)
+
+    def describe(self, knowledge: Knowledge, product: Product) -> Knowledge:
+        """Tell every part; with references, the scales are those of the words that were used."""
+        told = {
+            name: part.describe(self.of(knowledge, name), product) for name, part in self.each()
+        }
+        for name, own in told.items():
+            knowledge = self.nested(knowledge, name, own)
+        return knowledge.having({}, product=product)
+
+    def remember(
+        self,
+        knowledge: Knowledge,
+        batches: Iterable[Mapping[str, Any]],
+        pictures: Iterable[Tensor] | None = None,
+    ) -> Knowledge:
+        """Let every part remember and settle, then learn the parts' scales."""
+        if self.memory is None:
+            raise self._unsupported("references")
+        shown: list[tuple[Mapping[str, Any], Tensor]] = []
+        known = {name: self.of(knowledge, name) for name, _ in self.each()}
+        numbered = self._numbered(batches, pictures, knowledge.shots)
+        while some := list(islice(numbered, _AT_ONCE)):
+            shots = 1 + max(int(numbers.max()) for _, numbers in some)
+            for name, part in self.each():
+                own = known[name]
+                if part.memory is not None:
+                    rows = [numbers for _, numbers in some]
+                    own = part.remember(own, (batch[name] for batch, _ in some), rows)
+                known[name] = replace(own, shots=max(shots, own.shots))
+            shown += some[: max(0, _SCALE_FROM - sum(len(n) for _, n in shown))]
+        for name, part in self.each():
+            own = part.settle(known[name])
+            scale = {_SCALE: _scale(part, own, [(batch[name], n) for batch, n in shown])}
+            knowledge = self.nested(knowledge, name, own.having(scale))
+        return knowledge
+
+    def _numbered(
+        self, batches: Iterable[Mapping[str, Any]], pictures: Iterable[Tensor] | None, shots: int
+    ) -> Iterator[tuple[Mapping[str, Any], Tensor]]:
+        """Batches with the numbers of their pictures; counted on where none are given."""
+        if pictures is not None:
+            yield from zip(batches, pictures, strict=False)
+            return
+        for batch in batches:
+            count = len(next(iter(self.references(batch).values())))
+            yield batch, torch.arange(shots, shots + count)
+            shots += count
+
+    def references(self, encoded: Mapping[str, Any]) -> Mapping[str, Tensor]:
+        """What every part remembers."""
+        return {
+            f"{name}/{place}": values
+            for name, part in self.each()
+            if part.memory is not None
+            for place, values in part.references(encoded[name]).items()
+        }
+
+    def settle(self, knowledge: Knowledge) -> Knowledge:
+        """Nothing is left to be done: the scales needed settled parts."""
+        return knowledge
+
+    # --- what they say --------------------------------------------------------------------------
+
+    def encode(self, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
+        """What every part makes of its inputs."""
+        encoded = {}
+        for name, part in self.each():
+            own = {place: inputs[_place(name, place)] for place in part.inputs}
+            encoded[name] = part.encode(own["image"] if own.keys() == {"image"} else own)
+        return encoded
+
+    def predict(
+        self, encoded: Mapping[str, Any], knowledge: Knowledge, left_out: Tensor | None = None
+    ) -> Prediction:
+        """The joint map; kinds and answer of the first part that has them."""
+        weights = self.config.weights or (1 / len(self.parts),) * len(self.parts)
+        z, said = [], []
+        for (name, part), weight in zip(self.each(), weights, strict=True):
+            own = self.of(knowledge, name)
+            one = part.predict(encoded[name], own, left_out)
+            said.append(one)
+            if one.map is None:
+                raise UnsupportedError(f"{name} gives no map and cannot be combined with others")
+            mean, deviation = own.tensors.get(_SCALE, one.map.new_tensor(part.usual_scale))
+            z.append(weight * (one.map - mean) / deviation)
+        size = z[0].shape[-2:]
+        map = torch.stack([upsample(each, (size[0], size[1])) for each in z]).sum(0)
+        types = next((one.type_map for one in said if one.type_map is not None), None)
+        answer = next((one.answer for one in said if one.answer), None)
+        score = peak_and_spread(map, self.config.top)
+        types = None if types is None else upsample(types, (size[0], size[1]))
+        return Prediction(bent(score), bent(map), types, answer)
+
+    def patch_features(self, encoded: Mapping[str, Any]) -> tuple[PatchFeatures, ...]:
+        """Those of all parts."""
+        return tuple(f for name, part in self.each() for f in part.patch_features(encoded[name]))
+
+    def facts(self) -> dict[str, Any]:
+        """Everything besides knowledge and image that decides a score."""
+        parts = {name: part.facts() for name, part in self.each()}
+        return {"method": self.info.name, "parts": parts, "config": plain(asdict(self.config))}
+
+
+@dataclass
+class _Memories:
+    """The memories of the parts as one; the budget is shared equally."""
+
+    joint: Combined
+
+    @property
+    def _own(self) -> dict[str, Memory]:
+        return {n: part.memory for n, part in self.joint.each() if part.memory is not None}
+
+    @property
+    def budget(self) -> int:
+        return sum(memory.budget for memory in self._own.values())
+
+    @budget.setter
+    def budget(self, budget: int) -> None:
+        for memory in self._own.values():
+            memory.budget = budget // len(self._own)
+
+    def remember(
+        self,
+        knowledge: Knowledge,
+        batches: Iterable[Mapping[str, Tensor]],
+        pictures: Iterable[Tensor] | None,
+    ) -> Knowledge:
+        raise UnsupportedError("the parts remember each for themselves: call Combined.remember")
+
+    def settle(self, knowledge: Knowledge) -> Knowledge:
+        return knowledge
+
+    def bytes_of(self, features: Mapping[str, Tensor]) -> int:
+        return sum(values.nbytes for values in features.values())
+
+    def leaves_out(self, knowledge: Knowledge) -> bool:
+        return False  # the scales saw every picture: others are learned without it
+
+
+def _place(name: str, own: str) -> str:
+    return name if own == "image" else f"{name}.{own}"
+
+
+def joint_info(parts: Sequence[MethodInfo]) -> MethodInfo:
+    """Facts of a combination."""
+    sources = dict.fromkeys(source for info in parts for source in info.knows_from)
+    needed = {source for info in parts for source in info.needs}
+    return MethodInfo(
+        name=JOIN.join(info.name for info in parts),
+        title=" and ".join(info.title for info in parts),
+        school="combination",
+        knows_from=tuple(sources),
+        optional=tuple(source for source in sources if source not in needed),
+        paper="; ".join(info.paper for info in parts),
+        code_licence="; ".join(dict.fromkeys(info.code_licence for info in parts)),
+        parity="each part by itself; the combination is ours",
+        backbones={
+            f"{info.name}.{part}": kind for info in parts for part, kind in info.backbones.items()
+        },
+    )
+
+
+def _scale(part: Detector, own: Knowledge, shown: list[tuple[Any, Tensor]]) -> Tensor:
+    """Mean and deviation ``(2,)`` of a part's map over good pictures, each left out in turn.
+
+    A part that standardises itself keeps its scale, and so does one that cannot leave a picture
+    out: what it was shown lies too near to itself.
+    """
+    memory = part.memory
+    alone = memory is not None and (own.shots < 2 or not memory.leaves_out(own))
+    if part.standardised or alone or not shown:
+        return torch.tensor(part.usual_scale)
+    left_out = [None if memory is None else numbers for _, numbers in shown]
+    maps = [part.predict(batch, own, n).map for (batch, _), n in zip(shown, left_out, strict=True)]
+    values = torch.cat([each.flatten() for each in maps if each is not None])
+    return torch.stack([values.mean(), values.std().clamp(min=1e-6)])
