@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from zerodefect.cli.options import AsJson, Layout
+from zerodefect.cli.options import AsJson, Layout, flattened, option
 from zerodefect.cli.telling import progress
 
 if TYPE_CHECKING:
@@ -27,10 +27,11 @@ def data() -> None:
 
 
 @app.command()
+@flattened
 def check(
     path: Annotated[Path, typer.Argument(help="Folder, meta.json, or CSV/JSON-lines table.")],
     layout: Layout = "auto",
-    deep: Annotated[bool, typer.Option("--deep", help="Open every picture and mask.")] = False,
+    deep: bool = option(False, "Open every picture and mask.", "--deep"),
     as_json: AsJson = False,
 ) -> None:
     """Explain what a data set holds and what is missing.

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
+from zerodefect.cli.options import option
 from zerodefect.cli.telling import progress
 
 if TYPE_CHECKING:
@@ -23,10 +24,8 @@ _CHOSEN = {
 
 
 def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for everything.")] = Path(
-        "demo-run"
-    ),
-    good: Annotated[int, typer.Option(min=4, help="Good pieces to calibrate on, a product.")] = 40,
+    output: Path = option(Path("demo-run"), "Folder for everything.", "--output", "-o"),
+    good: int = option(40, "Good pieces to calibrate on, a product.", min=4),
 ) -> None:
     """Draw three products, calibrate on good pieces, inspect others, and write the reports.
 
