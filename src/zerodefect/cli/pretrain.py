@@ -29,12 +29,12 @@ def pretrain(
 ) -> None:
     """Train the embedded model from nothing but a seed; killed and started again, it goes on."""
     from zerodefect.detector.load_detector import pick_device
-    from zerodefect.pretraining import pretrain_clip, sample_sheets
+    from zerodefect.pretraining import model_and_sheets, pretrain_clip
     from zerodefect.training import journal
 
     if preview:
         output.mkdir(parents=True, exist_ok=True)
-        typer.echo(f"contact sheet: {sample_sheets.preview(output / 'preview.png', seed=seed)}")
+        typer.echo(f"contact sheet: {model_and_sheets.preview(output / 'preview.png', seed=seed)}")
         return
     chosen: dict[str, Any] = {"steps": steps, "batch": batch, "threads": threads}
     given = {name: value for name, value in chosen.items() if value is not None}

@@ -131,14 +131,13 @@ class Pictures(Source):
             mask = read_mask(sample)
         else:
             mask = np.zeros((picture.height, picture.width), dtype=np.bool_)
-        return Example(picture, mask, bool(sample.anomalous), self._words(sample))
-
-    def _words(self, sample: Sample) -> str:
-        return self.names.get(sample.product, sample.product)
+        words, anomalous = self.label(index)
+        return Example(picture, mask, anomalous, words)
 
     def label(self, index: int) -> tuple[str, bool]:
         """Words for the product, and the label."""
-        return self._words(self.samples[index]), bool(self.samples[index].anomalous)
+        sample = self.samples[index]
+        return self.names.get(sample.product, sample.product), bool(sample.anomalous)
 
     def fingerprint(self) -> str:
         """Hash of names, labels, file sizes and words."""
