@@ -131,10 +131,7 @@ def _rows(label: str, texts: Iterable[str]) -> Iterator[str]:
 def _settings(entry: type[Detector]) -> dict[str, Any]:
     """Defaults of the method's options and, if it is trained, of its training."""
     recipe = entry.recipe
-    return {
-        "options": _defaults(entry.Config()),
-        "recipe": _defaults(recipe) if recipe else None,
-    }
+    return {"options": _defaults(entry.Config()), "recipe": _defaults(recipe) if recipe else None}
 
 
 def _defaults(record: Any) -> dict[str, Any]:

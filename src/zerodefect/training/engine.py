@@ -308,12 +308,7 @@ class _Run:
         return {**total, "gradient_norm": norm, "learning_rate": rates[0]}
 
     def _backward(
-        self,
-        part: _Part,
-        learner: Learner,
-        parameters: Sequence[Tensor],
-        shard: Shard,
-        place: int,
+        self, part: _Part, learner: Learner, parameters: Sequence[Tensor], shard: Shard, place: int
     ) -> dict[str, Tensor]:
         """Gradients of this process's share of the mean over the whole batch."""
         for parameter in parameters:
