@@ -31,7 +31,7 @@ def demo(
 
     Needs no network and no pictures. Run again, it goes on where it stopped.
     """
-    from zerodefect.engines.local import Outputs, inspect_files
+    from zerodefect.engines.local import inspect_files
     from zerodefect.images import find_images
     from zerodefect.inspection.load_inspector import load
 
@@ -56,7 +56,7 @@ def demo(
                 inspector,
                 parts,
                 folder / "run",
-                outputs=Outputs(maps=True),
+                maps=True,
                 on_record=lambda record: bar.advance(task),
             )
             _tell(product, policy.notes, summary, folder)

@@ -91,7 +91,7 @@ def _inspect(
     as_json: bool,
 ) -> Summary:
     """Inspect, and print what was found: records as they come, or a table at the end."""
-    from zerodefect.engines.local import Outputs, inspect_files
+    from zerodefect.engines.local import inspect_files
 
     rows: list[dict[str, Any]] = []
     with progress(quiet=as_json) as bar:
@@ -108,7 +108,8 @@ def _inspect(
             inspector,
             files,
             folder,
-            outputs=Outputs(maps=run.maps, report=run.report),
+            maps=run.maps,
+            report=run.report,
             batch_size=batch_size,
             overwrite=run.overwrite,
             on_record=on_record,
