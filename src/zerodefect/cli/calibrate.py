@@ -69,13 +69,12 @@ def calibrate(
         failures.append(failure)
         say(f"left out: {failure}")
 
-    with progress(quiet=as_json) as bar:
-        task = bar.add_task("calibrating", total=len(files))
+    with progress("calibrating", len(files), quiet=as_json) as bar:
         policy = inspector.calibrate(
             files,
             **limits.keywords(),
             batch_size=batch_size,
-            on_scored=lambda count: bar.advance(task, count),
+            on_scored=lambda count: bar(advance=count),
             on_failure=on_failure,
         )
     policy.save(output)

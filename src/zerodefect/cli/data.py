@@ -41,9 +41,9 @@ def check(
     from zerodefect.data import check_files, load_dataset
 
     dataset = load_dataset(path, layout=layout, sizes=False)
-    with progress(quiet=as_json) as bar:
-        task = bar.add_task("opening files" if deep else "reading sizes", total=len(dataset))
-        files = check_files(dataset, deep=deep, on_sample=lambda: bar.advance(task))
+    doing = "opening files" if deep else "reading sizes"
+    with progress(doing, len(dataset), quiet=as_json) as bar:
+        files = check_files(dataset, deep=deep, on_sample=lambda: bar(advance=1))
     problems = (*dataset.problems, *files.problems)
     if as_json:
         typer.echo(json.dumps(_facts(dataset, files, problems), indent=2))

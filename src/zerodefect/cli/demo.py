@@ -37,27 +37,26 @@ def demo(
 
     inspector = load()
     inspector.describe("object")
-    with progress() as bar:
-        task = bar.add_task("drawing", total=None)
+    with progress("drawing") as bar:
         for product, kinds in _CHOSEN.items():
             folder = output / product.replace(" ", "-")
             pictures = list(_pieces(folder / "parts", product, kinds, good))
-            bar.reset(task, description=f"{product}: drawing", total=len(pictures))
+            bar(description=f"{product}: drawing", total=len(pictures), completed=0)
             for path, index, kind in pictures:
                 _draw(path, product, index, kind)
-                bar.advance(task)
+                bar(advance=1)
             inspector.policy = None
             inspector.describe(product)
             policy = inspector.calibrate(find_images([folder / "parts" / "train"]))
             policy.save(folder / "policy.json")
             parts = find_images([folder / "parts" / "test"])
-            bar.reset(task, description=f"{product}: inspecting", total=len(parts))
+            bar(description=f"{product}: inspecting", total=len(parts), completed=0)
             summary = inspect_files(
                 inspector,
                 parts,
                 folder / "run",
                 maps=True,
-                on_record=lambda record: bar.advance(task),
+                on_record=lambda record: bar(advance=1),
             )
             _tell(product, policy.notes, summary, folder)
 

@@ -122,9 +122,9 @@ def evaluate(
         for name, method, checkpoint in chosen:
             detector = load_detector(method, checkpoint=checkpoint, **loading.keywords())
             evaluator = Evaluator(detector, dataset, measured, names=names, cache=kept, **shown)
-            with progress(quiet=as_json) as bar:
-                task = bar.add_task(f"{name} on {dataset.name}", total=evaluator.count())
-                evaluation = evaluator.run(partial(bar.advance, task))
+            doing = f"{name} on {dataset.name}"
+            with progress(doing, evaluator.count(), quiet=as_json) as bar:
+                evaluation = evaluator.run(partial(bar, advance=1))
             files = write_results(evaluation, output / _slug(dataset.name) / name, method)
             stored.append(json.loads(files[0].read_text(encoding="utf-8")))
             results.append((name, evaluation))

@@ -94,11 +94,10 @@ def _inspect(
     from zerodefect.engines.local import inspect_files
 
     rows: list[dict[str, Any]] = []
-    with progress(quiet=as_json) as bar:
-        task = bar.add_task("inspecting", total=len(files))
+    with progress("inspecting", len(files), quiet=as_json) as bar:
 
         def on_record(record: dict[str, Any]) -> None:
-            bar.advance(task)
+            bar(advance=1)
             if as_json:
                 typer.echo(json.dumps(record))
             else:

@@ -39,11 +39,10 @@ def pretrain(
     chosen: dict[str, Any] = {"steps": steps, "batch": batch, "threads": threads}
     given = {name: value for name, value in chosen.items() if value is not None}
     config = pretrain_clip.PretrainConfig(seed=seed, device=str(pick_device(device)), **given)
-    with progress() as bar:
-        task = bar.add_task("pretraining", total=min(config.steps, until or config.steps))
+    with progress("pretraining", min(config.steps, until or config.steps)) as bar:
 
         def on_step(step: int, losses: dict[str, float]) -> None:
-            bar.update(task, completed=step, description=f"loss {losses['total']:.3f}")
+            bar(completed=step, description=f"loss {losses['total']:.3f}")
 
         weights = pretrain_clip.pretrain(config, output, on_step, until)
     typer.echo(f"weights: {weights}")

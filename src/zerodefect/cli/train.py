@@ -26,8 +26,6 @@ from zerodefect.cli.options import (
 from zerodefect.cli.telling import progress, say, told_size
 
 if TYPE_CHECKING:
-    from rich.progress import Progress as Bar
-
     from zerodefect.data import Dataset
     from zerodefect.detector.contract import Detector
     from zerodefect.detector.recipes import Recipe
@@ -199,7 +197,7 @@ def _train(
     sources = data.sources(type(detector), recipes[0].seed, max(detector.preprocess.size), tell)
     on = f" on {detector.backbone}" if detector.backbone else ""
     tell(f"{method}{on} at {told_size(detector.sizes)}, {', then '.join(map(_told, recipes))}")
-    with progress(quiet=not processes.first) as bar:
+    with progress("training", quiet=not processes.first) as bar:
         made = fit(
             detector,
             Examples(sources),
@@ -227,16 +225,15 @@ def _seed(method: str, settings: Settings) -> dict[str, int]:
     return {} if chosen is None else {"seed": chosen}
 
 
-def _steps_told(bar: Bar) -> Callable[[Progress], None]:
+def _steps_told(bar: Callable[..., None]) -> Callable[[Progress], None]:
     """Tells of every step: the bar moves or, where there is no terminal, now and then a line."""
-    task = bar.add_task("training", total=None)
     spoken = time.monotonic()
 
     def on_step(now: Progress) -> None:
         nonlocal spoken
         losses = ", ".join(f"{name} {value:.4f}" for name, value in now.losses.items())
         epoch = f"{now.stage} epoch {now.epoch}/{now.epochs}".strip()
-        bar.update(task, total=now.steps, completed=now.step, description=f"{epoch} {losses}")
+        bar(total=now.steps, completed=now.step, description=f"{epoch} {losses}")
         late = time.monotonic() - spoken > _QUIET or now.step == now.steps
         if late and not sys.stderr.isatty():
             spoken = time.monotonic()
