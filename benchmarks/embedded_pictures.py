@@ -13,7 +13,7 @@ import numpy as np
 
 from zerodefect.data import MASK_RULES, Dataset, Sample, load_dataset, read_mask
 from zerodefect.images import Picture, open_image
-from zerodefect.pretraining.sample_sheets import HELD_OUT
+from zerodefect.pretraining.model_and_sheets import HELD_OUT
 from zerodefect.procedural import DEFECT_KINDS, KIND_STATES, generate
 from zerodefect.prompts.vocabulary import Vocabulary
 

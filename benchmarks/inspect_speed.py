@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from zerodefect.backbones.clip_weights import load_clip
-from zerodefect.engines.local import Outputs, inspect_files
+from zerodefect.engines.local import inspect_files
 from zerodefect.images import encode_png, find_images, open_image
 from zerodefect.inspection.load_inspector import load
 from zerodefect.layers.similarity import anomaly_probability, harmonic_mean, upsample
@@ -106,9 +106,7 @@ def main() -> None:
                 target = Path(scratch) / f"run-{batch}-{report}"
 
                 def run(target=target, batch=batch, report=report):
-                    return inspect_files(
-                        inspector, files, target, batch_size=batch, outputs=Outputs(report=report)
-                    )
+                    return inspect_files(inspector, files, target, batch_size=batch, report=report)
 
                 rows.append(timed(label, len(files), run)[:2])
         backbone = load_clip()

@@ -29,7 +29,7 @@ from zerodefect.data import load_dataset
 from zerodefect.detector.checkpoint_file import load_checkpoint
 from zerodefect.detector.contract import UnsupportedError
 from zerodefect.detector.knowledge import Knowledge, KnowledgeError, Product
-from zerodefect.engines.local import Outputs, inspect_files
+from zerodefect.engines.local import inspect_files
 from zerodefect.evaluation.evaluator import Evaluator
 from zerodefect.evaluation.protocol import Protocol
 from zerodefect.methods import load_detector
@@ -100,7 +100,7 @@ def test_each_leaves_a_run_folder_with_a_report(detector, pictures, tmp_path):
         files.append(tmp_path / f"{number}.png")
         Image.fromarray(pixels).save(files[-1])
     inspector = inspector_of(detector, pictures)
-    summary = inspect_files(inspector, files, tmp_path / "run", outputs=Outputs(maps=True))
+    summary = inspect_files(inspector, files, tmp_path / "run", maps=True)
     assert summary.failed == 0
     lines = (tmp_path / "run" / "results.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]

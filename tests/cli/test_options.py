@@ -21,6 +21,7 @@ from zerodefect.cli.options import (
     ProductOptions,
     ViewOptions,
     flattened,
+    option,
 )
 from zerodefect.evaluation.protocol import Protocol
 from zerodefect.images import encode_png
@@ -30,16 +31,16 @@ from zerodefect.images import encode_png
 class Oven(Options):
     """A group with a required option, a renamed one and a flag."""
 
-    bread: Annotated[str, typer.Option("--bread", "-b", help="What is baked.")]
-    heat: Annotated[int, typer.Option("--degrees", min=50, max=300, help="In Celsius.")] = 200
-    steam: Annotated[bool, typer.Option("--steam", help="With water.")] = False
+    bread: str = option(..., "What is baked.", "--bread", "-b")
+    heat: int = option(200, "In Celsius.", "--degrees", min=50, max=300)
+    steam: bool = option(False, "With water.", "--steam")
 
 
 @dataclass(frozen=True)
 class Convection(Oven):
     """A larger group: fields of its base come first."""
 
-    fans: Annotated[list[int] | None, typer.Option("--fan", help="Repeatable.")] = None
+    fans: list[int] | None = option(None, "Repeatable.", "--fan")
 
 
 @pytest.fixture
@@ -50,9 +51,9 @@ def bake():
     def bake(
         place: Annotated[Path, typer.Argument(help="Where.")],
         *,
-        minutes: Annotated[int, typer.Option(help="How long.")] = 30,
+        minutes: int = option(30, "How long."),
         oven: Convection,
-        quiet: Annotated[bool, typer.Option("--quiet", help="No bell.")] = False,
+        quiet: bool = option(False, "No bell.", "--quiet"),
     ) -> None:
         """Bake something."""
         called.append((place, minutes, oven, quiet))

@@ -19,7 +19,7 @@ import zerodefect
 from zerodefect import Inspector, Vocabulary
 from zerodefect import files as files_module
 from zerodefect.engines import local
-from zerodefect.engines.local import Outputs, inspect_files
+from zerodefect.engines.local import inspect_files
 from zerodefect.files import StoreError
 from zerodefect.images import encode_jpeg, encode_png, find_images
 from zerodefect.inspection.calibration import calibrate
@@ -28,8 +28,8 @@ from zerodefect.reports import run_folder as store_module
 from zerodefect.reports.run_folder import RunBusy, RunMismatch
 from zerodefect.types import Prediction
 
-EVERYTHING = Outputs(maps=True, report=True)
-NOTHING = Outputs(maps=False, report=False)
+EVERYTHING = {"maps": True, "report": True}
+NOTHING = {"maps": False, "report": False}
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a forked process")
 
 
@@ -100,7 +100,7 @@ def test_the_run_folder(inspector, tmp_path):
     folder = tmp_path / "run"
     seen = []
     summary = inspect_files(
-        inspector, parts, folder, outputs=EVERYTHING, batch_size=4, on_record=seen.append
+        inspector, parts, folder, **EVERYTHING, batch_size=4, on_record=seen.append
     )
     direct = {str(path): inspector.inspect(path) for path in parts[:6]}
 
@@ -146,7 +146,7 @@ def test_the_run_folder(inspector, tmp_path):
 
 def test_only_what_is_asked_for_is_written(inspector, tmp_path):
     parts = parts_in(tmp_path / "parts", 2)
-    summary = inspect_files(inspector, parts, tmp_path / "run", outputs=NOTHING)
+    summary = inspect_files(inspector, parts, tmp_path / "run", **NOTHING)
     assert summary.report is None
     assert {p.name for p in (tmp_path / "run").iterdir()} - {".lock"} == {
         "run.json",
@@ -181,7 +181,7 @@ def test_a_method_without_maps_that_answers_in_words(inspector, tmp_path, monkey
     monkeypatch.setattr(inspector.detector, "predict", predict)
     parts = parts_in(tmp_path / "parts", 2)
     run = tmp_path / "run"
-    summary = inspect_files(inspector, parts, run, outputs=EVERYTHING)
+    summary = inspect_files(inspector, parts, run, **EVERYTHING)
     assert summary.verdicts == {"defect": 2} and not (run / "maps").exists()
     for record in lines_of(run):
         assert record["answer"] == "Yes, it is bent." and record["map"] is None
@@ -189,7 +189,7 @@ def test_a_method_without_maps_that_answers_in_words(inspector, tmp_path, monkey
     assert [row["answer"] for row in table(run / "results.csv")] == ["Yes, it is bent."] * 2
     assert json.loads((run / "coco.json").read_text())["annotations"] == []
     assert "Yes, it is bent." in summary.report.read_text("utf-8")
-    assert inspect_files(inspector, parts, run, outputs=EVERYTHING).inspected == 0
+    assert inspect_files(inspector, parts, run, **EVERYTHING).inspected == 0
 
 
 def test_a_policy_of_another_detector_writes_nothing(inspector, tmp_path):
@@ -203,7 +203,7 @@ def test_a_policy_of_another_detector_writes_nothing(inspector, tmp_path):
 def test_any_batch_size_gives_the_same_records(inspector, tmp_path, batch_size):
     parts = parts_in(tmp_path / "parts", 6)
     for name, size in (("one", batch_size), ("other", 3)):
-        inspect_files(inspector, parts, tmp_path / name, outputs=NOTHING, batch_size=size)
+        inspect_files(inspector, parts, tmp_path / name, **NOTHING, batch_size=size)
     assert close(lines_of(tmp_path / "one"), lines_of(tmp_path / "other"))
 
 
@@ -219,13 +219,13 @@ def test_names_of_all_kinds(inspector, tmp_path):
         "x" * 200 + ".png",
     ]
     parts = [save(tmp_path / "parts" / name, seed) for seed, name in enumerate(names)]
-    summary = inspect_files(inspector, parts, tmp_path / "run", outputs=EVERYTHING)
+    summary = inspect_files(inspector, parts, tmp_path / "run", **EVERYTHING)
     assert summary.failed == 0 and summary.report.is_file()
     records = lines_of(tmp_path / "run")
     assert [r["image"] for r in records] == [str(p) for p in parts]
     assert len({r["map"] for r in records}) == len(names)
     assert all((tmp_path / "run" / r["map"]).is_file() for r in records)
-    assert inspect_files(inspector, parts, tmp_path / "run", outputs=EVERYTHING).inspected == 0
+    assert inspect_files(inspector, parts, tmp_path / "run", **EVERYTHING).inspected == 0
 
 
 @pytest.mark.skipif(os.name != "posix", reason="names that are no valid text")
@@ -235,7 +235,7 @@ def test_a_name_that_is_no_valid_text(inspector, tmp_path):
         save(path)
     except OSError:
         pytest.skip("this file system refuses such names")
-    summary = inspect_files(inspector, [path], tmp_path / "run", outputs=EVERYTHING)
+    summary = inspect_files(inspector, [path], tmp_path / "run", **EVERYTHING)
     assert summary.failed == 0
     assert lines_of(tmp_path / "run")[0]["image"] == str(path)
 
@@ -245,7 +245,7 @@ def test_files_of_one_stem_keep_their_own_maps_and_pictures(inspector, tmp_path)
         save(tmp_path / name, seed)
         for seed, name in enumerate(["a/1.png", "a/1.jpg", "b/1.png", "a/1.png.png"])
     ]
-    inspect_files(inspector, parts, tmp_path / "run", outputs=EVERYTHING)
+    inspect_files(inspector, parts, tmp_path / "run", **EVERYTHING)
     records = lines_of(tmp_path / "run")
     assert len({r["map"] for r in records}) == 4
     assert len({asset for r in records for asset in r["assets"].values()}) == sum(
@@ -280,7 +280,7 @@ def _run_in_child(inspector, parts, folder, sender, pause=0.0):
         sender.send_bytes(b"x")
         time.sleep(pause)
 
-    inspect_files(inspector, parts, folder, outputs=EVERYTHING, batch_size=3, on_record=report)
+    inspect_files(inspector, parts, folder, **EVERYTHING, batch_size=3, on_record=report)
     sender.send_bytes(b"end")
 
 
@@ -318,11 +318,11 @@ def test_killed_at_random_moments_it_loses_and_repeats_nothing(
     finished = {r["image"] for r in found if r["status"] == "ok"}
     assert len(finished) >= 4
 
-    summary = inspect_files(inspector, parts, folder, outputs=EVERYTHING, batch_size=3)
+    summary = inspect_files(inspector, parts, folder, **EVERYTHING, batch_size=3)
     assert forwarded() == 16 - len(finished)
     assert (summary.images, summary.failed) == (17, 1)
     fresh = tmp_path / "fresh"
-    inspect_files(inspector, parts, fresh, outputs=EVERYTHING, batch_size=3)
+    inspect_files(inspector, parts, fresh, **EVERYTHING, batch_size=3)
 
     records = lines_of(folder)
     assert sorted(r["image"] for r in records) == sorted(str(p) for p in parts)
@@ -354,7 +354,7 @@ def test_a_second_process_is_refused_while_the_first_goes_on(inspector, tmp_path
     try:
         assert receiver.poll(60)
         with pytest.raises(RunBusy, match="another process writes into this run folder"):
-            inspect_files(inspector, parts, tmp_path / "run", outputs=EVERYTHING)
+            inspect_files(inspector, parts, tmp_path / "run", **EVERYTHING)
         child.join(60)
         assert child.exitcode == 0
     finally:
@@ -379,11 +379,11 @@ def test_an_interrupted_run_goes_on(inspector, tmp_path, forwarded):
 
 def test_a_changed_file_is_inspected_again(inspector, tmp_path, forwarded):
     parts = parts_in(tmp_path / "parts", 3)
-    inspect_files(inspector, parts, tmp_path / "run", outputs=EVERYTHING)
+    inspect_files(inspector, parts, tmp_path / "run", **EVERYTHING)
     old = lines_of(tmp_path / "run")
     save(parts[1], 40, 60, 60)
     os.utime(parts[1], ns=(1, 1))
-    summary = inspect_files(inspector, parts, tmp_path / "run", outputs=EVERYTHING)
+    summary = inspect_files(inspector, parts, tmp_path / "run", **EVERYTHING)
     assert summary.inspected == 1 and forwarded() == 4
     new = lines_of(tmp_path / "run")
     assert [r["image"] for r in new] == [str(parts[i]) for i in (0, 2, 1)] or [
@@ -421,14 +421,14 @@ def test_a_file_that_vanished_since_it_was_listed(inspector, tmp_path):
 def test_a_folder_that_grew_and_shrank(inspector, tmp_path, forwarded):
     parts = parts_in(tmp_path / "parts", 6)
     run = tmp_path / "run"
-    inspect_files(inspector, parts[1:4], run, outputs=EVERYTHING)
-    grown = inspect_files(inspector, parts, run, outputs=EVERYTHING)
+    inspect_files(inspector, parts[1:4], run, **EVERYTHING)
+    grown = inspect_files(inspector, parts, run, **EVERYTHING)
     assert (grown.images, grown.inspected) == (6, 3) and forwarded() == 6
     records = lines_of(run)
     assert len({a for r in records for a in r["assets"].values()}) == sum(
         len(r["assets"]) for r in records
     )
-    shrunk = inspect_files(inspector, parts[:2], run, outputs=EVERYTHING)
+    shrunk = inspect_files(inspector, parts[:2], run, **EVERYTHING)
     assert (shrunk.images, shrunk.inspected) == (2, 0) and sum(shrunk.verdicts.values()) == 2
     assert [row["image"] for row in table(run / "results.csv")] == [
         str(p) for p in (parts[1], parts[0])
@@ -438,22 +438,22 @@ def test_a_folder_that_grew_and_shrank(inspector, tmp_path, forwarded):
 
 def test_other_settings_are_refused_and_overwriting_starts_anew(inspector, prepared, tmp_path):
     parts = parts_in(tmp_path / "parts", 2)
-    inspect_files(inspector, parts, tmp_path / "run", outputs=EVERYTHING)
+    inspect_files(inspector, parts, tmp_path / "run", **EVERYTHING)
     before = lines_of(tmp_path / "run")
     uncalibrated = Inspector(prepared[0])
     uncalibrated.describe("screw")
     with pytest.raises(RunMismatch, match=r"policy\.form.*--overwrite"):
-        inspect_files(uncalibrated, parts, tmp_path / "run", outputs=EVERYTHING)
+        inspect_files(uncalibrated, parts, tmp_path / "run", **EVERYTHING)
     assert lines_of(tmp_path / "run") == before
-    summary = inspect_files(uncalibrated, parts, tmp_path / "run", outputs=NOTHING, overwrite=True)
+    summary = inspect_files(uncalibrated, parts, tmp_path / "run", **NOTHING, overwrite=True)
     assert summary.inspected == 2
     assert not (tmp_path / "run" / "maps").exists()
 
 
 def test_a_report_of_an_overwritten_run_does_not_stay(inspector, tmp_path):
     parts = parts_in(tmp_path / "parts", 2)
-    inspect_files(inspector, parts, tmp_path / "run", outputs=EVERYTHING)
-    inspect_files(inspector, parts, tmp_path / "run", outputs=NOTHING, overwrite=True)
+    inspect_files(inspector, parts, tmp_path / "run", **EVERYTHING)
+    inspect_files(inspector, parts, tmp_path / "run", **NOTHING, overwrite=True)
     assert not (tmp_path / "run" / "report.html").exists()
 
 
@@ -489,13 +489,13 @@ def test_a_full_disk_is_a_clean_error_and_the_run_goes_on(
         else:
             disk.setattr(local, "write_report", in_atomic_write(full))
         with pytest.raises((StoreError, OSError), match="No space left") as caught:
-            inspect_files(inspector, parts, run, outputs=EVERYTHING, batch_size=2)
+            inspect_files(inspector, parts, run, **EVERYTHING, batch_size=2)
         if where != "pictures":
             assert isinstance(caught.value, StoreError) and "Free some space" in str(caught.value)
     done = len(lines_of(run))
     assert done == (6 if where in ("tables", "report") else done) and done >= 1
     before = forwarded()
-    summary = inspect_files(inspector, parts, run, outputs=EVERYTHING, batch_size=2)
+    summary = inspect_files(inspector, parts, run, **EVERYTHING, batch_size=2)
     assert forwarded() - before == 6 - done == summary.inspected
     assert [r["image"] for r in lines_of(run)] == [str(p) for p in parts]
     assert summary.report.is_file() and not list(run.rglob("*.tmp"))

@@ -13,8 +13,8 @@ from zerodefect.backbones.clip_weights import embedded_file
 from zerodefect.detector.knowledge import Product
 from zerodefect.images import normalised
 from zerodefect.methods import load_detector
-from zerodefect.pretraining.pretrain_config import EMBEDDED
-from zerodefect.pretraining.sample_sheets import HELD_OUT
+from zerodefect.pretraining.model_and_sheets import HELD_OUT
+from zerodefect.pretraining.pretrain_clip import EMBEDDED
 from zerodefect.procedural import DEFECT_KINDS, generate
 
 

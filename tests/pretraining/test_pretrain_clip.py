@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 from zerodefect.backbones.clip import CLIP, CLIPConfig, TextConfig, VisionConfig, tokenize
 from zerodefect.images import normalised
+from zerodefect.pretraining.model_and_sheets import preview, samples
 from zerodefect.pretraining.objectives import (
     WEIGHTS,
     Places,
@@ -35,9 +36,13 @@ from zerodefect.pretraining.objectives import (
     training_losses,
     window_embeddings,
 )
-from zerodefect.pretraining.pretrain_clip import CHECKPOINT, SAMPLES, pretrain
-from zerodefect.pretraining.pretrain_config import PretrainConfig, learning_rate
-from zerodefect.pretraining.sample_sheets import preview, samples
+from zerodefect.pretraining.pretrain_clip import (
+    CHECKPOINT,
+    SAMPLES,
+    PretrainConfig,
+    learning_rate,
+    pretrain,
+)
 from zerodefect.procedural import DEFECT_KINDS, generate
 from zerodefect.training.journal import CURVES, EVENTS, LOG, read_log
 from zerodefect.training.run_state import TrainingError

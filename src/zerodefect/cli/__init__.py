@@ -93,12 +93,25 @@ def main() -> None:
             )
         raise
     except Exception as error:
-        from zerodefect.cli.errors import expected
-
-        if not expected(error):
+        if not _expected(error):
             raise
         typer.echo(f"error: {error}", err=True)
         sys.exit(1)
+
+
+def _expected(error: Exception) -> bool:
+    """Whether an exception tells the user what to do, so that no traceback is needed."""
+    from pydantic import ValidationError
+
+    from zerodefect.backbones.weight_files import WeightsError
+    from zerodefect.detector.contract import UnsupportedError
+    from zerodefect.evaluation.metrics import SpillError
+    from zerodefect.files import StoreError
+    from zerodefect.training.run_state import TrainingError
+
+    ours = (WeightsError, StoreError, SpillError, UnsupportedError, TrainingError)
+    told = isinstance(error, (ValueError, OSError, *ours))
+    return told and not isinstance(error, ValidationError)
 
 
 def _pipe_closed(error: BaseException | None) -> bool:

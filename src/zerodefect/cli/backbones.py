@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
 
 import typer
 
-from zerodefect.cli.options import AsJson
+from zerodefect.cli.options import AsJson, option
 from zerodefect.cli.telling import say
 
 
 def backbones(
-    fetch: Annotated[
-        str | None,
-        typer.Option("--fetch", help="Download MODEL/TAG now; the only thing that uses a network."),
-    ] = None,
-    at_hand: Annotated[bool, typer.Option("--at-hand", help="Only those on this machine.")] = False,
+    fetch: str | None = option(
+        None, "Download MODEL/TAG now; the only thing that uses a network.", "--fetch"
+    ),
+    at_hand: bool = option(False, "Only those on this machine.", "--at-hand"),
     as_json: AsJson = False,
 ) -> None:
     """List the CLIP weights that the methods run on, and whether they are on this machine."""

@@ -16,6 +16,7 @@ from zerodefect.cli.options import (
     Options,
     PictureOptions,
     ProductOptions,
+    option,
 )
 from zerodefect.cli.telling import progress, say
 
@@ -28,22 +29,15 @@ if TYPE_CHECKING:
 class LimitOptions(Options):
     """What the limits guarantee, and from what they are learned."""
 
-    false_alarms: Annotated[
-        float | None,
-        typer.Option(
-            help="Largest share of good parts called defective; default 0.01, or what n allows."
-        ),
-    ] = None
-    review_rate: Annotated[
-        float | None,
-        typer.Option(help="Largest share of good parts called unsure or worse; default 0.05."),
-    ] = None
-    leave_one_out: Annotated[
-        bool,
-        typer.Option(
-            "--leave-one-out", help="The good parts are the references, each left out in turn."
-        ),
-    ] = False
+    false_alarms: float | None = option(
+        None, "Largest share of good parts called defective; default 0.01, or what n allows."
+    )
+    review_rate: float | None = option(
+        None, "Largest share of good parts called unsure or worse; default 0.05."
+    )
+    leave_one_out: bool = option(
+        False, "The good parts are the references, each left out in turn.", "--leave-one-out"
+    )
 
 
 def calibrate(
@@ -51,9 +45,7 @@ def calibrate(
     *,
     product: ProductOptions,
     limits: LimitOptions,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Policy file.")] = Path(
-        "policy.json"
-    ),
+    output: Path = option(Path("policy.json"), "Policy file.", "--output", "-o"),
     detector: DetectorOptions,
     pictures: PictureOptions,
     batch_size: BatchSize = 8,
@@ -77,13 +69,12 @@ def calibrate(
         failures.append(failure)
         say(f"left out: {failure}")
 
-    with progress(quiet=as_json) as bar:
-        task = bar.add_task("calibrating", total=len(files))
+    with progress("calibrating", len(files), quiet=as_json) as bar:
         policy = inspector.calibrate(
             files,
             **limits.keywords(),
             batch_size=batch_size,
-            on_scored=lambda count: bar.advance(task, count),
+            on_scored=lambda count: bar(advance=count),
             on_failure=on_failure,
         )
     policy.save(output)

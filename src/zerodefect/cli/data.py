@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from zerodefect.cli.options import AsJson, Layout
+from zerodefect.cli.options import AsJson, Layout, flattened, option
 from zerodefect.cli.telling import progress
 
 if TYPE_CHECKING:
@@ -27,10 +27,11 @@ def data() -> None:
 
 
 @app.command()
+@flattened
 def check(
     path: Annotated[Path, typer.Argument(help="Folder, meta.json, or CSV/JSON-lines table.")],
     layout: Layout = "auto",
-    deep: Annotated[bool, typer.Option("--deep", help="Open every picture and mask.")] = False,
+    deep: bool = option(False, "Open every picture and mask.", "--deep"),
     as_json: AsJson = False,
 ) -> None:
     """Explain what a data set holds and what is missing.
@@ -40,9 +41,9 @@ def check(
     from zerodefect.data import check_files, load_dataset
 
     dataset = load_dataset(path, layout=layout, sizes=False)
-    with progress(quiet=as_json) as bar:
-        task = bar.add_task("opening files" if deep else "reading sizes", total=len(dataset))
-        files = check_files(dataset, deep=deep, on_sample=lambda: bar.advance(task))
+    doing = "opening files" if deep else "reading sizes"
+    with progress(doing, len(dataset), quiet=as_json) as bar:
+        files = check_files(dataset, deep=deep, on_sample=lambda: bar(advance=1))
     problems = (*dataset.problems, *files.problems)
     if as_json:
         typer.echo(json.dumps(_facts(dataset, files, problems), indent=2))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
+from zerodefect.cli.options import option
 from zerodefect.cli.telling import progress
 
 if TYPE_CHECKING:
@@ -23,42 +24,39 @@ _CHOSEN = {
 
 
 def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for everything.")] = Path(
-        "demo-run"
-    ),
-    good: Annotated[int, typer.Option(min=4, help="Good pieces to calibrate on, a product.")] = 40,
+    output: Path = option(Path("demo-run"), "Folder for everything.", "--output", "-o"),
+    good: int = option(40, "Good pieces to calibrate on, a product.", min=4),
 ) -> None:
     """Draw three products, calibrate on good pieces, inspect others, and write the reports.
 
     Needs no network and no pictures. Run again, it goes on where it stopped.
     """
-    from zerodefect.engines.local import Outputs, inspect_files
+    from zerodefect.engines.local import inspect_files
     from zerodefect.images import find_images
     from zerodefect.inspection.load_inspector import load
 
     inspector = load()
     inspector.describe("object")
-    with progress() as bar:
-        task = bar.add_task("drawing", total=None)
+    with progress("drawing") as bar:
         for product, kinds in _CHOSEN.items():
             folder = output / product.replace(" ", "-")
             pictures = list(_pieces(folder / "parts", product, kinds, good))
-            bar.reset(task, description=f"{product}: drawing", total=len(pictures))
+            bar(description=f"{product}: drawing", total=len(pictures), completed=0)
             for path, index, kind in pictures:
                 _draw(path, product, index, kind)
-                bar.advance(task)
+                bar(advance=1)
             inspector.policy = None
             inspector.describe(product)
             policy = inspector.calibrate(find_images([folder / "parts" / "train"]))
             policy.save(folder / "policy.json")
             parts = find_images([folder / "parts" / "test"])
-            bar.reset(task, description=f"{product}: inspecting", total=len(parts))
+            bar(description=f"{product}: inspecting", total=len(parts), completed=0)
             summary = inspect_files(
                 inspector,
                 parts,
                 folder / "run",
-                outputs=Outputs(maps=True),
-                on_record=lambda record: bar.advance(task),
+                maps=True,
+                on_record=lambda record: bar(advance=1),
             )
             _tell(product, policy.notes, summary, folder)
 

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -20,6 +20,7 @@ from zerodefect.cli.options import (
     ObjectNames,
     Options,
     ViewOptions,
+    option,
 )
 from zerodefect.cli.telling import progress, say
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 class DataOptions(Options):
     """Labelled pictures, and what is on them."""
 
-    data: Annotated[list[str], typer.Option("--data", "-d", help="NAME=PATH or PATH; repeatable.")]
+    data: list[str] = option(..., "NAME=PATH or PATH; repeatable.", "--data", "-d")
     object: ObjectNames = None
     layout: Layout = "auto"
 
@@ -40,46 +41,31 @@ class DataOptions(Options):
 class ContenderOptions(Options):
     """Methods to measure side by side."""
 
-    method: Annotated[
-        str | None, typer.Option("--method", "-m", help="One or more methods, comma separated.")
-    ] = None
-    checkpoint: Annotated[
-        list[Path] | None, typer.Option(help="Of a trained method; repeatable.")
-    ] = None
+    method: str | None = option(None, "One or more methods, comma separated.", "--method", "-m")
+    checkpoint: list[Path] | None = option(None, "Of a trained method; repeatable.")
 
 
 @dataclass(frozen=True)
 class ProtocolOptions(Options):
     """What is measured, and how."""
 
-    k_shot: Annotated[
-        str, typer.Option("--k-shot", "-k", help="Numbers of references, such as 0,1,2,4.")
-    ] = "0"
-    seeds: Annotated[int, typer.Option(min=1, help="Draws of references for each number.")] = 1
-    resolution: Annotated[
-        str, typer.Option(help="Where map and mask meet: picture, network, or pixels (256).")
-    ] = "picture"
-    mask_rule: Annotated[
-        str, typer.Option(help="How masks are resized; see docs/evaluation.md.")
-    ] = "nonzero"
-    smoothing: Annotated[float, typer.Option(min=0, help="Gaussian on the maps, pixels.")] = 0.0
-    pixel_metric: Annotated[
-        list[str] | None,
-        typer.Option(help="NAME[:VARIANT][@LIMIT], such as aupro:steps200@0.3; repeatable."),
-    ] = None
-    approximate: Annotated[
-        bool,
-        typer.Option(
-            "--approximate", help="Pixel metrics in constant memory, with a stated error."
-        ),
-    ] = False
-    set_level: Annotated[
-        str | None,
-        typer.Option(help="Official step over all pictures of a product; figures: transductive."),
-    ] = None
-    alike: Annotated[
-        bool, typer.Option("--alike", help="Crop the centre of all pictures to one size first.")
-    ] = False
+    k_shot: str = option("0", "Numbers of references, such as 0,1,2,4.", "--k-shot", "-k")
+    seeds: int = option(1, "Draws of references for each number.", min=1)
+    resolution: str = option(
+        "picture", "Where map and mask meet: picture, network, or pixels (256)."
+    )
+    mask_rule: str = option("nonzero", "How masks are resized; see docs/evaluation.md.")
+    smoothing: float = option(0.0, "Gaussian on the maps, pixels.", min=0)
+    pixel_metric: list[str] | None = option(
+        None, "NAME[:VARIANT][@LIMIT], such as aupro:steps200@0.3; repeatable."
+    )
+    approximate: bool = option(
+        False, "Pixel metrics in constant memory, with a stated error.", "--approximate"
+    )
+    set_level: str | None = option(
+        None, "Official step over all pictures of a product; figures: transductive."
+    )
+    alike: bool = option(False, "Crop the centre of all pictures to one size first.", "--alike")
 
     def keywords(self) -> dict[str, Any]:
         """Keyword arguments of ``Protocol``; those left at their default are as it has them.
@@ -102,10 +88,8 @@ def evaluate(
     data: DataOptions,
     contenders: ContenderOptions,
     protocol: ProtocolOptions,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the results.")] = Path(
-        "evaluation"
-    ),
-    cache: Annotated[bool, typer.Option(help="Keep predictions and reuse them.")] = True,
+    output: Path = option(Path("evaluation"), "Folder of the results.", "--output", "-o"),
+    cache: bool = option(True, "Keep predictions and reuse them."),
     loading: LoadingOptions,
     pictures: ViewOptions,
     batch_size: BatchSize = 8,
@@ -138,9 +122,9 @@ def evaluate(
         for name, method, checkpoint in chosen:
             detector = load_detector(method, checkpoint=checkpoint, **loading.keywords())
             evaluator = Evaluator(detector, dataset, measured, names=names, cache=kept, **shown)
-            with progress(quiet=as_json) as bar:
-                task = bar.add_task(f"{name} on {dataset.name}", total=evaluator.count())
-                evaluation = evaluator.run(partial(bar.advance, task))
+            doing = f"{name} on {dataset.name}"
+            with progress(doing, evaluator.count(), quiet=as_json) as bar:
+                evaluation = evaluator.run(partial(bar, advance=1))
             files = write_results(evaluation, output / _slug(dataset.name) / name, method)
             stored.append(json.loads(files[0].read_text(encoding="utf-8")))
             results.append((name, evaluation))

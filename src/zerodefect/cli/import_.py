@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from zerodefect.cli.options import NetworkOptions, TrainableMethod
+from zerodefect.cli.options import NetworkOptions, TrainableMethod, option
 from zerodefect.cli.telling import told_size
 
 
@@ -16,9 +16,7 @@ def import_(
     file: Annotated[Path, typer.Argument(help="The authors' file (.pth, .pt, .safetensors).")],
     *,
     network: NetworkOptions,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Default: METHOD.safetensors.")
-    ] = None,
+    output: Path | None = option(None, "Default: METHOD.safetensors.", "--output", "-o"),
 ) -> None:
     """Check the authors' checkpoint key by key and write it as ours; nothing in it is run.
 

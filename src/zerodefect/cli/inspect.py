@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -20,6 +20,7 @@ from zerodefect.cli.options import (
     Paths,
     PictureOptions,
     ProductOptions,
+    option,
 )
 from zerodefect.cli.telling import progress
 
@@ -35,35 +36,24 @@ _COLOURS = {"failed": "red", "defect": "red", "unsure": "yellow", "good": "green
 class RunOptions(Options):
     """What a run leaves, and where."""
 
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Run folder; default: runs/<name>.")
-    ] = None
-    maps: Annotated[bool, typer.Option("--maps", help="Write float TIFF anomaly maps.")] = False
-    report: Annotated[bool, typer.Option(help="Write the HTML report.")] = True
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Throw away an older run in that folder.")
-    ] = False
+    output: Path | None = option(None, "Run folder; default: runs/<name>.", "--output", "-o")
+    maps: bool = option(False, "Write float TIFF anomaly maps.", "--maps")
+    report: bool = option(True, "Write the HTML report.")
+    overwrite: bool = option(False, "Throw away an older run in that folder.", "--overwrite")
 
 
 def inspect(
     paths: Paths,
     *,
     product: ProductOptions,
-    policy: Annotated[
-        Path | None, typer.Option("--policy", "-p", help="Calibration from 'calibrate'.")
-    ] = None,
-    threshold: Annotated[
-        str | None,
-        typer.Option(
-            help="Defect limit for this run: a score (0.62), rate:0.02, q:0.99, x1.05 or 105%."
-        ),
-    ] = None,
+    policy: Path | None = option(None, "Calibration from 'calibrate'.", "--policy", "-p"),
+    threshold: str | None = option(
+        None, "Defect limit for this run: a score (0.62), rate:0.02, q:0.99, x1.05 or 105%."
+    ),
     run: RunOptions,
     detector: DetectorOptions,
     pictures: PictureOptions,
-    vocabulary: Annotated[
-        Path | None, typer.Option(help="Defect kinds: a kind a line, or JSON with phrases.")
-    ] = None,
+    vocabulary: Path | None = option(None, "Defect kinds: a kind a line, or JSON with phrases."),
     batch_size: BatchSize = 8,
     as_json: AsJson = False,
 ) -> None:
@@ -101,14 +91,13 @@ def _inspect(
     as_json: bool,
 ) -> Summary:
     """Inspect, and print what was found: records as they come, or a table at the end."""
-    from zerodefect.engines.local import Outputs, inspect_files
+    from zerodefect.engines.local import inspect_files
 
     rows: list[dict[str, Any]] = []
-    with progress(quiet=as_json) as bar:
-        task = bar.add_task("inspecting", total=len(files))
+    with progress("inspecting", len(files), quiet=as_json) as bar:
 
         def on_record(record: dict[str, Any]) -> None:
-            bar.advance(task)
+            bar(advance=1)
             if as_json:
                 typer.echo(json.dumps(record))
             else:
@@ -118,7 +107,8 @@ def _inspect(
             inspector,
             files,
             folder,
-            outputs=Outputs(maps=run.maps, report=run.report),
+            maps=run.maps,
+            report=run.report,
             batch_size=batch_size,
             overwrite=run.overwrite,
             on_record=on_record,

@@ -61,58 +61,39 @@ def methods(
 # --- text ----------------------------------------------------------------------------------------
 
 
-def _summary(info: MethodInfo) -> Iterator[str]:
-    yield from _head(info)
-    yield from _row("learns from", ", ".join(info.knows_from))
-    yield from _facts(info)
-    yield from _published(info, _SHOWN)
+def _summary(info: MethodInfo, whole: bool = False) -> Iterator[str]:
+    """As in the list of all methods; the ``whole`` of it explains more and has all figures."""
+    yield f"{info.name}: {info.title}"
+    if info.completion:
+        yield from _rows("note", [_COMPLETION])
+    learns = [f"{one} ({_KNOWLEDGE[one]})" for one in info.knows_from]
+    yield from _rows("learns from", learns if whole else [", ".join(info.knows_from)])
+    yield from _rows("school", [info.school])
+    yield from _rows("paper", [info.paper])
+    yield from _rows("authors' code", [info.code_licence])
+    yield from _rows("proven against", [info.parity])
+    yield from _rows("published", _published(info, len(info.figures) if whole else _SHOWN))
 
 
 def _details(entry: type[Detector]) -> Iterator[str]:
-    info, settings = entry.info, _settings(entry)
-    yield from _head(info)
-    for number, knowledge in enumerate(info.knows_from):
-        label = "" if number else "learns from"
-        yield from _row(label, f"{knowledge} ({_KNOWLEDGE[knowledge]})")
-    yield from _facts(info)
-    yield from _published(info, len(info.figures))
-    if settings["recipe"]:
-        yield from _pairs("training", settings["recipe"])
-    yield from _pairs("options", settings["options"])
-    yield from _row("", "Change one with --set NAME=VALUE (training: see zerodefect train --help).")
-
-
-def _head(info: MethodInfo) -> Iterator[str]:
-    yield f"{info.name}: {info.title}"
-    if info.completion:
-        yield from _row("note", _COMPLETION)
-
-
-def _facts(info: MethodInfo) -> Iterator[str]:
-    yield from _row("school", info.school)
-    yield from _row("paper", info.paper)
-    yield from _row("authors' code", info.code_licence)
-    yield from _row("proven against", info.parity)
+    settings = _settings(entry)
+    yield from _summary(entry.info, whole=True)
+    yield from _rows("training", _pairs(settings["recipe"] or {}))
+    changed = "Change one with --set NAME=VALUE (training: see zerodefect train --help)."
+    yield from _rows("options", [*_pairs(settings["options"]), changed])
 
 
 def _published(info: MethodInfo, shown: int) -> Iterator[str]:
     """Figures of the first ``shown`` data sets, a line for each set and setting; the source."""
     if not info.figures:
-        yield from _row("published", "no figure whose source we could check")
-        return
+        yield "no figure whose source we could check"
     sets = list(dict.fromkeys(figure.data for figure in info.figures))
     kept = [figure for figure in info.figures if figure.data in sets[:shown]]
-    label = "published"
     for source, figures in groupby(kept, lambda figure: figure.source):
-        for text in _lines(figures):
-            yield from _row(label, text)
-            label = ""
-        yield from _row(label, f"source: {source}")
-    if len(sets) > shown:
-        more = len(sets) - shown
-        yield from _row(
-            "", f"{more} more data set{'s' * (more > 1)}: zerodefect methods {info.name}"
-        )
+        yield from _lines(figures)
+        yield f"source: {source}"
+    if more := len(sets[shown:]):
+        yield f"{more} more data set{'s' * (more > 1)}: zerodefect methods {info.name}"
 
 
 def _lines(figures: Iterable[Figure]) -> Iterator[str]:
@@ -121,11 +102,10 @@ def _lines(figures: Iterable[Figure]) -> Iterator[str]:
         yield f"{data}, {setting}: {values}"
 
 
-def _pairs(label: str, values: dict[str, Any]) -> Iterator[str]:
+def _pairs(values: dict[str, Any]) -> Iterator[str]:
     for key, value in values.items():
         text = json.dumps(value, ensure_ascii=False)
-        yield from _row(label, f"{key} = {text if len(text) <= _COLUMNS else _shortened(value)}")
-        label = ""
+        yield f"{key} = {text if len(text) <= _COLUMNS else _shortened(value)}"
 
 
 def _shortened(value: Any) -> str:
@@ -134,12 +114,15 @@ def _shortened(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)[: _COLUMNS - 3] + "..."
 
 
-def _row(label: str, text: str) -> Iterator[str]:
+def _rows(label: str, texts: Iterable[str]) -> Iterator[str]:
+    """Texts one below the other, the first one behind the label."""
     indent = " " * (_LABEL + 4)
-    first = f"  {label:{_LABEL}}  "
-    yield from textwrap.wrap(
-        text, _COLUMNS, initial_indent=first, subsequent_indent=indent, break_on_hyphens=False
-    )
+    for text in texts:
+        first = f"  {label:{_LABEL}}  "
+        yield from textwrap.wrap(
+            text, _COLUMNS, initial_indent=first, subsequent_indent=indent, break_on_hyphens=False
+        )
+        label = ""
 
 
 # --- facts ---------------------------------------------------------------------------------------
@@ -148,10 +131,7 @@ def _row(label: str, text: str) -> Iterator[str]:
 def _settings(entry: type[Detector]) -> dict[str, Any]:
     """Defaults of the method's options and, if it is trained, of its training."""
     recipe = entry.recipe
-    return {
-        "options": _defaults(entry.Config()),
-        "recipe": _defaults(recipe) if recipe else None,
-    }
+    return {"options": _defaults(entry.Config()), "recipe": _defaults(recipe) if recipe else None}
 
 
 def _defaults(record: Any) -> dict[str, Any]:

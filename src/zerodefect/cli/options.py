@@ -27,11 +27,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Options:
-    """A group of options: fields are ``Annotated[..., typer.Option(...)]``, with their defaults."""
+    """A group of options: fields whose defaults are an ``option``."""
 
     def keywords(self) -> dict[str, Any]:
         """What the options are in Python: keyword arguments of the call that they stand for."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+
+def option(default: Any, help: str, *names: str, **limits: Any) -> Any:
+    """An option and its default, ``...`` if it must be given: of a group or, alone, of a verb."""
+    given = {} if default is ... else {"default": default}
+    said = typer.Option(*names, help=help, **limits)
+    return dataclasses.field(**given, metadata={"option": said})
 
 
 def flattened(verb: Callable[..., None]) -> Callable[..., None]:
@@ -40,23 +47,23 @@ def flattened(verb: Callable[..., None]) -> Callable[..., None]:
     Raises:
         ValueError: two options of the verb have the same name.
     """
-    groups: dict[str, type[Options]] = {}
+    groups: dict[str, Any] = {}
     parameters: list[inspect.Parameter] = []
     for name, asked in inspect.signature(verb, eval_str=True).parameters.items():
-        if isinstance(asked.annotation, type) and issubclass(asked.annotation, Options):
-            groups[name] = asked.annotation
-            parameters += _parameters(asked.annotation)
+        if dataclasses.is_dataclass(asked.annotation):
+            group = groups[name] = asked.annotation
+            hints = get_type_hints(group, include_extras=True)
+            fields = dataclasses.fields(group)
+            parameters += [_parameter(field.name, hints[field.name], field) for field in fields]
         else:
-            parameters.append(asked.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+            parameters.append(_parameter(name, asked.annotation, asked.default))
 
     @functools.wraps(verb)
     def command(**given: Any) -> None:
-        built = {
-            name: group(
-                **{field.name: given.pop(field.name) for field in dataclasses.fields(group)}
-            )
-            for name, group in groups.items()
-        }
+        built = {}
+        for name, group in groups.items():
+            fields = [field.name for field in dataclasses.fields(group)]
+            built[name] = group(**{field: given.pop(field) for field in fields})
         verb(**given, **built)
 
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -64,12 +71,15 @@ def flattened(verb: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def _parameters(group: type[Options]) -> list[inspect.Parameter]:
-    hints = get_type_hints(group, include_extras=True)
-    return [
-        one.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY)
-        for name, one in inspect.signature(group).parameters.items()
-    ]
+def _parameter(name: str, hint: Any, default: Any) -> inspect.Parameter:
+    """Of a command; ``default`` may be a field, which brings its option with it."""
+    if isinstance(default, dataclasses.Field):
+        if said := default.metadata.get("option"):
+            hint = Annotated[hint, said]
+        has_none = default.default is dataclasses.MISSING
+        default = inspect.Parameter.empty if has_none else default.default
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, kind, default=default, annotation=hint)
 
 
 # --- options that verbs take one by one ----------------------------------------------------------
@@ -96,17 +106,13 @@ AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output on
 class ProductOptions(Options):
     """What is known of the product."""
 
-    object: Annotated[
-        str | None, typer.Option("--object", "-n", help="What the product is called, e.g. 'screw'.")
-    ] = None
-    references: Annotated[
-        list[Path] | None,
-        typer.Option("--reference", "-r", help="Picture or folder of good parts; repeatable."),
-    ] = None
-    memory_budget: Annotated[
-        int | None,
-        typer.Option(min=1, help="Megabytes that references may take; default 2147."),
-    ] = None
+    object: str | None = option(None, "What the product is called, e.g. 'screw'.", "--object", "-n")
+    references: list[Path] | None = option(
+        None, "Picture or folder of good parts; repeatable.", "--reference", "-r"
+    )
+    memory_budget: int | None = option(
+        None, "Megabytes that references may take; default 2147.", min=1
+    )
 
     def keywords(self) -> dict[str, Any]:
         """Keyword arguments of ``load``; the budget in bytes."""
@@ -118,42 +124,29 @@ class ProductOptions(Options):
 class MethodOptions(Options):
     """Which method inspects."""
 
-    method: Annotated[
-        str | None,
-        typer.Option(
-            "--method", "-m", help="See 'zerodefect methods'; default: what suits the weights."
-        ),
-    ] = None
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="Of a trained method, from 'train' or 'import'.")
-    ] = None
+    method: str | None = option(
+        None, "See 'zerodefect methods'; default: what suits the weights.", "--method", "-m"
+    )
+    checkpoint: Path | None = option(None, "Of a trained method, from 'train' or 'import'.")
 
 
 @dataclass(frozen=True)
 class NetworkOptions(Options):
     """The weights that a method runs on, and the method's hyper-parameters."""
 
-    backbone: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--backbone",
-            "-b",
-            help="MODEL/TAG or weights file; default: embedded model. NAME=... each of several.",
-        ),
-    ] = None
-    weights: Annotated[
-        list[str] | None,
-        typer.Option(help="Local weights for the named backbone; NAME=... for each of several."),
-    ] = None
-    image_size: Annotated[
-        int | None, typer.Option(help="Input side in pixels instead of the weights'.")
-    ] = None
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", "--option", help="Hyper-parameter of the method as NAME=VALUE; repeatable."
-        ),
-    ] = None
+    backbone: list[str] | None = option(
+        None,
+        "MODEL/TAG or weights file; default: embedded model. NAME=... each of several.",
+        "--backbone",
+        "-b",
+    )
+    weights: list[str] | None = option(
+        None, "Local weights for the named backbone; NAME=... for each of several."
+    )
+    image_size: int | None = option(None, "Input side in pixels instead of the weights'.")
+    settings: list[str] | None = option(
+        None, "Hyper-parameter of the method as NAME=VALUE; repeatable.", "--set", "--option"
+    )
 
     def keywords(self) -> dict[str, Any]:
         """Keyword arguments of ``load_detector`` and ``load``, hyper-parameters among them.
@@ -174,7 +167,7 @@ class LoadingOptions(NetworkOptions):
     """How a detector is loaded, whatever the method."""
 
     device: Device = "auto"
-    precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32"
+    precision: str = option("float32", "float32 or bfloat16.")
 
 
 @dataclass(frozen=True)
@@ -186,22 +179,13 @@ class DetectorOptions(LoadingOptions, MethodOptions):
 class ViewOptions(Options):
     """How pictures are shown to the network, and what of them counts."""
 
-    tile: Annotated[
-        int | None,
-        typer.Option(
-            min=16, help="Side of tiles in pixels, for large pictures; 4096 views of one at most."
-        ),
-    ] = None
-    overlap: Annotated[float, typer.Option(min=0.0, max=0.5, help="Of neighbour tiles.")] = 0.25
-    keep_aspect: Annotated[
-        bool, typer.Option("--keep-aspect", help="Keep the aspect ratio instead of squaring.")
-    ] = False
-    roi: Annotated[
-        Path | None, typer.Option(help="Mask picture: only what is white is inspected.")
-    ] = None
-    ignore: Annotated[
-        Path | None, typer.Option(help="Mask picture: what is white does not count.")
-    ] = None
+    tile: int | None = option(
+        None, "Side of tiles in pixels, for large pictures; 4096 views of one at most.", min=16
+    )
+    overlap: float = option(0.25, "Of neighbour tiles.", min=0.0, max=0.5)
+    keep_aspect: bool = option(False, "Keep the aspect ratio instead of squaring.", "--keep-aspect")
+    roi: Path | None = option(None, "Mask picture: only what is white is inspected.")
+    ignore: Path | None = option(None, "Mask picture: what is white does not count.")
 
     def tiling(self) -> Tiling | None:
         """How pictures are cut, if they are."""
@@ -229,9 +213,7 @@ class ViewOptions(Options):
 class PictureOptions(ViewOptions):
     """How pictures are read, shown to the network, and what of them counts."""
 
-    bit_depth: Annotated[
-        int | None, typer.Option(min=9, max=16, help="Significant bits of 16-bit pictures.")
-    ] = None
+    bit_depth: int | None = option(None, "Significant bits of 16-bit pictures.", min=9, max=16)
 
 
 def _by_name(entries: list[str] | None) -> str | dict[str, str] | None:

@@ -2,61 +2,47 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
-from zerodefect.cli.options import Device
+from zerodefect.cli.options import Device, option
 from zerodefect.cli.telling import progress
 
 
 def pretrain(
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Run folder; the same folder resumes.")
-    ] = Path("pretrain-run"),
-    steps: Annotated[
-        int | None,
-        typer.Option(min=1, help="Optimiser steps of the schedule; default: the packaged one."),
-    ] = None,
-    until: Annotated[
-        int | None,
-        typer.Option(min=1, help="Stop after this step; the same command without it goes on."),
-    ] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Pictures a step.")] = None,
-    seed: Annotated[int, typer.Option(help="Decides weights, pictures, prompts.")] = 0,
-    threads: Annotated[int | None, typer.Option(min=1, help="Processor threads.")] = None,
+    output: Path = option(
+        Path("pretrain-run"), "Run folder; the same folder resumes.", "--output", "-o"
+    ),
+    steps: int | None = option(
+        None, "Optimiser steps of the schedule; default: the packaged one.", min=1
+    ),
+    until: int | None = option(
+        None, "Stop after this step; the same command without it goes on.", min=1
+    ),
+    batch: int | None = option(None, "Pictures a step.", min=1),
+    seed: int = option(0, "Decides weights, pictures, prompts."),
+    threads: int | None = option(None, "Processor threads.", min=1),
     device: Device = "auto",
-    preview: Annotated[
-        bool, typer.Option("--preview", help="Only write a contact sheet of training pictures.")
-    ] = False,
+    preview: bool = option(False, "Only write a contact sheet of training pictures.", "--preview"),
 ) -> None:
     """Train the embedded model from nothing but a seed; killed and started again, it goes on."""
     from zerodefect.detector.load_detector import pick_device
-    from zerodefect.pretraining import pretrain_clip, sample_sheets
+    from zerodefect.pretraining import model_and_sheets, pretrain_clip
     from zerodefect.training import journal
 
     if preview:
         output.mkdir(parents=True, exist_ok=True)
-        typer.echo(f"contact sheet: {sample_sheets.preview(output / 'preview.png', seed=seed)}")
+        typer.echo(f"contact sheet: {model_and_sheets.preview(output / 'preview.png', seed=seed)}")
         return
-    chosen: dict[str, Any] = {
-        "seed": seed,
-        "steps": steps,
-        "batch": batch,
-        "threads": threads,
-        "device": str(pick_device(device)),
-    }
-    config = dataclasses.replace(
-        pretrain_clip.PretrainConfig(), **{k: v for k, v in chosen.items() if v is not None}
-    )
-    with progress() as bar:
-        total = min(config.steps, until or config.steps)
-        task = bar.add_task("pretraining", total=total)
+    chosen: dict[str, Any] = {"steps": steps, "batch": batch, "threads": threads}
+    given = {name: value for name, value in chosen.items() if value is not None}
+    config = pretrain_clip.PretrainConfig(seed=seed, device=str(pick_device(device)), **given)
+    with progress("pretraining", min(config.steps, until or config.steps)) as bar:
 
         def on_step(step: int, losses: dict[str, float]) -> None:
-            bar.update(task, completed=step, description=f"loss {losses['total']:.3f}")
+            bar(completed=step, description=f"loss {losses['total']:.3f}")
 
         weights = pretrain_clip.pretrain(config, output, on_step, until)
     typer.echo(f"weights: {weights}")

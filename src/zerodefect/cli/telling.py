@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 import typer
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
 
 
 def say(text: str) -> None:
@@ -43,8 +41,10 @@ def listen() -> None:
 
 
 @contextmanager
-def progress(quiet: bool = False) -> Iterator[Progress]:
-    """A progress bar on stderr; silent when that is not a terminal."""
+def progress(
+    description: str, total: int | None = None, quiet: bool = False
+) -> Iterator[Callable[..., None]]:
+    """A progress bar on stderr, as what updates it; silent when that is not a terminal."""
     from rich import progress as shown
     from rich.console import Console
 
@@ -57,4 +57,4 @@ def progress(quiet: bool = False) -> Iterator[Progress]:
     console = Console(stderr=True)
     hidden = quiet or not sys.stderr.isatty()
     with shown.Progress(*columns, console=console, disable=hidden, transient=True) as bar:
-        yield bar
+        yield partial(bar.update, bar.add_task(description, total=total))

@@ -9,17 +9,23 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from zerodefect.cli.opening import open_dataset, product_names
-from zerodefect.cli.options import Device, NetworkOptions, ObjectNames, Options, TrainableMethod
+from zerodefect.cli.options import (
+    Device,
+    Layout,
+    NetworkOptions,
+    ObjectNames,
+    Options,
+    TrainableMethod,
+    option,
+)
 from zerodefect.cli.telling import progress, say, told_size
 
 if TYPE_CHECKING:
-    from rich.progress import Progress as Bar
-
     from zerodefect.data import Dataset
     from zerodefect.detector.contract import Detector
     from zerodefect.detector.recipes import Recipe
@@ -35,74 +41,55 @@ _PROCEDURAL = "procedural"
 class DataOptions(Options):
     """Pictures to learn from and to measure on, and what is on them."""
 
-    data: Annotated[
-        list[str],
-        typer.Option(
-            "--data",
-            "-d",
-            help="NAME=PATH, PATH, procedural:COUNT or procedural-good:COUNT; repeatable.",
-        ),
-    ]
-    val: Annotated[
-        list[str] | None, typer.Option(help="NAME=PATH to measure on after each epoch; repeatable.")
-    ] = None
-    train_good: Annotated[
-        bool, typer.Option("--train-good", help="Learn from the train/good pictures, too.")
-    ] = False
+    data: list[str] = option(
+        ...,
+        "NAME=PATH, PATH, procedural:COUNT or procedural-good:COUNT; repeatable.",
+        "--data",
+        "-d",
+    )
+    val: list[str] | None = option(None, "NAME=PATH to measure on after each epoch; repeatable.")
+    train_good: bool = option(False, "Learn from the train/good pictures, too.", "--train-good")
     object: ObjectNames = None
-    layout: Annotated[str, typer.Option(help="Of the data; 'zerodefect data' lists them.")] = "auto"
+    layout: Layout = "auto"
 
 
 @dataclass(frozen=True)
 class RecipeOptions(Options):
     """What is otherwise as the paper has it."""
 
-    epochs: Annotated[int | None, typer.Option(min=1, help="Default: as the paper.")] = None
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Pictures a step, over all processes.")
-    ] = None
-    learning_rate: Annotated[
-        float | None, typer.Option("--lr", help="Learning rate; default: as the paper.")
-    ] = None
-    seed: Annotated[int | None, typer.Option(help="Of order, draws and initial values.")] = None
+    epochs: int | None = option(None, "Default: as the paper.", min=1)
+    batch_size: int | None = option(None, "Pictures a step, over all processes.", min=1)
+    learning_rate: float | None = option(None, "Learning rate; default: as the paper.", "--lr")
+    seed: int | None = option(None, "Of order, draws and initial values.")
 
 
 @dataclass(frozen=True)
 class RunOptions(Options):
     """How the run goes."""
 
-    max_steps: Annotated[int | None, typer.Option(min=1, help="Stop after so many steps.")] = None
-    mosaic: Annotated[
-        float,
-        typer.Option(min=0, max=1, help="Probability of 2 x 2 mosaics (papers: 0.2 on MVTec AD)."),
-    ] = 0.0
-    precision: Annotated[str, typer.Option(help="float32, or bfloat16 under autocast.")] = "float32"
-    workers: Annotated[int, typer.Option(min=0, help="Processes that prepare pictures ahead.")] = 0
-    state_steps: Annotated[
-        int | None,
-        typer.Option(
-            "--save-every",
-            min=1,
-            help="Steps between states on disk; default 5 minutes and epochs.",
-        ),
-    ] = None
+    max_steps: int | None = option(None, "Stop after so many steps.", min=1)
+    mosaic: float = option(
+        0.0, "Probability of 2 x 2 mosaics (papers: 0.2 on MVTec AD).", min=0, max=1
+    )
+    precision: str = option("float32", "float32, or bfloat16 under autocast.")
+    workers: int = option(0, "Processes that prepare pictures ahead.", min=0)
+    state_steps: int | None = option(
+        None, "Steps between states on disk; default 5 minutes and epochs.", "--save-every", min=1
+    )
 
 
 def train(
     method: TrainableMethod,
     *,
     data: DataOptions,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Run folder, default runs/METHOD; the same resumes."),
-    ] = None,
+    output: Path | None = option(
+        None, "Run folder, default runs/METHOD; the same resumes.", "--output", "-o"
+    ),
     recipe: RecipeOptions,
     network: NetworkOptions,
     device: Device = "auto",
     run: RunOptions,
-    processes: Annotated[
-        int, typer.Option(min=1, help="Train in so many processes on this machine.")
-    ] = 1,
+    processes: int = option(1, "Train in so many processes on this machine.", min=1),
 ) -> None:
     """Train a method on labelled pictures; killed and started again, it goes on.
 
@@ -145,7 +132,8 @@ class _Data:
 
     def __init__(self, options: DataOptions) -> None:
         self.entries, self.train_good = options.data, options.train_good
-        self.named = {e: _open(e, options.layout) for e in options.data if not _is_procedural(e)}
+        self.drawn = {entry: drawn for entry in options.data if (drawn := _procedural(entry))}
+        self.named = {e: _open(e, options.layout) for e in options.data if e not in self.drawn}
         self.targets = [_open(entry, options.layout) for entry in options.val or []]
         self.names = product_names(options.object, [*self.named.values(), *self.targets])
 
@@ -163,8 +151,8 @@ class _Data:
         good_only = "good" in method.info.knows_from
         found: list[Source] = []
         for entry in self.entries:
-            if entry not in self.named:
-                kind, count = _procedural(entry)
+            if entry in self.drawn:
+                kind, count = self.drawn[entry]
                 drawn_good = good_only or kind != _PROCEDURAL
                 found.append(Procedural(count, seed, side, good_only=drawn_good))
                 continue
@@ -209,7 +197,7 @@ def _train(
     sources = data.sources(type(detector), recipes[0].seed, max(detector.preprocess.size), tell)
     on = f" on {detector.backbone}" if detector.backbone else ""
     tell(f"{method}{on} at {told_size(detector.sizes)}, {', then '.join(map(_told, recipes))}")
-    with progress(quiet=not processes.first) as bar:
+    with progress("training", quiet=not processes.first) as bar:
         made = fit(
             detector,
             Examples(sources),
@@ -237,16 +225,15 @@ def _seed(method: str, settings: Settings) -> dict[str, int]:
     return {} if chosen is None else {"seed": chosen}
 
 
-def _steps_told(bar: Bar) -> Callable[[Progress], None]:
+def _steps_told(bar: Callable[..., None]) -> Callable[[Progress], None]:
     """Tells of every step: the bar moves or, where there is no terminal, now and then a line."""
-    task = bar.add_task("training", total=None)
     spoken = time.monotonic()
 
     def on_step(now: Progress) -> None:
         nonlocal spoken
         losses = ", ".join(f"{name} {value:.4f}" for name, value in now.losses.items())
         epoch = f"{now.stage} epoch {now.epoch}/{now.epochs}".strip()
-        bar.update(task, total=now.steps, completed=now.step, description=f"{epoch} {losses}")
+        bar(total=now.steps, completed=now.step, description=f"{epoch} {losses}")
         late = time.monotonic() - spoken > _QUIET or now.step == now.steps
         if late and not sys.stderr.isatty():
             spoken = time.monotonic()
@@ -304,13 +291,11 @@ def _validation(
     return validate
 
 
-def _is_procedural(entry: str) -> bool:
-    kind, _, _ = entry.partition(":")
-    return kind in (_PROCEDURAL, f"{_PROCEDURAL}-good") and not Path(entry).exists()
-
-
-def _procedural(entry: str) -> tuple[str, int]:
+def _procedural(entry: str) -> tuple[str, int] | None:
+    """Kind and number of pictures to draw, or None for a data set on disk."""
     kind, _, count = entry.partition(":")
+    if kind not in (_PROCEDURAL, f"{_PROCEDURAL}-good") or Path(entry).exists():
+        return None
     try:
         return kind, int(count or 1000)
     except ValueError:

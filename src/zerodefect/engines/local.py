@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +25,6 @@ from zerodefect.reports.result_files import (
 from zerodefect.reports.run_folder import RunStore, image_key
 from zerodefect.scoring.stream import Seen
 from zerodefect.types import Failure, Inspection
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """What a run writes beside its records.
-
-    Attributes:
-        maps: full-size float TIFF maps in the MVTec layout.
-        report: the HTML report and its pictures.
-    """
-
-    maps: bool = False
-    report: bool = True
 
 
 @dataclass(frozen=True)
@@ -71,7 +58,8 @@ def inspect_files(
     files: Sequence[Path],
     folder: Path,
     *,
-    outputs: Outputs | None = None,
+    maps: bool = False,
+    report: bool = True,
     batch_size: int = 8,
     overwrite: bool = False,
     on_record: Callable[[Record], None] = lambda record: None,
@@ -85,8 +73,9 @@ def inspect_files(
         inspector: ready to judge: described, with references and policy as wanted.
         files: pictures.
         folder: the run folder: ``run.json``, ``results.jsonl``, ``results.csv``, ``regions.csv``,
-            ``coco.json``, and by ``outputs`` ``maps/`` and the report.
-        outputs: what else is written.
+            ``coco.json``, and what else is asked for.
+        maps: write full-size float TIFF maps in the MVTec layout, ``maps/``.
+        report: write the HTML report and its pictures.
         batch_size: images that go through the network at once.
         overwrite: throw away what the folder holds of another run.
         on_record: called with every record made now, and first with those of earlier runs.
@@ -95,11 +84,12 @@ def inspect_files(
         StoreError: the folder cannot be written, is in use, or holds a run with other settings.
         PolicyMismatch: the policy was made for something else.
     """
-    outputs = outputs or Outputs()
     policy = inspector.active_policy()
-    root = _common_root(files)
+    root = _common_root(files) if maps else None
     wanted = {str(path) for path in files}
-    manifest = _manifest(inspector, policy, outputs, root)
+    # maps lie below their root: another root would put them over those of other images
+    settings = {"maps": maps, "report": report, "root": root and str(root)}
+    manifest = {**_manifest(inspector, policy), "settings": settings}
     with RunStore(folder, manifest, overwrite=overwrite) as store:
         done = store.done()
         keys = {path: image_key(path) for path in files}
@@ -109,7 +99,7 @@ def inspect_files(
             if record["image"] in wanted and record["image"] not in pending:
                 on_record(record)
         for seen in inspector.stream(waiting, batch_size=batch_size):
-            record = _finish(seen, store, policy.colour_range, outputs, root)
+            record = _finish(seen, store, policy.colour_range, root, report)
             store.append(record, keys[seen.source])
             on_record(record)
         store.sync()
@@ -121,19 +111,17 @@ def inspect_files(
         write_csv(records(), folder / "results.csv")
         write_regions_csv(records(), folder / "regions.csv")
         write_coco(records(), folder / "coco.json", kinds=inspector.kinds())
-        report = write_report(folder, records(), store.manifest) if outputs.report else None
-    return Summary(folder, len(files), len(waiting), dict(verdicts), report, policy.calibrated)
+        page = write_report(folder, records(), store.manifest) if report else None
+    return Summary(folder, len(files), len(waiting), dict(verdicts), page, policy.calibrated)
 
 
-def _manifest(inspector: Inspector, policy: Policy, outputs: Outputs, root: Path) -> dict[str, Any]:
+def _manifest(inspector: Inspector, policy: Policy) -> dict[str, Any]:
     return {
         "object": inspector.object,
         "method": inspector.detector.info.title,
         "backbone": inspector.detector.backbone,
         "detector": inspector.facts(),
         "policy": policy.model_dump(mode="json"),
-        # maps lie below their root: another root would put them over those of other images
-        "settings": {**asdict(outputs), "root": str(root) if outputs.maps else None},
     }
 
 
@@ -141,21 +129,21 @@ def _finish(
     seen: Seen[Path, Inspection],
     store: RunStore,
     colour_range: tuple[float, float] | None,
-    outputs: Outputs,
-    root: Path,
+    root: Path | None,
+    report: bool,
 ) -> Record:
-    """Write map and pictures of one result; the record comes last, so that it never lies."""
+    """Write map (below ``root``) and pictures of one result, so that its record never lies."""
     path, picture, result = seen.source, seen.picture, seen.result
     if isinstance(result, Failure):
         return failure_record(result)
     assert picture is not None
     map_name: str | None = None
-    if outputs.maps and result.map is not None:
+    if root and result.map is not None:
         target = map_path(store.folder, path, root)
         write_map_tiff(target, result.map)
         map_name = target.relative_to(store.folder).as_posix()
     assets: dict[str, Any] | None = None
-    if outputs.report:
+    if report:
         # named by the path, not by a running number: the folder may have grown since
         stem = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
         assets = write_assets(

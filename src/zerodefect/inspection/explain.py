@@ -37,12 +37,14 @@ def _evidence(verdict: Verdict, score: float, policy: Policy) -> str:
     reached = sum(s >= score for s in policy.scores)
     rank = {0: "none", n: "all"}.get(reached, str(reached))
     limit = {"defect": policy.limits.defect, "unsure": policy.limits.unsure}.get(verdict)
-    above = f" is above the limit {limit:.4f} for {verdict}" if limit is not None else ""
-    if not above:
-        within = " is within what good parts show"
-        above = within if verdict == "good" else " cannot be judged: the policy has no such limit"
+    if limit is not None:
+        stands = f"is above the limit {limit:.4f} for {verdict}"
+    elif verdict == "good":
+        stands = "is within what good parts show"
+    else:
+        stands = "cannot be judged: the policy has no such limit"
     return (
-        f"Score {score:.4f}{above}: {rank} of {n} good images scored as high "
+        f"Score {score:.4f} {stands}: {rank} of {n} good images scored as high "
         f"(p = {policy.p_value(score):.3g})."
     )
 
@@ -66,14 +68,10 @@ def _percent(value: float) -> str:
 def place(box: tuple[int, int, int, int], size: tuple[int, int]) -> str:
     """Where a box ``(x, y, width, height)`` lies in an image ``(height, width)``, in words."""
     x, y, width, height = box
-    column = int(3 * (x + width / 2) / size[1])
-    row = int(3 * (y + height / 2) / size[0])
-    vertical = ("upper", "", "lower")[min(row, 2)]
-    horizontal = ("left", "", "right")[min(column, 2)]
-    if not vertical and not horizontal:
-        return "in the centre"
-    if vertical and horizontal:
-        return f"in the {vertical} {horizontal}"
-    if vertical:
-        return f"in the {vertical} middle"
-    return f"on the {horizontal}"
+    row, column = int(3 * (y + height / 2) / size[0]), int(3 * (x + width / 2) / size[1])
+    words = (
+        ("in the upper left", "in the upper middle", "in the upper right"),
+        ("on the left", "in the centre", "on the right"),
+        ("in the lower left", "in the lower middle", "in the lower right"),
+    )
+    return words[min(row, 2)][min(column, 2)]

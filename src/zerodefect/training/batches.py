@@ -142,15 +142,14 @@ class Steps(Dataset[Shard]):
         bounds = [len(whole) * r // self.processes for r in (self.rank, self.rank + 1)]
         made = [self._made(whole[i], step, i) for i in range(*bounds)]
         height, width = self._preprocess.size
-        references = None
-        if self.recipe.references:
-            references = self._stacked([_joined(one.references) for one in made])
+        wanted = self.recipe.references
+        references = [_joined(one.references) for one in made] if wanted else None
         return Shard(
             self._stacked([one.images for one in made]),
             torch.stack([one.mask for one in made]) if made else torch.zeros(0, height, width),
             torch.tensor([one.label for one in made], dtype=torch.int64),
             tuple(one.object for one in made),
-            references,
+            None if references is None else self._stacked(references),
             len(made) / len(whole),
             len(whole),
         )
@@ -229,8 +228,16 @@ class _Guarded(Dataset["Shard | ImageError"]):
             return error
 
 
-def _as_it_is(item: Any) -> Any:
-    return item
+def made_ahead(dataset: Dataset[Any], steps: range, workers: int) -> DataLoader[Any]:
+    """Items of a data set for these steps in their order, made ahead by worker processes."""
+    return DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=steps,
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        multiprocessing_context="spawn" if workers else None,
+    )
 
 
 def shards(steps: Steps, first: int, last: int, workers: int) -> Iterator[Shard]:
@@ -239,16 +246,7 @@ def shards(steps: Steps, first: int, last: int, workers: int) -> Iterator[Shard]
     Raises:
         ImageError: a picture or mask cannot be read. None is skipped: the run would be another.
     """
-    loader = DataLoader(
-        _Guarded(steps),
-        batch_size=None,
-        sampler=range(first, last),
-        collate_fn=_as_it_is,
-        num_workers=workers,
-        prefetch_factor=4 if workers else None,
-        multiprocessing_context="spawn" if workers else None,
-    )
-    for item in loader:
+    for item in made_ahead(_Guarded(steps), range(first, last), workers):
         if isinstance(item, ImageError):
             raise item
         yield item

@@ -12,7 +12,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -132,11 +132,8 @@ def fit(
 @contextmanager
 def _alone(folder: Path, processes: Processes) -> Iterator[None]:
     """Keep a second run out of the folder."""
-    if not processes.first:
-        yield
-        return
     try:
-        with FileLock(folder / ".lock", timeout=0):
+        with FileLock(folder / ".lock", timeout=0) if processes.first else nullcontext():
             yield
     except Timeout:
         raise TrainingError(
@@ -174,9 +171,7 @@ class _Part:
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
         """New ones, one for each learner."""
-        return [
-            optimizer_of(each, each.recipe or self.stage.recipe) for each in self.stage.learners
-        ]
+        return [optimizer_of(each, self.stage.recipe) for each in self.stage.learners]
 
 
 class _Run:
@@ -270,8 +265,8 @@ class _Run:
             losses = self._step(part, shard)
             images += shard.whole
             ended = (state.step - part.first) % per_epoch == 0 or state.step == part.last
-            passed = time.monotonic() - started
-            self._note(part, losses, images / max(passed, 1e-9), ended)
+            passed = max(time.monotonic() - started, 1e-9)
+            self._note(part, losses, images / passed, ended)
             if self._due(saved, ended):
                 saved = time.monotonic()
                 self._save(part)
@@ -279,7 +274,10 @@ class _Run:
                 self._validate(part, validate)
             if self.processes.first:
                 left = (self.steps - state.step) * part.batches.recipe.batch_size * passed / images
-                on_step(self._progress(part, losses, images / max(passed, 1e-9), left))
+                rates: dict[str, Any] = {"images_per_second": images / passed, "seconds_left": left}
+                shown = {name: v for name, v in losses.items() if name.startswith("loss")}
+                place, epochs = self._place(part), part.batches.recipe.epochs
+                on_step(Progress(**place, **rates, steps=self.steps, epochs=epochs, losses=shown))
 
     # --- one step -------------------------------------------------------------------------------
 
@@ -310,12 +308,7 @@ class _Run:
         return {**total, "gradient_norm": norm, "learning_rate": rates[0]}
 
     def _backward(
-        self,
-        part: _Part,
-        learner: Learner,
-        parameters: Sequence[Tensor],
-        shard: Shard,
-        place: int,
+        self, part: _Part, learner: Learner, parameters: Sequence[Tensor], shard: Shard, place: int
     ) -> dict[str, Tensor]:
         """Gradients of this process's share of the mean over the whole batch."""
         for parameter in parameters:
@@ -325,17 +318,13 @@ class _Run:
         numbers = (part.stage.recipe.seed, self.state.step, self.processes.rank, 2)
         generator = seeded(*numbers, *([place] if place else []))
         batch = shard.batch(self.detector.device, generator)
-        with self._autocast():
+        reduced = self.settings.precision == "bfloat16"
+        with torch.autocast(self.detector.device.type, torch.bfloat16, enabled=reduced):
             terms = learner.loss(batch)
         total = torch.stack([term.float() for term in terms.values()]).sum()
         if total.requires_grad:
             (total * shard.share).backward(inputs=list(parameters))
         return terms
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        if self.settings.precision == "float32":
-            return nullcontext()
-        return torch.autocast(self.detector.device.type, torch.bfloat16)
 
     def _summed(self, shard: Shard, terms: dict[str, Tensor]) -> dict[str, float]:
         """Terms of the loss: means over the images of all processes."""
@@ -367,12 +356,13 @@ class _Run:
         means = {name: value / count for name, value in state.window.items()}
         state.window = {}
         if self.journal:
-            place = {"step": state.step, "epoch": self._epoch(part), **_named(part)}
-            self.journal.write({**place, **means, "images_per_second": round(rate, 2)})
+            self.journal.write({**self._place(part), **means, "images_per_second": round(rate, 2)})
 
-    def _epoch(self, part: _Part) -> int:
-        """Epoch of the stage's last step done, from 1."""
-        return -(-(self.state.step - part.first) // part.batches.per_epoch)
+    def _place(self, part: _Part) -> dict[str, Any]:
+        """Where the run is, for a line of the journal; the epoch is that of the stage, from 1."""
+        epoch = -(-(self.state.step - part.first) // part.batches.per_epoch)
+        named = {"stage": part.stage.name} if part.stage.name else {}
+        return {"step": self.state.step, "epoch": epoch, **named}
 
     def _due(self, saved: float, ended: bool) -> bool:
         if self.settings.state_steps is not None:
@@ -393,20 +383,10 @@ class _Run:
             self.detector.after_learning()
             with torch.no_grad():
                 measured = validate(self.detector)
-            place = {"step": self.state.step, "epoch": self._epoch(part), **_named(part)}
-            self.journal.write({**place, "validation": measured})
+            self.journal.write({**self._place(part), "validation": measured})
             self.journal.draw()
             self.detector.train()
         self.processes.wait()
-
-    def _progress(
-        self, part: _Part, losses: dict[str, float], rate: float, left: float
-    ) -> Progress:
-        shown = {name: v for name, v in losses.items() if name.startswith("loss")}
-        epoch, epochs = self._epoch(part), part.stage.recipe.epochs
-        return Progress(
-            self.state.step, self.steps, epoch, epochs, shown, rate, left, part.stage.name
-        )
 
     def _finish(self) -> Checkpoint:
         self.detector.eval()
@@ -420,7 +400,3 @@ class _Run:
         assert isinstance(made, Checkpoint)
         self.detector.checkpoint = made.sha256
         return made
-
-
-def _named(part: _Part) -> dict[str, str]:
-    return {"stage": part.stage.name} if part.stage.name else {}

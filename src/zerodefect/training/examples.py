@@ -7,6 +7,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -131,14 +132,13 @@ class Pictures(Source):
             mask = read_mask(sample)
         else:
             mask = np.zeros((picture.height, picture.width), dtype=np.bool_)
-        return Example(picture, mask, bool(sample.anomalous), self._words(sample))
-
-    def _words(self, sample: Sample) -> str:
-        return self.names.get(sample.product, sample.product)
+        words, anomalous = self.label(index)
+        return Example(picture, mask, anomalous, words)
 
     def label(self, index: int) -> tuple[str, bool]:
         """Words for the product, and the label."""
-        return self._words(self.samples[index]), bool(self.samples[index].anomalous)
+        sample = self.samples[index]
+        return self.names.get(sample.product, sample.product), bool(sample.anomalous)
 
     def fingerprint(self) -> str:
         """Hash of names, labels, file sizes and words."""
@@ -274,16 +274,14 @@ def check_apart(sources: Sequence[Source], target: Dataset) -> None:
     of_size: dict[int, list[Path]] = {}
     for path in learned:
         of_size.setdefault(path.stat().st_size, []).append(path)
-    contents: dict[int, set[str]] = {}  # by size, read only where a target picture has that size
 
-    def is_copy(path: Path) -> bool:
-        size = path.stat().st_size
-        if size not in contents:
-            contents[size] = {file_hash(other) for other in of_size.get(size, [])}
-        return bool(contents[size]) and file_hash(path) in contents[size]
+    @cache
+    def contents(size: int) -> set[str]:  # read only where a target picture has that size
+        return {file_hash(path) for path in of_size.get(size, [])}
 
     for sample in target:
-        if sample.image.resolve() in places or is_copy(sample.image):
+        alike = contents(sample.image.stat().st_size)
+        if sample.image.resolve() in places or (alike and file_hash(sample.image) in alike):
             reason = f"{sample.image.name} is also a training picture"
             remedy = (
                 f"{target.name} is measured on, so nothing of it may be learned from: "

@@ -55,14 +55,7 @@ def _reason(error: Exception) -> str:
 
 
 def import_checkpoint(
-    method: str,
-    path: str | Path,
-    output: str | Path,
-    *,
-    backbone: str | None = None,
-    weights: str | Path | None = None,
-    image_size: int | None = None,
-    **options: Any,
+    method: str, path: str | Path, output: str | Path, **options: Any
 ) -> Checkpoint:
     """Take an official checkpoint over.
 
@@ -73,8 +66,8 @@ def import_checkpoint(
         method: a registered name.
         path: the authors' file.
         output: ``.safetensors`` file to write; its side-car goes beside it.
-        backbone, weights, image_size: as for ``load_detector``.
-        options: hyper-parameters of the method.
+        options: ``backbone``, ``weights``, ``image_size`` and hyper-parameters of the method, as
+            for ``load_detector``.
 
     Raises:
         UnsupportedError: no official format of the method is known.
@@ -82,16 +75,8 @@ def import_checkpoint(
         WeightsError: the backbone's weights cannot be had; the message says how to get them.
     """
     published = read_published(path)
-    told = get(method).official_options(published)
-    detector = load_detector(
-        method,
-        backbone=backbone,
-        weights=weights,
-        device="cpu",
-        image_size=image_size,
-        untrained=True,
-        **{**told, **options},
-    )
+    chosen = {**get(method).official_options(published), **options}
+    detector = load_detector(method, device="cpu", untrained=True, **chosen)
     try:
         state = detector.official_state(published)
     except ValueError as error:
