@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zerodefect.detector.configs import Share, hyper_parameters
+from zerodefect.detector.configs import Positive, Share, hyper_parameters
 from zerodefect.detector.contract import (
     Detector,
     Input,
@@ -46,12 +46,12 @@ class CombinedConfig:
     """Hyper-parameters.
 
     Attributes:
-        weights: of the parts, in their order; equal where empty.
+        shares: weights of the parts, in their order; equal where empty.
         top: share of the highest values of the joint map whose mean makes half of the image score;
             the highest one makes the other half.
     """
 
-    weights: tuple[float, ...] = ()
+    shares: tuple[Positive, ...] = ()
     top: Share = 0.01
 
 
@@ -59,7 +59,7 @@ _SCALE = "scale"  # of a part's knowledge: mean and deviation of its map on good
 
 
 def bent(z: Tensor) -> Tensor:
-    """Onto (0, 1), smooth and strictly monotone far beyond what a sigmoid in float32 tells apart."""
+    """Onto (0, 1), smooth and monotone, where a sigmoid in float32 would soon be 1."""
     return 0.5 + 0.5 * z / (_BEND + z.abs())
 
 
@@ -75,12 +75,13 @@ class Combined(Detector):
     """
 
     Config = CombinedConfig
+    words_first = True  # a part's scale is that of its words
     config: CombinedConfig
 
     def __init__(self, parts: Mapping[str, Detector], config: CombinedConfig | None = None) -> None:
         config = config or CombinedConfig()
-        if config.weights and len(config.weights) != len(parts):
-            raise ValueError(f"option weights={config.weights}: {len(parts)} parts, one for each")
+        if config.shares and len(config.shares) != len(parts):
+            raise ValueError(f"option shares={config.shares}: {len(parts)} parts, one for each")
         super().__init__(config, (), {})
         self.parts = nn.ModuleDict(parts)
         self.info = joint_info([part.info for part in parts.values()])  # type: ignore[misc]
@@ -131,13 +132,31 @@ class Combined(Detector):
         return kept.having(tensors, product=own.product, shots=own.shots, facts=facts)
 
     def describe(self, knowledge: Knowledge, product: Product) -> Knowledge:
-        """Tell every part; with references, the scales are those of the words that were used."""
+        """Tell every part.
+
+        Raises:
+            RuntimeError: it was shown references already, in the light of other words.
+        """
+        if knowledge.shots:
+            raise RuntimeError("describe(...) comes before remember(...): begin with empty()")
         told = {
             name: part.describe(self.of(knowledge, name), product) for name, part in self.each()
         }
         for name, own in told.items():
             knowledge = self.nested(knowledge, name, own)
         return knowledge.having({}, product=product)
+
+    def neutral_score(self, knowledge: Knowledge) -> float | None:
+        """That of the only part that is heard, if there is one alone."""
+        own = [(name, part) for name, part, _ in self.heard(knowledge)]
+        if len(own) != 1:
+            return None
+        name, part = own[0]
+        neutral = part.neutral_score(self.of(knowledge, name))
+        if neutral is None:
+            return None
+        mean, deviation = part.usual_scale(self.of(knowledge, name))
+        return float(bent(torch.tensor((neutral - mean) / deviation)))
 
     def remember(
         self,
@@ -201,20 +220,30 @@ class Combined(Detector):
             encoded[name] = part.encode(own["image"] if own.keys() == {"image"} else own)
         return encoded
 
+    def heard(self, knowledge: Knowledge) -> list[tuple[str, Detector, float]]:
+        """Parts that know enough to judge, and their shares, which sum to one."""
+        shares = self.config.shares or (1.0,) * len(self.parts)
+        able = [
+            (name, part, share)
+            for (name, part), share in zip(self.each(), shares, strict=True)
+            if knowledge.shots or "references" not in part.info.needs
+        ]
+        total = sum(share for *_, share in able)
+        return [(name, part, share / total) for name, part, share in able]
+
     def predict(
         self, encoded: Mapping[str, Any], knowledge: Knowledge, left_out: Tensor | None = None
     ) -> Prediction:
         """The joint map; kinds and answer of the first part that has them."""
-        weights = self.config.weights or (1 / len(self.parts),) * len(self.parts)
-        z, said = [], []
-        for (name, part), weight in zip(self.each(), weights, strict=True):
+        said, z = [], []
+        for name, part, share in self.heard(knowledge):
             own = self.of(knowledge, name)
             one = part.predict(encoded[name], own, left_out)
-            said.append(one)
             if one.map is None:
                 raise UnsupportedError(f"{name} gives no map and cannot be combined with others")
-            mean, deviation = own.tensors.get(_SCALE, one.map.new_tensor(part.usual_scale))
-            z.append(weight * (one.map - mean) / deviation)
+            scale = own.tensors.get(_SCALE, one.map.new_tensor(part.usual_scale(own)))
+            z.append(share * (one.map - scale[0]) / scale[1])
+            said.append(one)
         size = z[0].shape[-2:]
         map = torch.stack([upsample(each, (size[0], size[1])) for each in z]).sum(0)
         types = next((one.type_map for one in said if one.type_map is not None), None)
@@ -275,9 +304,11 @@ def _place(name: str, own: str) -> str:
 
 
 def joint_info(parts: Sequence[MethodInfo]) -> MethodInfo:
-    """Facts of a combination."""
+    """Facts of a combination. Parts that need references are silent without, if others speak."""
     sources = dict.fromkeys(source for info in parts for source in info.knows_from)
-    needed = {source for info in parts for source in info.needs}
+    needed = {source for info in parts for source in info.needs} - {"references"}
+    if all("references" in info.needs for info in parts):
+        needed.add("references")
     return MethodInfo(
         name=JOIN.join(info.name for info in parts),
         title=" and ".join(info.title for info in parts),
@@ -302,7 +333,7 @@ def _scale(part: Detector, own: Knowledge, shown: list[tuple[Any, Tensor]]) -> T
     memory = part.memory
     alone = memory is not None and (own.shots < 2 or not memory.leaves_out(own))
     if part.standardised or alone or not shown:
-        return torch.tensor(part.usual_scale)
+        return torch.tensor(part.usual_scale(own))
     left_out = [None if memory is None else numbers for _, numbers in shown]
     maps = [part.predict(batch, own, n).map for (batch, _), n in zip(shown, left_out, strict=True)]
     values = torch.cat([each.flatten() for each in maps if each is not None])

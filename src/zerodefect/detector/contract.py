@@ -117,8 +117,8 @@ class Detector(nn.Module):
         monotone_memory: whether no score can rise when references are added; then leave-one-out
             calibration keeps its guarantee, see ``inspection/policy.py``.
         set_levels: names of the official steps that ``set_level`` knows.
-        usual_scale: mean and deviation of the map on good pictures, where none are at hand.
-        standardised: whether the map has that mean and deviation whatever it was shown.
+        standardised: whether the map has ``usual_scale`` whatever the detector was shown.
+        words_first: whether references are learned in the light of words, which must come first.
         config: hyper-parameters.
         inputs: what it takes of a picture, by name; most methods take one ``image``.
         memory: how it keeps references, or None.
@@ -131,8 +131,8 @@ class Detector(nn.Module):
     tells_kinds: ClassVar[bool] = False
     monotone_memory: ClassVar[bool] = False
     set_levels: ClassVar[tuple[str, ...]] = ()
-    usual_scale: ClassVar[tuple[float, float]] = (0.0, 1.0)
     standardised: ClassVar[bool] = False
+    words_first: ClassVar[bool] = False
 
     memory: Memory | None = None
 
@@ -398,6 +398,10 @@ class Detector(nn.Module):
     def neutral_score(self, knowledge: Knowledge) -> float | None:
         """Score at which the method itself is undecided, or None where its scale has none."""
         return None
+
+    def usual_scale(self, knowledge: Knowledge) -> tuple[float, float]:
+        """Mean and deviation of the map on good pictures, for where none are at hand."""
+        return 0.0, 1.0
 
     def map_range(self, knowledge: Knowledge) -> tuple[float, float] | None:
         """Lowest and highest value that the map can take; None for a method without a map."""

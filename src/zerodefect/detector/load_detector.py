@@ -67,8 +67,9 @@ def load_detector(
         image_size: side of the network's input in pixels, instead of the checkpoint's, or else what
             the weights' side-car recommends for the method, or else the weights' own.
         untrained: a trainable method starts with its initial values, for whoever fills them.
-        options: hyper-parameters of the method; of a part of several as ``"part.option"``. One that is not given is what the weights'
-            side-car recommends for the method, else the method's default (the paper's value).
+        options: hyper-parameters of the method; of a part of several as ``"part.option"``. One
+            that is not given is what the weights' side-car recommends for the method, else the
+            method's default (the paper's value).
 
     Raises:
         ValueError: unknown method, option, precision or device, or a value of another type.

@@ -106,6 +106,7 @@ class Teachable:
         self._lock = threading.RLock()
         self._detector = detector if isinstance(detector, Detector) else None
         self._build = detector
+        self._under: tuple[Shown | None, Shown | None] = (None, None)
 
     @property
     def detector(self) -> Detector:
@@ -172,6 +173,8 @@ class Teachable:
         with self._lock:
             product = Product(object, vocabulary or self.vocabulary)
             known = self._shown.knowledge
+            if self._detector is not None and self._detector.words_first:
+                known = None
             if self._detector is not None and known is not None:
                 known = self._detector.describe(known, product)
             elif self._detector is not None:
@@ -233,16 +236,27 @@ class Teachable:
         """What is known now; under another name for this call alone, if one is given."""
         needs_words = "words" in self.detector.info.needs
         with self._lock:
-            if self._shown.knowledge is None:
-                self._shown = self._learned(self._shown)
-            shown = self._shown
-        if object is None and (shown.product or not needs_words):
-            return shown
-        product = Product(DEFAULT_OBJECT if object is None else object, self.vocabulary)
-        if shown.product == product:
+            shown, named = self._shown, object is not None or not self._shown.product
+            name = DEFAULT_OBJECT if object is None else object
+            product = Product(name, self.vocabulary) if named else None
+            if product == shown.product or (object is None and not needs_words):
+                product = None
+            if product is not None and self.detector.words_first:
+                return self._learned_under(shown, product)
+            if shown.knowledge is None:
+                self._shown = shown = self._learned(shown)
+        if product is None:
             return shown
         known = self.detector.describe(shown.known, product)
         return replace(shown, product=product, knowledge=known)
+
+    def _learned_under(self, shown: Shown, product: Product) -> Shown:
+        """What the detector makes of it all under another name; the last one is kept."""
+        base, learned = self._under
+        if base is not shown or learned is None or learned.product != product:
+            learned = self._learned(replace(shown, product=product, knowledge=None))
+            self._under = (shown, learned)
+        return learned
 
     def _open(self, source: Source) -> Picture:
         return open_source(source, self.bit_depth)

@@ -111,6 +111,10 @@ class DenseCLIP(WordDetector):
         """0.5 zero-shot: both texts equally likely. With references there is no such point."""
         return None if knowledge.shots else 0.5
 
+    def usual_scale(self, knowledge: Knowledge) -> tuple[float, float]:
+        """As the embedded model's maps of good products are."""
+        return (0.15, 0.1) if knowledge.shots else (0.3, 0.25)
+
     def encode(self, images: Tensor) -> tuple[Features, ...]:
         """One forward pass per input size."""
         return tuple(self._features(images, factor) for factor in self.config.sizes)

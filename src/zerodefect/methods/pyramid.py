@@ -16,7 +16,7 @@ mean and deviation of r over references left out in turn.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +36,7 @@ from zerodefect.layers.similarity import peak_and_spread, upsample
 from zerodefect.layers.smoothing import neighbourhood_mean
 from zerodefect.types import Prediction
 
+_SIDE = 448  # pixels: at 224 small damage is lost
 _SAMPLE = 512  # patches of a picture, at most, that the scale of a stage is learned from
 _BANDS = 8  # of a single picture
 
@@ -59,7 +60,7 @@ class PyramidConfig:
     neighbourhood: Odd = 3
     density: NotNegative = 0.5
     top: Share = 0.01
-    items: Count = 12_544
+    items: Count = 6_272
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,8 @@ class Pyramid(FeatureDetector):
     config: PyramidConfig
 
     def __init__(self, features: LayeredBackbone, config: PyramidConfig | None = None) -> None:
-        super().__init__(features, config or PyramidConfig())
+        preprocess = replace(features.preprocess, size=(_SIDE, _SIDE))
+        super().__init__(features, config or PyramidConfig(), preprocess)
         self.memory: StageMemory = StageMemory("euclidean", items=self.config.items)
 
     def encode(self, images: Tensor) -> Stages:
@@ -147,7 +149,7 @@ class StageMemory(PatchMemory):
         items: patches that a bank keeps.
     """
 
-    items: int = 12_544
+    items: int = 6_272
 
     def leaves_out(self, knowledge: Knowledge) -> bool:
         """Never: what the references say of each other would still be said."""
