@@ -76,6 +76,8 @@ def load_detector(
         CheckpointError: a checkpoint that does not fit, or none for a method that must be trained.
         WeightsError: weights that cannot be had or do not fit.
     """
+    if method is None and checkpoint is None:
+        method = default_method(backbone, weights)
     if method and JOIN in method:
         loading = {"device": device, "precision": precision, "image_size": image_size}
         return _combined(method, checkpoint, backbone, weights, loading, options)

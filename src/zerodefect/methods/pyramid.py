@@ -159,7 +159,8 @@ class StageMemory(PatchMemory):
         """The knowledge with o(m) of every item ``own/NAME`` and ``scale/NAME``, mu and sigma."""
         bank = self.bank(knowledge, name)
         if len(bank.features) > self.items:
-            knowledge = self.only(knowledge, name, thinned(bank.features, self.items))
+            rows = torch.arange(len(bank.features), device=bank.features.device)
+            knowledge = self.only(knowledge, name, _spread(rows, self.items))
             bank = self.bank(knowledge, name)
         groups = bank.groups
         if knowledge.shots < 2:  # bands of the only picture speak of each other
