@@ -30,6 +30,8 @@ Count = Annotated[int, Field(ge=1)]
 Odd = Annotated[int, Field(ge=1), AfterValidator(_odd)]
 Taps = Annotated[tuple[int, ...], Field(min_length=1)]
 """Blocks of the image tower, from 1."""
+Layers = Annotated[tuple[str, ...], Field(min_length=1)]
+"""Layers of pretrained features, by the names that the backbone gives them."""
 
 _C = TypeVar("_C")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import repeat
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -31,6 +32,7 @@ class PatchMemory:
 
     metric: Metric = "half_cosine"
     budget: int = DEFAULT_BUDGET
+    constant: ClassVar[bool] = False
 
     def remember(
         self,
@@ -69,6 +71,12 @@ class PatchMemory:
     def settle(self, knowledge: Knowledge) -> Knowledge:
         """Nothing is left to be done: it was thinned as it came."""
         return knowledge
+
+    def only(self, knowledge: Knowledge, name: str, rows: Tensor) -> Knowledge:
+        """The knowledge with these rows of a bank alone; no picture can be left out any more."""
+        places = (_PLACE + name, _NUMBERS + name)
+        tensors = {place: knowledge[place][rows] for place in places}
+        return knowledge.having(tensors, facts={**knowledge.facts, "thinned": True})
 
     def _held(self, knowledge: Knowledge) -> _Held:
         banks = [name.removeprefix(_PLACE) for name in knowledge.tensors if name.startswith(_PLACE)]
@@ -114,12 +122,23 @@ class PatchMemory:
         Raises:
             RuntimeError: nothing is left, or a picture cannot be left out of a thinned memory.
         """
+        return self.neighbours(knowledge, name, features, 1, left_out)[0][..., 0]
+
+    def neighbours(
+        self,
+        knowledge: Knowledge,
+        name: str,
+        features: Tensor,
+        count: int,
+        left_out: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Distances and rows ``(B, n, count)`` of the nearest ones; see ``distance``."""
         if left_out is not None and not self.leaves_out(knowledge):
             raise RuntimeError("a memory that was thinned cannot leave a picture out")
-        batch, count = features.shape[:2]
-        own = None if left_out is None else left_out.repeat_interleave(count)
-        found, _ = self.bank(knowledge, name).nearest(features.flatten(0, 1), own)
-        return found.unflatten(0, (batch, count))
+        shape = features.shape[:2]
+        own = None if left_out is None else left_out.repeat_interleave(shape[1])
+        found, rows = self.bank(knowledge, name).neighbours(features.flatten(0, 1), count, own)
+        return found.unflatten(0, shape), rows.unflatten(0, shape)
 
 
 _PLACE, _NUMBERS = "memory/", "pictures/"

@@ -9,7 +9,9 @@ _BLOCK = 8192  # rows that are compared with each other: the cost is linear beyo
 _WIDTH = 128  # of the random projection in which distances are taken
 
 
-def farthest_points(features: Tensor, count: int, start: int = 0) -> Tensor:
+def farthest_points(
+    features: Tensor, count: int, start: int = 0, reached: Tensor | None = None
+) -> Tensor:
     """Greedy k-centre: each chosen row is the one farthest from all chosen before.
 
     Sener and Savarese, ICLR 2018, algorithm 1; ties go to the lowest row, and no row is
@@ -19,16 +21,23 @@ def farthest_points(features: Tensor, count: int, start: int = 0) -> Tensor:
         features: ``(n, W)``, compared by Euclidean distance.
         count: rows to choose, at most ``n``.
         start: the first one.
+        reached: ``(n,)`` distance to what counts as chosen already, instead of ``start``.
 
     Returns:
         ``(count,)`` int64 rows in the order of choice.
     """
+    squares = features.square().sum(dim=1)
     chosen = torch.empty(count, dtype=torch.long, device=features.device)
-    nearest = features.new_full((len(features),), torch.inf)
-    row = torch.tensor(start, device=features.device)
+    if reached is None:
+        nearest = features.new_full((len(features),), torch.inf)
+        row = torch.tensor(start, device=features.device)
+    else:
+        nearest = reached.square()
+        row = nearest.argmax()
     for place in range(count):
         chosen[place] = row
-        distance = (features - features[row]).square().sum(dim=1)
+        # as a product: a third of the traffic of differences, which is what this costs
+        distance = torch.addmv(squares, features, features[row], alpha=-2) + squares[row]
         distance[row] = -1  # never again, also where all that is left equals a chosen one
         nearest = torch.minimum(nearest, distance)
         row = nearest.argmax()

@@ -11,12 +11,14 @@ from torch import Tensor
 Border = Literal["zeros", "replicate", "reflect"]
 
 
-def gaussian_smooth(maps: Tensor, sigma: float) -> Tensor:
+def gaussian_smooth(maps: Tensor, sigma: float, *, edge_twice: bool = True) -> Tensor:
     """Gaussian filter, equal to ``scipy.ndimage.gaussian_filter(map, sigma)`` per map.
 
     Args:
         maps: ``(..., H, W)``.
         sigma: standard deviation in pixels; 0 returns the maps unchanged.
+        edge_twice: whether the mirror image beyond the border repeats the edge pixel, as SciPy's
+            does, or begins behind it, as PyTorch's ``reflect``.
 
     Returns:
         ``(..., H, W)`` in the same precision.
@@ -35,8 +37,9 @@ def gaussian_smooth(maps: Tensor, sigma: float) -> Tensor:
     flat = maps.reshape(-1, 1, *maps.shape[-2:])
     for axis in (2, 3):
         length = flat.shape[axis]
-        index = torch.arange(-radius, length + radius, device=maps.device).remainder(2 * length)
-        index = torch.minimum(index, 2 * length - 1 - index)  # mirrored, the edge pixel repeated
+        period = 2 * length if edge_twice else max(2 * length - 2, 1)
+        index = torch.arange(-radius, length + radius, device=maps.device).remainder(period)
+        index = torch.minimum(index, period - index - int(edge_twice))  # mirrored
         shape = (1, 1, -1, 1) if axis == 2 else (1, 1, 1, -1)
         flat = F.conv2d(flat.index_select(axis, index), kernel.reshape(shape))
     return flat.reshape(maps.shape)
