@@ -63,9 +63,12 @@ class Memory(Protocol):
 
     Attributes:
         budget: bytes that all features together may take.
+        constant: whether it takes the same memory whatever the number of pictures; it refuses what
+            its budget does not hold.
     """
 
     budget: int
+    constant: ClassVar[bool]
 
     def remember(
         self,
@@ -116,6 +119,7 @@ class Detector(nn.Module):
         tells_kinds: whether its predictions have a ``type_map`` over the vocabulary.
         monotone_memory: whether no score can rise when references are added; then leave-one-out
             calibration keeps its guarantee, see ``inspection/policy.py``.
+        fixed_grid: whether it can only judge inputs of the size of those remembered.
         set_levels: names of the official steps that ``set_level`` knows.
         standardised: whether the map has ``usual_scale`` whatever the detector was shown.
         words_first: whether references are learned in the light of words, which must come first.
@@ -129,7 +133,8 @@ class Detector(nn.Module):
     Config: ClassVar[type]
     recipe: ClassVar[Recipe | None] = None
     tells_kinds: ClassVar[bool] = False
-    monotone_memory: ClassVar[bool] = False
+    monotone_memory: bool = False
+    fixed_grid: ClassVar[bool] = False
     set_levels: ClassVar[tuple[str, ...]] = ()
     standardised: ClassVar[bool] = False
     words_first: ClassVar[bool] = False

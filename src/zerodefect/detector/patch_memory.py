@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import repeat
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -31,6 +32,7 @@ class PatchMemory:
 
     metric: Metric = "half_cosine"
     budget: int = DEFAULT_BUDGET
+    constant: ClassVar[bool] = False
 
     def remember(
         self,

@@ -227,8 +227,9 @@ class Scorer:
     def _plan(self, encoded: Any, count: int, views: int) -> MemoryPlan:
         memory = self.detector.memory
         assert memory is not None
-        taken = memory.bytes_of(self.detector.references(encoded)) / count
-        return MemoryPlan(views, round(taken * views), memory.budget)
+        taken = memory.bytes_of(self.detector.references(encoded))
+        whole = taken if memory.constant else round(taken / count * views)
+        return MemoryPlan(views, whole, memory.budget)
 
     def _remembered(self, knowledge: Knowledge, pairs: Iterable[tuple[Any, Tensor]]) -> Knowledge:
         left, right = tee(pairs)
