@@ -143,6 +143,7 @@ def test_meta_with_missing_masks_and_entries(parts):
         "there are no entries",
         "this is no list of entries",
         "this part is not read",
+        "nothing here means good; read as kinds of defects",
     }
 
 
