@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,7 +29,7 @@ def data() -> None:
 def check(
     path: Annotated[Path, typer.Argument(help="Folder, meta.json, or CSV/JSON-lines table.")],
     layout: Layout = "auto",
-    deep: Annotated[bool, typer.Option("--deep", help="Open every picture and mask.")] = False,
+    deep: Annotated[bool, typer.Option("--deep", help="Open every picture, too.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Explain what a data set holds and what is missing.
@@ -41,8 +40,8 @@ def check(
 
     dataset = load_dataset(path, layout=layout, sizes=False)
     with progress(quiet=as_json) as bar:
-        task = bar.add_task("opening files" if deep else "reading sizes", total=len(dataset))
-        files = check_files(dataset, deep=deep, on_sample=lambda: bar.advance(task))
+        task = bar.add_task("opening files" if deep else "opening masks", total=len(dataset))
+        files = check_files(dataset, masks=True, deep=deep, on_sample=lambda: bar.advance(task))
     problems = (*dataset.problems, *files.problems)
     if as_json:
         typer.echo(json.dumps(_facts(dataset, files, problems), indent=2))
@@ -115,11 +114,10 @@ def _sizes(files: FileCheck) -> str:
 
 def _grouped(problems: tuple[Problem, ...]) -> list[str]:
     """One line for each kind of problem, errors first, with the first few files under it."""
-    groups: dict[tuple[str, str, str], list[str]] = defaultdict(list)
-    for problem in sorted(problems, key=lambda problem: problem.severity):
-        groups[problem.severity, problem.reason, problem.remedy].append(problem.file)
+    from zerodefect.data import grouped
+
     lines = []
-    for (severity, reason, remedy), names in groups.items():
+    for (severity, reason, remedy), names in grouped(problems).items():
         lines.append(f"{severity}: {reason}. {remedy}")
         lines += [f"    {name}" for name in names[:_SHOWN]]
         if len(names) > _SHOWN:

@@ -165,8 +165,8 @@ def _open(entry: str, layout: str) -> Dataset:
     dataset = open_dataset(entry, layout)
     say(f"{dataset.name} ({dataset.layout}: {dataset.reason})")
     say(format_table(dataset.split_table()))
-    for remark in (*dataset.problems, *dataset.notes):
-        say(str(remark))
+    for remark in dataset.remarks():
+        say(remark)
     return dataset
 
 

@@ -319,6 +319,6 @@ def _procedural(entry: str) -> tuple[str, int]:
 
 def _open(entry: str, layout: str) -> Dataset:
     dataset = open_dataset(entry, layout)
-    for problem in dataset.problems:
-        say(str(problem))
+    for remark in dataset.remarks():
+        say(remark)
     return dataset

@@ -1,11 +1,19 @@
 """Data sets by their layout on disk."""
 
 from zerodefect.data.check import FileCheck, check_files
-from zerodefect.data.dataset import Dataset, DatasetError, Problem, Sample, SplitRow, format_table
+from zerodefect.data.dataset import (
+    Dataset,
+    DatasetError,
+    Problem,
+    Sample,
+    SplitRow,
+    format_table,
+    grouped,
+)
 from zerodefect.data.layout_registry import KnownSet, find_known
 from zerodefect.data.layouts import CATALOGUE, LAYOUTS
 from zerodefect.data.load_dataset import expected_layouts, load_dataset
-from zerodefect.data.masks import MASK_RULES, read_channels, read_mask
+from zerodefect.data.masks import MASK_RULES, opened_mask, read_channels, read_mask
 
 __all__ = [
     "CATALOGUE",
@@ -22,7 +30,9 @@ __all__ = [
     "expected_layouts",
     "find_known",
     "format_table",
+    "grouped",
     "load_dataset",
+    "opened_mask",
     "read_channels",
     "read_mask",
 ]

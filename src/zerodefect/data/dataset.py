@@ -7,7 +7,8 @@ state; none is guessed, and no picture changes its split.
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+import os
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ Severity = Literal["error", "warning"]
 GOOD = "good"
 UNNAMED_DEFECT = "defect"
 
+_SHOWN = 3  # files that a remark names
 _SPLIT_ORDER = ("train", "validation", "test", None)
 
 
@@ -227,9 +229,29 @@ class Dataset:
         text = "\n".join(sorted(lines))
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
+    def remarks(self) -> tuple[str, ...]:
+        """One line for each kind of problem, with the first files, then the notes.
+
+        For results: it says what figures rest on. Paths are relative to the root.
+        """
+        lines = []
+        for (severity, reason, remedy), files in grouped(self.problems).items():
+            named = [file.replace(f"{self.root}{os.sep}", "") for file in files[:_SHOWN]]
+            more = f" and {len(files) - _SHOWN} more" if len(files) > _SHOWN else ""
+            lines.append(f"{severity}: {', '.join(named)}{more}: {reason}. {remedy}")
+        return (*lines, *self.notes)
+
     def relative(self, path: Path) -> str:
         """Give a path relative to the root with forward slashes; absolute if it lies outside."""
         return _relative(path, self.root)
+
+
+def grouped(problems: Iterable[Problem]) -> dict[tuple[Severity, str, str], list[str]]:
+    """Bring together the files that have the same severity, reason and remedy; errors first."""
+    groups: dict[tuple[Severity, str, str], list[str]] = defaultdict(list)
+    for problem in sorted(problems, key=lambda problem: problem.severity):
+        groups[problem.severity, problem.reason, problem.remedy].append(problem.file)
+    return groups
 
 
 def format_table(rows: Iterable[SplitRow]) -> str:

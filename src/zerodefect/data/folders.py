@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 
 from zerodefect.data.dataset import Sample, Severity, Split
 from zerodefect.data.listing import Listing, is_good, pattern, tell_test_words
-from zerodefect.data.masks import marks
+from zerodefect.data.mask_files import marks
 from zerodefect.data.pairing import Pairing, is_by_product, masks_among, pair_masks
 from zerodefect.images import ImageError, find_images
 from zerodefect.images.find import is_picture, visible

@@ -7,7 +7,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Literal
 
 from zerodefect.images.find import natural_key
@@ -33,7 +33,7 @@ How = Literal["name", "number", "order"]
 
 def _affixes(word: str, index: str = "") -> tuple[re.Pattern[str], re.Pattern[str]]:
     """Patterns of a name with one of the words before or behind it, glued only to a digit."""
-    gap = r"[-_. ]+"
+    gap = "[-_. ]"
     before = rf"{word}{index}(?:{gap}|(?=\d))(?P<bare>.+)"
     flags = re.IGNORECASE | re.DOTALL  # names may hold new lines
     behind = rf"(?P<bare>.+?)(?:{gap}|(?<=\d)){word}{index}"
@@ -107,11 +107,11 @@ def pair_masks(images: Sequence[PurePath], masks: Sequence[PurePath]) -> Pairing
     return Pairing(pairs, orphans, {mask: claims[mask] for mask in orphans if mask in claims})
 
 
-def masks_among(files: Sequence[PurePath]) -> set[PurePath]:
+def masks_among(files: Sequence[Path]) -> set[Path]:
     """Find the masks that lie beside their pictures, under a name made from the picture's."""
     names = {(file.parent, _fold(file.stem)) for file in files}
 
-    def is_mask(file: PurePath) -> bool:
+    def is_mask(file: Path) -> bool:
         if file.parent.name.endswith(_JSON_FOLDER):
             return file.stem == "label"
         stem = _fold(file.stem)
@@ -145,6 +145,8 @@ def _names(stem: str, times: int = 2) -> Iterator[tuple[str, str]]:
             form = f"{stem[:start]}*{stem[end:]}".casefold()
             for inner, name in _names(match["bare"], times - 1):  # 001_gtFine_labelIds
                 yield form + inner, name
+            if (stripped := match["bare"].strip("-_. ")) != match["bare"]:  # 001__mask
+                yield f"{form} ", stripped
 
 
 def _exact_name(path: PurePath) -> _Name:

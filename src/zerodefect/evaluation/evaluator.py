@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from zerodefect.backbones.weight_files import file_hash
-from zerodefect.data import MASK_RULES, Dataset, Sample, read_channels, read_mask
+from zerodefect.data import MASK_RULES, Dataset, Sample, opened_mask, read_channels
 from zerodefect.detector.contract import Detector, UnsupportedError
 from zerodefect.detector.knowledge import Knowledge, Product
 from zerodefect.evaluation.metrics import PIXEL_PANEL, MetricError, Saturation, SPROMetrics
@@ -191,7 +191,12 @@ class Evaluator:
             "detector": self.detector.facts(),
             "names": {p: self.names.get(p, p) for p in data.products},
             "viewing": asdict(self.scorer.viewing),
-            "data": {"name": data.name, "layout": data.layout, "fingerprint": data.fingerprint()},
+            "data": {
+                "name": data.name,
+                "layout": data.layout,
+                "fingerprint": data.fingerprint(),
+                "remarks": list(data.remarks()),
+            },
             "protocol": asdict(self.protocol),
             "versions": {"zerodefect": __version__, "torch": torch.__version__},
         }
@@ -340,7 +345,9 @@ class Evaluator:
             self._notes["pictures without a mask count in image metrics only"] = None
             return None
         try:
-            return self._cropped(read_mask(sample), sample)
+            mask, remarks = opened_mask(sample)
+            self._notes |= dict.fromkeys(remarks)
+            return self._cropped(mask, sample)
         except ImageError as error:
             self._failures[error.path] = error.failure
             return None
