@@ -115,6 +115,7 @@ def evaluate(
 
     Exit code 0: everything was measured. 1: nothing could be done. 3: some files were left out.
     """
+    from zerodefect.data import distinct
     from zerodefect.evaluation.evaluator import Evaluator
     from zerodefect.evaluation.prediction_cache import PredictionCache
     from zerodefect.evaluation.protocol import Protocol
@@ -124,7 +125,7 @@ def evaluate(
 
     measured = Protocol(batch_size=batch_size, **protocol.keywords())
     chosen = _chosen(contenders, loading)
-    datasets = [_open(entry, data.layout) for entry in data.data]
+    datasets = distinct([_open(entry, data.layout) for entry in data.data])
     if not measured.alike:  # else the pictures are cropped first
         wanted = (s for d in datasets for s in d if s.split != "train" or max(measured.shots))
         tell_views(pictures, (sample.image for sample in wanted))

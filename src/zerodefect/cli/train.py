@@ -145,8 +145,12 @@ class _Data:
 
     def __init__(self, options: DataOptions) -> None:
         self.entries, self.train_good = options.data, options.train_good
-        self.named = {e: _open(e, options.layout) for e in options.data if not _is_procedural(e)}
-        self.targets = [_open(entry, options.layout) for entry in options.val or []]
+        from zerodefect.data import distinct
+
+        entries = list(dict.fromkeys(e for e in options.data if not _is_procedural(e)))
+        opened = distinct([_open(e, options.layout) for e in entries])
+        self.named = dict(zip(entries, opened, strict=True))
+        self.targets = distinct([_open(entry, options.layout) for entry in options.val or []])
         self.names = product_names(options.object, [*self.named.values(), *self.targets])
 
     def sources(

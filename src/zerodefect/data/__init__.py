@@ -7,6 +7,7 @@ from zerodefect.data.dataset import (
     Problem,
     Sample,
     SplitRow,
+    distinct,
     format_table,
     grouped,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "Sample",
     "SplitRow",
     "check_files",
+    "distinct",
     "expected_layouts",
     "find_known",
     "format_table",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -268,6 +268,26 @@ def format_table(rows: Iterable[SplitRow]) -> str:
 def _kind_key(kind: str) -> tuple[object, ...]:
     """Sort good first and unlabelled last."""
     return kind != GOOD, not kind, natural_key(kind)
+
+
+def distinct(datasets: Sequence[Dataset]) -> list[Dataset]:
+    """Give data sets that are called alike names of their own, by the folders above.
+
+    ``/a/screw`` and ``/b/screw`` become ``a/screw`` and ``b/screw``; the same folder twice becomes
+    ``screw`` and ``screw (2)``.
+    """
+    groups: dict[str, list[int]] = defaultdict(list)
+    for place, dataset in enumerate(datasets):
+        groups[dataset.name.casefold()].append(place)
+    named = list(datasets)
+    for alike in (places for places in groups.values() if len(places) > 1):
+        above = [datasets[i].root.parent.parts for i in alike]
+        depth = next((n for n in range(1, 99) if len({p[-n:] for p in above}) == len(above)), 0)
+        for number, (i, parts) in enumerate(zip(alike, above, strict=True), 1):
+            own = "/".join([*parts[-depth:], datasets[i].name]) if depth else datasets[i].name
+            again = f" ({number})" if not depth and number > 1 else ""
+            named[i] = replace(datasets[i], name=own.lstrip("/") + again)
+    return named
 
 
 def in_order(samples: Iterable[Sample], root: Path) -> tuple[Sample, ...]:

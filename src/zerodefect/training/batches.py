@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -19,7 +19,7 @@ from zerodefect.detector.recipes import Recipe
 from zerodefect.images import ImageError, Preprocess
 from zerodefect.training.augment import AUGMENTATIONS
 from zerodefect.training.examples import Example, Examples
-from zerodefect.types import TrainingBatch
+from zerodefect.types import Failure, TrainingBatch
 
 _MASK_RULE = "bilinear>0.5"  # that of the official codes
 
@@ -51,6 +51,9 @@ class Shard:
         references: ``(b, K, 3, H, W)`` by name; None unless the recipe asks for them.
         share: ``b`` over the images of the step in all processes.
         whole: images of the step in all processes.
+        failures: pictures and masks that could not be used; their examples are left out, and count
+            in ``share`` as if their loss were zero.
+        remarks: how masks were read.
     """
 
     images: Images
@@ -60,6 +63,8 @@ class Shard:
     references: Images | None
     share: float
     whole: int
+    failures: tuple[Failure, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     def batch(self, device: torch.device, generator: torch.Generator) -> TrainingBatch:
         """As a method takes it."""
@@ -87,6 +92,33 @@ class _Made:
     label: int
     object: str
     references: list[Images]
+
+
+@dataclass
+class _Reader:
+    """Reads examples, and notes what could not be used and what should be known."""
+
+    examples: Examples
+    failures: list[Failure] = field(default_factory=list)
+    remarks: dict[str, None] = field(default_factory=dict)
+
+    def one(self, index: int) -> Example | None:
+        """Read an example; None if its picture or mask cannot be used."""
+        try:
+            example = self.examples.read(index)
+        except ImageError as error:
+            self.failures.append(error.failure)
+            return None
+        self.remarks |= dict.fromkeys(example.remarks)
+        return example
+
+    def several(self, indices: Sequence[int], instead: Sequence[int]) -> list[Example]:
+        """Read as many examples as asked for, others in the place of those that cannot be used."""
+        found = [example for i in indices if (example := self.one(i))]
+        spare = iter(instead)
+        while not found and (other := next(spare, None)) is not None:
+            found = [example for i in [other] if (example := self.one(i))]
+        return [found[i % len(found)] for i in range(len(indices))] if found else []
 
 
 @dataclass(frozen=True)
@@ -140,7 +172,8 @@ class Steps(Dataset[Shard]):
         """This process's part of a step."""
         whole = self.indices(step)
         bounds = [len(whole) * r // self.processes for r in (self.rank, self.rank + 1)]
-        made = [self._made(whole[i], step, i) for i in range(*bounds)]
+        reader = _Reader(self.examples)
+        made = [one for i in range(*bounds) if (one := self._made(reader, whole[i], step, i))]
         height, width = self._preprocess.size
         references = None
         if self.recipe.references:
@@ -153,6 +186,8 @@ class Steps(Dataset[Shard]):
             references,
             len(made) / len(whole),
             len(whole),
+            tuple(reader.failures),
+            tuple(reader.remarks),
         )
 
     @property
@@ -167,12 +202,14 @@ class Steps(Dataset[Shard]):
             }
         return _joined(rows)
 
-    def _made(self, index: int, step: int, place: int) -> _Made:
+    def _made(self, reader: _Reader, index: int, step: int, place: int) -> _Made | None:
         generator = seeded(self.recipe.seed, step, place, 1)
-        example = self.examples.read(index)
+        example = reader.one(index)
+        if example is None:
+            return None
         label = example.anomalous
         if self.mosaic and float(torch.rand((), generator=generator)) < self.mosaic:
-            four = [self.examples.read(i) for i in self._four(index, generator)]
+            four = reader.several(self._four(index, generator), [index])
             images, mask = self._mosaic(four)
             label = any(part.anomalous for part in four)
         else:
@@ -185,7 +222,12 @@ class Steps(Dataset[Shard]):
             image, mask = augment((images["image"] * std + mean).clamp(0, 1), mask, generator)
             images = {"image": (image - mean) / std}
         chosen = self.examples.references(index, self.recipe.references, generator)
-        references = [self._prepared(self.examples.read(i))[0] for i in chosen]
+        others = [i for i in self.examples.partners(index) if i not in (*chosen, index)]
+        good = [i for i in others if not self.examples.label(i)[2]] if chosen else []
+        shown = reader.several(chosen, good)
+        if len(shown) < len(chosen):
+            return None
+        references = [self._prepared(reference)[0] for reference in shown]
         return _Made(images, mask, int(label), example.object, references)
 
     def _prepared(self, example: Example) -> tuple[Images, Tensor]:
@@ -216,39 +258,20 @@ def _joined(rows: list[Images]) -> Images:
     return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
 
-@dataclass(frozen=True)
-class _Guarded(Dataset["Shard | ImageError"]):
-    """Hands an unreadable picture over as a value: errors lose their type on the way of workers."""
-
-    steps: Steps
-
-    def __getitem__(self, step: int) -> Shard | ImageError:
-        try:
-            return self.steps[step]
-        except ImageError as error:
-            return error
-
-
 def _as_it_is(item: Any) -> Any:
     return item
 
 
 def shards(steps: Steps, first: int, last: int, workers: int) -> Iterator[Shard]:
-    """Shards of steps ``first`` to ``last - 1``, made ahead by worker processes.
-
-    Raises:
-        ImageError: a picture or mask cannot be read. None is skipped: the run would be another.
-    """
-    loader = DataLoader(
-        _Guarded(steps),
-        batch_size=None,
-        sampler=range(first, last),
-        collate_fn=_as_it_is,
-        num_workers=workers,
-        prefetch_factor=4 if workers else None,
-        multiprocessing_context="spawn" if workers else None,
+    """Shards of steps ``first`` to ``last - 1``, made ahead by worker processes."""
+    return iter(
+        DataLoader(
+            steps,
+            batch_size=None,
+            sampler=range(first, last),
+            collate_fn=_as_it_is,
+            num_workers=workers,
+            prefetch_factor=4 if workers else None,
+            multiprocessing_context="spawn" if workers else None,
+        )
     )
-    for item in loader:
-        if isinstance(item, ImageError):
-            raise item
-        yield item

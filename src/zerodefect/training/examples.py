@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import zlib
 from abc import ABC, abstractmethod
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 
 from zerodefect.backbones.weight_files import file_hash
-from zerodefect.data import Dataset, DatasetError, Sample, read_mask
+from zerodefect.data import Dataset, DatasetError, Sample, opened_mask
 from zerodefect.images import Picture, open_image
 from zerodefect.procedural import SURFACE_NOUNS, asked_for_damage, generate
 
@@ -32,18 +33,21 @@ class Example:
         mask: ``(H, W)`` bool, True where defective.
         anomalous: the label.
         object: words for the product.
+        remarks: how the mask was read, where that is not plain.
     """
 
     picture: Picture
     mask: np.ndarray
     anomalous: bool
     object: str
+    remarks: tuple[str, ...] = ()
 
 
 class Source(ABC):
     """A numbered list of examples that is the same in every process and at any time."""
 
     name: str
+    remarks: tuple[str, ...] = ()
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -91,6 +95,7 @@ class Pictures(Source):
     Attributes:
         samples: what is learned from.
         left_out: defective pictures without a mask.
+        remarks: what should be known of the data set.
 
     Raises:
         DatasetError: nothing to learn from.
@@ -106,6 +111,7 @@ class Pictures(Source):
     ) -> None:
         self.name = dataset.name
         self.names = dict(names or {})
+        self.remarks = dataset.remarks()
         chosen_ones = _good(dataset) if good_only else _labelled(dataset, train_good)
         self.samples = tuple(s for s in chosen_ones if s.masks or not s.anomalous)
         self.left_out = len(chosen_ones) - len(self.samples)
@@ -127,11 +133,9 @@ class Pictures(Source):
         """Open one picture with its mask."""
         sample = self.samples[index]
         picture = open_image(sample.image)
-        if sample.masks:
-            mask = read_mask(sample)
-        else:
-            mask = np.zeros((picture.height, picture.width), dtype=np.bool_)
-        return Example(picture, mask, bool(sample.anomalous), self._words(sample))
+        blank = np.zeros((picture.height, picture.width), dtype=np.bool_)
+        mask, remarks = opened_mask(sample) if sample.masks else (blank, ())
+        return Example(picture, mask, bool(sample.anomalous), self._words(sample), remarks)
 
     def _words(self, sample: Sample) -> str:
         return self.names.get(sample.product, sample.product)
@@ -273,14 +277,18 @@ def check_apart(sources: Sequence[Source], target: Dataset) -> None:
     places = {path.resolve() for path in learned}
     of_size: dict[int, list[Path]] = {}
     for path in learned:
-        of_size.setdefault(path.stat().st_size, []).append(path)
+        with contextlib.suppress(OSError):  # what cannot be read cannot be learned from
+            of_size.setdefault(path.stat().st_size, []).append(path)
     contents: dict[int, set[str]] = {}  # by size, read only where a target picture has that size
 
     def is_copy(path: Path) -> bool:
-        size = path.stat().st_size
-        if size not in contents:
-            contents[size] = {file_hash(other) for other in of_size.get(size, [])}
-        return bool(contents[size]) and file_hash(path) in contents[size]
+        try:
+            size = path.stat().st_size
+            if size not in contents:
+                contents[size] = {file_hash(other) for other in of_size.get(size, [])}
+            return bool(contents[size]) and file_hash(path) in contents[size]
+        except OSError:
+            return False
 
     for sample in target:
         if sample.image.resolve() in places or is_copy(sample.image):
