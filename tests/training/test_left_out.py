@@ -39,7 +39,7 @@ def test_a_picture_that_cannot_be_read_costs_itself_alone(tmp_path, workers):
     recipe = Toy.recipe.changed(batch_size=4, epochs=1, seed=0)
     steps = Steps(found, Toy.build(tiny_backbone()).inputs, recipe)
     (shard,) = shards(steps, 0, 1, workers)
-    assert [failure.image for failure in shard.failures] == [str(broken)]
+    assert [failure.image for failure in shard.failures.values()] == [str(broken)]
     assert (len(shard.labels), shard.share, shard.whole) == (3, 0.75, 4)
 
 
@@ -83,5 +83,14 @@ def test_a_run_of_which_most_cannot_be_read_stops(tmp_path):
     found = Examples([Pictures(load_dataset(root))])
     for file in (root / "p" / "test").rglob("*.png"):
         file.write_bytes(b"none")
-    with pytest.raises(TrainingError, match="pictures to learn from cannot be used, such as: "):
+    with pytest.raises(TrainingError, match="4 of 4 pictures to learn from cannot be used"):
+        run(found, tmp_path / "run")
+
+
+def test_a_run_without_any_usable_mask_stops(tmp_path):
+    root = write_parts(tmp_path / "data", count=3)
+    found = Examples([Pictures(load_dataset(root))])
+    for file in (root / "p" / "ground_truth").rglob("*.png"):
+        Image.new("L", (24, 20), 255).save(file)
+    with pytest.raises(TrainingError, match=r"3 of 6 .* the mask is 24 x 20 pixels"):
         run(found, tmp_path / "run")

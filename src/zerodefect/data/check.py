@@ -101,7 +101,7 @@ def _check_turn(check: FileCheck, sample: Sample, size: _Size | None) -> None:
     if size and (turn in (2, 3, 4) or (turn > 4 and size[0] == size[1])):
         for mask in sample.masks:
             if orientation_of(mask) == 1:
-                reason = "its picture is turned by EXIF; was the mask drawn before or after that?"
+                reason = "its picture is turned by EXIF, and it may have been drawn before that"
                 remedy = "It is read as drawn on the upright picture: look at it, or save both anew"
                 check.report("warning", mask, reason, remedy)
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from zerodefect.data.dataset import GOOD, UNNAMED_DEFECT
 from zerodefect.data.listing import Listing, tell_test_words
 from zerodefect.data.table_columns import Row
-from zerodefect.data.words import BAD_WORDS, GOOD_WORDS, key_of, says_good
+from zerodefect.data.words import GOOD_WORDS, key_of, says_good
 
 _YES = frozenset({"1", "1.0", "true", "yes", "y", "t", "ja", "x"})
 _NO = frozenset({"0", "0.0", "false", "no", "n", "f", "nein"})
@@ -81,7 +81,7 @@ class Labels:
             kind = ""
         if good:
             return GOOD
-        return (kind if says_good(kind) is None else "") or _own_name(label) or UNNAMED_DEFECT
+        return kind or _own_name(label) or UNNAMED_DEFECT
 
     def _says_good(self, column: str, label: str) -> bool | None:
         if (meant := says_good(label)) is not None:
@@ -117,9 +117,8 @@ class Labels:
 
 
 def _own_name(word: str) -> str:
-    """Give a word for defective if it says more than that (``def_front``), else nothing."""
-    bare = re.sub(r"[\W_]", "", word.casefold())
-    return "" if _is_answer(word) or _is_number(word) or bare in BAD_WORDS else word
+    """Give a word for defective if it numbers the kind (``defect_2``), else nothing."""
+    return word if key_of(word) and re.search(r"\d", word) else ""
 
 
 def _is_answer(word: str) -> bool:

@@ -51,8 +51,8 @@ class Shard:
         references: ``(b, K, 3, H, W)`` by name; None unless the recipe asks for them.
         share: ``b`` over the images of the step in all processes.
         whole: images of the step in all processes.
-        failures: pictures and masks that could not be used; their examples are left out, and count
-            in ``share`` as if their loss were zero.
+        failures: why examples could not be used, by their number; they are left out, and count in
+            ``share`` as if their loss were zero.
         remarks: how masks were read.
     """
 
@@ -63,7 +63,7 @@ class Shard:
     references: Images | None
     share: float
     whole: int
-    failures: tuple[Failure, ...] = ()
+    failures: Mapping[int, Failure] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
 
     def batch(self, device: torch.device, generator: torch.Generator) -> TrainingBatch:
@@ -99,7 +99,7 @@ class _Reader:
     """Reads examples, and notes what could not be used and what should be known."""
 
     examples: Examples
-    failures: list[Failure] = field(default_factory=list)
+    failures: dict[int, Failure] = field(default_factory=dict)
     remarks: dict[str, None] = field(default_factory=dict)
 
     def one(self, index: int) -> Example | None:
@@ -107,7 +107,7 @@ class _Reader:
         try:
             example = self.examples.read(index)
         except ImageError as error:
-            self.failures.append(error.failure)
+            self.failures[index] = error.failure
             return None
         self.remarks |= dict.fromkeys(example.remarks)
         return example
@@ -186,7 +186,7 @@ class Steps(Dataset[Shard]):
             references,
             len(made) / len(whole),
             len(whole),
-            tuple(reader.failures),
+            reader.failures,
             tuple(reader.remarks),
         )
 

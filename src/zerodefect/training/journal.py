@@ -48,12 +48,13 @@ class Journal:
             log.write(json.dumps(line) + "\n")
         self._add_events([line])
 
-    def remark(self, place: Mapping[str, Any], texts: Iterable[str]) -> None:
-        """Add a line of what should be known of the data, as ``remarks``, each text once a run."""
+    def remark(self, place: Mapping[str, Any], texts: Iterable[str]) -> list[str]:
+        """Add a line of what should be known, as ``remarks``; give the texts that are new."""
         new = [text for text in dict.fromkeys(texts) if text not in self._remarked]
         if new:
             self._remarked.update(new)
             self.write({**place, "remarks": new})
+        return new
 
     def _add_events(self, lines: Iterable[Mapping[str, Any]]) -> None:
         if self._events is None:

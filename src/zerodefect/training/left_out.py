@@ -11,6 +11,7 @@ from zerodefect.training.examples import Examples
 from zerodefect.training.journal import Journal
 from zerodefect.training.processes import Processes
 from zerodefect.training.run_state import TrainingError
+from zerodefect.types import Failure
 
 
 class LeftOut:
@@ -24,7 +25,9 @@ class LeftOut:
 
     def __init__(self, examples: Examples, processes: Processes, journal: Journal | None) -> None:
         self.examples, self.processes, self.journal = examples, processes, journal
-        self._unusable: dict[str, str] = {}
+        self._failures: dict[int, Failure] = {}
+        labels = [examples.label(number)[2] for number in range(len(examples))]
+        self._anomalous = {number for number, bad in enumerate(labels) if bad}
 
     def begin(self) -> None:
         """Note what is known of the data sets before the first step."""
@@ -36,21 +39,21 @@ class LeftOut:
         """Note what could not be used in a step, in any process, and how masks were read.
 
         Raises:
-            TrainingError: most pictures cannot be used.
+            TrainingError: most pictures, or all defective ones, cannot be used.
         """
-        failures: dict[str, str] = {}
+        failures: dict[int, Failure] = {}
         remarks: list[str] = []
         for failed, read in self.processes.gather((shard.failures, shard.remarks)):
-            failures |= {one.image: f"left out: {one}" for one in failed}
+            failures |= failed
             remarks += read
         if self.journal:
-            for path in failures.keys() - self._unusable.keys():
-                logging.getLogger(__name__).warning(failures[path])
-            self.journal.remark(place, [*failures.values(), *remarks])
-        self._unusable |= failures
-        count = len(self._unusable)
-        if 2 * count > len(self.examples):
+            told = [f"left out: {failure}" for failure in failures.values()]
+            for text in self.journal.remark(place, [*told, *remarks]):
+                logging.getLogger(__name__).warning(text)
+        self._failures |= failures
+        lost = self._failures.keys()
+        if 2 * len(lost) > len(self.examples) or (self._anomalous and self._anomalous <= lost):
             raise TrainingError(
-                f"{count} of {len(self.examples)} pictures to learn from cannot be used, such as: "
-                f"{next(iter(self._unusable.values()))}. See 'zerodefect data check --deep'"
+                f"{len(lost)} of {len(self.examples)} pictures to learn from cannot be used, too "
+                f"many to go on; the first: {next(iter(self._failures.values()))}"
             )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from zerodefect.data.dataset import DatasetError
@@ -44,7 +43,8 @@ def read_table(place: Path, name: str) -> Listing:
         raise DatasetError(place, reason, "Write one, or name another layout")
     listing = Listing(f"{file.name} lists the pictures")
     listing.tables.add(file)
-    rows = _rows(file)
+    read = _read(file)
+    rows = _without(read, _idle(read))
     if not any(row.get("image") for row in rows):
         columns = ", ".join(dict.fromkeys(c for row in rows[:5] for c in row.values)) or "none"
         reason = f"the table has no column for the picture (its columns: {columns})"
@@ -87,33 +87,41 @@ def _is_table(file: Path) -> bool:
     return file.suffix.lower() in _ENDINGS
 
 
-def _rows(file: Path) -> list[Row]:
-    """Read a table, without columns that are called like labels and hold something else."""
-    rows = csv_rows(file) if file.suffix.lower() in {".csv", ".tsv"} else json_lines(file)
+def _read(file: Path) -> list[Row]:
+    return csv_rows(file) if file.suffix.lower() in {".csv", ".tsv"} else json_lines(file)
+
+
+def _idle(rows: list[Row]) -> set[str]:
+    """Find columns that are called like labels (status) and hold no word for good or defective."""
     columns = {column for row in rows for column in row.values}
-    idle = {c for c in columns if is_idle(c, {row.values.get(c, "") for row in rows})}
-    if idle:
-        kept = [{c: v for c, v in row.values.items() if c not in idle} for row in rows]
-        rows = [replace(row, values=values) for row, values in zip(rows, kept, strict=True)]
-    return _class_as_label(rows)
+    return {c for c in columns if is_idle(c, {row.values.get(c, "") for row in rows})}
+
+
+def _without(rows: list[Row], idle: set[str]) -> list[Row]:
+    kept = [{c: v for c, v in row.values.items() if c not in idle} for row in rows]
+    return _class_as_label([Row(r.where, values) for r, values in zip(rows, kept, strict=True)])
 
 
 def _why_not(file: Path) -> str:
     """Say why a table cannot describe pictures; empty if it can."""
     try:
-        rows = _rows(file)
+        read = _read(file)
     except DatasetError as error:
         return error.reason
-    if not rows:
-        return "it has no rows"
+    idle = _idle(read)
+    rows = _without(read, idle)
     known = {column for row in rows[:20] for column in row.values}
     facts = {fact for fact, columns in COLUMNS.items() if known & set(columns)}
-    columns = ", ".join(dict.fromkeys(c or "(no name)" for row in rows[:5] for c in row.values))
+    columns = ", ".join(dict.fromkeys(c or "(no name)" for row in read[:5] for c in row.values))
+    if not rows:
+        return "it has no rows"
     if "image" not in facts:
         return f"no column is called like one for the picture (its columns: {columns[:200]})"
-    if not facts & {"label", "kind", "mask", "split"}:
-        return f"no column is called like one for a label (its columns: {columns[:200]})"
-    return ""
+    if facts & {"label", "kind", "mask", "split"}:
+        return ""
+    if idle:
+        return f"no word for good or defective stands in its column {', '.join(sorted(idle))}"
+    return f"no column is called like one for a label (its columns: {columns[:200]})"
 
 
 def _class_as_label(rows: list[Row]) -> list[Row]:
