@@ -522,6 +522,11 @@ NAME = st.text(
 ).filter(lambda name: not name.startswith(".") and not name.endswith("."))
 
 
+def names_no_mask(stem):
+    """False for a_mask beside a, which are a picture and its mask."""
+    return not re.search("[-_.]|mask|label|gt|seg|ground", stem.casefold())
+
+
 def names_nothing(name):
     return not (says_good(name) or holds_masks(name) or name.casefold() in {*SPLITS, "rgb", "xyz"})
 
