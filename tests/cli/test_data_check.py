@@ -64,6 +64,17 @@ def test_problems_are_grouped_and_give_exit_code_3(nuts):
     assert "the mask is 4 x 4 pixels, its picture 8 x 6" in result.stdout
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="such names cannot be")
+def test_names_do_nothing_to_the_terminal(nuts):
+    names = ["esc\x1b[31m.png", "new\nline.png", "latin1_\udce9.png"]
+    for name in names:
+        (nuts / "test/good" / name).write_bytes(b"no picture")
+    result = CliRunner().invoke(app, ["data", "check", str(nuts)], color=True)
+    assert result.exit_code == 3
+    for shown in ("esc\\x1b[31m.png", "new\\nline.png", "latin1_\\udce9.png"):
+        assert f"/test/good/{shown}\n" in result.stdout
+
+
 def test_json_has_everything(nuts):
     (nuts / "test/crack/1.png").write_bytes(b"no picture")
     result = run(nuts, "--json")

@@ -238,7 +238,8 @@ class Dataset:
         for (severity, reason, remedy), files in grouped(self.problems).items():
             named = [file.replace(f"{self.root}{os.sep}", "") for file in files[:_SHOWN]]
             more = f" and {len(files) - _SHOWN} more" if len(files) > _SHOWN else ""
-            lines.append(f"{severity}: {', '.join(named)}{more}: {reason}. {remedy}")
+            shown = ", ".join(named).replace("\n", "\\n")
+            lines.append(f"{severity}: {shown}{more}: {reason}. {remedy}")
         return (*lines, *self.notes)
 
     def relative(self, path: Path) -> str:
