@@ -94,3 +94,17 @@ def test_a_run_without_any_usable_mask_stops(tmp_path):
         Image.new("L", (24, 20), 255).save(file)
     with pytest.raises(TrainingError, match=r"3 of 6 .* the mask is 24 x 20 pixels"):
         run(found, tmp_path / "run")
+
+
+def test_other_good_pictures_stand_in_for_references_that_cannot_be_read(tmp_path):
+    root = write_parts(tmp_path / "data", count=3)
+    found = Examples([Pictures(load_dataset(root))])
+    for number in range(2):
+        (root / "p" / "test" / "good" / f"{number}.png").write_bytes(b"none")
+    recipe = Toy.recipe.changed(batch_size=6, epochs=1, seed=0, references=2)
+    shard = Steps(found, Toy.build(tiny_backbone()).inputs, recipe)[0]
+    # the last good picture is nobody's but its own reference, so it has none and is left out
+    assert len(shard.failures) == 2
+    assert shard.references["image"].shape[:2] == (3, 2)
+    first = shard.references["image"][0, 0]
+    assert all(bool((one == first).all()) for pair in shard.references["image"] for one in pair)

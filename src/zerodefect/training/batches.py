@@ -222,13 +222,16 @@ class Steps(Dataset[Shard]):
             image, mask = augment((images["image"] * std + mean).clamp(0, 1), mask, generator)
             images = {"image": (image - mean) / std}
         chosen = self.examples.references(index, self.recipe.references, generator)
-        others = [i for i in self.examples.partners(index) if i not in (*chosen, index)]
-        good = [i for i in others if not self.examples.label(i)[2]] if chosen else []
-        shown = reader.several(chosen, good)
+        shown = reader.several(chosen, self._spare(index, chosen) if chosen else [])
         if len(shown) < len(chosen):
             return None
         references = [self._prepared(reference)[0] for reference in shown]
         return _Made(images, mask, int(label), example.object, references)
+
+    def _spare(self, index: int, chosen: Sequence[int]) -> list[int]:
+        """Good pictures of the same product that were not drawn as references."""
+        partners = (i for i in self.examples.partners(index) if i not in (*chosen, index))
+        return [i for i in partners if not self.examples.label(i)[2]]
 
     def _prepared(self, example: Example) -> tuple[Images, Tensor]:
         mask = MASK_RULES[_MASK_RULE](example.mask, self._preprocess.size)

@@ -13,7 +13,7 @@ from zerodefect.images.find import natural_key
 
 TREE = """\
 parts/
-├── good/0.png ...                     good, ok or normal; one folder is enough, and without
+├── good/0.png ...                     good, ok, pass, iO, ...; one folder is enough; without
 ├── scratch/0.png ...                  any such folder the pictures count as unlabelled
 └── ground_truth/scratch/0_mask.png    optional"""
 
