@@ -99,6 +99,7 @@ def evaluate(
 
     Exit code 0: everything was measured. 1: nothing could be done. 3: some files were left out.
     """
+    from zerodefect.data import distinct
     from zerodefect.evaluation.evaluator import Evaluator
     from zerodefect.evaluation.prediction_cache import PredictionCache
     from zerodefect.evaluation.protocol import Protocol
@@ -108,7 +109,7 @@ def evaluate(
 
     measured = Protocol(batch_size=batch_size, **protocol.keywords())
     chosen = _chosen(contenders, loading)
-    datasets = [_open(entry, data.layout) for entry in data.data]
+    datasets = distinct([_open(entry, data.layout) for entry in data.data])
     if not measured.alike:  # else the pictures are cropped first
         wanted = (s for d in datasets for s in d if s.split != "train" or max(measured.shots))
         tell_views(pictures, (sample.image for sample in wanted))
@@ -149,8 +150,8 @@ def _open(entry: str, layout: str) -> Dataset:
     dataset = open_dataset(entry, layout)
     say(f"{dataset.name} ({dataset.layout}: {dataset.reason})")
     say(format_table(dataset.split_table()))
-    for remark in (*dataset.problems, *dataset.notes):
-        say(str(remark))
+    for remark in dataset.remarks():
+        say(remark)
     return dataset
 
 

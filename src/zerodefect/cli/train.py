@@ -132,9 +132,13 @@ class _Data:
 
     def __init__(self, options: DataOptions) -> None:
         self.entries, self.train_good = options.data, options.train_good
+        from zerodefect.data import distinct
+
         self.drawn = {entry: drawn for entry in options.data if (drawn := _procedural(entry))}
-        self.named = {e: _open(e, options.layout) for e in options.data if e not in self.drawn}
-        self.targets = [_open(entry, options.layout) for entry in options.val or []]
+        entries = list(dict.fromkeys(e for e in options.data if e not in self.drawn))
+        opened = distinct([_open(e, options.layout) for e in entries])
+        self.named = dict(zip(entries, opened, strict=True))
+        self.targets = distinct([_open(entry, options.layout) for entry in options.val or []])
         self.names = product_names(options.object, [*self.named.values(), *self.targets])
 
     def sources(
@@ -304,6 +308,6 @@ def _procedural(entry: str) -> tuple[str, int] | None:
 
 def _open(entry: str, layout: str) -> Dataset:
     dataset = open_dataset(entry, layout)
-    for problem in dataset.problems:
-        say(str(problem))
+    for remark in dataset.remarks():
+        say(remark)
     return dataset

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from zerodefect.backbones.weight_files import file_hash
-from zerodefect.data import MASK_RULES, Dataset, Sample, read_channels, read_mask
+from zerodefect.data import MASK_RULES, Dataset, Sample, opened_mask, read_channels
 from zerodefect.detector.contract import Detector, UnsupportedError
 from zerodefect.detector.knowledge import Knowledge, Product
 from zerodefect.evaluation.metrics import PIXEL_PANEL, MetricError, Saturation, SPROMetrics
@@ -191,7 +191,12 @@ class Evaluator:
             "detector": self.detector.facts(),
             "names": {p: self.names.get(p, p) for p in data.products},
             "viewing": asdict(self.scorer.viewing),
-            "data": {"name": data.name, "layout": data.layout, "fingerprint": data.fingerprint()},
+            "data": {
+                "name": data.name,
+                "layout": data.layout,
+                "fingerprint": data.fingerprint(),
+                "remarks": list(data.remarks()),
+            },
             "protocol": asdict(self.protocol),
             "versions": {"zerodefect": __version__, "torch": torch.__version__},
         }
@@ -204,8 +209,8 @@ class Evaluator:
         knowledge = self.detector.describe(self.detector.empty(), words)
         references: list[str] = []
         if shots:
-            drawn = self.dataset.k_shot(product, shots, seed)
-            pictures = list(map(self._open, drawn))
+            drawn = self._drawn(product, shots, seed)
+            pictures = list(drawn.values())
             areas, size = self._areas(pictures), self.protocol.batch_size
             knowledge = self.scorer.remember(knowledge, pictures, areas, size)
             references = sorted(file_hash(sample.image) for sample in drawn)
@@ -222,6 +227,21 @@ class Evaluator:
             "set": self._transductive and [self.dataset.fingerprint(), self.protocol.set_level],
         }
         return _Setting(shots, seed, knowledge, self.cache.shelf(key))
+
+    def _drawn(self, product: str, shots: int, seed: int) -> dict[Sample, Picture]:
+        """Draw references; the next of the draw takes the place of one that cannot be read."""
+        found: dict[Sample, Picture] = {}
+        for sample in self.dataset.k_shot(product, len(self.dataset.good_train(product)), seed):
+            if len(found) == shots:
+                break
+            try:
+                found[sample] = self._open(sample)
+            except ImageError as error:
+                self._failures[error.path] = error.failure
+        if len(found) < shots:
+            reason = f"only {len(found)} good training pictures of {product!r} can be read"
+            raise ValueError(f"{self.dataset.name}: {reason}. Ask for fewer (--k-shot)")
+        return found
 
     def _fill(self, samples: Sequence[Sample], settings: Sequence[_Setting]) -> None:
         """Predict under all settings into the cache, running the network once for each picture."""
@@ -340,7 +360,9 @@ class Evaluator:
             self._notes["pictures without a mask count in image metrics only"] = None
             return None
         try:
-            return self._cropped(read_mask(sample), sample)
+            mask, remarks = opened_mask(sample)
+            self._notes |= dict.fromkeys(remarks)
+            return self._cropped(mask, sample)
         except ImageError as error:
             self._failures[error.path] = error.failure
             return None

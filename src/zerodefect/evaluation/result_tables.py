@@ -156,6 +156,7 @@ def markdown(
     yield f"- data: {facts['data']['fingerprint']}"
     yield f"- versions: {facts['versions']}"
     yield from (f"- note: {note}" for note in evaluation.notes)
+    yield from (f"- data, {remark}" for remark in facts["data"].get("remarks", ()))
     if evaluation.failures:
         yield f"- files left out because they could not be read: {len(evaluation.failures)}"
     if figures:

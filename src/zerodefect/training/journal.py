@@ -39,6 +39,7 @@ class Journal:
         if self._events:
             weakref.finalize(self, self._events.close)  # it has a thread and an open file
         self.validated = {line["step"] for line in kept if "validation" in line}
+        self._remarked = {text for line in kept for text in line.get("remarks", ())}
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Add a line; it has ``step`` and ``epoch``, and numbers, also under one more name."""
@@ -46,6 +47,14 @@ class Journal:
         with (self.folder / LOG).open("a", encoding="utf-8") as log:
             log.write(json.dumps(line) + "\n")
         self._add_events([line])
+
+    def remark(self, place: Mapping[str, Any], texts: Iterable[str]) -> list[str]:
+        """Add a line of what should be known, as ``remarks``; give the texts that are new."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._remarked]
+        if new:
+            self._remarked.update(new)
+            self.write({**place, "remarks": new})
+        return new
 
     def _add_events(self, lines: Iterable[Mapping[str, Any]]) -> None:
         if self._events is None:
