@@ -303,7 +303,10 @@ def test_calibrate_then_inspect(run, shelf, tiny, tmp_path):
     assert policy.object == "screw" and len(policy.scores) == 10 and policy.guaranteed
     code, out, _ = run("inspect", shelf / "parts", *tiny, "--policy", "policy.json", "-o", "run")
     assert code == 0 and "UNCALIBRATED" not in out
-    assert "At most 9.09 % of good images like these are called defective." in out
+    assert (
+        "On average over calibrations at most 9.09 % of good images like these are called "
+        "defective; with 90 % confidence at most 20.6 % by these limits."
+    ) in out
     with (tmp_path / "run" / "results.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert {row["calibrated"] for row in rows} == {"true"}
@@ -413,7 +416,7 @@ def test_calibrate_names_every_broken_file_and_goes_on_with_the_rest(run, shelf,
         f"left out: {tmp_path / name}: the file is empty. Copy the file again from its source"
         for name in ("a.png", "b.png")
     ]
-    assert "2 files could not be read and do not count" in err
+    assert "2 files could not be used and do not count" in err
     assert "10 images can prove" in out and len(Policy.load("policy.json").scores) == 10
     code, out, err = run("calibrate", *files, *tiny, "--json", "-o", "other.json")
     assert code == 3 and json.loads(out) == json.loads(Path("other.json").read_text())

@@ -15,7 +15,8 @@ import numpy as np
 
 from zerodefect.detector.contract import Detector, plain
 from zerodefect.detector.knowledge import Knowledge, Product
-from zerodefect.images import Picture
+from zerodefect.images import ImageError, Picture
+from zerodefect.inspection.frames import shows_nothing
 from zerodefect.inspection.sources import Source, digest, expand, open_source
 from zerodefect.prompts.vocabulary import Vocabulary
 from zerodefect.scoring.areas import read_area
@@ -186,11 +187,11 @@ class Teachable:
         its copy, and the limits learned from it would be too low.
 
         Raises:
-            ImageError, FileNotFoundError: a reference cannot be used. References are few and all
-                matter, so none is skipped.
+            ImageError, FileNotFoundError: a reference cannot be used, or shows nothing. References
+                are few and all matter, so none is skipped.
             UnsupportedError: the method takes no references.
         """
-        opened = [self._open(source) for source in expand(references)]
+        opened = [self._open_good(source) for source in expand(references)]
         with self._lock:
             shown = self._shown
             new = {name: p for p in opened if (name := digest(p)) not in shown.digests}
@@ -246,6 +247,17 @@ class Teachable:
 
     def _open(self, source: Source) -> Picture:
         return open_source(source, self.bit_depth)
+
+    def _open_good(self, source: Source) -> Picture:
+        """A picture to learn from.
+
+        Raises:
+            ImageError: it cannot be read, or shows nothing.
+        """
+        picture = self._open(source)
+        if reason := shows_nothing(picture, self._shown.area(picture)):
+            raise ImageError(picture.path, reason, "Leave it out, or take it again")
+        return picture
 
     # --- facts ----------------------------------------------------------------------------------
 
