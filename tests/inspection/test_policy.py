@@ -515,8 +515,15 @@ def test_a_policy_is_for_one_detector_and_product():
     policy.check(**WHO)
     with pytest.raises(PolicyMismatch, match=r"object: 'screw' when calibrated, 'nut' now"):
         policy.check("winclip", "abc", "nut")
-    with pytest.raises(PolicyMismatch, match=r"method: .*object: .*detector .*calibrate"):
+    with pytest.raises(PolicyMismatch, match=r"method: .*object: .*detectors .*calibrate"):
         policy.check("other", "xyz", None)
+    with pytest.raises(
+        PolicyMismatch, match=r"detector .weights, .*: 'abc' when calibrated, 'xyz'"
+    ):
+        policy.check("winclip", "xyz", "screw")
+    left_out = learn([0.1] * 7, form="leave-one-out")  # as former files: nothing more is known
+    with pytest.raises(PolicyMismatch, match="made with 7 references: add --reference"):
+        left_out.check("winclip", "xyz", "screw", {"references": 0})
 
 
 def test_colours_stay_inside_what_a_map_can_be():

@@ -15,6 +15,7 @@ from zerodefect.inspection.calibration import calibrate
 from zerodefect.inspection.conformal import CalibrationError, check_provable
 from zerodefect.inspection.explain import explain
 from zerodefect.inspection.frames import Frame, measure, why_unjudged
+from zerodefect.inspection.made_with import made_with
 from zerodefect.inspection.policy import Policy
 from zerodefect.inspection.regions import find_regions
 from zerodefect.inspection.sources import GoodPictures, Source, expand
@@ -214,7 +215,7 @@ class Inspector(Teachable):
         else:
             limit = sum(span) / 2 if neutral is None else neutral
         return Policy.provisional(
-            neutral=neutral, map_range=span, region_limit=limit, **self._identity(shown)
+            neutral=neutral, map_range=span, region_limit=limit, **self._whose(shown)
         )
 
     # --- inspection -----------------------------------------------------------------------------
@@ -301,9 +302,13 @@ class Inspector(Teachable):
         )
 
     def _identity(self, shown: Shown) -> dict[str, Any]:
+        return {**self._whose(shown), "made_with": made_with(self._facts(shown))}
+
+    def _whose(self, shown: Shown) -> dict[str, Any]:
+        fingerprint = self._facts(shown)["fingerprint"]
         return {
             "method": self.detector.info.name,
-            "fingerprint": self._facts(shown)["fingerprint"],
+            "fingerprint": fingerprint,
             "object": shown.name,
         }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import json
 import math
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -30,6 +31,7 @@ from zerodefect.inspection.conformal import (
     p_value,
 )
 from zerodefect.inspection.frames import FrameRange
+from zerodefect.inspection.made_with import what_differs
 from zerodefect.types import Verdict
 from zerodefect.version import __version__
 
@@ -42,7 +44,11 @@ LEARNED: Final = "Limits learned from"
 Form = Literal["split", "leave-one-out", "none"]
 
 _NEARLY_ALL = 1 - 1e-9  # rates lie below 1
-_LATER = ("confidence", "frames")  # not in the first files: left out where nothing is known
+_LATER = (
+    "confidence",
+    "frames",
+    "made_with",
+)  # not in the first files: left out where nothing is known
 
 
 class PolicyMismatch(PolicyError):  # noqa: N818 - says what it is
@@ -87,6 +93,7 @@ class Policy(BaseModel):
         region_limit: raw map value above which a pixel belongs to a region; None without maps.
         colour_range: raw map values at the two ends of the colour scale; None without maps.
         frames: light and focus outside which a picture is "unsure"; None where none was learned.
+        made_with: what decided the scores, to say what differs where the policy does not fit.
         created: ISO 8601 time in UTC.
         zerodefect: version of the program that wrote the policy.
         notes: what the reader should know about the limits.
@@ -110,6 +117,7 @@ class Policy(BaseModel):
     region_limit: float | None
     colour_range: tuple[float, float] | None
     frames: FrameRange | None = None
+    made_with: dict[str, Any] | None = None
     created: str = Field(
         default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds")
     )
@@ -293,8 +301,17 @@ class Policy(BaseModel):
                 f"{path}: {_first_reason(error)}. Correct it, or: {remedy}"
             ) from error
 
-    def check(self, method: str, fingerprint: str, object: str | None) -> None:
+    def check(
+        self,
+        method: str,
+        fingerprint: str,
+        object: str | None,
+        made_with: Mapping[str, Any] | None = None,
+    ) -> None:
         """Make sure that the policy belongs to this detector and product.
+
+        Args:
+            method, fingerprint, object, made_with: of the present run.
 
         Raises:
             PolicyMismatch: it does not; the message names every difference and the remedy.
@@ -302,15 +319,24 @@ class Policy(BaseModel):
         facts = (
             ("method", self.method, method),
             ("object", self.object, object),
-            ("detector (weights, prompts or settings)", self.fingerprint, fingerprint),
         )
         different = [f"{n}: {a!r} when calibrated, {b!r} now" for n, a, b in facts if a != b]
+        if self.fingerprint != fingerprint:
+            both = f"{self.fingerprint!r} when calibrated, {fingerprint!r} now"
+            unknown = f"detector (weights, prompts or settings): {both}"
+            different += self._what_differs(made_with or {}) or [unknown] * (not different)
         if different:
             raise PolicyMismatch(
                 f"the policy does not fit this run: {'; '.join(different)}. Scores of different "
                 "detectors do not compare: use the options the policy was calibrated with, or run "
                 "'zerodefect calibrate' with the present ones."
             )
+
+    def _what_differs(self, now: Mapping[str, Any]) -> list[str]:
+        # of former files only those tell of references that left them out in turn
+        left_out = {"references": len(self.scores)} if self.form == "leave-one-out" else None
+        before = self.made_with or left_out
+        return what_differs(before, now) if before and now else []
 
     @property
     def _of_frames(self) -> float:
