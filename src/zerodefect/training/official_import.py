@@ -93,8 +93,7 @@ def import_checkpoint(
     try:
         detector, state = _taken_over(method, published, {**network, **options})
     except _MisfitError as error:
-        why = _whose(method, published, network, str(error))
-        raise CheckpointError(f"{path}: {why}{error}") from None
+        raise CheckpointError(f"{path}: {_whose(method, published, network, str(error))}") from None
     fill(detector, state, str(path))
     origin = {"how": "imported", "file": Path(path).name, "sha256": file_hash(Path(path))}
     return save_checkpoint(detector, output, origin)
@@ -118,8 +117,8 @@ def _taken_over(
 def _whose(method: str, published: Mapping[str, Any], network: Any, faults: str) -> str:
     """What is wrong with a file as a whole, if that can be told: the method, or the backbone."""
     tower = _tower(published)
-    if _has_all_keys(faults):
-        return f"made for another backbone{f', {tower} (--backbone)' if tower else ''}. "
+    if _is_its_format(faults):
+        return f"made for another backbone{f', {tower} (--backbone)' if tower else ''}. {faults}"
     fitting = []
     for other in names():
         if other == method or not get(other).info.trained:
@@ -127,20 +126,22 @@ def _whose(method: str, published: Mapping[str, Any], network: Any, faults: str)
         try:
             _taken_over(other, published, network)
         except _MisfitError as error:
-            if not _has_all_keys(str(error)):
+            if not _is_its_format(str(error)):
                 continue
         except Exception:  # whatever another method makes of it, it is not its file
             continue
         fitting.append(other)
     if not fitting:
-        return ""
+        return faults
     on = f" --backbone {tower}" if tower else ""
     command = f"zerodefect import {fitting[0]}{on}"
-    return f"not a file of {method}, but of {' or '.join(fitting)}: {command}. "
+    return f"not a file of {method}, but of {' or '.join(fitting)}: {command}"
 
 
-def _has_all_keys(faults: str) -> bool:
-    return not re.search(r" is (missing|unknown|a \w+, not a dictionary)", faults)
+def _is_its_format(faults: str) -> bool:
+    """Whether names fit and shapes do not; another depth costs or adds a few names."""
+    strange = len(re.findall(r" is (?:missing|unknown|a \w+, not a dictionary)", faults))
+    return len(re.findall(r" has shape ", faults)) > strange
 
 
 def _tower(published: Mapping[str, Any]) -> str | None:
