@@ -165,7 +165,7 @@ def test_calibrate_with_confidence(run, shelf, tiny):
         (["--image-size", "-8"], "image size -8: it must lie between"),
         (["--tile", "1"], "--tile"),
         (["--object", ""], "needs a name"),
-        (["--object", "a" * 5000], "has 5,000 characters, at most 200 are read"),
+        (["--object", "a" * 5000], "has 5,000 characters, at most 1000 are read"),
         (["--object", "nut\x1b[2J"], "control character '\\x1b'"),
     ],
 )

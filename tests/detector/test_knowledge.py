@@ -151,7 +151,7 @@ def test_headers_that_cannot_be_read(tmp_path, about, reason):
         (None, "is text, such as 'screw', and not a NoneType"),
         (12, "and not a int"),
         (["screw", "nut"], "and not a list"),
-        ("screw" * 1000, "has 5,000 characters, at most 200"),
+        ("screw" * 1000, "has 5,000 characters, at most 1000"),
         ("screw\x1b[31m", r"control character '\\x1b'"),
         ("bell\x07", r"control character '\\x07'"),
         ("\udcff", r"control character '\\udcff'"),

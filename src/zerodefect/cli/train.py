@@ -138,7 +138,7 @@ def _launch(processes: int) -> int:
 
     from zerodefect.training.processes import NO_ACCELERATE
 
-    if find_spec("accelerate") is None:  # said once, not by every process
+    if not find_spec("accelerate"):  # said once, not by every process
         raise ValueError(NO_ACCELERATE)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", str(processes), "-m", "zerodefect", *sys.argv[1:]]

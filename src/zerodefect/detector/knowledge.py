@@ -20,7 +20,7 @@ from zerodefect.prompts.vocabulary import Vocabulary
 FORMAT = "zerodefect-knowledge"
 VERSION = 1
 
-_LONGEST = 200  # characters of a name; text towers read some 70 words
+_LONGEST = 1000  # characters of a name, beyond what any text tower reads
 
 
 class KnowledgeError(ValueError):
@@ -38,7 +38,7 @@ class Product:
         counts: components of a good one and how many there are, ``("screw", 2)``.
 
     Raises:
-        ValueError: a name that is empty, no text, of more than 200 characters, or holds control
+        ValueError: a name that is empty, no text, of more than 1000 characters, or holds control
             characters.
     """
 

@@ -184,21 +184,27 @@ def why_unjudged(picture: Picture, area: np.ndarray | None, seen: FrameRange | N
 def shows_nothing(picture: Picture, area: np.ndarray | None = None) -> str | None:
     """Why nothing can be seen in a picture, as of a covered camera; None where something can."""
     pixels = picture.pixels if area is None else picture.pixels[area]
-    colours, white = pixels.reshape(-1, 3), float(np.iinfo(pixels.dtype).max)
+    colours, white = pixels.reshape(-1, 3), np.iinfo(pixels.dtype).max
     some = colours[:: max(1, len(colours) // 4096)]
-    usual, level = np.median(some, axis=0), _LEVEL * white
+    usual, level, every = np.median(some, axis=0), _LEVEL * white, np.ones(3)
     rules = (
-        ("a single colour", lambda given: (given > usual + level) | (given < usual - level)),
-        ("black", lambda given: given > _BLACK * white),
-        ("white", lambda given: given < _WHITE * white),
+        ("a single colour", usual - level, usual + level),
+        ("black", 0 * every, _BLACK * white * every),
+        ("white", _WHITE * white * every, white * every),
     )
-    for colour, differs in rules:
+    for colour, low, high in rules:
+        lowest = np.ceil(low.clip(0, white)).astype(pixels.dtype)
+        highest = np.floor(high.clip(0, white)).astype(pixels.dtype)
         # most pictures tell by a few of their pixels
-        if not _all_but(0.01, differs(some)) or not _all_but(_FEW, differs(colours)):
-            continue
-        return f"the {'picture' if area is None else 'inspected area'} is {colour}: {_NOTHING}"
+        if all(_few_outside(*each, lowest, highest) for each in ((some, 0.01), (colours, _FEW))):
+            return f"the {'picture' if area is None else 'inspected area'} is {colour}: {_NOTHING}"
     return None
 
 
-def _all_but(share: float, differs: np.ndarray) -> bool:
-    return int(differs.any(axis=1).sum()) <= max(1, share * len(differs))
+def _few_outside(
+    colours: np.ndarray, share: float, lowest: np.ndarray, highest: np.ndarray
+) -> bool:
+    outside = np.zeros(len(colours), bool)
+    for channel, low, high in zip(colours.T, lowest, highest, strict=True):
+        outside |= (channel < low) | (channel > high)
+    return int(outside.sum()) <= max(1, share * len(colours))
