@@ -38,6 +38,7 @@ class Journal:
         self._add_events(kept)
         if self._events:
             weakref.finalize(self, self._events.close)  # it has a thread and an open file
+        self._told = False
         self.validated = {line["step"] for line in kept if "validation" in line}
         self._remarked = {text for line in kept for text in line.get("remarks", ())}
 
@@ -69,6 +70,12 @@ class Journal:
         try:
             from matplotlib.figure import Figure as Canvas
         except ImportError:
+            if not self._told:
+                logging.getLogger(__name__).warning(
+                    "matplotlib is not installed: curves.png is not drawn; log.jsonl holds the "
+                    "numbers. For the picture: pip install 'zerodefect[train]'"
+                )
+            self._told = True
             return False
         lines = list(read_log(self.folder / LOG))
         losses = _series(line for line in lines if "validation" not in line)
