@@ -107,7 +107,8 @@ FIELDS = {
 
 POLICY_FIELDS = (
     "format version method fingerprint object form guaranteed false_alarms review_rate "
-    "confidence scores map_maxima limits region_limit colour_range frames made_with created zerodefect notes"
+    "confidence scores map_maxima limits region_limit colour_range frames made_with "
+    "created zerodefect notes"
 )
 
 
