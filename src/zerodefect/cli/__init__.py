@@ -12,6 +12,7 @@ import typer
 
 from zerodefect.cli import (
     backbones,
+    cache,
     calibrate,
     data,
     datasets,
@@ -68,6 +69,7 @@ _VERBS: dict[str, Callable[..., None]] = {
     "methods": methods.methods,
     "datasets": datasets.datasets,
     "backbones": backbones.backbones,
+    "cache": cache.cache,
     "doctor": doctor.doctor,
     "demo": demo.demo,
 }
@@ -89,15 +91,16 @@ def main() -> None:
             sys.exit(_PIPE_CLOSED)
         if ended.code == _INTERRUPTED:  # what typer makes of Ctrl-C
             typer.echo(
-                "interrupted; inspect, train and pretrain go on when started again", err=True
+                "interrupted; inspect, evaluate, train and pretrain go on when started again",
+                err=True,
             )
         raise
     except Exception as error:
-        from zerodefect.cli.errors import expected
+        from zerodefect.cli.errors import expected, told
 
         if not expected(error):
             raise
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {told(error)}", err=True)
         sys.exit(1)
 
 

@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+_FULL = {errno.ENOSPC: "no space left", errno.EDQUOT: "the disk quota is used up"}
+
 
 def expected(error: Exception) -> bool:
     """Whether an exception tells the user what to do, so that no traceback is needed."""
@@ -17,3 +25,39 @@ def expected(error: Exception) -> bool:
     return isinstance(error, (ValueError, OSError, *ours)) and not isinstance(
         error, ValidationError
     )
+
+
+def told(error: BaseException) -> str:
+    """What the user is told of an error; of a full disk always where it is and what helps."""
+    from zerodefect.evaluation.metrics import SpillError
+    from zerodefect.files import StoreError
+
+    place: Path | None = None
+    for one in _chain(error):
+        if isinstance(one, StoreError):
+            place = place or Path(one.path)
+        elif isinstance(one, SpillError):
+            place = place or Path(tempfile.gettempdir(), "scores")
+        elif isinstance(one, OSError) and one.errno in _FULL:
+            place = place or Path(one.filename or ".")
+            return _told_full(_FULL[one.errno], place.absolute())
+    return str(error)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _told_full(what: str, place: Path) -> str:
+    from zerodefect.paths import cache_folder
+
+    folder = next(folder for folder in (*place.parents, Path.cwd()) if folder.is_dir())
+    free = shutil.disk_usage(folder).free / 1e6
+    remedy = "another disk with --output"
+    if place.is_relative_to(cache_folder().absolute()):
+        remedy = "another disk with ZERODEFECT_CACHE; 'zerodefect cache --clear' empties the cache"
+    elif folder.name.startswith("zerodefect-") or place.parent == Path(tempfile.gettempdir()):
+        remedy = "another disk for temporary files with TMPDIR"
+    return f"{what} on {folder} ({free:,.1f} MB free): free some, or name {remedy}"

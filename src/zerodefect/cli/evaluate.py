@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,10 @@ from zerodefect.cli.telling import progress, say
 
 if TYPE_CHECKING:
     from zerodefect.data import Dataset
+    from zerodefect.evaluation.evaluator import Evaluator
+    from zerodefect.evaluation.prediction_cache import PredictionCache
+    from zerodefect.evaluation.protocol import Evaluation, Protocol
+    from zerodefect.reports.evaluation_folder import EvaluationFolder
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,12 @@ class ProtocolOptions(Options):
     alike: Annotated[
         bool, typer.Option("--alike", help="Crop the centre of all pictures to one size first.")
     ] = False
+    allow_training_pictures: Annotated[
+        bool,
+        typer.Option(
+            "--allow-training-pictures", help="Measure also on pictures that were learned from."
+        ),
+    ] = False
 
     def keywords(self) -> dict[str, Any]:
         """Keyword arguments of ``Protocol``; those left at their default are as it has them.
@@ -97,6 +108,27 @@ class ProtocolOptions(Options):
         return given
 
 
+@dataclass(frozen=True)
+class CacheOptions(Options):
+    """What is kept of predictions."""
+
+    cache: Annotated[bool, typer.Option(help="Keep predictions and reuse them.")] = True
+    cache_limit: Annotated[
+        float, typer.Option(min=0, help="Gigabytes; the longest unused predictions give way.")
+    ] = 20.0
+    full_maps: Annotated[
+        bool, typer.Option("--full-maps", help="Keep maps as float32 instead of 16 bits.")
+    ] = False
+
+    def opened(self) -> PredictionCache:
+        """The cache."""
+        from zerodefect.evaluation.prediction_cache import PredictionCache
+        from zerodefect.paths import cache_folder
+
+        folder = cache_folder() / "predictions" if self.cache else None
+        return PredictionCache(folder, limit=round(self.cache_limit * 1e9), full=self.full_maps)
+
+
 def evaluate(
     *,
     data: DataOptions,
@@ -105,7 +137,10 @@ def evaluate(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the results.")] = Path(
         "evaluation"
     ),
-    cache: Annotated[bool, typer.Option(help="Keep predictions and reuse them.")] = True,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Throw away results of other settings there.")
+    ] = False,
+    cache: CacheOptions,
     loading: LoadingOptions,
     pictures: ViewOptions,
     batch_size: BatchSize = 8,
@@ -116,32 +151,31 @@ def evaluate(
     Exit code 0: everything was measured. 1: nothing could be done. 3: some files were left out.
     """
     from zerodefect.evaluation.evaluator import Evaluator
-    from zerodefect.evaluation.prediction_cache import PredictionCache
     from zerodefect.evaluation.protocol import Protocol
-    from zerodefect.evaluation.result_tables import merged_table, write_results
+    from zerodefect.evaluation.result_tables import merged_table
     from zerodefect.methods import load_detector
-    from zerodefect.paths import cache_folder
+    from zerodefect.reports.evaluation_folder import EvaluationFolder
 
     measured = Protocol(batch_size=batch_size, **protocol.keywords())
     chosen = _chosen(contenders, loading)
+    _check_step(measured, [method for _, method, _ in chosen])
     datasets = [_open(entry, data.layout) for entry in data.data]
+    _check_names(datasets)
     if not measured.alike:  # else the pictures are cropped first
         wanted = (s for d in datasets for s in d if s.split != "train" or max(measured.shots))
         tell_views(pictures, (sample.image for sample in wanted))
-    shown = pictures.opened()
-    kept = PredictionCache(cache_folder() / "predictions" if cache else None)
+    shown, kept = pictures.opened(), cache.opened()
     stored = []
     left_out = 0
     for dataset in datasets:
         results = []
-        names = product_names(data.object, [dataset])
+        options = {"names": product_names(data.object, [dataset]), "cache": kept, **shown}
         for name, method, checkpoint in chosen:
             detector = load_detector(method, checkpoint=checkpoint, **loading.keywords())
-            evaluator = Evaluator(detector, dataset, measured, names=names, cache=kept, **shown)
-            with progress(quiet=as_json) as bar:
-                task = bar.add_task(f"{name} on {dataset.name}", total=evaluator.count())
-                evaluation = evaluator.run(partial(bar.advance, task))
-            files = write_results(evaluation, output / _slug(dataset.name) / name, method)
+            evaluator = Evaluator(detector, dataset, measured, **options)
+            folder = EvaluationFolder(output / _slug(dataset.name) / name, overwrite=overwrite)
+            evaluation = _measured(evaluator, folder, f"{name} on {dataset.name}", quiet=as_json)
+            files = folder.write(evaluation, method)
             stored.append(json.loads(files[0].read_text(encoding="utf-8")))
             results.append((name, evaluation))
             left_out += len(evaluation.failures)
@@ -149,13 +183,77 @@ def evaluate(
                 say(f"left out: {failure}")
             if not as_json:
                 typer.echo(files[1].read_text(encoding="utf-8"))
-                typer.echo("written: " + ", ".join(str(path) for path in files))
+                typer.echo(f"written: {folder.folder} ({', '.join(f.name for f in files)})")
         if len(results) > 1 and not as_json:
             typer.echo("\n".join(merged_table(results)))
     if as_json:
         typer.echo(json.dumps(stored))
     if left_out:
         raise typer.Exit(3)
+
+
+def _measured(
+    evaluator: Evaluator, folder: EvaluationFolder, title: str, *, quiet: bool
+) -> Evaluation:
+    """Check what can be checked before the work, say what it takes, and measure."""
+    evaluator.check()
+    folder.check(evaluator.facts())
+    cache = evaluator.cache
+    if cache.folder:
+        need, left = evaluator.cache_bytes(), _space_left(cache.folder)
+        text = (
+            f"cache: up to {need / 1e6:,.1f} MB for {evaluator.count()} predictions in "
+            f"{cache.folder} (maps in {cache.precision}), which holds {cache.taken() / 1e6:,.1f} "
+            f"of {cache.limit / 1e6:,.0f} MB"
+        )
+        if need > cache.limit:
+            text += "; the oldest give way, so a run that is killed repeats more (--cache-limit)"
+        if need > left:
+            text += f"; only {left / 1e6:,.1f} MB are free there (ZERODEFECT_CACHE, --no-cache)"
+        say(text)
+    with progress(quiet=quiet) as bar:
+        task = bar.add_task(title, total=evaluator.count())
+        return evaluator.run(partial(bar.advance, task))
+
+
+def _space_left(folder: Path) -> int:
+    """Free bytes where a folder is, or would be made."""
+    there = next(one for one in (folder, *folder.absolute().parents) if one.is_dir())
+    return shutil.disk_usage(there).free
+
+
+def _check_step(protocol: Protocol, methods: list[str]) -> None:
+    """Refuse a set-level step that one of the methods does not have, before the work.
+
+    Raises:
+        ValueError: naming the steps that there are.
+    """
+    from zerodefect.methods import get
+
+    for method in methods if protocol.set_level else ():
+        steps = get(method).set_levels
+        if protocol.set_level not in steps:
+            has = ", ".join(map(repr, steps)) or "none"
+            raise ValueError(
+                f"--set-level {protocol.set_level!r}: {method} has no such step; it has: {has}"
+            )
+
+
+def _check_names(datasets: list[Dataset]) -> None:
+    """Refuse data sets whose results would lie in one folder.
+
+    Raises:
+        ValueError: naming both, and what to write instead.
+    """
+    by_slug: dict[str, Dataset] = {}
+    for dataset in datasets:
+        other = by_slug.setdefault(_slug(dataset.name), dataset)
+        if other is not dataset:
+            raise ValueError(
+                f"--data: {other.root} and {dataset.root} are both called {_slug(dataset.name)!r}. "
+                f"Name them apart: --data {other.name}-1={other.root} "
+                f"--data {dataset.name}-2={dataset.root}"
+            )
 
 
 def _open(entry: str, layout: str) -> Dataset:
@@ -165,7 +263,7 @@ def _open(entry: str, layout: str) -> Dataset:
     dataset = open_dataset(entry, layout)
     say(f"{dataset.name} ({dataset.layout}: {dataset.reason})")
     say(format_table(dataset.split_table()))
-    for remark in (*dataset.problems, *dataset.notes):
+    for remark in (*dataset.problems, *dataset.notes, *dataset.remarks):
         say(str(remark))
     return dataset
 

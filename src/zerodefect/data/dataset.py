@@ -125,6 +125,7 @@ class Dataset:
         problems: what should be looked at.
         notes: consequences that are no fault: no masks, so image metrics only; and the like.
         defects: per product, what the values in its masks mean (MVTec LOCO AD).
+        remarks: what was assumed while reading, which figures rest on; results repeat it.
     """
 
     name: str
@@ -135,6 +136,7 @@ class Dataset:
     problems: tuple[Problem, ...] = ()
     notes: tuple[str, ...] = ()
     defects: Mapping[str, tuple[DefectType, ...]] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.samples)

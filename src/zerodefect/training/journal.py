@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zerodefect.files import atomic_write
+from zerodefect.files import atomic_write, store_error
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -41,11 +41,18 @@ class Journal:
         self.validated = {line["step"] for line in kept if "validation" in line}
 
     def write(self, line: Mapping[str, Any]) -> None:
-        """Add a line; it has ``step`` and ``epoch``, and numbers, also under one more name."""
+        """Add a line; it has ``step`` and ``epoch``, and numbers, also under one more name.
+
+        Raises:
+            StoreError: the disk is full or the like.
+        """
         line = {**line, "time": round(time.time(), 3)}
-        with (self.folder / LOG).open("a", encoding="utf-8") as log:
-            log.write(json.dumps(line) + "\n")
-        self._add_events([line])
+        try:
+            with (self.folder / LOG).open("a", encoding="utf-8") as log:
+                log.write(json.dumps(line) + "\n")
+            self._add_events([line])
+        except OSError as error:
+            raise store_error(self.folder / LOG, error) from error
 
     def _add_events(self, lines: Iterable[Mapping[str, Any]]) -> None:
         if self._events is None:
