@@ -39,8 +39,8 @@ def told(error: BaseException) -> str:
         elif isinstance(one, SpillError):
             place = place or Path(tempfile.gettempdir(), "scores")
         elif isinstance(one, OSError) and one.errno in _FULL:
-            place = place or Path(one.filename or ".")
-            return _told_full(_FULL[one.errno], place.absolute())
+            place = place or (Path(one.filename) if one.filename else None)
+            return f"{_FULL[one.errno]} {_where(place)}"
     return str(error)
 
 
@@ -50,14 +50,23 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _told_full(what: str, place: Path) -> str:
+def _where(place: Path | None) -> str:
+    """The folder of a file that found no space, what is free there, and what helps."""
     from zerodefect.paths import cache_folder
 
-    folder = next(folder for folder in (*place.parents, Path.cwd()) if folder.is_dir())
+    if place is None:
+        return "on the disk: free some, or name another disk with --output"
+    place, temporary = place.absolute(), Path(tempfile.gettempdir())
+    folder = next(folder for folder in place.parents if folder.is_dir())
     free = shutil.disk_usage(folder).free / 1e6
-    remedy = "another disk with --output"
+    remedy = "name another disk with --output"
     if place.is_relative_to(cache_folder().absolute()):
-        remedy = "another disk with ZERODEFECT_CACHE; 'zerodefect cache --clear' empties the cache"
-    elif folder.name.startswith("zerodefect-") or place.parent == Path(tempfile.gettempdir()):
-        remedy = "another disk for temporary files with TMPDIR"
-    return f"{what} on {folder} ({free:,.1f} MB free): free some, or name {remedy}"
+        remedy = "'zerodefect cache --clear', or name another disk with ZERODEFECT_CACHE"
+    elif place.is_relative_to(temporary) and _is_ours(place.relative_to(temporary)):
+        remedy = "name another disk for temporary files with TMPDIR"
+    return f"on {folder} ({free:,.1f} MB free): free some, or {remedy}"
+
+
+def _is_ours(place: Path) -> bool:
+    """Whether something in the system's temporary folder was put there by the program itself."""
+    return len(place.parts) == 1 or place.parts[0].startswith("zerodefect-")

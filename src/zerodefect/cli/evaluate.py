@@ -183,7 +183,7 @@ def evaluate(
                 say(f"left out: {failure}")
             if not as_json:
                 typer.echo(files[1].read_text(encoding="utf-8"))
-                typer.echo(f"written: {folder.folder} ({', '.join(f.name for f in files)})")
+                typer.echo(f"written: {folder.told(files)}")
         if len(results) > 1 and not as_json:
             typer.echo("\n".join(merged_table(results)))
     if as_json:

@@ -88,7 +88,7 @@ class PredictionCache:
     @property
     def precision(self) -> str:
         """How maps are measured."""
-        return "float32" if self.full or not self.folder else "16 bits (to_half)"
+        return "float32" if self.full or not self.folder else "16 bits"
 
     def bytes_of(self, height: int, width: int) -> int:
         """What a prediction with a map of this size takes."""
@@ -141,7 +141,13 @@ class PredictionCache:
     def refused(self, error: StoreError | OSError) -> None:
         """Say once that predictions cannot be kept: it costs time, never the job."""
         if not self._told:
-            logging.getLogger(__name__).warning("predictions are not kept: %s", error)
+            reason = error.reason if isinstance(error, StoreError) else str(error)
+            logging.getLogger(__name__).warning(
+                "%s: predictions are not kept, %s. 'zerodefect cache --clear' makes room, "
+                "ZERODEFECT_CACHE names another disk",
+                self.folder,
+                reason,
+            )
         self._told = True
 
     def holdings(self) -> list[Holding]:

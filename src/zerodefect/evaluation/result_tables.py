@@ -179,9 +179,7 @@ def _worst(cases: Sequence[WorstCase]) -> Iterator[str]:
         what = (
             "Defective pictures that score lowest" if anomalous else "Good ones that score highest"
         )
-        yield from ("", f"## {what}, {shots}-shot", "")
-        yield "Picture, map, mask; the colours stand for the same values in all of them."
-        yield ""
+        yield from ("", f"## {what}, {shots}-shot (picture, map, mask)", "")
         for case in some:
             kind = f", {case.kind}" if anomalous else ""
             yield f"{case.rank}. {case.score:.4f} {case.product}{kind}: {case.image}"

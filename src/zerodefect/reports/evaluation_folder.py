@@ -86,6 +86,14 @@ class EvaluationFolder:
         return written
 
 
+    def told(self, files: Sequence[Path]) -> str:
+        """What ``write`` wrote, in words; the many drawings as one number."""
+        beside = [file.name for file in files if file.parent == self.folder]
+        drawn = len(files) - len(beside)
+        more = [f"{drawn} worst cases in {WORST}/"] if drawn else []
+        return f"{self.folder} ({', '.join(beside + more)})"
+
+
 def _compared(facts: Mapping[str, Any], name: str) -> Any:
     value = facts.get(name)
     if name == "protocol" and isinstance(value, dict):

@@ -7,6 +7,7 @@ import logging
 import time
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,8 +35,9 @@ class Journal:
         kept = [line for line in read_log(folder / LOG) if line["step"] <= step]
         with atomic_write(folder / LOG) as file:
             file.write("".join(json.dumps(line) + "\n" for line in kept).encode())
-        self._events = _new_events(folder)
-        self._add_events(kept)
+        with _named(folder / LOG):
+            self._events = _new_events(folder)
+            self._add_events(kept)
         if self._events:
             weakref.finalize(self, self._events.close)  # it has a thread and an open file
         self.validated = {line["step"] for line in kept if "validation" in line}
@@ -47,12 +49,10 @@ class Journal:
             StoreError: the disk is full or the like.
         """
         line = {**line, "time": round(time.time(), 3)}
-        try:
+        with _named(self.folder / LOG):
             with (self.folder / LOG).open("a", encoding="utf-8") as log:
                 log.write(json.dumps(line) + "\n")
             self._add_events([line])
-        except OSError as error:
-            raise store_error(self.folder / LOG, error) from error
 
     def _add_events(self, lines: Iterable[Mapping[str, Any]]) -> None:
         if self._events is None:
@@ -87,6 +87,15 @@ class Journal:
         with atomic_write(self.folder / CURVES) as file:
             canvas.savefig(file, format="png", dpi=110)
         return True
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Say where it was that the operating system refused to write."""
+    try:
+        yield
+    except OSError as error:
+        raise store_error(path, error) from error
 
 
 def _new_events(folder: Path) -> SummaryWriter | None:
