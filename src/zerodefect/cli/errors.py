@@ -37,7 +37,7 @@ def told(error: BaseException) -> str:
         if isinstance(one, StoreError):
             place = place or Path(one.path)
         elif isinstance(one, SpillError):
-            place = place or Path(tempfile.gettempdir(), "scores")
+            place = place or Path(tempfile.gettempdir(), "zerodefect-metrics", "scores")
         elif isinstance(one, OSError) and one.errno in _FULL:
             place = place or (Path(one.filename) if one.filename else None)
             return f"{_FULL[one.errno]} {_where(place)}"
@@ -59,14 +59,11 @@ def _where(place: Path | None) -> str:
     place, temporary = place.absolute(), Path(tempfile.gettempdir())
     folder = next(folder for folder in place.parents if folder.is_dir())
     free = shutil.disk_usage(folder).free / 1e6
+    ours = place.relative_to(temporary).parts[0] if place.is_relative_to(temporary) else ""
     remedy = "name another disk with --output"
     if place.is_relative_to(cache_folder().absolute()):
         remedy = "'zerodefect cache --clear', or name another disk with ZERODEFECT_CACHE"
-    elif place.is_relative_to(temporary) and _is_ours(place.relative_to(temporary)):
+    elif ours.startswith("zerodefect-"):
         remedy = "name another disk for temporary files with TMPDIR"
     return f"on {folder} ({free:,.1f} MB free): free some, or {remedy}"
 
-
-def _is_ours(place: Path) -> bool:
-    """Whether something in the system's temporary folder was put there by the program itself."""
-    return len(place.parts) == 1 or place.parts[0].startswith("zerodefect-")

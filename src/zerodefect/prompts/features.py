@@ -17,6 +17,7 @@ from zerodefect.backbones.clip import CLIP, TextTower, tokenize
 from zerodefect.files import StoreError, atomic_write
 from zerodefect.paths import cache_folder
 
+_KEPT = 2**26  # bytes of embeddings that stay in memory
 _FORMAT = 1  # raised whenever the numbers for the same key would change
 
 
@@ -98,7 +99,17 @@ class TextFeatures:
                 stored = stored.mean(dim=0) if pooling == "mean" else stored
                 self._write(key, stored)
             self._memory[key] = stored
-        return [self._memory[key].to(self.clip.logit_scale.device) for key in keys]
+        found = [self._memory[key].to(self.clip.logit_scale.device) for key in keys]
+        self._forget()
+        return found
+
+    def _forget(self) -> None:
+        """Drop the oldest beyond what may stay in memory: there is no end to product names."""
+        taken = sum(feature.nbytes for feature in self._memory.values())
+        for key in list(self._memory):
+            if taken <= _KEPT:
+                break
+            taken -= self._memory.pop(key).nbytes
 
     def _key(self, prompts: Sequence[str], pooling: str) -> str:
         facts = {
