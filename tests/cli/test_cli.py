@@ -607,7 +607,9 @@ def test_ctrl_c_ends_with_130_and_the_next_start_goes_on(run, shelf, tiny, tmp_p
     command.send_signal(signal.SIGINT)
     out, err = command.communicate(timeout=60)
     assert (command.returncode, out) == (130, "")
-    assert err.strip() == "interrupted; inspect, evaluate, train and pretrain go on when started again"
+    assert (
+        err.strip() == "interrupted; inspect, evaluate, train and pretrain go on when started again"
+    )
     done = len(results.read_text().splitlines())
     assert 1 <= done < 150
     code, out, _ = run("inspect", "parts", *tiny, "-o", "run")

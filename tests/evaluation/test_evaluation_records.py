@@ -1,4 +1,4 @@
-"""What an evaluation says of single pictures, of its data, and of pictures that were learned from."""
+"""What an evaluation says of single pictures, of its data, and of what was learned from."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_remarks_of_the_data_stand_in_the_results(parts, tmp_path):
     assert load_dataset(parts).remarks == ()
 
 
-# --- set-level steps ------------------------------------------------------------------------------
+# --- set-level steps ----------------------------------------------------------------------------
 
 
 def _row(evaluation, label: str, shots: int) -> float:
@@ -137,9 +137,7 @@ def test_april_gan_as_published_few_shot_scaled_over_the_class_zero_shot_not(par
     knowledge = detector.describe(detector.empty(), Product("part"))
     shown = [detector.preprocess(open_image(s.image)) for s in data.k_shot("part", 2, 0)]
     with torch.no_grad():
-        known = detector.settle(
-            detector.remember(knowledge, [detector.encode(torch.stack(shown))])
-        )
+        known = detector.settle(detector.remember(knowledge, [detector.encode(torch.stack(shown))]))
     expected, highest = [], []
     for sample in evaluator.test_samples("part"):
         image = detector.preprocess(open_image(sample.image))[None]
@@ -176,7 +174,7 @@ def test_vcp_clip_as_published_scores_and_maps_on_one_scale_over_the_class(parts
     assert evaluation.set_level_shots == (0,)
 
 
-# --- pictures that were learned from ---------------------------------------------------------------
+# --- pictures that were learned from -------------------------------------------------------------
 
 
 @pytest.fixture
@@ -216,7 +214,7 @@ def test_known_unknown_and_none_are_told_apart(toy, parts):
     assert evaluation.facts["learned_pictures"] == 0 and not evaluation.notes
 
 
-# --- memory ----------------------------------------------------------------------------------------
+# --- memory --------------------------------------------------------------------------------------
 
 
 def _tallied(kinds: int) -> tuple[int, list]:

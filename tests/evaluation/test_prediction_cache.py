@@ -84,7 +84,9 @@ def test_sixteen_bits_move_no_metric_where_plain_float16_would(after, gain, plai
         return np.array([metric.value for metric in pixel_metrics(whole, masks, queries)])
 
     exact = measured(lambda map: map)
-    assert np.abs(measured(lambda map: from_half(**to_half(map))) - exact).max() < 3e-4  # stated: 1e-3
+    assert (
+        np.abs(measured(lambda map: from_half(**to_half(map))) - exact).max() < 3e-4
+    )  # stated: 1e-3
     plain = measured(lambda map: map.astype(np.float16).astype(np.float32))
     assert (np.abs(plain - exact).max() > 0.05) == plain_fails
 

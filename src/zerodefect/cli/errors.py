@@ -66,4 +66,3 @@ def _where(place: Path | None) -> str:
     elif ours.startswith("zerodefect-"):
         remedy = "name another disk for temporary files with TMPDIR"
     return f"on {folder} ({free:,.1f} MB free): free some, or {remedy}"
-

@@ -165,8 +165,7 @@ def evaluate(
         wanted = (s for d in datasets for s in d if s.split != "train" or max(measured.shots))
         tell_views(pictures, (sample.image for sample in wanted))
     shown, kept = pictures.opened(), cache.opened()
-    stored = []
-    left_out = 0
+    stored, left_out = [], 0
     for dataset in datasets:
         results = []
         options = {"names": product_names(data.object, [dataset]), "cache": kept, **shown}
@@ -179,8 +178,6 @@ def evaluate(
             stored.append(json.loads(files[0].read_text(encoding="utf-8")))
             results.append((name, evaluation))
             left_out += len(evaluation.failures)
-            for failure in evaluation.failures:
-                say(f"left out: {failure}")
             if not as_json:
                 typer.echo(files[1].read_text(encoding="utf-8"))
                 typer.echo(f"written: {folder.told(files)}")
@@ -213,7 +210,10 @@ def _measured(
         say(text)
     with progress(quiet=quiet) as bar:
         task = bar.add_task(title, total=evaluator.count())
-        return evaluator.run(partial(bar.advance, task))
+        evaluation = evaluator.run(partial(bar.advance, task))
+    for failure in evaluation.failures:
+        say(f"left out: {failure}")
+    return evaluation
 
 
 def _space_left(folder: Path) -> int:

@@ -18,6 +18,7 @@ from zerodefect.evaluation.worst_cases import WorstCase
 from zerodefect.files import atomic_write
 from zerodefect.methods import get
 
+FORMAT = "zerodefect-evaluation"
 MEAN = "mean over products"
 
 WORST = "worst"
@@ -100,7 +101,7 @@ def write_results(evaluation: Evaluation, folder: Path, method: str) -> list[Pat
     figures = published(method, evaluation.facts["data"]["name"])
     written = [folder / "results.json", folder / "results.md"]
     content = {
-        "format": "zerodefect-evaluation",
+        "format": FORMAT,
         "version": 1,
         **evaluation.facts,
         "notes": list(evaluation.notes),

@@ -16,7 +16,7 @@ from zerodefect.data import read_mask
 from zerodefect.data.dataset import Sample
 from zerodefect.evaluation.predictions import centre
 from zerodefect.evaluation.protocol import Evaluation
-from zerodefect.evaluation.result_tables import WORST, write_results
+from zerodefect.evaluation.result_tables import FORMAT, WORST, write_results
 from zerodefect.evaluation.worst_cases import WorstCase
 from zerodefect.files import StoreError, atomic_write
 from zerodefect.images import ImageError, blend, encode_jpeg, open_image, thumbnail
@@ -52,14 +52,18 @@ class EvaluationFolder:
             StoreError: what lies there cannot be read as results.
         """
         path = self.folder / _FILES[0]
-        if self.overwrite or not path.exists():
+        if not path.exists():
             return
         try:
             found = json.loads(path.read_text("utf-8"))
-            if found["format"] != "zerodefect-evaluation":
-                raise ValueError(f"format {found['format']!r}")
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise StoreError(path, f"not the results of an evaluation ({error})", _OTHER) from None
+        except ValueError as error:
+            if self.overwrite:
+                return
+            raise StoreError(path, f"not valid JSON ({error})", _OTHER) from None
+        if not isinstance(found, dict) or found.get("format") != FORMAT:
+            raise StoreError(path, "not the results of an evaluation", "Choose another --output.")
+        if self.overwrite:
+            return
         now = json.loads(json.dumps(facts))
         names = [name for name in _COMPARED if name in found]
         pairs = [(_compared(found, name), _compared(now, name), name) for name in names]
@@ -84,7 +88,6 @@ class EvaluationFolder:
             if old not in written:  # of other settings
                 old.unlink(missing_ok=True)
         return written
-
 
     def told(self, files: Sequence[Path]) -> str:
         """What ``write`` wrote, in words; the many drawings as one number."""
