@@ -27,6 +27,7 @@ VERBS = (
     "datasets",
     "backbones",
     "data",
+    "cache",
     "doctor",
     "demo",
 )

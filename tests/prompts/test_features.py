@@ -21,3 +21,15 @@ def test_rows_of_texts_are_kept(tmp_path):
     torch.testing.assert_close(first.means([prompts])[0], expected.mean(0))
     with pytest.raises(ValueError, match="no prompt"):
         first.rows([])
+
+
+def test_memory_does_not_grow_with_the_number_of_names(tmp_path, monkeypatch):
+    backbone = tiny_backbone()
+    one = TextFeatures(backbone.clip).rows(["nut 0"]).nbytes
+    monkeypatch.setattr("zerodefect.prompts.features._KEPT", 3 * one)
+    features = TextFeatures(backbone.clip, "weights", tmp_path)
+    for number in range(8):
+        features.rows([f"nut {number}"])
+    assert sum(feature.nbytes for feature in features._memory.values()) == 3 * one
+    expected = embed_texts(backbone.clip, [f"nut {number}" for number in range(8)])
+    torch.testing.assert_close(features.means([[f"nut {n}"] for n in range(8)]), expected)
