@@ -148,6 +148,9 @@ def test_what_the_cache_will_take_is_said_before_and_a_limit_is_kept(parts, weig
     assert "the oldest give way" in said
     taken = [path.stat().st_size for path in (tmp_path / "cache/predictions").rglob("*.npz")]
     assert sum(taken) <= 3 * one
+    evaluate(parts, weights, "--full-maps", "--cache-limit", limit / 3, "--output", "small")
+    left = [path.stat().st_size for path in (tmp_path / "cache/predictions").rglob("*.npz")]
+    assert sum(left) <= one  # a lower limit holds for what is there, too
     first, second = (stored(tmp_path / name / "parts/winclip") for name in ("evaluation", "small"))
     assert (first["maps"], second["maps"]) == ("16 bits", "float32")
     assert "cache:" not in evaluate(parts, weights, "--no-cache")

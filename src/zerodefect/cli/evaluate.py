@@ -211,6 +211,7 @@ def _measured(
     with progress(quiet=quiet) as bar:
         task = bar.add_task(title, total=evaluator.count())
         evaluation = evaluator.run(partial(bar.advance, task))
+    cache.keep_limit()
     for failure in evaluation.failures:
         say(f"left out: {failure}")
     return evaluation

@@ -109,12 +109,13 @@ class PredictionCache:
 
     def added(self, size: int) -> None:
         """Count what was written; beyond the limit the longest unused tenth gives way."""
-        if self._taken is None:
-            self._taken = self.taken()
-        else:
-            self._taken += size
+        self._taken = self.taken() if self._taken is None else self._taken + size
         if self._taken > self.limit:
             self._taken = self._shrink(round(0.9 * self.limit))
+
+    def keep_limit(self) -> None:
+        """Let the longest unused give way where there is more than the limit, from before."""
+        self._taken = self._shrink(self.limit)
 
     def taken(self) -> int:
         """Bytes that all predictions take."""
