@@ -29,6 +29,7 @@ VERBS = (
     "datasets",
     "backbones",
     "data",
+    "cache",
     "doctor",
     "demo",
 )
@@ -109,8 +110,9 @@ def blank(path, value=0):
 
 @pytest.mark.parametrize("calibrated", [False, True])
 def test_frames_that_show_nothing_are_unsure_everywhere(
-    run, shelf, tiny, policy, tmp_path, calibrated
+    run, shelf, tiny, policy, tmp_path, monkeypatch, calibrated
 ):
+    monkeypatch.setenv("COLUMNS", "400")  # a row of the table is one line
     reason = "the picture is a single colour: nothing can be seen in it"
     frames = [blank(tmp_path / "new" / "black.png"), blank(tmp_path / "new" / "white.png", 255)]
     save(tmp_path / "new" / "part.png")
@@ -728,7 +730,9 @@ def test_ctrl_c_ends_with_130_and_the_next_start_goes_on(run, shelf, tiny, tmp_p
     command.send_signal(signal.SIGINT)
     out, err = command.communicate(timeout=60)
     assert (command.returncode, out) == (130, "")
-    assert err.strip() == "interrupted; inspect, train and pretrain go on when started again"
+    assert (
+        err.strip() == "interrupted; inspect, evaluate, train and pretrain go on when started again"
+    )
     done = len(results.read_text().splitlines())
     assert 1 <= done < 150
     code, out, _ = run("inspect", "parts", *tiny, "-o", "run")

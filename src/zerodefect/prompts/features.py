@@ -17,6 +17,7 @@ from zerodefect.backbones.clip import CLIP, TextTower, tokenize
 from zerodefect.files import StoreError, atomic_write
 from zerodefect.paths import cache_folder
 
+_KEPT = 2**26  # bytes of embeddings that stay in memory
 _FORMAT = 1  # raised whenever the numbers for the same key would change
 
 

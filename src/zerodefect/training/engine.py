@@ -23,6 +23,7 @@ from torch import Tensor
 
 from zerodefect.detector.checkpoint_file import Checkpoint, save_checkpoint
 from zerodefect.detector.contract import Detector
+from zerodefect.detector.learned_pictures import picture_names
 from zerodefect.detector.recipes import Learner, Stage
 from zerodefect.training.batches import Shard, Steps, seeded, shards
 from zerodefect.training.examples import Examples
@@ -216,6 +217,8 @@ class _Run:
         self.state = RunState(learned)
         if (folder / STATE).exists():
             self.state.load(folder / STATE, self.identity, self._optimizers_at)
+        # before the work: whoever changes a picture while it goes on does not change its name
+        self.learned_from = picture_names(examples.files()) if processes.first else None
         processes.wait()  # nobody writes before all have read
         self.journal = Journal(folder, self.state.step) if processes.first else None
         self.left_out = LeftOut(examples, processes, self.journal)
@@ -399,7 +402,7 @@ class _Run:
         path = self.folder / f"{self.detector.info.name}.safetensors"
         made = None
         if self.journal:
-            made = save_checkpoint(self.detector, path, self.origin)
+            made = save_checkpoint(self.detector, path, self.origin, self.learned_from)
             self.journal.draw()
         made = self.processes.gather(made)[0]
         assert isinstance(made, Checkpoint)

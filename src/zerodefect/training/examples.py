@@ -69,6 +69,10 @@ class Source(ABC):
     def fingerprint(self) -> str:
         """Hash of everything that the examples depend on."""
 
+    def files(self) -> list[Path]:
+        """Picture files among the examples; none where they are drawn."""
+        return []
+
     def facts(self) -> dict[str, Any]:
         """Name, counts and hash, plain data."""
         anomalous = sum(self.label(i)[1] for i in range(len(self)))
@@ -147,6 +151,10 @@ class Pictures(Source):
     def fingerprint(self) -> str:
         """Hash of names, labels, file sizes and words."""
         return self._fingerprint
+
+    def files(self) -> list[Path]:
+        """All pictures."""
+        return [sample.image for sample in self.samples]
 
 
 def _labelled(dataset: Dataset, train_good: bool) -> list[Sample]:
@@ -259,6 +267,10 @@ class Examples:
         """Source, product and label of one example, without opening it."""
         source, number = self._places[index]
         return source.name, *source.label(number)
+
+    def files(self) -> list[Path]:
+        """Picture files of all sources."""
+        return [file for source in self.sources for file in source.files()]
 
     def facts(self) -> list[dict[str, Any]]:
         """Facts of the sources, in their order."""
