@@ -57,7 +57,7 @@ SIGNATURES = [
         Inspector.calibrate,
         "(self, good: 'Source | Iterable[Source]', *, object: 'str | None' = None, "
         "false_alarms: 'float | None' = None, review_rate: 'float | None' = None, "
-        "leave_one_out: 'bool' = False, batch_size: 'int' = 8, "
+        "confidence: 'float | None' = None, leave_one_out: 'bool' = False, batch_size: 'int' = 8, "
         "on_scored: 'Callable[[int], None]' = <function>, "
         "on_failure: 'Callable[[Failure], None] | None' = None) -> 'Policy'",
     ),
@@ -97,7 +97,7 @@ SIGNATURES = [
 
 FIELDS = {
     "Inspection": "image object width height verdict calibrated score p_value regions "
-    "explanation notes map answer",
+    "explanation notes map answer reason",
     "Region": "box mask polygons area area_percent score p_value kind kind_score",
     "Failure": "image reason remedy",
     "Prediction": "score map type_map answer",
@@ -106,8 +106,9 @@ FIELDS = {
 }
 
 POLICY_FIELDS = (
-    "format version method fingerprint object form guaranteed false_alarms review_rate scores "
-    "map_maxima limits region_limit colour_range created zerodefect notes"
+    "format version method fingerprint object form guaranteed false_alarms review_rate "
+    "confidence scores map_maxima limits region_limit colour_range frames made_with "
+    "created zerodefect notes"
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,6 +16,17 @@ if TYPE_CHECKING:
     """Prepared images ``(B, 3, H, W)``; by name where a detector takes several of a picture."""
 
 Verdict = Literal["good", "unsure", "defect"]
+
+
+def told_score(score: float) -> str:
+    """A score for people: four decimals, of small ones as many as make three digits."""
+    if score == 0 or not abs(score) < 0.01:
+        return f"{score:.4f}"
+    return (
+        f"{score:.{2 - math.floor(math.log10(abs(score)))}f}"
+        if abs(score) > 1e-9
+        else f"{score:.3g}"
+    )
 
 
 @dataclass(frozen=True)
@@ -105,6 +117,8 @@ class Inspection:
         map: ``(height, width)`` float32 anomaly map at the image's size, or None if dropped or if
             the method gives none.
         answer: what the model itself says of the image, in its own words; None if it has none.
+        reason: why the picture itself cannot be judged, whatever its score (it shows nothing, or is
+            unlike all good ones in light or focus); the verdict is "unsure" then. None: it can.
     """
 
     image: str
@@ -120,6 +134,7 @@ class Inspection:
     notes: tuple[str, ...] = ()
     map: np.ndarray | None = field(default=None, repr=False, compare=False)
     answer: str | None = None
+    reason: str | None = None
 
     @property
     def count(self) -> int:
@@ -130,7 +145,9 @@ class Inspection:
         """One line: file, verdict, score, and the kinds found."""
         kinds = ", ".join(r.kind or "anomaly" for r in self.regions) or "no region"
         caution = "" if self.calibrated else " (uncalibrated)"
-        return f"{self.image}: {self.verdict}{caution}, score {self.score:.4f}, {kinds}"
+        why = f" ({self.reason})" if self.reason else ""
+        score = told_score(self.score)
+        return f"{self.image}: {self.verdict}{caution}{why}, score {score}, {kinds}"
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from models import picture, write_tiny_weights
 from typer.testing import CliRunner
@@ -15,6 +16,7 @@ from zerodefect import Policy, __version__, cli
 from zerodefect.backbones import clip_weights as loading
 from zerodefect.images import encode_png
 from zerodefect.prompts.vocabulary import Vocabulary
+from zerodefect.types import Inspection, told_score
 
 VERBS = (
     "inspect",
@@ -27,6 +29,7 @@ VERBS = (
     "datasets",
     "backbones",
     "data",
+    "cache",
     "doctor",
     "demo",
 )
@@ -97,6 +100,106 @@ def test_inspect_prints_a_table_and_writes_the_run(run, shelf, tiny, tmp_path):
         "report.html",
     }
     assert not (tmp_path / "run" / "maps").exists()
+
+
+def blank(path, value=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(encode_png(np.full((40, 48, 3), value, np.uint8)))
+    return path
+
+
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_frames_that_show_nothing_are_unsure_everywhere(
+    run, shelf, tiny, policy, tmp_path, monkeypatch, calibrated
+):
+    monkeypatch.setenv("COLUMNS", "400")  # a row of the table is one line
+    reason = "the picture is a single colour: nothing can be seen in it"
+    frames = [blank(tmp_path / "new" / "black.png"), blank(tmp_path / "new" / "white.png", 255)]
+    save(tmp_path / "new" / "part.png")
+    options = ["--policy", policy] * calibrated
+    code, out, _ = run("inspect", tmp_path / "new", *tiny, *options, "-o", "run")
+    assert code == 0 and "2 unsure" in out
+    for frame in frames:
+        (line,) = [line for line in out.splitlines() if frame.name in line]
+        assert line.startswith("unsure") and reason in line
+    with (tmp_path / "run" / "results.csv").open(newline="") as file:
+        rows = {Path(row["image"]).name: row for row in csv.DictReader(file)}
+    for frame in frames:
+        row = rows[frame.name]
+        assert (row["verdict"], row["reason"]) == ("unsure", reason) and reason in row[
+            "explanation"
+        ]
+    assert rows["part.png"]["reason"] == ""
+    code, out, _ = run("inspect", tmp_path / "new", *tiny, *options, "-o", "run", "--json")
+    records = [json.loads(line) for line in out.splitlines()]
+    assert [r["reason"] for r in records] == [reason, None, reason]
+    assert reason in (tmp_path / "run" / "report.html").read_text("utf-8")
+
+
+def test_blank_references_are_refused_and_blank_good_pictures_left_out(run, shelf, tiny, tmp_path):
+    black = blank(tmp_path / "black.png")
+    code, _, err = run("inspect", shelf / "parts", *tiny, "-r", shelf / "good", "-r", black)
+    assert code == 1 and f"error: {black}: the picture is a single colour" in err
+    code, out, err = run("calibrate", shelf / "good", black, *tiny, "-o", "policy.json")
+    assert code == 3 and f"left out: {black}: the picture is a single colour" in err
+    assert "Limits learned from 10 good images" in out
+
+
+def test_calibrate_with_confidence(run, shelf, tiny):
+    asked = ["--confidence", "0.9", "--false-alarms"]
+    code, _, err = run("calibrate", shelf / "good", *tiny, *asked, "0.2")
+    assert code == 1 and "0.2 cannot be guaranteed with 90 % confidence with 10 good images" in err
+    assert "Give at least 11 good images" in err and "smallest provable rate is 0.2057" in err
+    code, out, _ = run("calibrate", shelf / "good", *tiny, *asked, "0.21")
+    assert code == 0 and "With 90 % confidence at most 20.6 % of good images like these" in out
+    assert "on average over calibrations at most 9.09 %" in out
+    assert "10 images can prove with 90 % confidence: 0.206" in out
+    stored = json.loads(Path("policy.json").read_text())
+    assert stored["confidence"] == 0.9 and stored["false_alarms"] == pytest.approx(1 / 11)
+    code, _, err = run("calibrate", shelf / "good", *tiny, "--leave-one-out", "--confidence", "0.9")
+    assert code == 1 and "not proven where good images are references" in err
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--image-size", "0"], "image size 0: it must lie between the backbone's patch size 8"),
+        (["--image-size", "-8"], "image size -8: it must lie between"),
+        (["--tile", "1"], "--tile"),
+        (["--object", ""], "needs a name"),
+        (["--object", "a" * 5000], "has 5,000 characters, at most 1000 are read"),
+        (["--object", "nut\x1b[2J"], "control character '\\x1b'"),
+    ],
+)
+def test_foolish_options_are_refused_in_one_line(run, shelf, options, told):
+    weights = shelf / "tiny.safetensors"
+    code, _, err = run("inspect", shelf / "parts", "-b", weights, *options)
+    assert code in (1, 2) and told in err
+    assert len([line for line in err.splitlines() if "rror" in line]) == 1
+
+
+def test_a_large_input_says_what_it_costs_before_the_work(run, shelf, tiny):
+    """64 x 64 patches instead of 8 x 8; matrices and attention: 64 * (384 + 4096) / (384 + 64)."""
+    one = shelf / "parts" / "part 0.png"
+    code, _, err = run("inspect", one, *tiny, "--image-size", "512")
+    assert code == 0 and "4096 patches a picture, about 6.4e+02 times the work" in err
+    code, _, err = run("inspect", one, *tiny, "--image-size", "96")
+    assert (code, err) == (0, "")
+
+
+def test_a_policy_made_with_references_asks_for_them(run, shelf, tiny):
+    code, _, _ = run("calibrate", shelf / "good", *tiny, "--leave-one-out", "-o", "policy.json")
+    assert code == 0
+    code, _, err = run("inspect", shelf / "parts", *tiny, "--policy", "policy.json")
+    assert code == 1 and "made with 10 references: add --reference" in err
+
+
+def test_small_scores_are_printed_with_their_digits():
+    shown = {0.5: "0.5000", 0.01234: "0.0123", 0.00003: "0.0000300", 0.0: "0.0000"}
+    shown |= {-0.000123456: "-0.000123", 2.5e-12: "2.5e-12", 1234.5: "1234.5000"}
+    assert {score: told_score(score) for score in shown} == shown
+    found = Inspection("a.png", None, 9, 9, "good", True, 0.00003, 0.5, ())
+    assert "score 0.0000300" in str(found)
 
 
 def test_inspect_json_is_one_record_a_line(run, shelf, tiny, tmp_path):
@@ -304,7 +407,10 @@ def test_calibrate_then_inspect(run, shelf, tiny, tmp_path):
     assert policy.object == "screw" and len(policy.scores) == 10 and policy.guaranteed
     code, out, _ = run("inspect", shelf / "parts", *tiny, "--policy", "policy.json", "-o", "run")
     assert code == 0 and "UNCALIBRATED" not in out
-    assert "At most 9.09 % of good images like these are called defective." in out
+    assert (
+        "On average over calibrations at most 9.09 % of good images like these are called "
+        "defective; with 90 % confidence at most 20.6 % by these limits."
+    ) in out
     with (tmp_path / "run" / "results.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert {row["calibrated"] for row in rows} == {"true"}
@@ -414,7 +520,7 @@ def test_calibrate_names_every_broken_file_and_goes_on_with_the_rest(run, shelf,
         f"left out: {tmp_path / name}: the file is empty. Copy the file again from its source"
         for name in ("a.png", "b.png")
     ]
-    assert "2 files could not be read and do not count" in err
+    assert "2 files could not be used and do not count" in err
     assert "10 images can prove" in out and len(Policy.load("policy.json").scores) == 10
     code, out, err = run("calibrate", *files, *tiny, "--json", "-o", "other.json")
     assert code == 3 and json.loads(out) == json.loads(Path("other.json").read_text())
@@ -511,6 +617,19 @@ def test_doctor(run, shelf, monkeypatch):
     assert facts["cache"] == str(shelf / "cache") and "off" in facts["network"]
     code, out, _ = run("doctor")
     assert code == 0 and "everything that 'zerodefect inspect' needs is here" in out
+
+
+def test_doctor_lists_the_extras_that_are_used(run, shelf, monkeypatch):
+    from importlib import util
+
+    there = util.find_spec
+    absent = {"accelerate", "tensorboard"}
+    monkeypatch.setattr(util, "find_spec", lambda name: name not in absent and there(name))
+    monkeypatch.setattr(loading, "embedded_file", lambda: shelf / "tiny.safetensors")
+    code, out, _ = run("doctor", "--json")
+    plot, train = json.loads(out)["extras"].items()
+    assert code == 0 and plot == ("plot", "installed")
+    assert train == ("train", "accelerate and tensorboard absent")
 
 
 def test_doctor_without_weights_says_so(run, tmp_path, monkeypatch):
@@ -611,7 +730,9 @@ def test_ctrl_c_ends_with_130_and_the_next_start_goes_on(run, shelf, tiny, tmp_p
     command.send_signal(signal.SIGINT)
     out, err = command.communicate(timeout=60)
     assert (command.returncode, out) == (130, "")
-    assert err.strip() == "interrupted; inspect, train and pretrain go on when started again"
+    assert (
+        err.strip() == "interrupted; inspect, evaluate, train and pretrain go on when started again"
+    )
     done = len(results.read_text().splitlines())
     assert 1 <= done < 150
     code, out, _ = run("inspect", "parts", *tiny, "-o", "run")

@@ -18,6 +18,13 @@ def draw(path, seed=0, size=(6, 8)):
     Image.fromarray(pixels).save(path)
 
 
+def draw_mask(path, size=(6, 8), value=255):
+    pixels = np.zeros(size, np.uint8)
+    pixels[1:3, 1:3] = value
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
 @pytest.fixture
 def nuts(tmp_path):
     root = tmp_path / "metal nut"
@@ -26,7 +33,7 @@ def nuts(tmp_path):
     draw(root / "test/good/0.png", 10)
     for seed in range(2):
         draw(root / f"test/crack/{seed}.png", 20 + seed)
-        draw(root / f"ground_truth/crack/{seed}_mask.png", 30)
+        draw_mask(root / f"ground_truth/crack/{seed}_mask.png")
     return root
 
 
@@ -48,13 +55,24 @@ def test_a_sound_data_set(nuts, options):
 def test_problems_are_grouped_and_give_exit_code_3(nuts):
     for seed in range(5):
         draw(nuts / f"ground_truth/hole/{seed}.png")
-    draw(nuts / "ground_truth/crack/0_mask.png", 30, size=(3, 3))
+    draw_mask(nuts / "ground_truth/crack/0_mask.png", size=(4, 4))
     result = run(nuts)
     assert result.exit_code == 3
     assert "6 errors, 0 warnings:" in result.stdout
     assert result.stdout.count("there is no folder of pictures for this mask") == 1
     assert "and 2 more (--json lists all)" in result.stdout
-    assert "the mask is 3 x 3 pixels, its picture 8 x 6" in result.stdout
+    assert "the mask is 4 x 4 pixels, its picture 8 x 6" in result.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="such names cannot be")
+def test_names_do_nothing_to_the_terminal(nuts):
+    names = ["esc\x1b[31m.png", "new\nline.png", "latin1_\udce9.png"]
+    for name in names:
+        (nuts / "test/good" / name).write_bytes(b"no picture")
+    result = CliRunner().invoke(app, ["data", "check", str(nuts)], color=True)
+    assert result.exit_code == 3
+    for shown in ("esc\\x1b[31m.png", "new\\nline.png", "latin1_\\udce9.png"):
+        assert f"/test/good/{shown}\n" in result.stdout
 
 
 def test_json_has_everything(nuts):
@@ -77,12 +95,20 @@ def test_json_has_everything(nuts):
     assert set(problem) == {"severity", "file", "reason", "remedy"}
 
 
-def test_only_deep_looks_at_pixels(nuts):
-    Image.new("L", (8, 6)).save(nuts / "ground_truth/crack/0_mask.png")
+def test_masks_are_opened(nuts):
+    draw_mask(nuts / "ground_truth/crack/0_mask.png", value=0)
+    result = run(nuts)
+    assert result.exit_code == 3
+    assert "the mask of a defective picture is empty" in result.stdout
+    assert "\n1 error, 0 warnings:" in result.stdout
+
+
+def test_only_deep_opens_pictures(nuts):
+    file = nuts / "test/good/0.png"
+    file.write_bytes(file.read_bytes()[:-6])
     assert run(nuts).exit_code == 0
     result = run(nuts, "--deep")
     assert result.exit_code == 3
-    assert "the mask of a defective picture is empty" in result.stdout
     assert "\n1 error, 0 warnings:" in result.stdout
 
 

@@ -170,3 +170,24 @@ def test_an_untrainable_method_is_refused_before_processes_start(tmp_path, monke
     monkeypatch.setattr("zerodefect.cli.train._launch", lambda processes: pytest.fail("started"))
     parts = write_parts(tmp_path / "parts")
     run("train", "winclip", "--data", parts, "--processes", 2, fails="winclip is not trained")
+
+
+def test_several_processes_without_accelerate_are_one_line(tmp_path, monkeypatch):
+    from importlib import util
+
+    there = util.find_spec
+    monkeypatch.setattr(util, "find_spec", lambda name: name != "accelerate" and there(name))
+    monkeypatch.setattr("subprocess.run", lambda *a, **k: pytest.fail("started"))
+    parts = write_parts(tmp_path / "parts")
+    told = "several processes need accelerate: pip install 'zerodefect[train]'"
+    run("train", "toy", "--data", parts, "--processes", 2, fails=told)
+
+
+def test_a_journal_names_what_it_consists_of(tmp_path, weights):
+    """The fixture leaves the curves out."""
+    parts = write_parts(tmp_path / "parts")
+    told = run(
+        "train", "toy", "--data", parts, "--backbone", weights, "--device", "cpu",
+        "--output", tmp_path / "run", "--epochs", 1,
+    )  # fmt: skip
+    assert "(log.jsonl" in told and "curves.png" not in told

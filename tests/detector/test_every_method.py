@@ -627,6 +627,8 @@ def test_set_level_steps_are_the_listed_ones(setting):
         whole = detector(given, knowledge)
         for name in detector.set_levels:
             step, at_once = (detector.set_level(name, knowledge) for _ in range(2))
+            if step is None:  # the official test has none under this knowledge
+                continue
             for part in parts:
                 step.see(part)
             at_once.see(whole)

@@ -141,3 +141,28 @@ def test_headers_that_cannot_be_read(tmp_path, about, reason):
         save_file({"a": torch.zeros(1)}, tmp_path / "odd", {FORMAT: text})
         with pytest.raises(KnowledgeError, match=told):
             Knowledge.load(tmp_path / "odd")
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("", "needs a name"),
+        (" \n", "needs a name"),
+        (None, "is text, such as 'screw', and not a NoneType"),
+        (12, "and not a int"),
+        (["screw", "nut"], "and not a list"),
+        ("screw" * 1000, "has 5,000 characters, at most 1000"),
+        ("screw\x1b[31m", r"control character '\\x1b'"),
+        ("bell\x07", r"control character '\\x07'"),
+        ("\udcff", r"control character '\\udcff'"),
+    ],
+)
+def test_a_name_that_is_no_name_is_one_line_that_says_what_helps(name, told):
+    with pytest.raises(ValueError, match=told) as caught:
+        Product(name)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("name", ["4711", "🔩", "👩\u200d🔧 tool", "螺丝", 'Ø 12 - ½"'])
+def test_other_names_are_accepted(name):
+    assert Product(name).name == name

@@ -372,35 +372,6 @@ def test_a_method_that_takes_no_references_says_so(inspector, monkeypatch):
         inspector.remember(picture(0))
 
 
-@pytest.mark.parametrize(
-    "pixels",
-    [
-        np.zeros((40, 48, 3), np.uint8),
-        np.full((40, 48), 255, np.uint8),
-        np.full((1, 1, 3), 7, np.uint8),
-        np.tile(np.array([250, 3, 90], np.uint8), (40, 48, 1)),
-    ],
-    ids=["black", "white", "one pixel", "red"],
-)
-def test_a_picture_of_a_single_colour_gets_a_note(inspector, pixels):
-    note = "the picture is a single colour: nothing can be seen in it"
-    assert inspector.inspect(pixels).notes == (note,)
-    if pixels.size > 3:
-        pixels = pixels.copy()
-        pixels[-1, -1] = 100
-        assert inspector.inspect(pixels).notes == ()
-
-
-def test_what_counts_is_the_inspected_area(inspector):
-    pixels = picture(0, 40, 48)
-    pixels[:, 24:] = 9
-    roi = np.zeros((40, 48, 3), np.uint8)
-    roi[:, 24:] = 255
-    inspector.roi = open_image(roi)
-    note = "the inspected area is a single colour: nothing can be seen in it"
-    assert inspector.inspect(pixels).notes == (note,)
-
-
 def test_the_area_is_hashed_once_and_follows_what_is_set(inspector, monkeypatch):
     hashed = []
     digest = teachable.digest
@@ -509,7 +480,7 @@ def test_broken_calibration_pictures_are_told_and_left_out(inspector, tmp_path, 
     )
     assert [Path(failure.image).name for failure in told] == ["1a.png", "3a.png", "9.png"]
     assert len(policy.scores) == 5
-    assert policy.notes[0] == "Files that could not be read, not counted: 3."
+    assert policy.notes[0] == "Files that could not be used, not counted: 3."
     alone = inspector.calibrate([picture(seed) for seed in range(5)], leave_one_out=leave_one_out)
     assert policy.scores == pytest.approx(alone.scores, abs=1e-5)
 

@@ -128,6 +128,89 @@ def test_leave_one_out_false_alarm_rate_is_kept_for_nearest_neighbours(n):
         assert count / draws <= rate + binomial_margin(rate, draws)
 
 
+# On average, and with confidence
+
+
+def test_the_confident_rate_by_hand():
+    """One rank of n: the rate is below 1 - 0.1 ** (1 / n) in 90 % of calibrations."""
+    policy = learn(list(range(40)))
+    assert policy.false_alarms == pytest.approx(1 / 41)
+    assert (
+        policy.confident_rate
+        == pytest.approx(1 - 0.1 ** (1 / 40))
+        == pytest.approx(0.0559, abs=1e-4)
+    )
+    assert policy.notes[0] == (
+        "Limits learned from 40 good images. On average over calibrations at most 2.44 % of good "
+        "images like these are called defective; with 90 % confidence at most 5.59 % by these "
+        "limits."
+    )
+    # 40 images at 10 %: the fourth largest, Beta(4, 37)
+    assert learn(list(range(40)), false_alarms=0.1).confident_rate == pytest.approx(
+        0.1594, abs=1e-4
+    )
+
+
+def test_a_limit_with_confidence_by_hand():
+    asked = {"false_alarms": 0.1, "confidence": 0.95}
+    assert [needed_images(0.1, 0.95), needed_images(0.01, 0.95)] == [29, 299]
+    assert smallest_rate(29, 0.95) == pytest.approx(1 - 0.05 ** (1 / 29))
+    with pytest.raises(
+        CalibrationError,
+        match=r"0\.1 cannot be guaranteed with 95 % confidence with 28 good.*at least 29",
+    ):
+        learn(list(range(28)), **asked)
+    policy = learn(list(range(29)), **asked)
+    assert policy.limits.defect == 28 and policy.confidence == 0.95
+    assert policy.false_alarms == pytest.approx(1 / 30) and policy.confident_rate <= 0.1
+    assert "With 95 % confidence at most 9.81 %" in policy.notes[0]
+    assert "on average over calibrations at most 3.33 %" in policy.notes[0]
+    by_default = learn(list(range(50)), confidence=0.95)
+    assert by_default.confident_rate == pytest.approx(smallest_rate(50, 0.95))
+
+
+@pytest.mark.parametrize("confidence", [0.0, 1.0, -1.0, math.nan])
+def test_a_confidence_is_a_share(confidence):
+    with pytest.raises(CalibrationError, match="confidence must lie between 0 and 1"):
+        learn([0.5] * 40, confidence=confidence)
+
+
+def test_no_confidence_is_claimed_where_none_is_proven():
+    with pytest.raises(CalibrationError, match="not proven where good images are references"):
+        learn([0.5] * 40, form="leave-one-out", confidence=0.9)
+    policy = learn(list(range(40)), form="leave-one-out", monotone=True)
+    assert policy.guaranteed and policy.confident_rate is None
+    assert "n average" in policy.notes[0] and "confidence" not in policy.notes[0]
+    by_hand = learn(list(range(40))).with_threshold("7")
+    assert by_hand.confident_rate is None
+    assert learn(list(range(40))).with_threshold("rate:0.1").confident_rate > 0.1
+
+
+def exceeded(n, draws, **asked):
+    """Share of calibrations whose limit is exceeded by more good scores than promised; the mean."""
+    rng = np.random.default_rng(n)
+    rates, promised = [], []
+    for _ in range(draws):
+        policy = learn(rng.uniform(size=n).tolist(), **asked)
+        rates.append(1 - policy.limits.defect)  # of uniform scores
+        promised.append(policy.confident_rate)
+    return np.mean(np.array(rates) > np.array(promised)), np.mean(rates), np.array(rates)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [29, 40, 150])
+def test_rates_by_simulation(n):
+    draws = 2000
+    above, mean, rates = exceeded(n, draws, false_alarms=0.1)
+    exact = math.floor(0.1 * (n + 1)) / (n + 1)
+    assert mean == pytest.approx(exact, abs=0.004) and mean <= 0.1 + 0.004
+    assert 0.3 < np.mean(rates > 0.1) < 0.6  # on average is not every time
+    assert above == pytest.approx(0.1, abs=binomial_margin(0.1, draws))
+    above, mean, rates = exceeded(n, draws, false_alarms=0.1, confidence=0.95)
+    assert np.mean(rates > 0.1) <= 0.05 + binomial_margin(0.05, draws)
+    assert above == pytest.approx(0.05, abs=binomial_margin(0.05, draws)) and mean < 0.1
+
+
 # Calibration
 
 
@@ -432,8 +515,15 @@ def test_a_policy_is_for_one_detector_and_product():
     policy.check(**WHO)
     with pytest.raises(PolicyMismatch, match=r"object: 'screw' when calibrated, 'nut' now"):
         policy.check("winclip", "abc", "nut")
-    with pytest.raises(PolicyMismatch, match=r"method: .*object: .*detector .*calibrate"):
+    with pytest.raises(PolicyMismatch, match=r"method: .*object: .*detectors .*calibrate"):
         policy.check("other", "xyz", None)
+    with pytest.raises(
+        PolicyMismatch, match=r"detector .weights, .*: 'abc' when calibrated, 'xyz'"
+    ):
+        policy.check("winclip", "xyz", "screw")
+    left_out = learn([0.1] * 7, form="leave-one-out")  # as former files: nothing more is known
+    with pytest.raises(PolicyMismatch, match="made with 7 references: add --reference"):
+        left_out.check("winclip", "xyz", "screw", {"references": 0})
 
 
 def test_colours_stay_inside_what_a_map_can_be():
@@ -471,15 +561,15 @@ def test_contents_that_contradict_each_other_are_refused(tmp_path, change, reaso
 
 def test_a_promise_that_no_longer_holds_is_not_repeated(tmp_path):
     policy = learn([0.1, 0.2, 0.3], [0.1, 0.2, 0.3])
-    assert any("At most" in note for note in policy.notes)
-    assert not any("At most" in note for note in policy.with_threshold("0.05").notes)
+    assert any("at most" in note for note in policy.notes)
+    assert not any("at most" in note for note in policy.with_threshold("0.05").notes)
     policy.save(tmp_path / "p.json")
     stored = json.loads((tmp_path / "p.json").read_text())
     stored["limits"] = {"unsure": 0.01, "defect": 0.05}
     (tmp_path / "p.json").write_text(json.dumps(stored))
     edited = Policy.load(tmp_path / "p.json")
     assert not edited.guaranteed
-    assert not any("At most" in note for note in edited.notes)
+    assert not any("at most" in note for note in edited.notes)
     assert edited.notes[0].startswith("Limits learned from 3 good images")
 
 

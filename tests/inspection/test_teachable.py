@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import pickle
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import torch
 from models import picture, tiny_backbone
 
-from zerodefect import Inspector, Picture, Policy, Tiling, Viewing, Vocabulary
+from zerodefect import Inspector, Picture, Policy, PolicyMismatch, Tiling, Viewing, Vocabulary
+from zerodefect.inspection import teachable
 from zerodefect.methods import create
 from zerodefect.methods.winclip import WinCLIP
 
@@ -37,6 +40,64 @@ def same(one, other):
     assert one.object == other.object and one.verdict == other.verdict
     assert one.score == pytest.approx(other.score, abs=1e-5)
     np.testing.assert_allclose(one.map, other.map, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (Inspector.forget, "made with 3 references: add --reference"),
+        (lambda i: i.remember(picture(9)), "made with 3 references, 4 now: give the same"),
+        (
+            lambda i: (i.forget(), i.remember([picture(seed) for seed in (1, 2, 9)])),
+            "other pictures as references",
+        ),
+        (
+            lambda i: setattr(i, "bit_depth", 12),
+            r"other bit depth \(None then, 12 now\): see --bit-depth",
+        ),
+        (
+            lambda i: setattr(i, "viewing", Viewing(Tiling(40))),
+            "other tiles and aspect: see --tile",
+        ),
+        (lambda i: setattr(i, "roi", area(slice(0, 40), slice(None))), "other areas: see --roi"),
+    ],
+    ids=["forgotten", "one more", "others", "bits", "tiles", "area"],
+)
+def test_a_policy_that_does_not_fit_says_what_differs(inspector, change, told):
+    inspector.remember([picture(1), picture(2), picture(3)])
+    inspector.calibrate([picture(seed) for seed in range(10, 14)])
+    change(inspector)
+    with pytest.raises(PolicyMismatch, match=f"does not fit this run: {told}") as caught:
+        inspector.inspect(picture(0))
+    assert str(caught.value).count(": see") + str(caught.value).count("give the same") < 2
+
+
+def test_weights_and_settings_that_differ_are_named(inspector):
+    policy = inspector.calibrate([picture(seed) for seed in range(10, 14)])
+    for detector, told in (
+        (WinCLIP(tiny_backbone(1)).eval(), "other weights"),
+        (create("winclip", tiny_backbone(), temperature=0.5).eval(), "other settings: see --set"),
+    ):
+        other = Inspector(detector, policy=policy)
+        with pytest.raises(PolicyMismatch, match=told):
+            other.inspect(picture(0), "screw")
+    inspector.describe("nut")
+    with pytest.raises(PolicyMismatch, match="object: 'screw' when calibrated, 'nut' now"):
+        inspector.inspect(picture(0))
+
+
+def test_a_name_in_another_language_is_remarked_on_once(inspector, caplog):
+    teachable._remark_on.cache_clear()
+    for _ in range(2):
+        inspector.inspect(picture(0), object="螺丝")
+        inspector.inspect(picture(0), object="metal nut")
+    (record,) = caplog.records
+    assert "'螺丝' is not written in Latin letters" in record.getMessage()
+    another = Inspector(inspector.detector)
+    another.describe("Unterlegscheibe")
+    another.inspect(picture(0))
+    another.inspect(picture(1))
+    assert len(caplog.records) == 2
 
 
 # --- names of one call ---------------------------------------------------------------------------
@@ -202,6 +263,66 @@ def test_what_is_not_built_yet_is_built_before_it_is_sent(detector):
     inspector.describe("screw")
     again = pickle.loads(pickle.dumps(inspector))
     assert again.inspect(picture(0)).object == "screw"
+
+
+class Looking(torch.utils.data.Dataset):
+    """Pictures that are inspected where a loader fetches them."""
+
+    def __init__(self, inspector: Inspector) -> None:
+        self.inspector = inspector
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> tuple[str, float]:
+        found = self.inspector.inspect(picture(index), object=("nut", None)[index % 2])
+        return found.object, found.score
+
+
+def scores_apart(inspector: Inspector, index: int) -> tuple[str, float]:
+    """What a process of a pool does."""
+    return Looking(inspector)[index]
+
+
+@pytest.mark.killing
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["fork", "spawn"])
+def test_workers_of_a_loader_inspect_as_this_process_does(inspector, how):
+    inspector.remember([picture(8), picture(9)])
+    expected = [Looking(inspector)[index] for index in range(4)]
+    loader = torch.utils.data.DataLoader(
+        Looking(inspector), batch_size=None, num_workers=2, multiprocessing_context=how
+    )
+    found = list(loader)
+    assert [name for name, _ in found] == ["nut", "screw", "nut", "screw"]
+    assert [score for _, score in found] == pytest.approx([s for _, s in expected], abs=1e-5)
+    assert inspector.object == "screw"
+
+
+@pytest.mark.killing
+@pytest.mark.slow
+def test_a_spawned_pool_inspects_as_this_process_does(inspector):
+    inspector.calibrate([picture(seed) for seed in range(10, 14)])
+    inspector.policy = None
+    expected = [Looking(inspector)[index] for index in range(4)]
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        found = list(pool.map(scores_apart, [inspector] * 4, range(4)))
+    assert [name for name, _ in found] == [name for name, _ in expected]
+    assert [score for _, score in found] == pytest.approx([s for _, s in expected], abs=1e-5)
+
+
+def test_memory_does_not_grow_with_the_number_of_names(inspector):
+    kept = inspector.detector.text_features
+    inspector.inspect(picture(0), object="part 0")
+    kept.budget, before = 40_000, inspector.inspect(picture(0), object="part 0").score
+    sizes = []
+    for number in range(1, 60):
+        inspector.inspect(picture(0), object=f"part {number}")
+        sizes.append(sum(each.nbytes for each in kept._memory.values()))
+    assert max(sizes) <= 40_000 and sizes[-1] > 20_000
+    assert len(inspector._automatic) <= 64
+    assert inspector.inspect(picture(0), object="part 0").score == pytest.approx(before, abs=1e-5)
+    kept.budget = 64 * 2**20
 
 
 # --- areas ---------------------------------------------------------------------------------------

@@ -105,7 +105,7 @@ def test_set_level_scales_the_highest_values_over_the_class(detector):
     assert torch.equal(got.map, maps)
     equal = scaled(few_shot, Prediction(score=(s + 1 / 3) / 2, map=torch.ones(3, 2, 2)))
     torch.testing.assert_close(equal.score, s / 2)
-    assert scaled(taught(detector), given) is given  # zero-shot there is no such step
+    assert detector.set_level("image min-max", taught(detector)) is None  # none zero-shot
 
 
 # --- training --------------------------------------------------------------------------------

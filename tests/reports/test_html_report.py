@@ -493,8 +493,11 @@ def test_ten_thousand_images(tmp_path, inspected):
 def test_calibrated_report_states_the_guarantee(tmp_path):
     page = Page(write_report(tmp_path, [make_record(0)], make_manifest()))
     assert "Limits learned from 120 good images." in page.statement
-    assert "At most 1 % of good parts are called defective" in page.statement
-    assert "At most 5 % of good parts are called unsure or worse" in page.statement
+    assert (
+        "On average over calibrations at most 1 % of good parts like those are called defective; "
+        "with 90 % confidence at most 1.9 % by these limits."
+    ) in page.statement
+    assert "at most 5 % of good parts like those are called unsure or worse." in page.statement
     assert "Uncalibrated" not in page.text
 
 

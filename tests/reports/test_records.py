@@ -77,7 +77,17 @@ def test_fields_of_a_record():
     record = to_record(inspection)
     assert list(record) == [
         *("image", "status", "object", "width", "height", "verdict", "calibrated", "score"),
-        *("p_value", "count", "regions", "explanation", "answer", "notes", "map", "assets"),
+        *(
+            "p_value",
+            "count",
+            "regions",
+            "explanation",
+            "answer",
+            "reason",
+            "notes",
+            "map",
+            "assets",
+        ),
     ]
     assert record["count"] == 1
     (region,) = record["regions"]

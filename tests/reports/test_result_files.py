@@ -149,6 +149,53 @@ def test_coco(tmp_path):
     assert mask.shape == (20, 30) and mask.sum() == 15 and not mask[11, 21]
 
 
+SHAPES = {  # twins in name, sub-folders, a turned picture and a thin one
+    "a.png": (160, 200),
+    "a.jpg": (160, 200),
+    "sub/a.png": (160, 200),
+    "rot.jpg": (200, 160),
+    "thin.png": (33, 517),
+}
+
+
+def coco_of(tmp_path):
+    """The file of one run over all shapes, and per picture the union of its regions."""
+    wanted, records = {}, []
+    for seed, (name, (height, width)) in enumerate(SHAPES.items()):
+        noise = np.random.default_rng(seed).random((height // 4 + 1, width // 4 + 1))
+        map = np.kron(noise, np.ones((4, 4)))[:height, :width].astype(np.float32)
+        regions = find_regions(map, 0.7, minimum_area=1)
+        shown = Inspection(name, None, width, height, "defect", False, 1.0, None, regions)
+        records.append(to_record(shown))
+        wanted[name] = map > 0.7
+    write_coco(records, tmp_path / "coco.json")
+    return tmp_path / "coco.json", wanted
+
+
+def test_coco_masks_of_twins_and_sub_folders_decode_bit_for_bit(tmp_path):
+    path, wanted = coco_of(tmp_path)
+    data = json.loads(path.read_text())
+    names = {image["id"]: image["file_name"] for image in data["images"]}
+    assert list(names.values()) == list(SHAPES)
+    found = {name: np.zeros(shape, bool) for name, shape in SHAPES.items()}
+    for one in data["annotations"]:
+        mask = decode_rle(one["segmentation"])
+        assert mask.sum() == one["area"]
+        assert not (found[names[one["image_id"]]] & mask).any()
+        found[names[one["image_id"]]] |= mask
+    for name in SHAPES:
+        assert np.array_equal(found[name], wanted[name])
+
+
+def test_coco_masks_decode_the_same_with_pycocotools(tmp_path):
+    coco = pytest.importorskip("pycocotools.coco")
+    path, wanted = coco_of(tmp_path)
+    loaded = coco.COCO(str(path))
+    for number, image in loaded.imgs.items():
+        parts = [loaded.annToMask(one) for one in loaded.imgToAnns[number]]
+        assert np.array_equal(np.max(parts, axis=0) > 0, wanted[image["file_name"]])
+
+
 def test_coco_says_when_the_run_was_not_calibrated(tmp_path):
     write_coco([record(calibrated=False)], tmp_path / "coco.json")
     info = json.loads((tmp_path / "coco.json").read_text())["info"]

@@ -25,8 +25,7 @@ from zerodefect.cli import app
 from zerodefect.data import DatasetError, load_dataset
 from zerodefect.detector.checkpoint_file import load_checkpoint
 from zerodefect.detector.recipes import Recipe
-from zerodefect.images import ImageError
-from zerodefect.training.batches import Steps, seeded, shards
+from zerodefect.training.batches import Steps, seeded
 from zerodefect.training.engine import Settings, fit
 from zerodefect.training.examples import Examples, Pictures, Procedural, check_apart
 from zerodefect.training.journal import Journal
@@ -384,16 +383,6 @@ def test_procedural_pictures_are_numbered_and_good_ones_are_good():
     again = Procedural(12, 0, 30).read(7)
     assert (again.picture.pixels == mixed.read(7).picture.pixels).all()
     assert again.object and mixed.fingerprint() != Procedural(12, 1, 30).fingerprint()
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_picture_that_cannot_be_read_is_named(tmp_path, workers):
-    root = write_parts(tmp_path, count=1)
-    found = Examples([Pictures(load_dataset(root))])
-    (root / "p" / "test" / "spot" / "0.png").write_bytes(b"none")
-    steps = steps_of(found, 4)
-    with pytest.raises(ImageError, match=r"0\.png"):
-        list(shards(steps, 0, 1, workers))
 
 
 def test_generators_depend_on_their_numbers_alone():

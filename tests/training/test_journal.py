@@ -115,3 +115,14 @@ def test_the_picture_shows_losses_and_validation(tmp_path):
     with Image.open(tmp_path / CURVES) as image:
         assert image.width > 1000  # two panels
     assert (tmp_path / CURVES).read_bytes() != plain
+
+
+def test_without_matplotlib_it_is_said_once_why_there_are_no_curves(tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    journal = Journal(tmp_path, 0)
+    journal.write(line(1))
+    caplog.clear()
+    assert not journal.draw() and not journal.draw()
+    (record,) = caplog.records
+    assert "matplotlib is not installed: curves.png is not drawn" in record.getMessage()
+    assert "zerodefect[train]" in record.getMessage()

@@ -8,7 +8,8 @@ import pickle
 
 import pytest
 import torch
-from models import write_tiny_weights
+from models import tiny_backbone, write_tiny_weights
+from official_samples import official_file
 from safetensors.torch import save_file
 from toy_method import registered
 from typer.testing import CliRunner
@@ -17,6 +18,7 @@ import zerodefect
 from zerodefect.cli import app
 from zerodefect.detector.checkpoint_file import CheckpointError
 from zerodefect.detector.contract import UnsupportedError
+from zerodefect.methods import create
 from zerodefect.training.official_import import import_checkpoint, read_published
 
 
@@ -139,3 +141,32 @@ def test_the_name_of_the_result_ends_in_safetensors(tmp_path):
     torch.save(published(), tmp_path / "a.pth")
     done = CliRunner().invoke(app, ["import", "toy", str(tmp_path / "a.pth"), "-o", "x.pth"])
     assert "ends in .safetensors" in str(done.exception)
+
+
+# --- files that do not fit -----------------------------------------------------------------------
+
+
+def official(tmp_path, method: str, **shape: int):
+    detector = create(method, tiny_backbone(**shape))
+    torch.save(official_file(detector), tmp_path / "epoch_15.pth")
+    return tmp_path / "epoch_15.pth"
+
+
+@pytest.mark.parametrize("method", ["anomalyclip", "april_gan"])
+def test_a_file_for_another_backbone_names_it(tmp_path, method):
+    wide = {"text_width": 768, "vision_width": 1024, "embed_dim": 768}
+    source = official(tmp_path, method, vision_layers=4, text_layers=1, **wide)
+    ours = str(write_tiny_weights(tmp_path))
+    told = r"epoch_15\.pth: made for another backbone, ViT-L-14-336/openai \(--backbone\)\. "
+    with pytest.raises(CheckpointError, match=told) as caught:
+        import_checkpoint(method, source, tmp_path / "b.safetensors", backbone=ours)
+    assert "not a file of" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_file_of_another_method_names_that(tmp_path):
+    source = official(tmp_path, "anomalyclip")
+    ours = str(write_tiny_weights(tmp_path))
+    told = "not a file of adaclip, but of anomalyclip or crane: zerodefect import anomalyclip$"
+    with pytest.raises(CheckpointError, match=told):
+        import_checkpoint("adaclip", source, tmp_path / "b.safetensors", backbone=ours)

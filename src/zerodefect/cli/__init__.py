@@ -12,6 +12,7 @@ import typer
 
 from zerodefect.cli import (
     backbones,
+    cache,
     calibrate,
     data,
     datasets,
@@ -68,6 +69,7 @@ _VERBS: dict[str, Callable[..., None]] = {
     "methods": methods.methods,
     "datasets": datasets.datasets,
     "backbones": backbones.backbones,
+    "cache": cache.cache,
     "doctor": doctor.doctor,
     "demo": demo.demo,
 }
@@ -89,29 +91,17 @@ def main() -> None:
             sys.exit(_PIPE_CLOSED)
         if ended.code == _INTERRUPTED:  # what typer makes of Ctrl-C
             typer.echo(
-                "interrupted; inspect, train and pretrain go on when started again", err=True
+                "interrupted; inspect, evaluate, train and pretrain go on when started again",
+                err=True,
             )
         raise
     except Exception as error:
-        if not _expected(error):
+        from zerodefect.cli.errors import expected, told
+
+        if not expected(error):
             raise
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {told(error)}", err=True)
         sys.exit(1)
-
-
-def _expected(error: Exception) -> bool:
-    """Whether an exception tells the user what to do, so that no traceback is needed."""
-    from pydantic import ValidationError
-
-    from zerodefect.backbones.weight_files import WeightsError
-    from zerodefect.detector.contract import UnsupportedError
-    from zerodefect.evaluation.metrics import SpillError
-    from zerodefect.files import StoreError
-    from zerodefect.training.run_state import TrainingError
-
-    ours = (WeightsError, StoreError, SpillError, UnsupportedError, TrainingError)
-    told = isinstance(error, (ValueError, OSError, *ours))
-    return told and not isinstance(error, ValidationError)
 
 
 def _pipe_closed(error: BaseException | None) -> bool:

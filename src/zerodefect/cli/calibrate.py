@@ -30,10 +30,15 @@ class LimitOptions(Options):
     """What the limits guarantee, and from what they are learned."""
 
     false_alarms: float | None = option(
-        None, "Largest share of good parts called defective; default 0.01, or what n allows."
+        None,
+        "Share of good parts called defective, at most, on average; default 0.01, or what n "
+        "allows.",
     )
     review_rate: float | None = option(
-        None, "Largest share of good parts called unsure or worse; default 0.05."
+        None, "Share of good parts called unsure or worse, at most; default 0.05."
+    )
+    confidence: float | None = option(
+        None, "Keep --false-alarms with this confidence, such as 0.95, instead of on average."
     )
     leave_one_out: bool = option(
         False, "The good parts are the references, each left out in turn.", "--leave-one-out"
@@ -54,7 +59,7 @@ def calibrate(
     """Learn the two limits (unsure, defect) from good parts and write them to a policy file.
 
     Exit code 0: the policy is written. 1: nothing could be done. 3: it is written, but some files
-    could not be read and do not count.
+    could not be used and do not count.
     """
     from zerodefect.images import find_images
 
@@ -85,23 +90,26 @@ def calibrate(
     if failures:
         again = "; remove them before they are --reference" if limits.leave_one_out else ""
         files_failed = f"{len(failures)} file{'s' * (len(failures) != 1)}"
-        say(f"{files_failed} could not be read and do not count{again}")
+        say(f"{files_failed} could not be used and do not count{again}")
         raise typer.Exit(3)
 
 
 def _tell(policy: Policy, output: Path, leave_one_out: bool) -> None:
     from zerodefect.inspection.conformal import smallest_rate
+    from zerodefect.types import told_score
 
     limits = policy.limits
     for note in policy.notes:
         typer.echo(note)
     typer.echo(
-        f"defect above {limits.defect:.4f}, unsure above {limits.unsure:.4f}"
+        f"defect above {told_score(limits.defect)}, unsure above {told_score(limits.unsure)}"
         if limits.defect is not None and limits.unsure is not None
         else "too few images for a finite limit"
     )
     n = len(policy.scores)
     images = f"{n} image{'s' * (n != 1)}"
-    typer.echo(f"smallest false-alarm rate that {images} can prove: {smallest_rate(n):.3g}")
+    sure = f" with {100 * policy.confidence:.4g} % confidence" if policy.confidence else ""
+    smallest = smallest_rate(n, policy.confidence)
+    typer.echo(f"smallest false-alarm rate that {images} can prove{sure}: {smallest:.3g}")
     flag = " and the same good parts as --reference" if leave_one_out else ""
     typer.echo(f"policy: {output}; pass it with --policy{flag}")

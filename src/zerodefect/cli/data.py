@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from zerodefect.cli.options import AsJson, Layout, flattened, option
-from zerodefect.cli.telling import progress
+from zerodefect.cli.telling import plain, progress
 
 if TYPE_CHECKING:
     from zerodefect.data import Dataset, FileCheck, Problem
@@ -31,7 +31,7 @@ def data() -> None:
 def check(
     path: Annotated[Path, typer.Argument(help="Folder, meta.json, or CSV/JSON-lines table.")],
     layout: Layout = "auto",
-    deep: bool = option(False, "Open every picture and mask.", "--deep"),
+    deep: bool = option(False, "Open every picture, too.", "--deep"),
     as_json: AsJson = False,
 ) -> None:
     """Explain what a data set holds and what is missing.
@@ -41,9 +41,9 @@ def check(
     from zerodefect.data import check_files, load_dataset
 
     dataset = load_dataset(path, layout=layout, sizes=False)
-    doing = "opening files" if deep else "reading sizes"
+    doing = "opening files" if deep else "opening masks"
     with progress(doing, len(dataset), quiet=as_json) as bar:
-        files = check_files(dataset, deep=deep, on_sample=lambda: bar(advance=1))
+        files = check_files(dataset, masks=True, deep=deep, on_sample=partial(bar, advance=1))
     problems = (*dataset.problems, *files.problems)
     if as_json:
         typer.echo(json.dumps(_facts(dataset, files, problems), indent=2))
@@ -78,26 +78,29 @@ def _facts(dataset: Dataset, files: FileCheck, problems: tuple[Problem, ...]) ->
 def _explain(dataset: Dataset, files: FileCheck, problems: tuple[Problem, ...]) -> None:
     from zerodefect.data import format_table
 
+    def tell(text: str) -> None:
+        typer.echo(plain(text))
+
     masks = sum(bool(sample.mask) for sample in dataset)
-    typer.echo(f"data set:  {dataset.name} ({dataset.root})")
-    typer.echo(f"layout:    {dataset.layout}: {dataset.reason}")
-    typer.echo(f"products:  {len(dataset.products)}")
-    typer.echo(f"pictures:  {len(dataset)}, {masks} with mask")
-    typer.echo(f"sizes:     {_sizes(files)}")
-    typer.echo(f"\n{format_table(dataset.split_table())}")
+    tell(f"data set:  {dataset.name} ({dataset.root})")
+    tell(f"layout:    {dataset.layout}: {dataset.reason}")
+    tell(f"products:  {len(dataset.products)}")
+    tell(f"pictures:  {len(dataset)}, {masks} with mask")
+    tell(f"sizes:     {_sizes(files)}")
+    tell(f"\n{format_table(dataset.split_table())}")
     if dataset.notes:
-        typer.echo("\nto know:")
+        tell("\nto know:")
     for note in dataset.notes:
-        typer.echo(f"  {note}")
+        tell(f"  {note}")
     errors = sum(problem.severity == "error" for problem in problems)
     if not problems:
-        typer.echo("\nno problems found")
+        tell("\nno problems found")
         return
     counts = {"error": errors, "warning": len(problems) - errors}
     said = [f"{n} {severity}" + "s" * (n != 1) for severity, n in counts.items()]
-    typer.echo(f"\n{', '.join(said)}:")
+    tell(f"\n{', '.join(said)}:")
     for line in _grouped(problems):
-        typer.echo(f"  {line}")
+        tell(f"  {line}")
 
 
 def _sizes(files: FileCheck) -> str:
@@ -116,13 +119,12 @@ def _sizes(files: FileCheck) -> str:
 
 def _grouped(problems: tuple[Problem, ...]) -> list[str]:
     """One line for each kind of problem, errors first, with the first few files under it."""
-    groups: dict[tuple[str, str, str], list[str]] = defaultdict(list)
-    for problem in sorted(problems, key=lambda problem: problem.severity):
-        groups[problem.severity, problem.reason, problem.remedy].append(problem.file)
+    from zerodefect.data import grouped
+
     lines = []
-    for (severity, reason, remedy), names in groups.items():
+    for (severity, reason, remedy), names in grouped(problems).items():
         lines.append(f"{severity}: {reason}. {remedy}")
-        lines += [f"    {name}" for name in names[:_SHOWN]]
+        lines += ["    " + name.replace("\n", "\\n") for name in names[:_SHOWN]]
         if len(names) > _SHOWN:
             lines.append(f"    and {len(names) - _SHOWN} more (--json lists all)")
     return lines

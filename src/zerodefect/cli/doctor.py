@@ -10,13 +10,7 @@ import typer
 
 from zerodefect.cli.options import AsJson
 
-_EXTRAS = {
-    "sam": "segment_anything",
-    "vlm": "transformers",
-    "serve": "fastapi",
-    "scale": "ray",
-    "export": "onnx",
-}
+_EXTRAS = {"plot": ("matplotlib",), "train": ("accelerate", "matplotlib", "tensorboard")}
 _CORE = ("torch", "torchvision", "open_clip_torch", "timm", "numpy", "pillow", "scipy")
 
 
@@ -73,8 +67,10 @@ def _facts() -> tuple[dict[str, Any], list[str]]:
         "python": f"{platform.python_version()} on {platform.platform()}",
         "packages": packages,
         "extras": {
-            extra: "installed" if find_spec(module) else "absent"
-            for extra, module in _EXTRAS.items()
+            extra: " and ".join(module for module in modules if not find_spec(module)) + " absent"
+            if not all(map(find_spec, modules))
+            else "installed"
+            for extra, modules in _EXTRAS.items()
         },
         "device": ", ".join(gpus) if gpus else f"cpu ({torch.get_num_threads()} threads), no GPU",
         "weights": weights,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,10 @@ from zerodefect.cli.telling import progress, say
 
 if TYPE_CHECKING:
     from zerodefect.data import Dataset
+    from zerodefect.evaluation.evaluator import Evaluator
+    from zerodefect.evaluation.prediction_cache import PredictionCache
+    from zerodefect.evaluation.protocol import Evaluation, Protocol
+    from zerodefect.reports.evaluation_folder import EvaluationFolder
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,9 @@ class ProtocolOptions(Options):
         None, "Official step over all pictures of a product; figures: transductive."
     )
     alike: bool = option(False, "Crop the centre of all pictures to one size first.", "--alike")
+    allow_training_pictures: bool = option(
+        False, "Measure also on pictures that were learned from.", "--allow-training-pictures"
+    )
 
     def keywords(self) -> dict[str, Any]:
         """Keyword arguments of ``Protocol``; those left at their default are as it has them.
@@ -83,13 +91,31 @@ class ProtocolOptions(Options):
         return given
 
 
+@dataclass(frozen=True)
+class CacheOptions(Options):
+    """What is kept of predictions."""
+
+    cache: bool = option(True, "Keep predictions and reuse them.")
+    cache_limit: float = option(20.0, "Gigabytes; the longest unused predictions give way.", min=0)
+    full_maps: bool = option(False, "Keep maps as float32 instead of 16 bits.", "--full-maps")
+
+    def opened(self) -> PredictionCache:
+        """The cache."""
+        from zerodefect.evaluation.prediction_cache import PredictionCache
+        from zerodefect.paths import cache_folder
+
+        folder = cache_folder() / "predictions" if self.cache else None
+        return PredictionCache(folder, limit=round(self.cache_limit * 1e9), full=self.full_maps)
+
+
 def evaluate(
     *,
     data: DataOptions,
     contenders: ContenderOptions,
     protocol: ProtocolOptions,
     output: Path = option(Path("evaluation"), "Folder of the results.", "--output", "-o"),
-    cache: bool = option(True, "Keep predictions and reuse them."),
+    overwrite: bool = option(False, "Throw away results of other settings there.", "--overwrite"),
+    cache: CacheOptions,
     loading: LoadingOptions,
     pictures: ViewOptions,
     batch_size: BatchSize = 8,
@@ -99,47 +125,93 @@ def evaluate(
 
     Exit code 0: everything was measured. 1: nothing could be done. 3: some files were left out.
     """
+    from zerodefect.data import distinct
     from zerodefect.evaluation.evaluator import Evaluator
-    from zerodefect.evaluation.prediction_cache import PredictionCache
     from zerodefect.evaluation.protocol import Protocol
-    from zerodefect.evaluation.result_tables import merged_table, write_results
+    from zerodefect.evaluation.result_tables import merged_table
     from zerodefect.methods import load_detector
-    from zerodefect.paths import cache_folder
+    from zerodefect.reports.evaluation_folder import EvaluationFolder
 
     measured = Protocol(batch_size=batch_size, **protocol.keywords())
     chosen = _chosen(contenders, loading)
-    datasets = [_open(entry, data.layout) for entry in data.data]
+    _check_step(measured, [method for _, method, _ in chosen])
+    datasets = distinct([_open(entry, data.layout) for entry in data.data])
     if not measured.alike:  # else the pictures are cropped first
         wanted = (s for d in datasets for s in d if s.split != "train" or max(measured.shots))
         tell_views(pictures, (sample.image for sample in wanted))
-    shown = pictures.opened()
-    kept = PredictionCache(cache_folder() / "predictions" if cache else None)
-    stored = []
-    left_out = 0
+    shown, kept = pictures.opened(), cache.opened()
+    stored, left_out = [], 0
     for dataset in datasets:
         results = []
-        names = product_names(data.object, [dataset])
+        options = {"names": product_names(data.object, [dataset]), "cache": kept, **shown}
         for name, method, checkpoint in chosen:
             detector = load_detector(method, checkpoint=checkpoint, **loading.keywords())
-            evaluator = Evaluator(detector, dataset, measured, names=names, cache=kept, **shown)
-            doing = f"{name} on {dataset.name}"
-            with progress(doing, evaluator.count(), quiet=as_json) as bar:
-                evaluation = evaluator.run(partial(bar, advance=1))
-            files = write_results(evaluation, output / _slug(dataset.name) / name, method)
+            evaluator = Evaluator(detector, dataset, measured, **options)
+            folder = EvaluationFolder(output / _slug(dataset.name) / name, overwrite=overwrite)
+            evaluation = _measured(evaluator, folder, f"{name} on {dataset.name}", quiet=as_json)
+            files = folder.write(evaluation, method)
             stored.append(json.loads(files[0].read_text(encoding="utf-8")))
             results.append((name, evaluation))
             left_out += len(evaluation.failures)
-            for failure in evaluation.failures:
-                say(f"left out: {failure}")
             if not as_json:
                 typer.echo(files[1].read_text(encoding="utf-8"))
-                typer.echo("written: " + ", ".join(str(path) for path in files))
+                typer.echo(f"written: {folder.told(files)}")
         if len(results) > 1 and not as_json:
             typer.echo("\n".join(merged_table(results)))
     if as_json:
         typer.echo(json.dumps(stored))
     if left_out:
         raise typer.Exit(3)
+
+
+def _measured(
+    evaluator: Evaluator, folder: EvaluationFolder, title: str, *, quiet: bool
+) -> Evaluation:
+    """Check what can be checked before the work, say what it takes, and measure."""
+    evaluator.check()
+    folder.check(evaluator.facts())
+    cache = evaluator.cache
+    if cache.folder:
+        need, left = evaluator.cache_bytes(), _space_left(cache.folder)
+        text = (
+            f"cache: up to {need / 1e6:,.1f} MB for {evaluator.count()} predictions in "
+            f"{cache.folder} (maps in {cache.precision}), which holds {cache.taken() / 1e6:,.1f} "
+            f"of {cache.limit / 1e6:,.0f} MB"
+        )
+        if need > cache.limit:
+            text += "; the oldest give way, so a run that is killed repeats more (--cache-limit)"
+        if need > left:
+            text += f"; only {left / 1e6:,.1f} MB are free there (ZERODEFECT_CACHE, --no-cache)"
+        say(text)
+    with progress(title, evaluator.count(), quiet=quiet) as bar:
+        evaluation = evaluator.run(partial(bar, advance=1))
+    cache.keep_limit()
+    for failure in evaluation.failures:
+        say(f"left out: {failure}")
+    return evaluation
+
+
+def _space_left(folder: Path) -> int:
+    """Free bytes where a folder is, or would be made."""
+    there = next(one for one in (folder, *folder.absolute().parents) if one.is_dir())
+    return shutil.disk_usage(there).free
+
+
+def _check_step(protocol: Protocol, methods: list[str]) -> None:
+    """Refuse a set-level step that one of the methods does not have, before the work.
+
+    Raises:
+        ValueError: naming the steps that there are.
+    """
+    from zerodefect.methods import get
+
+    for method in methods if protocol.set_level else ():
+        steps = get(method).set_levels
+        if protocol.set_level not in steps:
+            has = ", ".join(map(repr, steps)) or "none"
+            raise ValueError(
+                f"--set-level {protocol.set_level!r}: {method} has no such step; it has: {has}"
+            )
 
 
 def _open(entry: str, layout: str) -> Dataset:
@@ -149,8 +221,8 @@ def _open(entry: str, layout: str) -> Dataset:
     dataset = open_dataset(entry, layout)
     say(f"{dataset.name} ({dataset.layout}: {dataset.reason})")
     say(format_table(dataset.split_table()))
-    for remark in (*dataset.problems, *dataset.notes):
-        say(str(remark))
+    for remark in dataset.remarks():
+        say(remark)
     return dataset
 
 

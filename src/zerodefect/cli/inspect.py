@@ -147,7 +147,7 @@ def _row(record: dict[str, Any]) -> dict[str, Any]:
         "score": record.get("score"),
         "p_value": record.get("p_value"),
         "kinds": ", ".join(f"{n} x {kind}" if n > 1 else kind for kind, n in kinds.items()),
-        "reason": record.get("reason", ""),
+        "reason": record.get("reason") or "",
     }
 
 
@@ -155,6 +155,8 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
+
+    from zerodefect.types import told_score
 
     worst = list(_COLOURS)
     rows = sorted(rows, key=lambda r: (worst.index(r["verdict"]), -(r["score"] or 0.0)))
@@ -164,11 +166,11 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
     table.add_column("regions")
     table.add_column("image", overflow="fold")
     for row in rows[:_SHOWN]:
-        score = "" if row["score"] is None else f"{row['score']:.4f}"
+        score = "" if row["score"] is None else told_score(row["score"])
         p_value = "" if row["p_value"] is None else f"{row['p_value']:.3g}"
         verdict = f"[{_COLOURS[row['verdict']]}]{row['verdict']}[/]"
         table.add_row(
-            verdict, score, p_value, escape(row["kinds"] or row["reason"]), escape(row["image"])
+            verdict, score, p_value, escape(row["reason"] or row["kinds"]), escape(row["image"])
         )
     console = Console()
     if not console.is_terminal:

@@ -14,7 +14,13 @@ import typer
 
 def say(text: str) -> None:
     """A remark for people: to stderr, so that stdout stays data."""
-    typer.echo(text, err=True)
+    typer.echo(plain(text), err=True)
+
+
+def plain(text: str) -> str:
+    """Text for a terminal: control characters, as names of files may have them, are spelled out."""
+    shown = (c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+    return "".join(shown)
 
 
 def told_size(sizes: Any) -> str:

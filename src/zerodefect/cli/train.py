@@ -121,7 +121,12 @@ def _check_trainable(method: str) -> None:
 def _launch(processes: int) -> int:
     """Start the same command in several processes; gives the exit code."""
     import subprocess
+    from importlib.util import find_spec
 
+    from zerodefect.training.processes import NO_ACCELERATE
+
+    if not find_spec("accelerate"):  # said once, not by every process
+        raise ValueError(NO_ACCELERATE)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", str(processes), "-m", "zerodefect", *sys.argv[1:]]
     return subprocess.run(command, check=False).returncode
@@ -132,9 +137,13 @@ class _Data:
 
     def __init__(self, options: DataOptions) -> None:
         self.entries, self.train_good = options.data, options.train_good
+        from zerodefect.data import distinct
+
         self.drawn = {entry: drawn for entry in options.data if (drawn := _procedural(entry))}
-        self.named = {e: _open(e, options.layout) for e in options.data if e not in self.drawn}
-        self.targets = [_open(entry, options.layout) for entry in options.val or []]
+        entries = list(dict.fromkeys(e for e in options.data if e not in self.drawn))
+        opened = distinct([_open(e, options.layout) for e in entries])
+        self.named = dict(zip(entries, opened, strict=True))
+        self.targets = distinct([_open(entry, options.layout) for entry in options.val or []])
         self.names = product_names(options.object, [*self.named.values(), *self.targets])
 
     def sources(
@@ -209,8 +218,16 @@ def _train(
         )
     if processes.first:
         typer.echo(f"checkpoint: {made.path} (SHA-256 {made.sha256[:12]})")
-        typer.echo(f"journal:    {output} (log.jsonl, TensorBoard events, curves.png)")
+        typer.echo(f"journal:    {output} ({', '.join(_journal(output))})")
         typer.echo(f"use:        zerodefect inspect PICTURES --checkpoint {made.path}")
+
+
+def _journal(folder: Path) -> list[str]:
+    """What the journal of a run consists of; why there are no curves was said before."""
+    from zerodefect.training.journal import CURVES, EVENTS, LOG
+
+    names = {LOG: LOG, EVENTS: "TensorBoard events", CURVES: CURVES}
+    return [told for pattern, told in names.items() if any(folder.glob(pattern))]
 
 
 def _seed(method: str, settings: Settings) -> dict[str, int]:
@@ -304,6 +321,6 @@ def _procedural(entry: str) -> tuple[str, int] | None:
 
 def _open(entry: str, layout: str) -> Dataset:
     dataset = open_dataset(entry, layout)
-    for problem in dataset.problems:
-        say(str(problem))
+    for remark in dataset.remarks():
+        say(remark)
     return dataset

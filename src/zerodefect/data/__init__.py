@@ -1,11 +1,20 @@
 """Data sets by their layout on disk."""
 
 from zerodefect.data.check import FileCheck, check_files
-from zerodefect.data.dataset import Dataset, DatasetError, Problem, Sample, SplitRow, format_table
+from zerodefect.data.dataset import (
+    Dataset,
+    DatasetError,
+    Problem,
+    Sample,
+    SplitRow,
+    distinct,
+    format_table,
+    grouped,
+)
 from zerodefect.data.layout_registry import KnownSet, find_known
 from zerodefect.data.layouts import CATALOGUE, LAYOUTS
 from zerodefect.data.load_dataset import expected_layouts, load_dataset
-from zerodefect.data.masks import MASK_RULES, read_channels, read_mask
+from zerodefect.data.masks import MASK_RULES, opened_mask, read_channels, read_mask
 
 __all__ = [
     "CATALOGUE",
@@ -19,10 +28,13 @@ __all__ = [
     "Sample",
     "SplitRow",
     "check_files",
+    "distinct",
     "expected_layouts",
     "find_known",
     "format_table",
+    "grouped",
     "load_dataset",
+    "opened_mask",
     "read_channels",
     "read_mask",
 ]

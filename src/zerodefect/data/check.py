@@ -1,4 +1,4 @@
-"""Whether the files of a data set are what their names promise: sizes, or every pixel."""
+"""Whether the files of a data set are what their names promise: sizes, masks, or every pixel."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from zerodefect.data.dataset import Dataset, DefectType, Problem, Sample, Severity
-from zerodefect.data.masks import mask_values, read_channels
+from zerodefect.data.mask_files import orientation_of, size_fault
+from zerodefect.data.masks import opened_mask, read_channels
 from zerodefect.images import ImageError, open_image, picture_size
 
 _LOSSY = frozenset({".jpg", ".jpeg", ".jpe", ".jfif"})
@@ -35,84 +36,88 @@ class FileCheck:
 
 
 def check_files(
-    dataset: Dataset, *, deep: bool = False, on_sample: Callable[[], None] = lambda: None
+    dataset: Dataset,
+    *,
+    masks: bool = False,
+    deep: bool = False,
+    on_sample: Callable[[], None] = lambda: None,
 ) -> FileCheck:
     """Look into the files of all samples.
 
     Args:
         dataset: as ``load_dataset`` gives it, with ``sizes=False`` to look only once.
-        deep: decode every picture and mask. Besides sizes this finds damaged files, empty masks
-            of defective pictures, marked masks of good ones, masks in a lossy format, masks
-            whose values are no kind of defect, and the same pixels in different splits.
+        masks: open every mask. Besides sizes this finds empty masks of defective pictures, marked
+            masks of good ones, inverted masks, masks of many grey values or in a lossy format, and
+            masks whose values are no kind of defect.
+        deep: open every picture, too. This also finds damaged files, and the same pixels in
+            different splits.
         on_sample: called after each sample.
     """
     check = FileCheck()
     seen: dict[bytes, Sample] = {}
     for sample in dataset:
-        if deep:
-            _check_pixels(check, sample, seen, dataset.defects.get(sample.product, ()))
+        size = _check_picture(check, sample, seen if deep else None)
+        if sample.masks and (masks or deep):
+            _check_masks(check, sample, dataset.defects.get(sample.product, ()))
         else:
-            _check_headers(check, sample)
+            _check_sizes(check, sample, size)
+        _check_turn(check, sample, size)
         on_sample()
     return check
 
 
-def _check_headers(check: FileCheck, sample: Sample) -> None:
-    sizes = {}
-    for path in (sample.image, *sample.masks):
-        try:
-            sizes[path] = picture_size(path)
-        except ImageError as error:
-            check.report("error", path, error.reason, error.remedy)
-    if sample.image in sizes:
-        check.sizes[sizes[sample.image]] += 1
-        for mask in sample.masks:
-            if mask in sizes:
-                _compare(check, mask, sizes[mask], sizes[sample.image])
+_Size = tuple[int, int]
 
 
-def _compare(check: FileCheck, mask: Path, size: tuple[int, ...], wanted: tuple[int, int]) -> None:
-    if size != wanted:
-        reason = "the mask is {} x {} pixels, its picture {} x {}".format(*size, *wanted)
-        check.report("error", mask, reason, "Check the pairing, or draw the mask in that size")
-
-
-def _check_pixels(
-    check: FileCheck, sample: Sample, seen: dict[bytes, Sample], defects: Sequence[DefectType]
-) -> None:
-    size = None
+def _check_picture(
+    check: FileCheck, sample: Sample, seen: dict[bytes, Sample] | None
+) -> _Size | None:
+    """Give width and height of a picture, opened where ``seen`` is given; None on failure."""
     try:
-        picture = open_image(sample.image)
-        size = picture.width, picture.height
-        check.sizes[size] += 1
-        _compare_with_seen(check, sample, picture.pixels, seen)
+        size = picture_size(sample.image)
+        if seen is not None:
+            picture = open_image(sample.image)
+            size = picture.width, picture.height
+            _compare_with_seen(check, sample, picture.pixels, seen)
     except ImageError as error:
         check.report("error", sample.image, error.reason, error.remedy)
-    marked, readable = 0, bool(sample.masks)
-    for path in sample.masks:
+        return None
+    check.sizes[size] += 1
+    return size
+
+
+def _check_sizes(check: FileCheck, sample: Sample, size: _Size | None) -> None:
+    for mask in sample.masks:
         try:
-            mask = mask_values(path)
+            if size and (fault := size_fault(picture_size(mask), sample.image, size)):
+                check.report("error", mask, *fault)
         except ImageError as error:
-            check.report("error", path, error.reason, error.remedy)
-            readable = False
-            continue
-        marked += int(np.count_nonzero(mask))
-        if size:
-            _compare(check, path, mask.shape[::-1], size)
-        if path.suffix.lower() in _LOSSY:
-            reason = "JPEG blurs a mask, and every pixel that is not black counts as defective"
-            check.report("warning", path, reason, "Save masks as PNG, black and white")
-    if readable and sample.anomalous and not marked:
-        reason = "the mask of a defective picture is empty"
-        check.report("error", sample.masks[0], reason, "Draw the defect, or correct the label")
-    if readable and sample.anomalous is False and marked:
-        reason = f"the mask of a good picture marks {marked} pixels"
-        check.report("error", sample.masks[0], reason, "Correct the label, or remove the mask")
-    if readable and defects:
-        try:
+            check.report("error", mask, error.reason, error.remedy)
+
+
+def _check_turn(check: FileCheck, sample: Sample, size: _Size | None) -> None:
+    """Warn where a picture is turned by EXIF and sizes do not show whether its mask was, too."""
+    turn = orientation_of(sample.image) if sample.masks and size else 1
+    if size and (turn in (2, 3, 4) or (turn > 4 and size[0] == size[1])):
+        for mask in sample.masks:
+            if orientation_of(mask) == 1:
+                reason = "its picture is turned by EXIF, and it may have been drawn before that"
+                remedy = "It is read as drawn on the upright picture: look at it, or save both anew"
+                check.report("warning", mask, reason, remedy)
+
+
+def _check_masks(check: FileCheck, sample: Sample, defects: Sequence[DefectType]) -> None:
+    try:
+        for remark in opened_mask(sample)[1]:
+            check.report("warning", sample.masks[0], remark, "Look whether that is meant")
+        if defects:
             read_channels(sample, defects)
-        except ImageError as error:
-            check.report("error", error.path, error.reason, error.remedy)
+    except ImageError as error:
+        check.report("error", error.path, error.reason, error.remedy)
+    for path in sample.masks:
+        if path.suffix.lower() in _LOSSY:
+            reason = "JPEG blurs a mask"
+            check.report("warning", path, reason, "Save masks as PNG, black and white")
 
 
 def _compare_with_seen(

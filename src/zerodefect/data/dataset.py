@@ -7,8 +7,9 @@ state; none is guessed, and no picture changes its split.
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -22,6 +23,7 @@ Severity = Literal["error", "warning"]
 GOOD = "good"
 UNNAMED_DEFECT = "defect"
 
+_SHOWN = 3  # files that a remark names
 _SPLIT_ORDER = ("train", "validation", "test", None)
 
 
@@ -227,9 +229,30 @@ class Dataset:
         text = "\n".join(sorted(lines))
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
+    def remarks(self) -> tuple[str, ...]:
+        """One line for each kind of problem, with the first files, then the notes.
+
+        For results: it says what figures rest on. Paths are relative to the root.
+        """
+        lines = []
+        for (severity, reason, remedy), files in grouped(self.problems).items():
+            named = [file.replace(f"{self.root}{os.sep}", "") for file in files[:_SHOWN]]
+            more = f" and {len(files) - _SHOWN} more" if len(files) > _SHOWN else ""
+            shown = ", ".join(named).replace("\n", "\\n")
+            lines.append(f"{severity}: {shown}{more}: {reason}. {remedy}")
+        return (*lines, *self.notes)
+
     def relative(self, path: Path) -> str:
         """Give a path relative to the root with forward slashes; absolute if it lies outside."""
         return _relative(path, self.root)
+
+
+def grouped(problems: Iterable[Problem]) -> dict[tuple[Severity, str, str], list[str]]:
+    """Bring together the files that have the same severity, reason and remedy; errors first."""
+    groups: dict[tuple[Severity, str, str], list[str]] = defaultdict(list)
+    for problem in sorted(problems, key=lambda problem: problem.severity):
+        groups[problem.severity, problem.reason, problem.remedy].append(problem.file)
+    return groups
 
 
 def format_table(rows: Iterable[SplitRow]) -> str:
@@ -246,6 +269,26 @@ def format_table(rows: Iterable[SplitRow]) -> str:
 def _kind_key(kind: str) -> tuple[object, ...]:
     """Sort good first and unlabelled last."""
     return kind != GOOD, not kind, natural_key(kind)
+
+
+def distinct(datasets: Sequence[Dataset]) -> list[Dataset]:
+    """Give data sets that are called alike names of their own, by the folders above.
+
+    ``/a/screw`` and ``/b/screw`` become ``a/screw`` and ``b/screw``; the same folder twice becomes
+    ``screw`` and ``screw (2)``.
+    """
+    groups: dict[str, list[int]] = defaultdict(list)
+    for place, dataset in enumerate(datasets):
+        groups[dataset.name.casefold()].append(place)
+    named = list(datasets)
+    for alike in (places for places in groups.values() if len(places) > 1):
+        above = [datasets[i].root.parent.parts for i in alike]
+        depth = next((n for n in range(1, 99) if len({p[-n:] for p in above}) == len(above)), 0)
+        for number, (i, parts) in enumerate(zip(alike, above, strict=True), 1):
+            own = "/".join([*parts[-depth:], datasets[i].name]) if depth else datasets[i].name
+            again = f" ({number})" if not depth and number > 1 else ""
+            named[i] = replace(datasets[i], name=own.lstrip("/") + again)
+    return named
 
 
 def in_order(samples: Iterable[Sample], root: Path) -> tuple[Sample, ...]:

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path, PurePath
 
-from zerodefect.data.dataset import Sample, Split
-from zerodefect.data.listing import Listing, is_good, pattern
-from zerodefect.data.masks import marks
-from zerodefect.data.pairing import MASK_SUFFIXES, pair_masks, strip_suffix
+from zerodefect.data.dataset import Sample, Severity, Split
+from zerodefect.data.listing import Listing, is_good, pattern, tell_test_words
+from zerodefect.data.mask_files import marks
+from zerodefect.data.pairing import Pairing, is_by_product, masks_among, pair_masks
 from zerodefect.images import ImageError, find_images
-from zerodefect.images.find import visible
+from zerodefect.images.find import is_picture, visible
 
 SPLITS: dict[str, Split] = {
     "train": "train",
     "validation": "validation",
     "val": "validation",
+    "valid": "validation",
     "test": "test",
+    "training": "train",
+    "testing": "test",
 }
 # "label" is no mask folder beside folders of kinds: there it may be a kind, as of a bottle.
-_MASK_FOLDERS = frozenset({"ground_truth", "groundtruth", "gt", "mask", "masks"})
-INNER_MASK_FOLDERS = _MASK_FOLDERS | {"label", "labels"}
+_MASK_FOLDERS = frozenset(
+    {"groundtruth", "groundtruths", "gt", "gts", "gtmask", "gtmasks", "mask", "masks"}
+    | {"maskimages", "binarymasks", "segmentation", "segmentations", "segmentationclass"}
+    | {"annotation", "annotations"}
+)
+_INNER_MASK_FOLDERS = _MASK_FOLDERS | {"label", "labels"}
 
 Masks = dict[PurePath, Path]  # mask files under their paths in the folder of masks
 
@@ -35,7 +44,8 @@ def subfolders(folder: Path) -> list[Path]:
     return [
         entry
         for entry in _inside(folder)
-        if entry.is_dir() and not (entry.is_symlink() and entry.resolve() in above)
+        if os.path.isdir(entry)  # noqa: PTH112 - Path's own raises where a folder is closed
+        and not (entry.is_symlink() and entry.resolve() in above)
     ]
 
 
@@ -59,19 +69,27 @@ def split_folders(folder: Path) -> list[tuple[Path, Split]]:
 
 def direct_pictures(folder: Path) -> list[Path]:
     """List the pictures that lie in a folder itself."""
-    files = {entry for entry in _inside(folder) if not entry.is_dir()}
-    return [file for file in find_images([folder]) if file in files] if files else []
+    return [entry for entry in _inside(folder) if is_picture(entry)]
 
 
 def listed_pictures(listing: Listing, folder: Path, may_be_empty: bool = False) -> list[Path]:
-    """List the pictures in a folder at any depth; an empty or closed folder is a problem."""
+    """List the pictures in a folder at any depth; what is empty or closed is a problem.
+
+    A folder inside that cannot be opened costs its own pictures alone.
+    """
     try:
         return find_images([folder])
     except ImageError as error:
         empty = "no pictures" in error.reason
-        if not (empty and may_be_empty):
-            listing.report("warning" if empty else "error", error.path, error.reason, error.remedy)
-        return []
+        if empty or Path(error.path) == folder:
+            if not (empty and may_be_empty):
+                severity: Severity = "warning" if empty else "error"
+                listing.report(severity, error.path, error.reason, error.remedy)
+            return []
+    found = direct_pictures(folder)
+    for inner in subfolders(folder):
+        found += listed_pictures(listing, inner, may_be_empty=True)
+    return found
 
 
 def any_pictures(folder: Path) -> list[Path]:
@@ -93,23 +111,42 @@ def add_pictures(
     """
     pictures = {file.relative_to(folder): file for file in images}
     pairing = pair_masks(list(pictures), list(masks))
-    if pairing.by_order:
-        listing.notes.append(
-            f"{folder}: names of pictures and masks do not agree; the {len(pairing.masks)} masks "
-            "were paired in sorted order: look at a few"
-        )
-    for orphan in pairing.orphans:
-        reason = "this mask belongs to no picture, or its picture has another mask"
-        listing.report("error", masks[orphan], reason, "Name it like its picture, or remove it")
+    _report_pairing(listing, folder, pairing, masks)
     for inside, image in pictures.items():
         own = tuple(masks[name] for name in pairing.masks.get(inside, ()))
         sample = replace(common, image=image, mask=own[0] if own else None, more_masks=own[1:])
         listing.samples.append(sample)
 
 
+def _report_pairing(listing: Listing, folder: Path, pairing: Pairing, masks: Masks) -> None:
+    """Report masks that were paired by less than their names, and those that were not."""
+    if pairing.how != "name":
+        how = "by their numbers" if pairing.how == "number" else "in sorted order"
+        reason = f"names of pictures and masks do not agree; {len(pairing.masks)} masks were paired"
+        remedy = "Look at a few; better name masks like their pictures"
+        listing.report("warning", folder, f"{reason} {how}", remedy)
+    for orphan in pairing.orphans:
+        claimed = [image.as_posix() for image in pairing.claims.get(orphan, ())]
+        reason = "this mask belongs to no picture, by its name"
+        if len(claimed) == 1:
+            reason = f"its name is that of {claimed[0]}, which has another mask; it is not used"
+        elif claimed:
+            reason = f"its name fits several pictures ({', '.join(claimed[:3])}); it is not used"
+        listing.report("error", masks[orphan], reason, "Name it like its picture, or remove it")
+
+
 def is_mask_folder(folder: PurePath) -> bool:
     """Whether a folder beside folders of kinds holds their masks, by its name."""
-    return folder.name.casefold() in _MASK_FOLDERS
+    return _plain(folder.name) in _MASK_FOLDERS
+
+
+def holds_masks(name: str) -> bool:
+    """Whether a folder among pictures holds their masks, by its name."""
+    return _plain(name) in _INNER_MASK_FOLDERS
+
+
+def _plain(name: str) -> str:
+    return re.sub("[-_. ]", "", name.casefold())
 
 
 def has_kinds(folder: Path) -> bool:
@@ -130,13 +167,14 @@ def read_kinds(
     """Read folders of kinds, with their masks in the folders ``truth`` or in folders beside."""
     inside = subfolders(folder)
     loose = direct_pictures(folder)
-    mask_folders = INNER_MASK_FOLDERS if loose else _MASK_FOLDERS
-    truth = [*truth, *(f for f in inside if f.name.casefold() in mask_folders)]
+    holds = holds_masks if loose else lambda name: is_mask_folder(PurePath(name))
+    truth = [*truth, *(f for f in inside if holds(f.name))]
     kinds = [f for f in inside if f not in truth]
     masks = _masks_by_kind(listing, truth)
     defects = [f.name.casefold() for f in kinds if not is_good(f.name)]
     if len(defects) == 1 and not loose and defects[0] not in masks:
         masks[defects[0]] = masks.pop("", {})  # a single kind needs no folder for its masks
+    tell_test_words(listing, (kind.name for kind in kinds))
     for kind in kinds:
         if found := _without_depth(listing, kind, listed_pictures(listing, kind)):
             separate = masks.pop(kind.name.casefold(), {})
@@ -169,7 +207,8 @@ def _masks_by_kind(listing: Listing, truth: Iterable[Path]) -> dict[str, Masks]:
     """List mask files by kind in lower case, each under its path in the folder of that kind."""
     masks: dict[str, Masks] = {}
     for folder in truth:
-        for file in listed_pictures(listing, folder, may_be_empty=True):
+        found = listed_pictures(listing, folder, may_be_empty=True)
+        for file in (file for file in found if not is_by_product(file)):
             first, *rest = file.relative_to(folder).parts
             of_kind = masks.setdefault(first.casefold() if rest else "", {})
             _add_mask(listing, of_kind, PurePath(*rest) if rest else PurePath(first), file)
@@ -190,18 +229,11 @@ def _split_masks(folder: Path, files: list[Path]) -> tuple[list[Path], list[Path
     Masks lie in a folder of their own (BMAD: ``label``; MVTec 3D-AD: ``gt``) or beside their
     picture under its name and a suffix (KSDD: ``Part0.jpg``, ``Part0_label.bmp``).
     """
-    masks = set()
-    for file in files:
-        above = file.relative_to(folder).parts[:-1]
-        if any(part.casefold() in INNER_MASK_FOLDERS for part in above):
-            masks.add(file)
-    images = [f for f in files if f not in masks]
-    names = {(f.parent, f.stem) for f in images}
-    for file in images:
-        bare = [strip_suffix(file.stem, suffix) for suffix in MASK_SUFFIXES[1:]]
-        if any((file.parent, name) in names for name in bare if name):
-            masks.add(file)
-    return [f for f in images if f not in masks], [f for f in files if f in masks]
+    files = [f for f in files if not is_by_product(f)]
+    above = {f: f.relative_to(folder).parts[:-1] for f in files}
+    masks = {f for f in files if any(map(holds_masks, above[f]))}
+    masks |= masks_among([f for f in files if f not in masks])
+    return [f for f in files if f not in masks], [f for f in files if f in masks]
 
 
 def _without_depth(listing: Listing, folder: Path, files: list[Path]) -> list[Path]:

@@ -9,22 +9,37 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from zerodefect.data.dataset import GOOD, DefectType, Problem, Sample, Severity, Split
+from zerodefect.data.dataset import (
+    GOOD,
+    DefectType,
+    Problem,
+    Sample,
+    Severity,
+    Split,
+)
+from zerodefect.data.words import TEST_WORDS, key_of, says_good
+from zerodefect.images.find import natural_key
 
-# Words for "without a defect", in any case: MVTec AD, BTAD, VisA.
-GOOD_NAMES = frozenset({"good", "ok", "normal"})
 _SHOWN = 8  # products that a note names
 
 
 @dataclass
 class Listing:
-    """What a reader has found so far."""
+    """What a reader has found so far.
+
+    Attributes:
+        reason, samples, problems, notes, defects: as in ``Dataset``.
+        tables: files that the samples were read from.
+        all_defective: the layout has no good pictures, so that none is missed.
+    """
 
     reason: str
     samples: list[Sample] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     defects: dict[str, tuple[DefectType, ...]] = field(default_factory=dict)
+    tables: set[Path] = field(default_factory=set)
+    all_defective: bool = False
 
     def report(self, severity: Severity, file: str | Path, reason: str, remedy: str) -> None:
         """Note a problem."""
@@ -33,7 +48,14 @@ class Listing:
 
 def is_good(name: str) -> bool:
     """Whether a folder name or a word says that there is no defect."""
-    return name.strip().casefold() in GOOD_NAMES
+    return says_good(name) is True
+
+
+def tell_test_words(listing: Listing, words: Iterable[str]) -> None:
+    """Note how positive and negative are read, where they are used."""
+    note = "negative is read as good and positive as defective: the answer of a test for defects"
+    if note not in listing.notes and any(key_of(word) in TEST_WORDS for word in words):
+        listing.notes.append(note)
 
 
 def pattern(product: str, split: Split | None, kind: str = "") -> Sample:
@@ -52,9 +74,22 @@ def pattern(product: str, split: Split | None, kind: str = "") -> Sample:
 def finish(listing: Listing) -> None:
     """Drop repeated files and report everything that file names alone can tell."""
     _drop_repeated(listing)
+    _report_nothing_good(listing)
     _report_unexpected(listing)
     _report_missing_masks(listing)
     listing.notes += _consequences(listing.samples)
+
+
+def _report_nothing_good(listing: Listing) -> None:
+    """Report a set whose words for good are not known, or that has none."""
+    labels = {sample.anomalous for sample in listing.samples}
+    if listing.all_defective or True not in labels or False in labels:
+        return
+    kinds = sorted({sample.kind for sample in listing.samples if sample.anomalous}, key=natural_key)
+    more = f" and {len(kinds) - _SHOWN} more" if len(kinds) > _SHOWN else ""
+    reason = f"nothing here means good; read as kinds of defects: {', '.join(kinds[:_SHOWN])}{more}"
+    remedy = "If one of them stands for good parts, call it good; otherwise add good pictures"
+    listing.report("warning", listing.samples[0].image.parent, reason, remedy)
 
 
 def _drop_repeated(listing: Listing) -> None:

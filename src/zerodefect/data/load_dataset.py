@@ -11,6 +11,7 @@ from zerodefect.data import layout_registry as registry
 from zerodefect.data.check import check_files
 from zerodefect.data.dataset import Dataset, DatasetError, in_order
 from zerodefect.data.layout_registry import KnownSet, Layout, Reader, find_known
+from zerodefect.data.layouts.table import unused_tables
 from zerodefect.data.listing import Listing, finish
 from zerodefect.images import ImageError
 from zerodefect.images.find import spellings, visible
@@ -31,9 +32,11 @@ def load_dataset(
     then ``mvtec``, ``csv`` (one table that lists the pictures) and ``folder``. A folder that is
     called like a published data set is read as that one's layout if it can be.
 
-    Good pictures lie in folders called good, ok or normal, in any case. A mask has its picture's
-    name, or that with ``_mask``, ``_label``, ``_GT`` or ``_Segmentation``. What does not fit is
-    in ``Dataset.problems``: nothing is left out in silence, and no picture changes its split.
+    Good pictures lie in folders called good, ok, pass, iO, no_defect or the like, in any case
+    (``data/words.py``). A mask has its picture's name, or that with ``_mask``, ``mask_``,
+    ``_label``, ``_GT``, ``_seg`` or the like (``data/pairing.py``). What does not fit, and what was
+    paired by less than the names, is in ``Dataset.problems``: nothing is left out in silence, and
+    no picture changes its split.
 
     Args:
         path: a folder, or the table itself. Backslashes are understood everywhere.
@@ -58,6 +61,8 @@ def load_dataset(
     product = known.product if known and known.product and find_known(called) else called
     found, listing = _read(place, layout, known, product)
     finish(listing)
+    if place.is_dir():
+        _report_unused(listing, place, found)
     if not listing.samples:
         first = f" (first problem: {listing.problems[0]})" if listing.problems else ""
         raise DatasetError(place, f"no pictures were found{first}", _understood(layout, place))
@@ -70,6 +75,13 @@ def load_dataset(
         return dataset
     masked = replace(dataset, samples=tuple(sample for sample in samples if sample.mask))
     return replace(dataset, problems=(*dataset.problems, *check_files(masked).problems))
+
+
+def _report_unused(listing: Listing, folder: Path, layout: str) -> None:
+    """Report tables that lie in a folder and were not used."""
+    for file, why in unused_tables(folder, listing.tables):
+        remedy = f"If it describes the pictures, mend that or name the file (read now: {layout})"
+        listing.report("warning", file, f"this table is not used: {why}", remedy)
 
 
 def expected_layouts(layout: str = "auto") -> str:
@@ -152,6 +164,8 @@ def _recognise(
                 raise unused or error from None
             unused = error
             continue
+        if unused and not listing.samples:
+            raise unused
         if unused:
             listing.report("warning", unused.path, f"not used: {unused.reason}", unused.remedy)
         if known and layout in own:

@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image
 
 from zerodefect.data.dataset import DefectType, Sample
-from zerodefect.images import ImageError, open_image, picture_size
+from zerodefect.data.mask_files import mask_values, open_mask, size_fault
+from zerodefect.images import ImageError, picture_size
 
 _WHITE = 255
 
@@ -42,9 +43,9 @@ def read_mask(
     """Read the defective pixels of a sample.
 
     A pixel of the file is defective if it is not black, so that masks that hold small class ids
-    (VisA) and masks of 0 and 255 read alike; several masks of one picture are united. The rules
-    differ in what happens when the mask is resized to ``size``, and move pixel metrics by tenths
-    of a point:
+    (VisA) and masks of 0 and 255 read alike; in files of many grey values, if it is brighter than
+    half of white (``open_mask``). Several masks of one picture are united. The rules differ in what
+    happens when the mask is resized to ``size``, and move pixel metrics by tenths of a point:
 
     - ``nonzero``, ``nearest>0``: nearest neighbour;
     - ``bilinear>0.5``: bilinear (antialiased, as Pillow does), defective above one half;
@@ -64,33 +65,50 @@ def read_mask(
         Boolean array ``(H, W)``, True where the product is defective.
 
     Raises:
-        ImageError: if a mask cannot be read, or the masks of one picture differ in size.
+        ImageError: if a mask cannot be read, has another size than its picture, seems to be
+            inverted, or contradicts the label: an empty one of a defective picture, a marked one of
+            a good picture.
         ValueError: if there is no such rule, or no mask of a picture that is not labelled good.
     """
     if rule not in MASK_RULES:
         raise ValueError(f"no mask rule {rule!r}; there are: {', '.join(MASK_RULES)}")
-    if sample.masks:
-        mask = np.logical_or.reduce([values > 0 for _, values in _values_of(sample)])
-    elif sample.anomalous is False:
-        mask = np.zeros(size or picture_size(sample.image)[::-1], dtype=np.bool_)
-    else:
-        raise ValueError(f"{sample.image}: there is no mask; pixel metrics need one")
+    mask, _ = opened_mask(sample)
     return mask if size in (None, mask.shape) else MASK_RULES[rule](mask, size)
 
 
-def marks(mask: Path) -> bool:
-    """Whether a mask file has a pixel that is not black.
+def opened_mask(sample: Sample) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Read the defective pixels of a sample, and say how, where its files are not plain.
+
+    Returns:
+        The mask, ``(H, W)`` bool, at the picture's size; remarks that name no file.
 
     Raises:
-        ImageError: if it cannot be read.
+        ImageError, ValueError: as ``read_mask``.
     """
+    if not sample.masks:
+        if sample.anomalous is not False:
+            raise ValueError(f"{sample.image}: there is no mask; pixel metrics need one")
+        return np.zeros(picture_size(sample.image)[::-1], dtype=np.bool_), ()
+    opened = [open_mask(path) for path in sample.masks]
+    for path, one in zip(sample.masks, opened, strict=True):
+        _check_size(path, one.pixels, sample)
+    mask = np.logical_or.reduce([one.pixels for one in opened])
+    if sample.anomalous and not mask.any():
+        reason = "the mask of a defective picture is empty"
+        raise ImageError(sample.masks[0], reason, "Draw the defect, or correct the label")
+    if sample.anomalous is False and mask.any():
+        reason = f"the mask of a good picture marks {np.count_nonzero(mask)} pixels"
+        raise ImageError(sample.masks[0], reason, "Correct the label, or remove the mask")
+    return mask, tuple(dict.fromkeys(one.remark for one in opened if one.remark))
+
+
+def _check_size(path: Path, mask: np.ndarray, sample: Sample) -> None:
     try:
-        with Image.open(mask) as image:
-            if image.mode in ("1", "L"):
-                return image.getbbox() is not None
-    except Exception:
-        pass  # the opener knows more formats, and says in words what is wrong
-    return bool(mask_values(mask).any())
+        wanted = picture_size(sample.image)
+    except ImageError:
+        return  # the picture's own opening reports it
+    if fault := size_fault((mask.shape[1], mask.shape[0]), sample.image, wanted):
+        raise ImageError(path, *fault)
 
 
 def read_channels(
@@ -120,21 +138,6 @@ def read_channels(
             raise ImageError(path, reason, "Copy the mask and defects_config.json anew")
         channels.append((values > 0, kinds[int(found[0])]))
     return channels
-
-
-def mask_values(path: Path) -> np.ndarray:
-    """Read one mask file: the largest of the three colours at every pixel, ``(H, W)``.
-
-    Raises:
-        ImageError: if the file cannot be read, or is transparent in places, which leaves open
-            what the transparent parts mean.
-    """
-    picture = open_image(path)
-    # The opener says so because it shows transparent parts on white, which here would be defects.
-    if any(note.startswith("transparent") for note in picture.notes):
-        remedy = "Save the mask without transparency, defects white on black"
-        raise ImageError(path, "the mask is transparent in places", remedy)
-    return picture.pixels.max(axis=-1)
 
 
 def _values_of(sample: Sample) -> Iterator[tuple[Path, np.ndarray]]:

@@ -16,11 +16,12 @@ from torch import Tensor
 
 from zerodefect.backbones.backbone import Backbone
 from zerodefect.detector.contract import Detector, Sizes, told
+from zerodefect.detector.learned_pictures import LEARNED_FROM
 from zerodefect.files import atomic_write
 from zerodefect.version import __version__
 
 FORMAT = "zerodefect-checkpoint"
-VERSION = 1
+VERSION = 2  # from 2 on a file may name the pictures that it was learned from
 
 
 class CheckpointError(ValueError):
@@ -58,7 +59,12 @@ class Checkpoint:
     activation: str | list[str | None] | None = None
 
 
-def save_checkpoint(detector: Detector, path: str | Path, origin: Mapping[str, Any]) -> Checkpoint:
+def save_checkpoint(
+    detector: Detector,
+    path: str | Path,
+    origin: Mapping[str, Any],
+    learned_from: Tensor | None = None,
+) -> Checkpoint:
     """Write the learned values of a detector and the side-car ``path`` with ending ``.json``.
 
     The same values, settings and origin give the same bytes.
@@ -67,6 +73,8 @@ def save_checkpoint(detector: Detector, path: str | Path, origin: Mapping[str, A
         detector: from now on it knows that its values are those of this file.
         path: ends in ``.safetensors``.
         origin: plain data for the side-car.
+        learned_from: ``picture_names`` of the pictures that were learned from; None where these
+            are unknown.
 
     Raises:
         StoreError: the files cannot be written.
@@ -76,6 +84,8 @@ def save_checkpoint(detector: Detector, path: str | Path, origin: Mapping[str, A
         name: value.detach().cpu().contiguous().clone()
         for name, value in detector.learned_values.items()
     }
+    if learned_from is not None:
+        values[LEARNED_FROM] = learned_from.contiguous()
     content = save(values, {"format": "pt"})
     made = Checkpoint(
         path=path,
@@ -96,7 +106,7 @@ def save_checkpoint(detector: Detector, path: str | Path, origin: Mapping[str, A
     with atomic_write(path.with_suffix(".json")) as file:
         file.write(json.dumps({"format": FORMAT, "version": VERSION, **facts}, indent=1).encode())
         file.write(b"\n")
-    detector.checkpoint = made.sha256
+    detector.checkpoint, detector.learned_from = made.sha256, learned_from
     return made
 
 
@@ -192,8 +202,9 @@ def load_checkpoint(detector: Detector, source: str | Path | Checkpoint) -> Chec
         values = load(found.path.read_bytes())
     except Exception as error:  # safetensors' errors share no base with each other
         raise CheckpointError(f"{found.path}: cannot be read ({error}). Copy it again") from None
+    learned_from = values.pop(LEARNED_FROM, None)
     fill(detector, values, str(found.path))
-    detector.checkpoint = found.sha256
+    detector.checkpoint, detector.learned_from = found.sha256, learned_from
     return found
 
 

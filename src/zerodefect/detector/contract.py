@@ -127,6 +127,7 @@ class Detector(nn.Module):
         inputs: what it takes of a picture, by name; most methods take one ``image``.
         memory: how it keeps references, or None.
         checkpoint: SHA-256 of the file that the learned values are from, or None.
+        learned_from: ``learned_pictures.picture_names`` of what they are from; None if unknown.
     """
 
     info: ClassVar[MethodInfo]
@@ -158,6 +159,7 @@ class Detector(nn.Module):
         super().__init__()
         self.config = config
         self.checkpoint: str | None = None
+        self.learned_from: Tensor | None = None
         self.backbone = told(backbones, "name")
         self.weights = told(backbones, "fingerprint")
         self.precision = told(backbones, "precision") or "float32"
@@ -299,10 +301,11 @@ class Detector(nn.Module):
         """
         raise self._unsupported("the other images of a set")
 
-    def set_level(self, name: str, knowledge: Knowledge) -> SetLevel:
+    def set_level(self, name: str, knowledge: Knowledge) -> SetLevel | None:
         """An official step over a whole class or test set (min-max, ...).
 
-        ``forward`` never applies it: what users get is per image.
+        ``forward`` never applies it: what users get is per image. None where the official test
+        has no such step under this knowledge.
 
         Raises:
             ValueError: the method has no step of that name.

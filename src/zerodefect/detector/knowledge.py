@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -18,6 +19,8 @@ from zerodefect.prompts.vocabulary import Vocabulary
 
 FORMAT = "zerodefect-knowledge"
 VERSION = 1
+
+_LONGEST = 1000  # characters of a name, beyond what any text tower reads
 
 
 class KnowledgeError(ValueError):
@@ -35,7 +38,8 @@ class Product:
         counts: components of a good one and how many there are, ``("screw", 2)``.
 
     Raises:
-        ValueError: an empty name.
+        ValueError: a name that is empty, no text, of more than 1000 characters, or holds control
+            characters.
     """
 
     name: str
@@ -44,9 +48,22 @@ class Product:
     counts: tuple[tuple[str, int], ...] = ()
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            told = type(self.name).__name__
+            raise ValueError(f"the object's name is text, such as 'screw', and not a {told}")
         name = " ".join(self.name.split())
         if not name:
             raise ValueError("the object needs a name, such as 'magnetic tile' or 'screw'")
+        if len(name) > _LONGEST:
+            raise ValueError(
+                f"the object's name has {len(name):,} characters, at most {_LONGEST} are read: a "
+                "few words do, such as 'magnetic tile'"
+            )
+        if odd := [sign for sign in name if unicodedata.category(sign) in ("Cc", "Cs")]:
+            raise ValueError(
+                f"the object's name holds the control character {odd[0]!r}: write plain words, "
+                "such as 'magnetic tile'"
+            )
         object.__setattr__(self, "name", name)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,12 @@ from zerodefect.detector.contract import Detector, Sizes
 from zerodefect.detector.facts import BackboneKind
 from zerodefect.detector.registry import get
 
+_log = logging.getLogger("zerodefect")
+
 _FOR_ANY_WEIGHTS = "winclip"  # trained on nothing, for any CLIP
 
 _USUAL = {"features": EFFICIENTNET, "vit": DINOV2_SMALL}  # where no network is named
-
+_MUCH_WORK = 30  # times the work of the weights' own input, from which on it is said
 _LARGEST_INPUT = 4096  # pixels; attention over all patches grows with the fourth power of it
 
 Names = str | Mapping[str, str] | None
@@ -95,12 +98,11 @@ def load_detector(
         check_backbone(found, networks)
         advised, advised_size = found.config, None
     detector = kind.build(*networks, **{**advised, **options}).to(chosen).eval()
-    side = image_size or advised_size
+    side = advised_size if image_size is None else image_size
     if side is None and found is None and untrained and detector.recipe and _published(networks):
         side = detector.recipe.image_size
     if side is not None:
-        check_size(side, detector)
-        detector.resize_inputs((side, side))
+        detector.resize_inputs(_square(side, detector, networks))
     elif found:
         detector.resize_inputs(_stored_sizes(found, detector))
     if found:
@@ -278,6 +280,24 @@ def check_size(side: int, detector: Detector) -> None:
                 f"image size {side} is no multiple of the backbone's patch size {patch}; "
                 f"the nearest is {max(1, round(side / patch)) * patch}"
             )
+
+
+def _square(side: int, detector: Detector, networks: Sequence[Backbone]) -> tuple[int, int]:
+    """Size of an input that was asked for; what a large one costs is said before the work."""
+    check_size(side, detector)
+    for network in networks:
+        own, width = network.preprocess.size, network.width
+        # a block of a transformer: its matrices for each patch, and attention between all of them
+        few, many = (h // network.stride * (w // network.stride) for h, w in (own, (side, side)))
+        times = many * (6 * width + many) / (few * (6 * width + few))
+        if times >= _MUCH_WORK:
+            _log.warning(
+                "image size %d: %d patches a picture, about %.2g times the work that the %d pixels "
+                "of %s take; on a processor that may be minutes a picture. Large pictures are "
+                "usually cut into tiles (--tile)",
+                *(side, many, times, own[0], network.name),
+            )
+    return side, side
 
 
 def pick_device(name: str) -> torch.device:

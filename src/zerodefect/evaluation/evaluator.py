@@ -2,43 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import torch
 
-from zerodefect.backbones.weight_files import file_hash
-from zerodefect.data import MASK_RULES, Dataset, Sample, read_channels, read_mask
+from zerodefect.data import MASK_RULES, Dataset, Sample, opened_mask, read_channels
 from zerodefect.detector.contract import Detector, UnsupportedError
-from zerodefect.detector.knowledge import Knowledge, Product
+from zerodefect.detector.learned_pictures import known_among
 from zerodefect.evaluation.metrics import PIXEL_PANEL, MetricError, Saturation, SPROMetrics
-from zerodefect.evaluation.prediction_cache import PredictionCache
-from zerodefect.evaluation.protocol import Evaluation, Protocol, Row, Tally
-from zerodefect.images import ImageError, Picture, open_image, picture_size
+from zerodefect.evaluation.prediction_cache import Kept, PredictionCache
+from zerodefect.evaluation.predictions import Predictions, Setting
+from zerodefect.evaluation.protocol import Evaluation, PictureScore, Protocol, Row, Tally
+from zerodefect.evaluation.worst_cases import WorstCase, WorstCases
+from zerodefect.images import ImageError, Picture
 from zerodefect.inspection.sources import digest
-from zerodefect.layers.smoothing import gaussian_smooth
 from zerodefect.scoring.areas import read_area, resize_area
-from zerodefect.scoring.joining import Scored
-from zerodefect.scoring.scorer import Scorer
-from zerodefect.scoring.stream import Seen, scored_stream, stream
 from zerodefect.scoring.viewing import Viewing
 from zerodefect.types import Failure
 from zerodefect.version import __version__
-
-_Predicted = tuple[Sample, float, np.ndarray | None]
-
-
-@dataclass(frozen=True)
-class _Setting:
-    """A number of references, which draw of them, what is known then, and kept predictions."""
-
-    shots: int
-    seed: int
-    knowledge: Knowledge
-    shelf: PredictionCache
 
 
 class Evaluator:
@@ -66,26 +50,23 @@ class Evaluator:
         ignore: Picture | None = None,
         cache: PredictionCache | None = None,
     ) -> None:
-        self.detector = detector
-        self.dataset = dataset
-        self.protocol = protocol
-        self.names = names or {}
-        self.roi, self.ignore = roi, ignore
+        self.detector, self.dataset, self.protocol = detector, dataset, protocol
+        self.names, self.roi, self.ignore = names or {}, roi, ignore
         self.cache = cache or PredictionCache(None)
-        self.scorer = Scorer(detector, viewing, self._map_size(protocol.resolution))
-        self._crops: dict[str, int] = {}  # product -> side of what counts of every picture
+        areas = roi, ignore
+        self._predictions = Predictions(
+            detector, dataset, protocol, viewing, self.names, areas, self.cache
+        )
         self._failures: dict[str, Failure] = {}
         self._notes: dict[str, None] = {}
-
-    def _map_size(self, resolution: str | int) -> tuple[int, int] | None:
-        if resolution == "picture":
-            return None
-        if resolution == "network":
-            return self.detector.preprocess.size
-        return int(resolution), int(resolution)
+        self._worst = WorstCases()
+        self._pictures: list[PictureScore] = []
+        self._learned: int | None = None
 
     def test_samples(self, product: str) -> tuple[Sample, ...]:
         """Labelled pictures of a product to measure on: its test split, or all if it has none.
+
+        Those of a kind come one after the other.
 
         Raises:
             ValueError: none is labelled.
@@ -99,19 +80,27 @@ class Evaluator:
                 f"{self.dataset.name}: {product!r} has no labelled pictures to measure on. Sort "
                 "them into good/ and a folder for each defect kind, or give labels in a table"
             )
-        return labelled
+        places = {kind: place for place, kind in enumerate(dict.fromkeys(s.kind for s in labelled))}
+        return tuple(sorted(labelled, key=lambda sample: places[sample.kind]))
 
     def count(self) -> int:
         """Predictions that the protocol takes."""
         settings = len(list(self.protocol.settings()))
         return settings * sum(len(self.test_samples(p)) for p in self.dataset.products)
 
+    def cache_bytes(self) -> int:
+        """About what the predictions take in the cache, those of earlier runs among them."""
+        samples = [s for product in self.dataset.products for s in self.test_samples(product)]
+        one = self._predictions.bytes_of(sample.image for sample in samples)
+        return len(list(self.protocol.settings())) * one
+
     def check(self) -> None:
         """Make sure that the draws of references are possible, before the long work.
 
         Raises:
-            ValueError: a product has fewer good training pictures than the largest draw, or sPRO
-                was named and the data set does not say how much of a defect must be found.
+            ValueError: a product has fewer good training pictures than the largest draw, sPRO was
+                named and the data set does not say how much of a defect must be found, or the
+                method learned from pictures that it is measured on.
         """
         if self.protocol.spro_limits and self.protocol.pixel_queries != PIXEL_PANEL:
             unknown = [p for p in self.dataset.products if not self.dataset.defects.get(p)]
@@ -137,6 +126,37 @@ class Evaluator:
                     f"{product!r}, and there are {good}. Put good ones into train/good, or ask "
                     "for fewer (--k-shot 0 needs none)"
                 )
+        self._check_apart()
+
+    def learned_pictures(self) -> int | None:
+        """How many of the measured pictures the method learned from; None where it is unknown.
+
+        Pictures are compared by content, whatever their names; it takes reading them once.
+        """
+        if self.detector.checkpoint is None:
+            return 0  # learned from no file, or still learning
+        if self.detector.learned_from is not None and self._learned is None:
+            files = [s.image for p in self.dataset.products for s in self.test_samples(p)]
+            self._learned = len(known_among(files, self.detector.learned_from))
+        return self._learned
+
+    def _check_apart(self) -> None:
+        found, allowed = self.learned_pictures(), self.protocol.allow_training_pictures
+        if found is None:
+            self._note(
+                "it is unknown whether the checkpoint learned from some of these pictures: it was "
+                "imported, or written before checkpoints named what they learned from"
+            )
+        elif found and not allowed:
+            name = self.detector.info.name
+            raise ValueError(
+                f"{self.dataset.name}: this checkpoint of {name} learned from {found} of the "
+                f"{self.count() // len(list(self.protocol.settings()))} pictures that it would be "
+                "measured on, so figures would say nothing of new pictures. Measure on others, or "
+                "ask for it: --allow-training-pictures"
+            )
+        elif found:
+            self._note(f"{found} of these pictures were learned from: no figures of new ones")
 
     def run(self, on_image: Callable[[], None] = lambda: None) -> Evaluation:
         """Measure everything.
@@ -147,31 +167,52 @@ class Evaluator:
             UnsupportedError: the method takes no references and shots were asked for.
         """
         self.check()
+        self._worst, self._pictures = WorstCases(), []
         rows: list[Row] = []
         scores = {}
+        applied: set[int] = set()
         for product in self.dataset.products:
             samples = self.test_samples(product)
             if self.protocol.alike:
-                self._crops[product] = self._common_side(samples)
-            settings = [self._setting(product, *pair) for pair in self.protocol.settings()]
-            self._fill(samples, settings)
+                self._predictions.crop_alike(product, samples)
+            pairs = self.protocol.settings()
+            settings = [self._predictions.setting(product, *pair) for pair in pairs]
+            self._predictions.fill(samples, settings)
             for setting in settings:
+                applied |= {setting.shots} if setting.step else set()
                 tally = Tally(self.protocol, self._saturated(product, samples))
-                for sample, score, map in self._predictions(samples, setting):
+                for sample, kept in self._predictions.of(samples, setting):
                     on_image()
-                    self._add(tally, sample, score, map)
+                    self._add(tally, setting, sample, kept)
                 rows += tally.rows(product, setting.shots, setting.seed)
                 pair = np.array(tally.scores), np.array(tally.labels)
                 scores[product, setting.shots, setting.seed] = pair
-        if self._transductive:
-            self._notes["transductive: every score depends on the other pictures of the set"] = None
+        self._note_sets(applied)
         return Evaluation(
-            tuple(rows), scores, tuple(self._failures.values()), tuple(self._notes), self.facts()
+            rows=tuple(rows),
+            scores=scores,
+            pictures=tuple(self._pictures),
+            worst=self._worst.ranked(),
+            failures=tuple((self._predictions.failures | self._failures).values()),
+            notes=tuple(self._notes),
+            set_level_shots=tuple(sorted(applied)),
+            facts=self.facts(),
         )
 
-    @property
-    def _transductive(self) -> bool:
-        return bool(self.protocol.set_level) or "set" in self.detector.info.needs
+    def _note_sets(self, applied: set[int]) -> None:
+        """Say which figures depend on the whole set of pictures."""
+        name = self.protocol.set_level
+        if applied:
+            shots = ", ".join(f"{number}-shot" for number in sorted(applied))
+            text = f"transductive at {shots}: {name!r} was applied over all test pictures of a"
+            self._note(f"{text} product")
+        for number in sorted(set(self.protocol.shots) - applied) if name else ():
+            self._note(f"the official test has no {name!r} at {number}-shot: none was applied")
+        if "set" in self.detector.info.needs:
+            self._note("transductive: every score depends on the other pictures of the set")
+
+    def _note(self, text: str) -> None:
+        self._notes[text] = None
 
     def _saturated(self, product: str, samples: Iterable[Sample]) -> SPROMetrics | None:
         """State of sPRO, where the data set says how much of a defect must be found."""
@@ -180,7 +221,7 @@ class Evaluator:
             return None
         if not self.protocol.at_picture_size:
             note = "no sPRO: it counts pixels of whole pictures at their own size"
-            self._notes[f"{note} (--resolution picture, without --alike)"] = None
+            self._note(f"{note} (--resolution picture, without --alike)")
             return None
         return SPROMetrics(kinds, mask_rule=self.protocol.mask_rule)
 
@@ -190,125 +231,32 @@ class Evaluator:
         return {
             "detector": self.detector.facts(),
             "names": {p: self.names.get(p, p) for p in data.products},
-            "viewing": asdict(self.scorer.viewing),
-            "data": {"name": data.name, "layout": data.layout, "fingerprint": data.fingerprint()},
+            "viewing": asdict(self._predictions.scorer.viewing),
+            "areas": [picture and digest(picture) for picture in (self.roi, self.ignore)],
+            "data": {
+                "name": data.name,
+                "layout": data.layout,
+                "fingerprint": data.fingerprint(),
+                "remarks": list(data.remarks()),
+            },
+            "learned_pictures": self.learned_pictures(),
+            "maps": self.cache.precision,
             "protocol": asdict(self.protocol),
             "versions": {"zerodefect": __version__, "torch": torch.__version__},
         }
 
-    # --- predictions ----------------------------------------------------------------------------
-
-    def _setting(self, product: str, shots: int, seed: int) -> _Setting:
-        """Words and references of one setting, and the shelf of its predictions."""
-        words = Product(self.names.get(product, product))
-        knowledge = self.detector.describe(self.detector.empty(), words)
-        references: list[str] = []
-        if shots:
-            drawn = self.dataset.k_shot(product, shots, seed)
-            pictures = list(map(self._open, drawn))
-            areas, size = self._areas(pictures), self.protocol.batch_size
-            knowledge = self.scorer.remember(knowledge, pictures, areas, size)
-            references = sorted(file_hash(sample.image) for sample in drawn)
-        key = {
-            "detector": self.detector.facts(),
-            "object": words.name if "words" in self.detector.info.knows_from else None,
-            "references": references,
-            "memory": dict(knowledge.facts),
-            "viewing": asdict(self.scorer.viewing),
-            "map_size": self.scorer.map_size,
-            "smoothing": self.protocol.smoothing,
-            "crop": self._crops.get(product),
-            "areas": [picture and digest(picture) for picture in (self.roi, self.ignore)],
-            "set": self._transductive and [self.dataset.fingerprint(), self.protocol.set_level],
-        }
-        return _Setting(shots, seed, knowledge, self.cache.shelf(key))
-
-    def _fill(self, samples: Sequence[Sample], settings: Sequence[_Setting]) -> None:
-        """Predict under all settings into the cache, running the network once for each picture."""
-        if len(settings) < 2 or not self.cache.folder or self._transductive:
-            return
-        known = [setting.knowledge for setting in settings]
-        missing = [s for s in samples if not all(one.shelf.has(s.image) for one in settings)]
-
-        def score(pictures: list[Picture]) -> list[tuple[Scored, ...]]:
-            size = self.protocol.batch_size
-            under = self.scorer.score_under(pictures, self._areas(pictures), known, size)
-            return list(zip(*under, strict=True))
-
-        for seen in stream(missing, self._open, score, self.protocol.batch_size):
-            if not isinstance(seen.result, Failure):  # a failure is recorded when it is measured
-                for setting, one in zip(settings, seen.result, strict=True):
-                    setting.shelf.put(seen.source.image, one.score, self._smoothed(one.map))
-
-    def _open(self, sample: Sample) -> Picture:
-        picture = open_image(sample.image)
-        return replace(picture, pixels=self._cropped(picture.pixels, sample))
-
-    def _cropped(self, pixels: np.ndarray, sample: Sample) -> np.ndarray:
-        side = self._crops.get(sample.product)
-        if side is None:
-            return pixels
-        top, left = (pixels.shape[0] - side) // 2, (pixels.shape[1] - side) // 2
-        return pixels[top : top + side, left : left + side]
-
-    def _smoothed(self, map: np.ndarray | None) -> np.ndarray | None:
-        if map is None or not self.protocol.smoothing:
-            return map
-        return gaussian_smooth(torch.from_numpy(map), self.protocol.smoothing).numpy()
-
-    def _predictions(self, samples: Sequence[Sample], setting: _Setting) -> Iterator[_Predicted]:
-        """Score and map of every picture that can be used, those of earlier runs among them."""
-        get, as_set = setting.shelf.get, self._transductive
-        reuse = not as_set or all(get(sample.image) for sample in samples)
-        waiting: list[Sample] = []
-        for sample in samples:
-            kept = get(sample.image) if reuse else None
-            if kept:
-                yield sample, *kept
-                continue
-            waiting.append(sample)
-            if len(waiting) == 8 * self.protocol.batch_size and not as_set:
-                yield from self._scored(waiting, setting)
-                waiting = []
-        if waiting:
-            yield from self._scored(waiting, setting)
-
-    def _scored(self, samples: Sequence[Sample], setting: _Setting) -> Iterator[_Predicted]:
-        for seen in self._seen(samples, setting):
-            if isinstance(seen.result, Failure):
-                self._failures[str(seen.source.image)] = seen.result
-                continue
-            map = self._smoothed(seen.result.map)
-            setting.shelf.put(seen.source.image, seen.result.score, map)
-            yield seen.source, seen.result.score, map
-
-    def _seen(self, samples: Sequence[Sample], setting: _Setting) -> Iterator[Seen[Sample, Scored]]:
-        size, known = self.protocol.batch_size, setting.knowledge
-        if not self.protocol.set_level:
-            return scored_stream(self.scorer, known, samples, self._open, self._area, size)
-        step = self.detector.set_level(self.protocol.set_level, known)
-
-        def see(pictures: list[Picture]) -> list[None]:
-            for prediction in self.scorer.predictions(pictures, self._areas(pictures), known, size):
-                step.see(prediction)
-            return [None] * len(pictures)
-
-        def apply(pictures: list[Picture]) -> list[Scored]:
-            return self.scorer.score(pictures, self._areas(pictures), known, size, step.apply)
-
-        for _ in stream(samples, self._open, see, size):
-            pass
-        return stream(samples, self._open, apply, size)
-
     # --- what is measured -----------------------------------------------------------------------
 
-    def _add(self, tally: Tally, sample: Sample, score: float, map: np.ndarray | None) -> None:
+    def _add(self, tally: Tally, setting: Setting, sample: Sample, kept: Kept) -> None:
         assert sample.anomalous is not None
         mask = self._mask(sample)
-        if self._crops and sample.anomalous and mask is not None and not mask.any():
-            self._notes["pictures whose defect lies outside the common crop are left out"] = None
+        cropped = sample.product in self._predictions.crops
+        if cropped and sample.anomalous and mask is not None and not mask.any():
+            self._note("pictures whose defect lies outside the common crop are left out")
             return
-        tally.add_score(sample.kind, sample.anomalous, score)
+        tally.add_score(sample.kind, sample.anomalous, kept.score)
+        self._note_picture(setting, sample, kept)
+        map = self._predictions.map(kept, setting)
         if mask is None or map is None:
             return
         size = map.shape[0], map.shape[1]
@@ -319,6 +267,16 @@ class Evaluator:
         tally.add_map(sample.kind, map, mask, valid)
         if tally.saturated:
             self._add_saturated(tally.saturated, sample, map, valid)
+
+    def _note_picture(self, setting: Setting, sample: Sample, kept: Kept) -> None:
+        name, shots, seed = self.dataset.relative(sample.image), setting.shots, setting.seed
+        what = name, sample.product, sample.kind, bool(sample.anomalous)
+        self._pictures.append(PictureScore(*what, shots, seed, kept.score))
+        if seed == 0:
+            crop = self._predictions.crops.get(sample.product)
+            self._worst.add(
+                WorstCase(sample.image, *what, shots, 0, kept.score, kept.map, sample.masks, crop)
+            )
 
     def _add_saturated(
         self, state: SPROMetrics, sample: Sample, map: np.ndarray, valid: np.ndarray | None
@@ -337,23 +295,13 @@ class Evaluator:
 
     def _mask(self, sample: Sample) -> np.ndarray | None:
         if sample.anomalous and not sample.masks:
-            self._notes["pictures without a mask count in image metrics only"] = None
+            self._note("pictures without a mask count in image metrics only")
             return None
         try:
-            return self._cropped(read_mask(sample), sample)
+            mask, remarks = opened_mask(sample)
+            for remark in remarks:
+                self._note(remark)
+            return self._predictions.cropped(mask, sample.product)
         except ImageError as error:
             self._failures[error.path] = error.failure
             return None
-
-    def _area(self, picture: Picture) -> np.ndarray | None:
-        return read_area(self.roi, self.ignore, picture.height, picture.width)
-
-    def _areas(self, pictures: Sequence[Picture]) -> list[np.ndarray | None]:
-        return [self._area(picture) for picture in pictures]
-
-    def _common_side(self, samples: Iterable[Sample]) -> int:
-        sides = []
-        for sample in samples:
-            with contextlib.suppress(ImageError):  # it fails again, with a record, when opened
-                sides.append(min(picture_size(sample.image)))
-        return min(sides, default=1)

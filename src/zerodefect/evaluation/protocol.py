@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
 from zerodefect.data import MASK_RULES
+from zerodefect.data.dataset import GOOD
 from zerodefect.evaluation.metrics import (
     IMAGE_PANEL,
     PIXEL_PANEL,
@@ -21,6 +22,7 @@ from zerodefect.evaluation.metrics import (
     Query,
     SPROMetrics,
 )
+from zerodefect.evaluation.worst_cases import WorstCase
 from zerodefect.types import Failure
 
 ALL = "all"
@@ -47,6 +49,8 @@ class Protocol:
         alike: crop the centre of every picture to the same number of pixels first, the largest
             that all pictures of the product have. Where size or crop go with the label, only then
             does an image figure tell of defects.
+        allow_training_pictures: measure also where the method learned from pictures that it is
+            measured on; such figures say nothing of new pictures.
         batch_size: network inputs at once; changes no number.
     """
 
@@ -60,6 +64,7 @@ class Protocol:
     approximate: bool = False
     set_level: str | None = None
     alike: bool = False
+    allow_training_pictures: bool = False
     batch_size: int = 8
 
     def __post_init__(self) -> None:
@@ -122,16 +127,22 @@ class Row:
     images: int
 
 
-@dataclass
 class Tally:
-    """Scores and maps of one product under one setting, by kind of defect."""
+    """Scores and maps of one product under one setting, by kind of defect.
 
-    protocol: Protocol
-    saturated: SPROMetrics | None = None
-    image: dict[str, ImageMetrics] = field(default_factory=lambda: defaultdict(ImageMetrics))
-    pixel: dict[str, PixelState] = field(default_factory=dict)
-    scores: list[float] = field(default_factory=list)
-    labels: list[bool] = field(default_factory=list)
+    Pictures of a kind come one after the other: pixel metrics of a kind are computed when the next
+    one begins, so that two states of pixel scores are held, however many kinds there are.
+    """
+
+    def __init__(self, protocol: Protocol, saturated: SPROMetrics | None = None) -> None:
+        self.protocol, self.saturated = protocol, saturated
+        self.image: dict[str, ImageMetrics] = defaultdict(ImageMetrics)
+        self.scores: list[float] = []
+        self.labels: list[bool] = []
+        self._whole = self._pixel_metrics()
+        self._present: tuple[str, PixelState] | None = None
+        self._pixel: dict[str, list[Metric]] = {}  # of the kinds that are done
+        self._maps: dict[str, int] = defaultdict(int)
 
     def add_score(self, kind: str, anomalous: bool, score: float) -> None:
         """Take the score of a picture."""
@@ -142,10 +153,29 @@ class Tally:
     def add_map(
         self, kind: str, map: np.ndarray, mask: np.ndarray, valid: np.ndarray | None
     ) -> None:
-        """Take the map of a picture, where ``valid`` counts; all ``(H, W)``."""
-        if kind not in self.pixel:
-            self.pixel[kind] = self._pixel_metrics()
-        self.pixel[kind].update(map, mask, valid)
+        """Take the map of a picture, where ``valid`` counts; all ``(H, W)``.
+
+        Raises:
+            ValueError: the pictures of a kind do not come one after the other.
+        """
+        self._maps[kind] += 1
+        if kind == GOOD:  # no group of its own
+            self._whole.update(map, mask, valid)
+            return
+        if self._present is None or self._present[0] != kind:
+            self._close()
+            if kind in self._pixel:
+                raise ValueError(f"pictures of {kind!r} must come one after the other")
+            self._present = kind, self._pixel_metrics()
+        self._present[1].update(map, mask, valid)
+
+    def _close(self) -> None:
+        """Compute what the present kind has, and keep its pixels among those of all kinds."""
+        if self._present:
+            kind, state = self._present
+            self._pixel[kind] = state.compute(self.protocol.plain_queries)
+            self._whole.merge(state)
+            self._present = None
 
     def _pixel_metrics(self) -> PixelState:
         if self.protocol.approximate:
@@ -155,8 +185,9 @@ class Tally:
 
     def rows(self, product: str, shots: int, seed: int) -> Iterator[Row]:
         """Every metric of every group."""
-        good = ["good"] if "good" in self.image else []
-        kinds = [kind for kind in self.image if kind != "good"]
+        self._close()
+        good = [GOOD] if GOOD in self.image else []
+        kinds = [kind for kind in self.image if kind != GOOD]
         groups = {ALL: [*good, *kinds], **{kind: [*good, kind] for kind in kinds}}
         for group, members in groups.items():
             image = ImageMetrics()
@@ -165,22 +196,39 @@ class Tally:
             for metric in image.compute(self.protocol.image_queries):
                 yield Row(product, group, shots, seed, metric, image.images)
             # a kind's pixels alone: data sets without good pictures have them, too
-            parts = members if group == ALL else [group]
-            states = [self.pixel[kind] for kind in parts if kind in self.pixel]
-            if not states:
-                continue
-            pixel = states[0]
-            if len(states) > 1:
-                pixel = self._pixel_metrics()
-                for state in states:
-                    pixel.merge(state)
-            for metric in pixel.compute(self.protocol.plain_queries):
-                yield Row(product, group, shots, seed, metric, pixel.images)
+            if group == ALL:
+                some = self._whole.images > 0
+                found = self._whole.compute(self.protocol.plain_queries) if some else []
+                images = self._whole.images
+            else:
+                found, images = self._pixel.get(group, []), self._maps[group]
+            for metric in found:
+                yield Row(product, group, shots, seed, metric, images)
         if self.saturated:
             for metric in self.saturated.compute(self.protocol.spro_limits):
                 group = metric.group if metric.group in self.saturated.groups else ALL
-                images = sum(self.pixel[k].images for k in groups[group] if k in self.pixel)
+                images = sum(self._maps[kind] for kind in groups[group])
                 yield Row(product, group, shots, seed, metric, images)
+
+
+@dataclass(frozen=True)
+class PictureScore:
+    """What a picture scored.
+
+    Attributes:
+        image: path relative to the data set.
+        product, kind, anomalous: as the data set has them.
+        shots, seed: of the references.
+        score: raw image score; the higher, the more anomalous.
+    """
+
+    image: str
+    product: str
+    kind: str
+    anomalous: bool
+    shots: int
+    seed: int
+    score: float
 
 
 @dataclass(frozen=True)
@@ -190,13 +238,19 @@ class Evaluation:
     Attributes:
         rows: every metric measured.
         scores: per ``(product, shots, seed)`` the image scores and labels, for curves.
+        pictures: what every picture scored.
+        worst: the pictures that were judged worst, see ``worst_cases``.
         failures: pictures and masks that could not be used; they are left out of all figures.
         notes: consequences that the reader should know.
+        set_level_shots: numbers of references at which the set-level step was applied.
         facts: detector, data, protocol and versions.
     """
 
     rows: tuple[Row, ...]
     scores: dict[tuple[str, int, int], tuple[np.ndarray, np.ndarray]]
+    pictures: tuple[PictureScore, ...]
+    worst: tuple[WorstCase, ...]
     failures: tuple[Failure, ...]
     notes: tuple[str, ...]
+    set_level_shots: tuple[int, ...]
     facts: dict[str, Any]

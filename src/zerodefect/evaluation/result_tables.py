@@ -8,15 +8,21 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import groupby
 from pathlib import Path
 
 from zerodefect.detector.facts import Figure
 from zerodefect.evaluation.metrics import ImageMetrics, Metric, average
 from zerodefect.evaluation.protocol import ALL, Evaluation, Row
+from zerodefect.evaluation.worst_cases import WorstCase
 from zerodefect.files import atomic_write
 from zerodefect.methods import facts_of
 
+FORMAT = "zerodefect-evaluation"
 MEAN = "mean over products"
+
+WORST = "worst"
+"""Folder, beside the results, of the drawings of the worst cases."""
 
 
 @dataclass(frozen=True)
@@ -95,17 +101,19 @@ def write_results(evaluation: Evaluation, folder: Path, method: str) -> list[Pat
     figures = published(method, evaluation.facts["data"]["name"])
     written = [folder / "results.json", folder / "results.md"]
     content = {
-        "format": "zerodefect-evaluation",
+        "format": FORMAT,
         "version": 1,
         **evaluation.facts,
         "notes": list(evaluation.notes),
         "failures": [asdict(failure) for failure in evaluation.failures],
+        "set_level_shots": list(evaluation.set_level_shots),
         "summary": [{**asdict(cell), "mean": _number(cell.mean)} for cell in cells],
         "rows": [
             {**asdict(row), "metric": {**asdict(row.metric), "value": _number(row.metric.value)}}
             for row in evaluation.rows
         ],
         "published": [asdict(figure) for figure in figures],
+        "pictures": [asdict(picture) for picture in evaluation.pictures],
     }
     _write(written[0], json.dumps(content, indent=1, allow_nan=False) + "\n")
     _write(written[1], "\n".join(markdown(evaluation, cells, figures)) + "\n")
@@ -155,12 +163,28 @@ def markdown(
     yield f"- weights: {detector['weights']}"
     yield f"- data: {facts['data']['fingerprint']}"
     yield f"- versions: {facts['versions']}"
+    yield f"- maps: {facts['maps']}"
     yield from (f"- note: {note}" for note in evaluation.notes)
+    yield from (f"- data, {remark}" for remark in facts["data"].get("remarks", ()))
     if evaluation.failures:
         yield f"- files left out because they could not be read: {len(evaluation.failures)}"
+    yield from _worst(evaluation.worst)
     if figures:
         yield from ("", "## Published figures (not ours)", "")
         yield from (f"- {f.data}, {f.setting}, {f.metric}: {f.value} ({f.source})" for f in figures)
+
+
+def _worst(cases: Sequence[WorstCase]) -> Iterator[str]:
+    """Lists of the pictures that were judged worst, each with a link to its drawing."""
+    for (shots, anomalous), some in groupby(cases, key=lambda case: (case.shots, case.anomalous)):
+        what = (
+            "Defective pictures that score lowest" if anomalous else "Good ones that score highest"
+        )
+        yield from ("", f"## {what}, {shots}-shot (picture, map, mask)", "")
+        for case in some:
+            kind = f", {case.kind}" if anomalous else ""
+            yield f"{case.rank}. {case.score:.4f} {case.product}{kind}: {case.image}"
+            yield f"   ![{case.drawing}]({WORST}/{case.drawing})"
 
 
 def table(cells: Sequence[Cell]) -> Iterator[str]:

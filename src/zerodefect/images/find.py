@@ -95,8 +95,15 @@ def _walk(folder: Path, entered: set[tuple[int, int]]) -> Iterator[Path]:
     for path in inside:
         if path.is_dir():
             yield from _walk(path, entered)
-        elif path.suffix.lower() in _LISTED_ENDINGS or formats.sniff(_head(path)):
+        elif is_picture(path):
             yield path
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file in a folder counts as a picture, by its ending or its first bytes."""
+    if os.path.isdir(path):  # noqa: PTH112 - Path's own raises where a folder is closed
+        return False
+    return path.suffix.lower() in _LISTED_ENDINGS or bool(formats.sniff(_head(path)))
 
 
 def _is_run(folder: Path) -> bool:

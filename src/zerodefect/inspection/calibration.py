@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from zerodefect.inspection.conformal import (
     CalibrationError,
+    average_rate,
     check_provable,
     conformal_limit,
+    promise,
     smallest_rate,
 )
+from zerodefect.inspection.frames import Frame, FrameRange, learn_range
 from zerodefect.inspection.policy import LEARNED, Form, Limits, Policy
 
 DEFAULT_FALSE_ALARMS = 0.01
@@ -23,57 +26,61 @@ def calibrate(
     scores: Iterable[float],
     map_maxima: Iterable[float] = (),
     *,
-    method: str,
-    fingerprint: str,
-    object: str | None,
     form: Literal["split", "leave-one-out"] = "split",
     false_alarms: float | None = None,
     review_rate: float | None = None,
+    confidence: float | None = None,
     monotone: bool = False,
     map_range: tuple[float, float] | None = None,
+    frames: Sequence[Frame] = (),
     notes: Sequence[str] = (),
+    **whose: Any,
 ) -> Policy:
     """Learn the limits from good images.
 
     Args:
         scores: raw image scores of n >= 1 good images.
         map_maxima: highest raw map value of the same images; none for a method without maps.
-        method, fingerprint, object: whose limits these are, as in ``Policy``.
         form: "split": the detector never saw these images; "leave-one-out": each was scored with
             the others as references.
-        false_alarms: guaranteed share of good images called "defect". None: 1 %, or the smallest
-            provable one if that is larger.
-        review_rate: guaranteed share of good images called "unsure" or "defect", and of good
-            images that show any region. None: 5 %, or what ``false_alarms`` and n make of it.
-        monotone: the detector's scores and maps can only fall when a reference is added (matters
-            for "leave-one-out" only; see ``conformal``).
+        false_alarms: guaranteed share of good images called "defect", on average over sets of good
+            images. None: 1 %, or the smallest provable one if that is larger.
+        review_rate: guaranteed share of good images called "unsure" or "defect", those for their
+            frame included, and of good images that show any region; on average. None: 5 %, or what
+            ``false_alarms``, ``frames`` and n make of it.
+        confidence: in (0, 1), with which ``false_alarms`` is to hold for these very limits; None:
+            it holds on average.
+        monotone: scores and maps can only fall when a reference is added (see ``conformal``).
         map_range: lowest and highest value that a map can take, if known; colours stay inside.
+        frames: light and focus of the same images; without them no range of these is learned.
         notes: put in front of the policy's own notes.
+        whose: ``method``, ``fingerprint``, ``object``, ``made_with``, as in ``Policy``.
 
     Raises:
-        CalibrationError: no scores, a score that is not finite, or a rate that n images cannot
-            guarantee; the message says what they can, and how many the rate needs.
+        CalibrationError: no scores, a score that is not finite, a rate that n images cannot
+            guarantee (it says what they can), or a confidence for the leave-one-out form.
     """
     good, maxima = _checked(scores, map_maxima)
-    false_alarms, review_rate = _provable(false_alarms, review_rate, len(good))
-    region_limit = conformal_limit(maxima, review_rate)
-    guaranteed = form == "split" or monotone
+    n, guaranteed = len(good), form == "split" or monotone
+    alarms, defect = _defect_limit(good, form, false_alarms, confidence)
+    seen, odd = learn_range(frames)
+    review = _provable_review(review_rate, alarms, n, odd)
+    left = review - len(odd) / (n + 1)  # of the rate, for scores and maps
+    region_limit = conformal_limit(maxima, left)
     return Policy(
-        method=method,
-        fingerprint=fingerprint,
-        object=object,
         form=form,
         guaranteed=guaranteed,
-        false_alarms=false_alarms,
-        review_rate=review_rate,
+        false_alarms=alarms,
+        review_rate=review,
+        confidence=confidence,
         scores=tuple(good),
         map_maxima=tuple(maxima),
-        limits=Limits(
-            unsure=conformal_limit(good, review_rate), defect=conformal_limit(good, false_alarms)
-        ),
+        limits=Limits(unsure=conformal_limit(good, left), defect=defect),
         region_limit=region_limit,
         colour_range=_colour_range(maxima, region_limit, map_range),
-        notes=(*notes, _statement(len(good), form, false_alarms, guaranteed)),
+        frames=seen,
+        notes=(*notes, _statement(n, form, alarms, guaranteed, confidence), *_of_frames(seen, odd)),
+        **whose,
     )
 
 
@@ -92,33 +99,73 @@ def _checked(
     return good, maxima
 
 
-def _provable(false_alarms: float | None, review_rate: float | None, n: int) -> tuple[float, float]:
-    """Fill in the rates that were not asked for; both can be guaranteed with ``n`` images."""
+def _defect_limit(
+    good: Sequence[float], form: Form, false_alarms: float | None, confidence: float | None
+) -> tuple[float, float | None]:
+    """False-alarm rate on average, as asked for or a usual one, and the limit that keeps it."""
+    if confidence is not None and form != "split":
+        raise CalibrationError(
+            "a confidence is not proven where good images are references, each left out in turn. "
+            "Calibrate on good images that are not references."
+        )
+    n = len(good)
     if false_alarms is None:
-        false_alarms = max(DEFAULT_FALSE_ALARMS, smallest_rate(n))
-    check_provable(false_alarms, n, "false-alarm rate")
+        usual = smallest_rate(n, confidence) if confidence is None or 0 < confidence < 1 else 0.0
+        false_alarms = max(DEFAULT_FALSE_ALARMS, usual)
+    check_provable(false_alarms, n, "false-alarm rate", confidence)
+    limit = conformal_limit(good, false_alarms, confidence)
+    kept = false_alarms if confidence is None else average_rate(false_alarms, n, confidence)
+    return kept, limit
+
+
+def _provable_review(
+    review_rate: float | None, false_alarms: float, n: int, odd: Sequence[str]
+) -> float:
+    """The same of the review rate, which must bear the false alarms and every odd good image."""
+    share = len(odd) / (n + 1)
     if review_rate is None:
-        review_rate = max(DEFAULT_REVIEW_RATE, false_alarms, smallest_rate(n))
+        return max(DEFAULT_REVIEW_RATE, false_alarms + share, smallest_rate(n) + share)
     check_provable(review_rate, n, "review rate")
     if review_rate < false_alarms:
         raise CalibrationError(
             f"the review rate {review_rate:g} lies below the false-alarm rate {false_alarms:g}, "
             "but every defect counts as reviewed. Raise the one or lower the other."
         )
-    return false_alarms, review_rate
+    needed = max(false_alarms, smallest_rate(n)) + share
+    if odd and review_rate < needed - 1e-9:
+        raise CalibrationError(
+            f"a review rate of {review_rate:g} cannot be guaranteed: {len(odd)} of the {n} good "
+            f"images lie outside what the others show ({'; '.join(odd)}). Take out what is no "
+            f"picture of a good part, or ask for a review rate of {needed:.4g}."
+        )
+    return review_rate
 
 
-def _statement(n: int, form: Form, rate: float, guaranteed: bool) -> str:
+def _of_frames(seen: FrameRange | None, odd: Sequence[str]) -> list[str]:
+    """Say in words what the good images' light and focus decide."""
+    if seen is None:
+        return []
+    text = (
+        "Pictures far darker, brighter, flatter or less sharp than the good images are unsure; the "
+        "review rate counts them in."
+    )
+    return [
+        f"{text} Of the good images {len(odd)} lie outside what the others show: {'; '.join(odd)}."
+        if odd
+        else text
+    ]
+
+
+def _statement(n: int, form: Form, rate: float, guaranteed: bool, confidence: float | None) -> str:
     """Say in words what the calibration proves."""
     how = "" if form == "split" else ", each scored with the others as references"
     images = "1 good image" if n == 1 else f"{n} good images"
     text = f"{LEARNED} {images}{how}. "
-    share = f"{100 * rate:.3g} %"
     if guaranteed:
-        return text + f"At most {share} of good images like these are called defective."
+        return text + promise(rate, n, form, confidence, "good images like these", "defective")
     return text + (
-        f"About {share} of good images like these should be called defective, but this is not "
-        "guaranteed: with this method adding references may raise scores. Calibrate on good "
+        f"About {100 * rate:.3g} % of good images like these should be called defective, but this "
+        "is not guaranteed: with this method adding references may raise scores. Calibrate on good "
         "images that are not references for a guarantee."
     )
 

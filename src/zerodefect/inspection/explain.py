@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from zerodefect.inspection.policy import Policy
-from zerodefect.types import Region, Verdict
+from zerodefect.types import Region, Verdict, told_score
 
 
 def explain(
-    verdict: Verdict, score: float, policy: Policy, regions: Sequence[Region], size: tuple[int, int]
+    verdict: Verdict,
+    score: float,
+    policy: Policy,
+    regions: Sequence[Region],
+    size: tuple[int, int],
+    reason: str | None = None,
 ) -> str:
     """Say what the verdict rests on and, where the method gives maps, what stands out where.
 
@@ -19,7 +24,10 @@ def explain(
         policy: limits in force.
         regions: of the image, highest score first.
         size: ``(height, width)`` of the image, for the place in words.
+        reason: why the picture cannot be judged, whatever its score; None if it can.
     """
+    if reason is not None:
+        return f"Unsure, whatever the score ({told_score(score)}): {reason}."
     evidence = _evidence(verdict, score, policy)
     return evidence if policy.region_limit is None else f"{evidence} {_places(regions, size)}"
 
@@ -27,24 +35,24 @@ def explain(
 def _evidence(verdict: Verdict, score: float, policy: Policy) -> str:
     if not policy.calibrated:
         if policy.limits.defect is None:
-            return f"Score {score:.4f}; without calibration no verdict can be given."
+            return f"Score {told_score(score)}; without calibration no verdict can be given."
         side = "above" if score > policy.limits.defect else "not above"
         return (
-            f"Score {score:.4f} is {side} the provisional limit {policy.limits.defect:.4f} "
-            "(not calibrated)."
+            f"Score {told_score(score)} is {side} the provisional limit "
+            f"{told_score(policy.limits.defect)} (not calibrated)."
         )
     n = len(policy.scores)
     reached = sum(s >= score for s in policy.scores)
     rank = {0: "none", n: "all"}.get(reached, str(reached))
     limit = {"defect": policy.limits.defect, "unsure": policy.limits.unsure}.get(verdict)
     if limit is not None:
-        stands = f"is above the limit {limit:.4f} for {verdict}"
+        stands = f"is above the limit {told_score(limit)} for {verdict}"
     elif verdict == "good":
         stands = "is within what good parts show"
     else:
         stands = "cannot be judged: the policy has no such limit"
     return (
-        f"Score {score:.4f} {stands}: {rank} of {n} good images scored as high "
+        f"Score {told_score(score)} {stands}: {rank} of {n} good images scored as high "
         f"(p = {policy.p_value(score):.3g})."
     )
 

@@ -14,16 +14,18 @@ from zerodefect.images import ImageError, Picture
 from zerodefect.inspection.calibration import calibrate
 from zerodefect.inspection.conformal import CalibrationError, check_provable
 from zerodefect.inspection.explain import explain
+from zerodefect.inspection.frames import Frame, measure, why_unjudged
+from zerodefect.inspection.made_with import made_with
 from zerodefect.inspection.policy import Policy
 from zerodefect.inspection.regions import find_regions
-from zerodefect.inspection.sources import GoodPictures, Source, expand, seen_nothing
+from zerodefect.inspection.sources import GoodPictures, Source, expand
 from zerodefect.inspection.teachable import Shown, Teachable
 from zerodefect.scoring.joining import Scored
 from zerodefect.scoring.scorer import DEFAULT_BATCH
 from zerodefect.scoring.stream import Seen, scored_stream
-from zerodefect.types import Failure, Inspection
+from zerodefect.types import Failure, Inspection, Verdict
 
-_Rates = dict[str, Any]  # those that were asked for, as ``policy.calibrate`` takes them
+_Rates = dict[str, Any]  # those that were asked for, and frames, as ``calibrate`` takes them
 
 _KEPT_POLICIES = 64  # made on the spot, for products that were named with a call
 
@@ -57,6 +59,7 @@ class Inspector(Teachable):
         object: str | None = None,
         false_alarms: float | None = None,
         review_rate: float | None = None,
+        confidence: float | None = None,
         leave_one_out: bool = False,
         batch_size: int = DEFAULT_BATCH,
         on_scored: Callable[[int], None] = lambda count: None,
@@ -69,8 +72,11 @@ class Inspector(Teachable):
         Args:
             good: files, folders or arrays of good parts.
             object: product name, from now on.
-            false_alarms: largest share of good parts that may be called defective.
-            review_rate: largest share of good parts that may be called unsure or worse.
+            false_alarms: largest share of good parts that may be called defective, on average over
+                calibrations.
+            review_rate: largest share of good parts that may be called unsure or worse, on average.
+            confidence: such as 0.95: ``false_alarms`` is to hold with it for these very limits, not
+                on average. It takes more images.
             leave_one_out: the good images are the references, too: each is scored against the
                 others, and afterwards all are remembered.
             batch_size: images that go through the network at once.
@@ -93,20 +99,35 @@ class Inspector(Teachable):
             self.describe(object)
         images = expand(good)
         if isinstance(images, Sequence) and false_alarms is not None:
-            check_provable(false_alarms, len(images), "false-alarm rate")  # before the long work
-        good_ones = GoodPictures(self._open, on_failure)
-        rates = {"false_alarms": false_alarms, "review_rate": review_rate}
+            # before the long work
+            check_provable(false_alarms, len(images), "false-alarm rate", confidence)
+        good_ones = GoodPictures(self._open_good, on_failure)
+        rates = {"false_alarms": false_alarms, "review_rate": review_rate, "confidence": confidence}
         if leave_one_out:
             self.policy = self._calibrated_left_out(images, good_ones, rates)
             on_scored(self.shots)
             return self.policy
-        shown, scored = self._ready(None), []
-        score = partial(self._scores, shown)
-        for one in good_ones.once(images, score, shown.digests, batch_size):
-            scored += [one] if one else []
-            on_scored(1)
-        self.policy = self._policy_of(shown, scored, "split", rates, good_ones.notes())
+        self.policy = self._calibrated_apart(images, good_ones, rates, batch_size, on_scored)
         return self.policy
+
+    def _calibrated_apart(
+        self,
+        images: Iterable[Source],
+        good_ones: GoodPictures,
+        rates: _Rates,
+        batch_size: int,
+        on_scored: Callable[[int], None],
+    ) -> Policy:
+        shown, seen = self._ready(None), []
+        for one in good_ones.once(images, partial(self._seen, shown), shown.digests, batch_size):
+            seen += [one] if one else []
+            on_scored(1)
+        rates = {**rates, "frames": [frame for _, frame in seen]}
+        scored = [one for one, _ in seen]
+        return self._policy_of(shown, scored, "split", rates, good_ones.notes())
+
+    def _seen(self, shown: Shown, pictures: Sequence[Picture]) -> list[tuple[Scored, Frame]]:
+        return list(zip(self._scores(shown, pictures), _frames(shown, pictures), strict=True))
 
     def _scores(self, shown: Shown, pictures: Sequence[Picture]) -> list[Scored]:
         """Scores of pictures, whose maps are not kept."""
@@ -157,6 +178,7 @@ class Inspector(Teachable):
         alone = self._learned(shown.without_references()).known
         areas = [shown.area(picture) for picture in shown.references]
         scored = self.scorer.score_left_out(shown.references, areas, alone)
+        rates = {**rates, "frames": _frames(shown, shown.references)}
         return self._policy_of(shown, scored, "leave-one-out", rates, notes)
 
     def _policy_of(
@@ -193,7 +215,7 @@ class Inspector(Teachable):
         else:
             limit = sum(span) / 2 if neutral is None else neutral
         return Policy.provisional(
-            neutral=neutral, map_range=span, region_limit=limit, **self._identity(shown)
+            neutral=neutral, map_range=span, region_limit=limit, **self._whose(shown)
         )
 
     # --- inspection -----------------------------------------------------------------------------
@@ -260,7 +282,8 @@ class Inspector(Teachable):
             inspected=area,
             p_value=policy.region_p_value,
         )
-        verdict = policy.verdict(scored.score)
+        unjudged = why_unjudged(picture, area, policy.frames)
+        verdict: Verdict = policy.verdict(scored.score) if unjudged is None else "unsure"
         return Inspection(
             image=picture.path,
             object=shown.name,
@@ -271,15 +294,24 @@ class Inspector(Teachable):
             score=scored.score,
             p_value=policy.p_value(scored.score),
             regions=regions,
-            explanation=explain(verdict, scored.score, policy, regions, size),
+            explanation=explain(verdict, scored.score, policy, regions, size, unjudged),
             answer=scored.answer,
-            notes=(*picture.notes, *seen_nothing(picture, area)),
+            notes=picture.notes if unjudged is None else (*picture.notes, unjudged),
             map=scored.map,
+            reason=unjudged,
         )
 
     def _identity(self, shown: Shown) -> dict[str, Any]:
+        return {**self._whose(shown), "made_with": made_with(self._facts(shown))}
+
+    def _whose(self, shown: Shown) -> dict[str, Any]:
+        fingerprint = self._facts(shown)["fingerprint"]
         return {
             "method": self.detector.info.name,
-            "fingerprint": self._facts(shown)["fingerprint"],
+            "fingerprint": fingerprint,
             "object": shown.name,
         }
+
+
+def _frames(shown: Shown, pictures: Sequence[Picture]) -> list[Frame]:
+    return [measure(picture, shown.area(picture)) for picture in pictures]

@@ -66,7 +66,7 @@ def load(
         build if at_first_use else build(),
         policy=known,
         vocabulary=words,
-        viewing=Viewing(Tiling(tile, overlap) if tile else None, keep_aspect),
+        viewing=Viewing(Tiling(tile, overlap) if tile is not None else None, keep_aspect),
         bit_depth=bit_depth,
         roi=None if roi is None else open_source(roi),
         ignore=None if ignore is None else open_source(ignore),

@@ -5,14 +5,33 @@ from __future__ import annotations
 import bisect
 import json
 import math
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from zerodefect.files import atomic_write
-from zerodefect.inspection.conformal import PolicyError, check_provable, conformal_limit, p_value
+from zerodefect.inspection.conformal import (
+    USUAL_CONFIDENCE,
+    PolicyError,
+    check_provable,
+    confident_rate,
+    conformal_limit,
+    p_value,
+)
+from zerodefect.inspection.frames import FrameRange
+from zerodefect.inspection.made_with import what_differs
 from zerodefect.types import Verdict
 from zerodefect.version import __version__
 
@@ -23,6 +42,13 @@ LEARNED: Final = "Limits learned from"
 """How the note begins that says what limits rest on, and promises what they keep."""
 
 Form = Literal["split", "leave-one-out", "none"]
+
+_NEARLY_ALL = 1 - 1e-9  # rates lie below 1
+_LATER = (
+    "confidence",
+    "frames",
+    "made_with",
+)  # not in the first files: left out where nothing is known
 
 
 class PolicyMismatch(PolicyError):  # noqa: N818 - says what it is
@@ -56,13 +82,18 @@ class Policy(BaseModel):
         object: product name, or None.
         form: how the good images were scored; "none" marks a provisional, uncalibrated policy.
         guaranteed: whether the stated rates are proven for good images like those calibrated on.
-        false_alarms: largest share of good images with the verdict "defect"; None if not known.
-        review_rate: largest share of good images with the verdict "unsure" or "defect".
+        false_alarms: largest share of good images with the verdict "defect", on average over
+            calibrations; None if not known.
+        review_rate: largest share of good images with the verdict "unsure" or "defect", on average,
+            whether for their score or their frame.
+        confidence: with which ``confident_rate`` was asked for; None if it was not.
         scores: raw image scores of the good images, ascending.
         map_maxima: highest map value of each good image, ascending; empty without maps.
         limits: raw image scores above which the verdict is "unsure" and "defect".
         region_limit: raw map value above which a pixel belongs to a region; None without maps.
         colour_range: raw map values at the two ends of the colour scale; None without maps.
+        frames: light and focus outside which a picture is "unsure"; None where none was learned.
+        made_with: what decided the scores, to say what differs where the policy does not fit.
         created: ISO 8601 time in UTC.
         zerodefect: version of the program that wrote the policy.
         notes: what the reader should know about the limits.
@@ -79,11 +110,14 @@ class Policy(BaseModel):
     guaranteed: bool = False
     false_alarms: float | None = Field(default=None, gt=0, lt=1)
     review_rate: float | None = Field(default=None, gt=0, lt=1)
+    confidence: float | None = Field(default=None, gt=0, lt=1)
     scores: tuple[float, ...] = ()
     map_maxima: tuple[float, ...] = ()
     limits: Limits
     region_limit: float | None
     colour_range: tuple[float, float] | None
+    frames: FrameRange | None = None
+    made_with: dict[str, Any] | None = None
     created: str = Field(
         default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds")
     )
@@ -121,6 +155,11 @@ class Policy(BaseModel):
             raise ValueError("guaranteed is true, but form 'none' proves nothing")
         return self
 
+    @model_serializer(mode="wrap")
+    def _as_first_files(self, told: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        data = told(self)
+        return {k: v for k, v in data.items() if k not in _LATER or v is not None}
+
     @classmethod
     def provisional(
         cls,
@@ -156,6 +195,17 @@ class Policy(BaseModel):
     def calibrated(self) -> bool:
         """Whether the limits were learned from good images."""
         return self.form != "none"
+
+    @property
+    def confident_rate(self) -> float | None:
+        """Largest share of good images called "defect" that holds with ``confidence`` (or 90 %).
+
+        None where it is not proven: other forms than "split", limits set by hand.
+        """
+        if not self.guaranteed or self.form != "split" or self.false_alarms is None:
+            return None
+        confidence = self.confidence or USUAL_CONFIDENCE
+        return confident_rate(self.false_alarms, len(self.scores), confidence)
 
     def verdict(self, score: float) -> Verdict:
         """Judge a raw image score by the limits."""
@@ -251,8 +301,17 @@ class Policy(BaseModel):
                 f"{path}: {_first_reason(error)}. Correct it, or: {remedy}"
             ) from error
 
-    def check(self, method: str, fingerprint: str, object: str | None) -> None:
+    def check(
+        self,
+        method: str,
+        fingerprint: str,
+        object: str | None,
+        made_with: Mapping[str, Any] | None = None,
+    ) -> None:
         """Make sure that the policy belongs to this detector and product.
+
+        Args:
+            method, fingerprint, object, made_with: of the present run.
 
         Raises:
             PolicyMismatch: it does not; the message names every difference and the remedy.
@@ -260,15 +319,29 @@ class Policy(BaseModel):
         facts = (
             ("method", self.method, method),
             ("object", self.object, object),
-            ("detector (weights, prompts or settings)", self.fingerprint, fingerprint),
         )
         different = [f"{n}: {a!r} when calibrated, {b!r} now" for n, a, b in facts if a != b]
+        if self.fingerprint != fingerprint:
+            both = f"{self.fingerprint!r} when calibrated, {fingerprint!r} now"
+            unknown = f"detector (weights, prompts or settings): {both}"
+            different += self._what_differs(made_with or {}) or [unknown] * (not different)
         if different:
             raise PolicyMismatch(
                 f"the policy does not fit this run: {'; '.join(different)}. Scores of different "
                 "detectors do not compare: use the options the policy was calibrated with, or run "
                 "'zerodefect calibrate' with the present ones."
             )
+
+    def _what_differs(self, now: Mapping[str, Any]) -> list[str]:
+        # of former files only those tell of references that left them out in turn
+        left_out = {"references": len(self.scores)} if self.form == "leave-one-out" else None
+        before = self.made_with or left_out
+        return what_differs(before, now) if before and now else []
+
+    @property
+    def _of_frames(self) -> float:
+        """Share of the review rate that good images with odd frames take."""
+        return self.frames.outside / (len(self.scores) + 1) if self.frames else 0.0
 
     def _with_proven_rates(self) -> Policy:
         """Take back the rates that a limit lowered by hand no longer keeps."""
@@ -280,8 +353,12 @@ class Policy(BaseModel):
         if proven is not None and self.region_limit is not None and self.region_limit < proven:
             note = "The region limit was edited: how many good images show regions is not known."
             notes = (*notes, note)
-        limits = {"false_alarms": self.limits.defect, "review_rate": self.limits.unsure}
-        lost = [name for name, limit in limits.items() if self._breaks(limit, getattr(self, name))]
+        review = self.review_rate and self.review_rate - self._of_frames
+        limits = {
+            "false_alarms": (self.limits.defect, self.false_alarms),
+            "review_rate": (self.limits.unsure, review),
+        }
+        lost = [name for name, pair in limits.items() if self._breaks(*pair)]
         if lost:
             note = "A limit or rate was edited by hand: its false-alarm rate is not guaranteed."
             notes = (*_without_promise(notes), note)
@@ -291,7 +368,7 @@ class Policy(BaseModel):
     def _breaks(self, limit: float | None, rate: float | None) -> bool:
         if limit is None or rate is None:
             return False
-        proven = conformal_limit(self.scores, rate)
+        proven = conformal_limit(self.scores, rate) if rate > 0 else None
         return proven is None or limit < proven
 
     def _with_rate(self, rate: float, text: str) -> Policy:
@@ -327,7 +404,7 @@ class Policy(BaseModel):
         elif unsure is not None and limit is not None:
             unsure = min(unsure, limit)
         if unsure != self.limits.unsure:  # the two limits are one now
-            review = rate
+            review = None if rate is None else min(rate + self._of_frames, _NEARLY_ALL)
         note = f"Defect limit replaced by {text!r}."
         if self.calibrated and limit is not None:
             above = len(self.scores) - bisect.bisect_right(self.scores, limit)

@@ -60,17 +60,6 @@ def digest(picture: Picture) -> str:
     return found.hexdigest()[:16]
 
 
-def seen_nothing(picture: Picture, area: np.ndarray | None) -> list[str]:
-    """A note where the picture is a single colour, as of a covered or unplugged camera."""
-    pixels = picture.pixels if area is None else picture.pixels[area]
-    colours = pixels.reshape(-1, pixels.shape[-1])
-    # most pictures tell within the first pixels
-    if not (colours[:256] == colours[0]).all() or not (colours == colours[0]).all():
-        return []
-    what = "picture" if area is None else "inspected area"
-    return [f"the {what} is a single colour: nothing can be seen in it"]
-
-
 class GoodPictures:
     """Good pictures, each once; counts what was given and does not count.
 
@@ -137,5 +126,5 @@ class GoodPictures:
         if self.copies:
             notes.append(f"Copies of pictures given before, not counted: {self.copies}.")
         if self.failures:
-            notes.append(f"Files that could not be read, not counted: {self.failures}.")
+            notes.append(f"Files that could not be used, not counted: {self.failures}.")
         return notes

@@ -9,14 +9,17 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from zerodefect.detector.contract import Detector, plain
 from zerodefect.detector.knowledge import Knowledge, Product
-from zerodefect.images import Picture
+from zerodefect.images import ImageError, Picture
+from zerodefect.inspection.frames import shows_nothing
 from zerodefect.inspection.sources import Source, digest, expand, open_source
+from zerodefect.prompts.unfamiliar import unfamiliar
 from zerodefect.prompts.vocabulary import Vocabulary
 from zerodefect.scoring.areas import read_area
 from zerodefect.scoring.scorer import MemoryPlan, Scorer
@@ -25,6 +28,13 @@ from zerodefect.scoring.viewing import Viewing
 DEFAULT_OBJECT = "object"
 
 _log = logging.getLogger("zerodefect")
+
+
+@lru_cache(maxsize=1024)
+def _remark_on(name: str) -> None:
+    """Say once of a product's name that texts can hardly be built with it, if so."""
+    if remark := unfamiliar(name):
+        _log.warning("%s", remark)
 
 
 @dataclass(frozen=True)
@@ -176,7 +186,7 @@ class Teachable:
             if self._detector is not None and self._detector.words_first:
                 known = None
             if self._detector is not None and known is not None:
-                known = self._detector.describe(known, product)
+                known = self._described(known, product)
             elif self._detector is not None:
                 self._detector.words(product)  # refused now, not at first use
             self.vocabulary = vocabulary or self.vocabulary
@@ -189,11 +199,11 @@ class Teachable:
         its copy, and the limits learned from it would be too low.
 
         Raises:
-            ImageError, FileNotFoundError: a reference cannot be used. References are few and all
-                matter, so none is skipped.
+            ImageError, FileNotFoundError: a reference cannot be used, or shows nothing. References
+                are few and all matter, so none is skipped.
             UnsupportedError: the method takes no references.
         """
-        opened = [self._open(source) for source in expand(references)]
+        opened = [self._open_good(source) for source in expand(references)]
         with self._lock:
             shown = self._shown
             new = {name: p for p in opened if (name := digest(p)) not in shown.digests}
@@ -223,11 +233,16 @@ class Teachable:
         level = logging.WARNING if plan.bytes > plan.budget else logging.INFO
         _log.log(level if plan.bytes > plan.budget / 10 else logging.DEBUG, "%s", plan)
 
+    def _described(self, known: Knowledge, product: Product) -> Knowledge:
+        if "words" in self.detector.info.knows_from:
+            _remark_on(product.name)
+        return self.detector.describe(known, product)
+
     def _learned(self, shown: Shown) -> Shown:
         """The same with what the detector makes of it."""
         known = self.detector.empty()
         if shown.product:
-            known = self.detector.describe(known, shown.product)
+            known = self._described(known, shown.product)
         if shown.references:
             known = self._with_references(known, shown, shown.references)
         return replace(shown, knowledge=known)
@@ -247,7 +262,7 @@ class Teachable:
                 self._shown = shown = self._learned(shown)
         if product is None:
             return shown
-        known = self.detector.describe(shown.known, product)
+        known = self._described(shown.known, product)
         return replace(shown, product=product, knowledge=known)
 
     def _learned_under(self, shown: Shown, product: Product) -> Shown:
@@ -260,6 +275,17 @@ class Teachable:
 
     def _open(self, source: Source) -> Picture:
         return open_source(source, self.bit_depth)
+
+    def _open_good(self, source: Source) -> Picture:
+        """A picture to learn from.
+
+        Raises:
+            ImageError: it cannot be read, or shows nothing.
+        """
+        picture = self._open(source)
+        if reason := shows_nothing(picture, self._shown.area(picture)):
+            raise ImageError(picture.path, reason, "Leave it out, or take it again")
+        return picture
 
     # --- facts ----------------------------------------------------------------------------------
 

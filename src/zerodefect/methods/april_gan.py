@@ -193,11 +193,11 @@ class AprilGAN(CLIPDetector):
         """K probabilities: [0, K]; with references also K distances of at most 2: [0, 3K]."""
         return 0.0, float(len(self.taps) * (3 if knowledge.shots else 1))
 
-    def set_level(self, name: str, knowledge: Knowledge) -> SetLevel:
-        """``image min-max``: the few-shot score as the official test has it."""
+    def set_level(self, name: str, knowledge: Knowledge) -> SetLevel | None:
+        """``image min-max``: the few-shot score as the official test has it; none zero-shot."""
         if name not in self.set_levels:
             return super().set_level(name, knowledge)
-        return _ImageMinMax(len(self.taps), knowledge)
+        return _ImageMinMax(len(self.taps)) if knowledge.shots else None
 
     # --- in the order of the paper ------------------------------------------------------------
 
@@ -283,8 +283,8 @@ class AprilGAN(CLIPDetector):
 class _ImageMinMax:
     """Mean of s and of the map's highest value, the latter scaled to [0, 1] over all images."""
 
-    def __init__(self, taps: int, knowledge: Knowledge) -> None:
-        self.taps, self.shots, self.highest = taps, knowledge.shots, MinMax()
+    def __init__(self, taps: int) -> None:
+        self.taps, self.highest = taps, MinMax()
 
     def see(self, prediction: Prediction) -> None:
         assert prediction.map is not None
@@ -292,8 +292,6 @@ class _ImageMinMax:
 
     def apply(self, prediction: Prediction) -> Prediction:
         assert prediction.map is not None
-        if not self.shots:
-            return prediction
         highest = prediction.map.amax(dim=(1, 2))
         s = 2 * prediction.score - highest / self.taps
         return replace(prediction, score=(s + self.highest.scaled(highest)) / 2)

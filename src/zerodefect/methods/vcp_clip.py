@@ -214,7 +214,7 @@ class VCPCLIP(CLIPDetector):
         """1: the most anomalous pixels are as likely normal as anomalous, in both maps."""
         return 1.0
 
-    def set_level(self, name: str, knowledge: Knowledge) -> SetLevel:
+    def set_level(self, name: str, knowledge: Knowledge) -> SetLevel | None:
         """``min-max``: scores and maps on [0, 1] over a class, as in the official test."""
         return _MinMax() if name in self.set_levels else super().set_level(name, knowledge)
 

@@ -17,6 +17,7 @@ from zerodefect.backbones.clip import CLIP, TextTower, tokenize
 from zerodefect.files import StoreError, atomic_write
 from zerodefect.paths import cache_folder
 
+_KEPT = 2**26  # bytes of embeddings that stay in memory
 _FORMAT = 1  # raised whenever the numbers for the same key would change
 
 
@@ -45,7 +46,8 @@ class TextFeatures:
     """Text embeddings of one CLIP, cached by everything that changes them.
 
     The key covers the weights' fingerprint, the activation, the precision, the prompts in order
-    and the way they are pooled. A damaged or unwritable cache costs time, never a job.
+    and the way they are pooled. A damaged or unwritable cache costs time, never a job. In memory
+    stay those used last, within ``budget`` bytes, however many products are named.
 
     Args:
         clip: the model; ``fingerprint`` must identify its weights.
@@ -53,6 +55,7 @@ class TextFeatures:
         folder: disk cache; the user's cache folder by default.
         reload: gives the same model anew, for texts alone; it is dropped when they are embedded,
             so that the text tower's weights do not stay in memory.
+        budget: bytes that embeddings in memory may take together.
     """
 
     def __init__(
@@ -61,9 +64,11 @@ class TextFeatures:
         fingerprint: str | None = None,
         folder: Path | None = None,
         reload: Callable[[], CLIP] | None = None,
+        budget: int = 64 * 2**20,
     ) -> None:
         self.clip, self.fingerprint, self.folder, self.reload = clip, fingerprint, folder, reload
-        self._memory: dict[str, Tensor] = {}
+        self.budget = budget
+        self._memory: dict[str, Tensor] = {}  # the one used last comes last
 
     def means(self, groups: Sequence[Sequence[str]]) -> Tensor:
         """Mean embedding of each group of prompts, ``(len(groups), D)``.
@@ -87,18 +92,31 @@ class TextFeatures:
             raise ValueError("no prompt to embed")
         keys = [self._key(prompts, pooling) for prompts in groups]
         model: CLIP | None = None
+        found = []
         for key, prompts in zip(keys, groups, strict=True):
-            if key in self._memory:
-                continue
             shape = (len(prompts), self.clip.config.embed_dim)
-            stored = self._read(key, shape[1:] if pooling == "mean" else shape)
+            stored = self._memory.pop(key, None)
+            if stored is None:
+                stored = self._read(key, shape[1:] if pooling == "mean" else shape)
             if stored is None:
                 model = model or (self.reload() if self.reload else self.clip)
                 stored = embed_texts(model, prompts)
                 stored = stored.mean(dim=0) if pooling == "mean" else stored
                 self._write(key, stored)
-            self._memory[key] = stored
-        return [self._memory[key].to(self.clip.logit_scale.device) for key in keys]
+            self._keep(key, stored)
+            found.append(stored.to(self.clip.logit_scale.device))
+        return found
+
+    def _keep(self, key: str, feature: Tensor) -> None:
+        """Put it last, and drop what was used longest ago; several threads may do so at once."""
+        self._memory[key] = feature
+        kept = list(self._memory.items())
+        excess = sum(each.nbytes for _, each in kept) - self.budget
+        for oldest, each in kept:
+            if excess <= 0:
+                return
+            self._memory.pop(oldest, None)
+            excess -= each.nbytes
 
     def _key(self, prompts: Sequence[str], pooling: str) -> str:
         facts = {

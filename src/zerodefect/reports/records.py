@@ -40,6 +40,7 @@ def to_record(
         "regions": [_region_record(r, inspection) for r in inspection.regions],
         "explanation": inspection.explanation,
         "answer": inspection.answer,
+        "reason": inspection.reason,
         "notes": list(inspection.notes),
         "map": map_path,
         "assets": None if assets is None else dict(assets),

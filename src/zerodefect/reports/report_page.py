@@ -9,6 +9,7 @@ from datetime import datetime
 from html import escape
 from importlib import resources
 
+from zerodefect.inspection.conformal import promise
 from zerodefect.inspection.policy import LEARNED
 from zerodefect.reports.records import Record
 
@@ -181,7 +182,9 @@ def _promise(policy: Record, name: str, rate: float | None, called: str) -> str:
     if rate is None or (above + 1) / (len(scores) + 1) > rate * (1 + 1e-9):
         counted = f"{above} of the {_images(len(scores))} lie above it"
         return f"The limit for “{name}” was set by hand: {counted}."
-    share = f"{100 * rate:.3g} %"
     if not policy["guaranteed"]:
+        share = f"{100 * rate:.3g} %"
         return f"About {share} of good parts should be called {called}; this is not guaranteed."
-    return f"At most {share} of good parts are called {called} (guaranteed for parts like those)."
+    form = policy["form"] if name == "defect" else None  # of a review rate no confidence is known
+    images = "good parts like those"
+    return promise(rate, len(scores), form, policy.get("confidence"), images, called)

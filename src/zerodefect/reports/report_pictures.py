@@ -49,9 +49,9 @@ def write_assets(
     if inspection.map is not None and colour_range is not None:
         scale = min(1.0, HEAT_SIDE / max(inspection.map.shape))
         size = [max(1, round(side * scale)) for side in inspection.map.shape]
-        heat = heat_rgba(_resize_map(inspection.map, *size), *colour_range)
+        heat = heat_rgba(resize_map(inspection.map, *size), *colour_range)
         files["heat"] = (f"{stem}.png", encode_png(heat))
-        thumb = blend(thumb, _resize_map(inspection.map, *thumb.shape[:2]), *colour_range)
+        thumb = blend(thumb, resize_map(inspection.map, *thumb.shape[:2]), *colour_range)
     across, down = thumb.shape[1] / inspection.width, thumb.shape[0] / inspection.height
     thumb = draw_regions(thumb, [_scale_region(r, across, down) for r in inspection.regions])
     files["thumb"] = (f"{stem}.thumb.jpg", encode_jpeg(thumb))
@@ -61,7 +61,8 @@ def write_assets(
     return {key: f"{folder.name}/{name}" for key, (name, _) in files.items()}
 
 
-def _resize_map(values: np.ndarray, height: int, width: int) -> np.ndarray:
+def resize_map(values: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A map ``(h, w)`` at another size, averaged where it shrinks."""
     # Pillow's bilinear filter averages over the source pixels when it shrinks.
     image = Image.fromarray(np.ascontiguousarray(values, dtype=np.float32))
     return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))

@@ -226,7 +226,7 @@ class RunStore:
                 file.write(json.dumps(wanted, indent=2).encode() + b"\n")
             return wanted
         found = _present_manifest(self._manifest_path)
-        different = list(_differences(found, wanted))
+        different = list(differences(found, wanted))
         if different:
             more = f" and {len(different) - 5} more" if len(different) > 5 else ""
             raise RunMismatch(
@@ -331,12 +331,12 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def _differences(then: Any, now: Any, place: str = "") -> Iterator[str]:
-    """Name the leaves in which two JSON values differ."""
+def differences(then: Any, now: Any, place: str = "") -> Iterator[str]:
+    """Name the leaves in which two JSON values differ, but for the ``_NOT_COMPARED``."""
     if isinstance(then, dict) and isinstance(now, dict):
         for name in sorted((then.keys() | now.keys()) - _NOT_COMPARED):
             inner = f"{place}.{name}" if place else name
-            yield from _differences(then.get(name), now.get(name), inner)
+            yield from differences(then.get(name), now.get(name), inner)
     elif not _same(then, now):
         yield f"{place}: {_short(then)} then, {_short(now)} now"
 

@@ -48,6 +48,8 @@ class Joint:
         inspected: ``(H, W)`` bool, or None for all of it.
         lowest: value of the map where nothing is inspected.
         map_size: ``(height, width)`` of the map, instead of the picture's.
+        sized: False leaves the map as the network gives it (joined at the picture's size where
+            there are tiles), for ``sized_map`` to finish.
     """
 
     def __init__(
@@ -57,7 +59,9 @@ class Joint:
         inspected: np.ndarray | None,
         lowest: float,
         map_size: tuple[int, int] | None,
+        sized: bool = True,
     ) -> None:
+        self.sized = sized
         self.own = (picture.height, picture.width)
         self.tiles, self.tiling = viewing.tiles(picture), viewing.tiling
         self.inspected, self.lowest, self.map_size = inspected, lowest, map_size
@@ -77,8 +81,9 @@ class Joint:
             self._add_tile(self.tiles[view - 1], map, types)
             return
         if map is not None:
-            # through the picture's size only where tiles are to be joined there
-            self.map = resize_map(map, self.own if self.tiles else self.map_size or self.own)
+            # at the picture's size only where tiles are to be joined there; a copy frees the batch
+            own = resize_map(map, self.own) if self.tiles else map.float().cpu().numpy().copy()
+            self.map = own
         if types is not None and not self.tiles:
             self.types = types.float().cpu().numpy()
         if prediction.answer is not None:
@@ -100,14 +105,23 @@ class Joint:
             if self._mosaic:
                 full = np.add(full, self._mosaic.map, out=self._mosaic.map)
                 full /= 2
-            if self.map_size and full.shape != self.map_size:
-                full = resize_map(torch.from_numpy(full), self.map_size)
-            if self.inspected is not None:
-                area = resize_area(self.inspected, (full.shape[0], full.shape[1]))
-                full = np.where(area, full, np.float32(self.lowest))
+            if self.sized:
+                size = self.map_size or self.own
+                full = sized_map(full, size, self.inspected, self.lowest)
             highest = float(full.max())
         types = self._coarse.shares() if self._coarse else self.types
         return Scored(float(self.score), full, highest, types, self.answer)
+
+
+def sized_map(
+    map: np.ndarray, size: tuple[int, int], inspected: np.ndarray | None, lowest: float
+) -> np.ndarray:
+    """A map ``(h, w)`` at another size, ``lowest`` outside of the inspected area ``(H, W)``."""
+    if map.shape != size:
+        map = resize_map(torch.from_numpy(map), size)
+    if inspected is None:
+        return map
+    return np.where(resize_area(inspected, size), map, np.float32(lowest))
 
 
 def resize_map(map: Tensor, size: tuple[int, int]) -> np.ndarray:

@@ -67,6 +67,7 @@ class Scorer:
         detector: ready to score.
         viewing: how pictures are shown to it.
         map_size: ``(height, width)`` of all maps, instead of each picture's own.
+        sized: False gives maps as the network does, see ``joining.Joint``.
     """
 
     def __init__(
@@ -74,10 +75,12 @@ class Scorer:
         detector: Detector,
         viewing: Viewing | None = None,
         map_size: tuple[int, int] | None = None,
+        *,
+        sized: bool = True,
     ) -> None:
         self.detector = detector
         self.viewing = viewing or Viewing()
-        self.map_size = map_size
+        self.map_size, self.sized = map_size, sized
 
     def views(
         self, picture: Picture, inspected: np.ndarray | None = None
@@ -175,7 +178,7 @@ class Scorer:
     ) -> list[Joint]:
         lowest = (self.detector.map_range(knowledge) or (0.0, 1.0))[0]
         return [
-            Joint(picture, self.viewing, area, lowest, self.map_size)
+            Joint(picture, self.viewing, area, lowest, self.map_size, self.sized)
             for picture, area in zip(pictures, areas, strict=True)
         ]
 

@@ -10,8 +10,10 @@ from types import TracebackType
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
+
+from zerodefect.files import atomic_write
 
 DEFAULT_BUDGET = 2**30  # bytes
 _PLAIN = torch.contiguous_format
@@ -31,7 +33,11 @@ class Spool:
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     def add(self, item: Any) -> None:
-        """Keep a batch: dataclasses, tuples, lists and dictionaries of tensors and plain values."""
+        """Keep a batch: dataclasses, tuples, lists and dictionaries of tensors and plain values.
+
+        Raises:
+            StoreError: it goes to disk, and cannot be written there.
+        """
         tensors: list[Tensor] = []
         frame = _taken(item, tensors)
         size = sum(tensor.nbytes for tensor in tensors)
@@ -43,7 +49,8 @@ class Spool:
         file = Path(self._folder.name) / f"{len(self._items)}.safetensors"
         # copies, since a file holds no two tensors that share memory
         copied = {str(n): t.cpu().clone(memory_format=_PLAIN) for n, t in enumerate(tensors)}
-        save_file(copied, file)
+        with atomic_write(file, cached=True) as opened:
+            opened.write(save(copied))
         self._files[len(self._items)] = file
         self._items.append(frame)
 

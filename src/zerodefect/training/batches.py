@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -19,7 +19,7 @@ from zerodefect.detector.recipes import Recipe
 from zerodefect.images import ImageError, Preprocess
 from zerodefect.training.augment import AUGMENTATIONS
 from zerodefect.training.examples import Example, Examples
-from zerodefect.types import TrainingBatch
+from zerodefect.types import Failure, TrainingBatch
 
 _MASK_RULE = "bilinear>0.5"  # that of the official codes
 
@@ -51,6 +51,9 @@ class Shard:
         references: ``(b, K, 3, H, W)`` by name; None unless the recipe asks for them.
         share: ``b`` over the images of the step in all processes.
         whole: images of the step in all processes.
+        failures: why examples could not be used, by their number; they are left out, and count in
+            ``share`` as if their loss were zero.
+        remarks: how masks were read.
     """
 
     images: Images
@@ -60,6 +63,8 @@ class Shard:
     references: Images | None
     share: float
     whole: int
+    failures: Mapping[int, Failure] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
     def batch(self, device: torch.device, generator: torch.Generator) -> TrainingBatch:
         """As a method takes it."""
@@ -87,6 +92,33 @@ class _Made:
     label: int
     object: str
     references: list[Images]
+
+
+@dataclass
+class _Reader:
+    """Reads examples, and notes what could not be used and what should be known."""
+
+    examples: Examples
+    failures: dict[int, Failure] = field(default_factory=dict)
+    remarks: dict[str, None] = field(default_factory=dict)
+
+    def one(self, index: int) -> Example | None:
+        """Read an example; None if its picture or mask cannot be used."""
+        try:
+            example = self.examples.read(index)
+        except ImageError as error:
+            self.failures[index] = error.failure
+            return None
+        self.remarks |= dict.fromkeys(example.remarks)
+        return example
+
+    def several(self, indices: Sequence[int], instead: Sequence[int]) -> list[Example]:
+        """Read as many examples as asked for, others in the place of those that cannot be used."""
+        found = [example for i in indices if (example := self.one(i))]
+        spare = iter(instead)
+        while not found and (other := next(spare, None)) is not None:
+            found = [example for i in [other] if (example := self.one(i))]
+        return [found[i % len(found)] for i in range(len(indices))] if found else []
 
 
 @dataclass(frozen=True)
@@ -140,7 +172,8 @@ class Steps(Dataset[Shard]):
         """This process's part of a step."""
         whole = self.indices(step)
         bounds = [len(whole) * r // self.processes for r in (self.rank, self.rank + 1)]
-        made = [self._made(whole[i], step, i) for i in range(*bounds)]
+        reader = _Reader(self.examples)
+        made = [one for i in range(*bounds) if (one := self._made(reader, whole[i], step, i))]
         height, width = self._preprocess.size
         wanted = self.recipe.references
         references = [_joined(one.references) for one in made] if wanted else None
@@ -152,6 +185,8 @@ class Steps(Dataset[Shard]):
             None if references is None else self._stacked(references),
             len(made) / len(whole),
             len(whole),
+            reader.failures,
+            tuple(reader.remarks),
         )
 
     @property
@@ -166,12 +201,14 @@ class Steps(Dataset[Shard]):
             }
         return _joined(rows)
 
-    def _made(self, index: int, step: int, place: int) -> _Made:
+    def _made(self, reader: _Reader, index: int, step: int, place: int) -> _Made | None:
         generator = seeded(self.recipe.seed, step, place, 1)
-        example = self.examples.read(index)
+        example = reader.one(index)
+        if example is None:
+            return None
         label = example.anomalous
         if self.mosaic and float(torch.rand((), generator=generator)) < self.mosaic:
-            four = [self.examples.read(i) for i in self._four(index, generator)]
+            four = reader.several(self._four(index, generator), [index])
             images, mask = self._mosaic(four)
             label = any(part.anomalous for part in four)
         else:
@@ -184,8 +221,16 @@ class Steps(Dataset[Shard]):
             image, mask = augment((images["image"] * std + mean).clamp(0, 1), mask, generator)
             images = {"image": (image - mean) / std}
         chosen = self.examples.references(index, self.recipe.references, generator)
-        references = [self._prepared(self.examples.read(i))[0] for i in chosen]
+        shown = reader.several(chosen, self._spare(index, chosen) if chosen else [])
+        if len(shown) < len(chosen):
+            return None
+        references = [self._prepared(reference)[0] for reference in shown]
         return _Made(images, mask, int(label), example.object, references)
+
+    def _spare(self, index: int, chosen: Sequence[int]) -> list[int]:
+        """Good pictures of the same product that were not drawn as references."""
+        partners = (i for i in self.examples.partners(index) if i not in (*chosen, index))
+        return [i for i in partners if not self.examples.label(i)[2]]
 
     def _prepared(self, example: Example) -> tuple[Images, Tensor]:
         mask = MASK_RULES[_MASK_RULE](example.mask, self._preprocess.size)
@@ -215,17 +260,8 @@ def _joined(rows: list[Images]) -> Images:
     return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
 
-@dataclass(frozen=True)
-class _Guarded(Dataset["Shard | ImageError"]):
-    """Hands an unreadable picture over as a value: errors lose their type on the way of workers."""
-
-    steps: Steps
-
-    def __getitem__(self, step: int) -> Shard | ImageError:
-        try:
-            return self.steps[step]
-        except ImageError as error:
-            return error
+def _as_it_is(item: Any) -> Any:
+    return item
 
 
 def made_ahead(dataset: Dataset[Any], steps: range, workers: int) -> DataLoader[Any]:
@@ -234,6 +270,7 @@ def made_ahead(dataset: Dataset[Any], steps: range, workers: int) -> DataLoader[
         dataset,
         batch_size=None,
         sampler=steps,
+        collate_fn=_as_it_is,
         num_workers=workers,
         prefetch_factor=4 if workers else None,
         multiprocessing_context="spawn" if workers else None,
@@ -241,12 +278,5 @@ def made_ahead(dataset: Dataset[Any], steps: range, workers: int) -> DataLoader[
 
 
 def shards(steps: Steps, first: int, last: int, workers: int) -> Iterator[Shard]:
-    """Shards of steps ``first`` to ``last - 1``, made ahead by worker processes.
-
-    Raises:
-        ImageError: a picture or mask cannot be read. None is skipped: the run would be another.
-    """
-    for item in made_ahead(_Guarded(steps), range(first, last), workers):
-        if isinstance(item, ImageError):
-            raise item
-        yield item
+    """Shards of steps ``first`` to ``last - 1``, made ahead by worker processes."""
+    return iter(made_ahead(steps, range(first, last), workers))

@@ -23,10 +23,12 @@ from torch import Tensor
 
 from zerodefect.detector.checkpoint_file import Checkpoint, save_checkpoint
 from zerodefect.detector.contract import Detector
+from zerodefect.detector.learned_pictures import picture_names
 from zerodefect.detector.recipes import Learner, Stage
 from zerodefect.training.batches import Shard, Steps, seeded, shards
 from zerodefect.training.examples import Examples
 from zerodefect.training.journal import Journal
+from zerodefect.training.left_out import LeftOut
 from zerodefect.training.optimizers import check_learners, optimizer_of, rate_factor
 from zerodefect.training.processes import Processes
 from zerodefect.training.run_state import STATE, RunState, TrainingError
@@ -119,8 +121,8 @@ def fit(
     Raises:
         ValueError: the method is not trainable.
         TrainingError: the folder holds another run or a broken state, another process trains
-            there, or a loss is not finite.
-        ImageError: a picture cannot be read.
+            there, a loss is not finite, or most pictures cannot be used. Fewer are left out, with
+            a remark in the journal.
     """
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
@@ -215,8 +217,13 @@ class _Run:
         self.state = RunState(learned)
         if (folder / STATE).exists():
             self.state.load(folder / STATE, self.identity, self._optimizers_at)
+        # before the work: whoever changes a picture while it goes on does not change its name
+        self.learned_from = picture_names(examples.files()) if processes.first else None
         processes.wait()  # nobody writes before all have read
         self.journal = Journal(folder, self.state.step) if processes.first else None
+        self.left_out = LeftOut(examples, processes, self.journal)
+        if not self.state.step:
+            self.left_out.begin()
 
     def _parts(self, stages: Sequence[Stage], examples: Examples) -> Iterator[_Part]:
         first = 0
@@ -263,6 +270,7 @@ class _Run:
         done, count = state.step - part.first, part.last - part.first
         for shard in shards(part.batches, done, count, self.settings.workers):
             losses = self._step(part, shard)
+            self.left_out.note(shard, self._place(part))
             images += shard.whole
             ended = (state.step - part.first) % per_epoch == 0 or state.step == part.last
             passed = max(time.monotonic() - started, 1e-9)
@@ -394,7 +402,7 @@ class _Run:
         path = self.folder / f"{self.detector.info.name}.safetensors"
         made = None
         if self.journal:
-            made = save_checkpoint(self.detector, path, self.origin)
+            made = save_checkpoint(self.detector, path, self.origin, self.learned_from)
             self.journal.draw()
         made = self.processes.gather(made)[0]
         assert isinstance(made, Checkpoint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import zlib
 from abc import ABC, abstractmethod
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 
 from zerodefect.backbones.weight_files import file_hash
-from zerodefect.data import Dataset, DatasetError, Sample, read_mask
+from zerodefect.data import Dataset, DatasetError, Sample, opened_mask
 from zerodefect.images import Picture, open_image
 from zerodefect.procedural import SURFACE_NOUNS, asked_for_damage, generate
 
@@ -33,18 +34,21 @@ class Example:
         mask: ``(H, W)`` bool, True where defective.
         anomalous: the label.
         object: words for the product.
+        remarks: how the mask was read, where that is not plain.
     """
 
     picture: Picture
     mask: np.ndarray
     anomalous: bool
     object: str
+    remarks: tuple[str, ...] = ()
 
 
 class Source(ABC):
     """A numbered list of examples that is the same in every process and at any time."""
 
     name: str
+    remarks: tuple[str, ...] = ()
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -64,6 +68,10 @@ class Source(ABC):
     @abstractmethod
     def fingerprint(self) -> str:
         """Hash of everything that the examples depend on."""
+
+    def files(self) -> list[Path]:
+        """Picture files among the examples; none where they are drawn."""
+        return []
 
     def facts(self) -> dict[str, Any]:
         """Name, counts and hash, plain data."""
@@ -92,6 +100,7 @@ class Pictures(Source):
     Attributes:
         samples: what is learned from.
         left_out: defective pictures without a mask.
+        remarks: what should be known of the data set.
 
     Raises:
         DatasetError: nothing to learn from.
@@ -107,6 +116,7 @@ class Pictures(Source):
     ) -> None:
         self.name = dataset.name
         self.names = dict(names or {})
+        self.remarks = dataset.remarks()
         chosen_ones = _good(dataset) if good_only else _labelled(dataset, train_good)
         self.samples = tuple(s for s in chosen_ones if s.masks or not s.anomalous)
         self.left_out = len(chosen_ones) - len(self.samples)
@@ -128,12 +138,10 @@ class Pictures(Source):
         """Open one picture with its mask."""
         sample = self.samples[index]
         picture = open_image(sample.image)
-        if sample.masks:
-            mask = read_mask(sample)
-        else:
-            mask = np.zeros((picture.height, picture.width), dtype=np.bool_)
+        blank = np.zeros((picture.height, picture.width), dtype=np.bool_)
+        mask, remarks = opened_mask(sample) if sample.masks else (blank, ())
         words, anomalous = self.label(index)
-        return Example(picture, mask, anomalous, words)
+        return Example(picture, mask, anomalous, words, remarks)
 
     def label(self, index: int) -> tuple[str, bool]:
         """Words for the product, and the label."""
@@ -143,6 +151,10 @@ class Pictures(Source):
     def fingerprint(self) -> str:
         """Hash of names, labels, file sizes and words."""
         return self._fingerprint
+
+    def files(self) -> list[Path]:
+        """All pictures."""
+        return [sample.image for sample in self.samples]
 
 
 def _labelled(dataset: Dataset, train_good: bool) -> list[Sample]:
@@ -256,6 +268,10 @@ class Examples:
         source, number = self._places[index]
         return source.name, *source.label(number)
 
+    def files(self) -> list[Path]:
+        """Picture files of all sources."""
+        return [file for source in self.sources for file in source.files()]
+
     def facts(self) -> list[dict[str, Any]]:
         """Facts of the sources, in their order."""
         return [source.facts() for source in self.sources]
@@ -273,15 +289,22 @@ def check_apart(sources: Sequence[Source], target: Dataset) -> None:
     places = {path.resolve() for path in learned}
     of_size: dict[int, list[Path]] = {}
     for path in learned:
-        of_size.setdefault(path.stat().st_size, []).append(path)
+        with contextlib.suppress(OSError):  # what cannot be read cannot be learned from
+            of_size.setdefault(path.stat().st_size, []).append(path)
 
     @cache
     def contents(size: int) -> set[str]:  # read only where a target picture has that size
         return {file_hash(path) for path in of_size.get(size, [])}
 
+    def is_copy(path: Path) -> bool:
+        try:
+            alike = contents(path.stat().st_size)
+            return bool(alike) and file_hash(path) in alike
+        except OSError:
+            return False
+
     for sample in target:
-        alike = contents(sample.image.stat().st_size)
-        if sample.image.resolve() in places or (alike and file_hash(sample.image) in alike):
+        if sample.image.resolve() in places or is_copy(sample.image):
             reason = f"{sample.image.name} is also a training picture"
             remedy = (
                 f"{target.name} is measured on, so nothing of it may be learned from: "

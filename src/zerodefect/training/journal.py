@@ -7,10 +7,11 @@ import logging
 import time
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zerodefect.files import atomic_write
+from zerodefect.files import atomic_write, store_error
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -34,18 +35,34 @@ class Journal:
         kept = [line for line in read_log(folder / LOG) if line["step"] <= step]
         with atomic_write(folder / LOG) as file:
             file.write("".join(json.dumps(line) + "\n" for line in kept).encode())
-        self._events = _new_events(folder)
-        self._add_events(kept)
+        with _named(folder / LOG):
+            self._events = _new_events(folder)
+            self._add_events(kept)
         if self._events:
             weakref.finalize(self, self._events.close)  # it has a thread and an open file
+        self._told = False
         self.validated = {line["step"] for line in kept if "validation" in line}
+        self._remarked = {text for line in kept for text in line.get("remarks", ())}
 
     def write(self, line: Mapping[str, Any]) -> None:
-        """Add a line; it has ``step`` and ``epoch``, and numbers, also under one more name."""
+        """Add a line; it has ``step`` and ``epoch``, and numbers, also under one more name.
+
+        Raises:
+            StoreError: the disk is full or the like.
+        """
         line = {**line, "time": round(time.time(), 3)}
-        with (self.folder / LOG).open("a", encoding="utf-8") as log:
-            log.write(json.dumps(line) + "\n")
-        self._add_events([line])
+        with _named(self.folder / LOG):
+            with (self.folder / LOG).open("a", encoding="utf-8") as log:
+                log.write(json.dumps(line) + "\n")
+            self._add_events([line])
+
+    def remark(self, place: Mapping[str, Any], texts: Iterable[str]) -> list[str]:
+        """Add a line of what should be known, as ``remarks``; give the texts that are new."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._remarked]
+        if new:
+            self._remarked.update(new)
+            self.write({**place, "remarks": new})
+        return new
 
     def _add_events(self, lines: Iterable[Mapping[str, Any]]) -> None:
         if self._events is None:
@@ -60,6 +77,12 @@ class Journal:
         try:
             from matplotlib.figure import Figure as Canvas
         except ImportError:
+            if not self._told:
+                logging.getLogger(__name__).warning(
+                    "matplotlib is not installed: curves.png is not drawn; log.jsonl holds the "
+                    "numbers. For the picture: pip install 'zerodefect[train]'"
+                )
+            self._told = True
             return False
         lines = list(read_log(self.folder / LOG))
         losses = _series(line for line in lines if "validation" not in line)
@@ -80,6 +103,15 @@ class Journal:
         with atomic_write(self.folder / CURVES) as file:
             canvas.savefig(file, format="png", dpi=110)
         return True
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Say where it was that the operating system refused to write."""
+    try:
+        yield
+    except OSError as error:
+        raise store_error(path, error) from error
 
 
 def _new_events(folder: Path) -> SummaryWriter | None:

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from zerodefect.backbones.weight_files import file_hash
 from zerodefect.detector.checkpoint_file import Checkpoint, CheckpointError, fill, save_checkpoint
-from zerodefect.methods import get, load_detector
+from zerodefect.detector.contract import Detector
+from zerodefect.methods import get, load_detector, names
+
+_LARGE, _BASE = "ViT-L-14-336/openai", "ViT-B-16/openai"
+# Widths that tell towers apart, the telling ones first: 768 is both of the large one's texts and of
+# the base one's patches.
+_TOWERS = {1024: _LARGE, 512: _BASE, 768: _LARGE}
 
 
 def read_published(path: str | Path) -> Mapping[str, Any]:
@@ -75,12 +82,70 @@ def import_checkpoint(
         WeightsError: the backbone's weights cannot be had; the message says how to get them.
     """
     published = read_published(path)
-    chosen = {**get(method).official_options(published), **options}
-    detector = load_detector(method, device="cpu", untrained=True, **chosen)
+    network = {name: options.get(name) for name in ("backbone", "weights", "image_size")}
     try:
-        state = detector.official_state(published)
-    except ValueError as error:
-        raise CheckpointError(f"{path}: {error}") from None
+        detector, state = _taken_over(method, published, options)
+    except _MisfitError as error:
+        raise CheckpointError(f"{path}: {_whose(method, published, network, str(error))}") from None
     fill(detector, state, str(path))
     origin = {"how": "imported", "file": Path(path).name, "sha256": file_hash(Path(path))}
     return save_checkpoint(detector, output, origin)
+
+
+class _MisfitError(ValueError):
+    """Keys or shapes do not fit; all are listed."""
+
+
+def _taken_over(
+    method: str, published: Mapping[str, Any], given: Mapping[str, Any]
+) -> tuple[Detector, dict[str, Tensor]]:
+    told = get(method).official_options(published)
+    detector = load_detector(method, device="cpu", untrained=True, **{**told, **given})
+    try:
+        return detector, detector.official_state(published)
+    except ValueError as error:
+        raise _MisfitError(str(error)) from None
+
+
+def _whose(method: str, published: Mapping[str, Any], network: Any, faults: str) -> str:
+    """What is wrong with a file as a whole, if that can be told: the method, or the backbone."""
+    tower = _tower(published)
+    if _is_its_format(faults):
+        return f"made for another backbone{f', {tower} (--backbone)' if tower else ''}. {faults}"
+    fitting = []
+    for other in names():
+        if other == method or not get(other).info.trained:
+            continue
+        try:
+            _taken_over(other, published, network)
+        except _MisfitError as error:
+            if not _is_its_format(str(error)):
+                continue
+        except Exception:  # whatever another method makes of it, it is not its file
+            continue
+        fitting.append(other)
+    if not fitting:
+        return faults
+    on = f" --backbone {tower}" if tower else ""
+    command = f"zerodefect import {fitting[0]}{on}"
+    return f"not a file of {method}, but of {' or '.join(fitting)}: {command}"
+
+
+def _is_its_format(faults: str) -> bool:
+    """Whether names fit and shapes do not; another depth costs or adds a few names."""
+    strange = len(re.findall(r" is (?:missing|unknown|a \w+, not a dictionary)", faults))
+    return len(re.findall(r" has shape ", faults)) > strange
+
+
+def _tower(published: Mapping[str, Any]) -> str | None:
+    """Name of the CLIP whose widths the tensors have; official files are for a few of them."""
+    sides = set(_sides(published))
+    return next((name for width, name in _TOWERS.items() if width in sides), None)
+
+
+def _sides(values: Any) -> Iterator[int]:
+    if isinstance(values, Mapping):
+        for value in values.values():
+            yield from _sides(value)
+    elif isinstance(values, Tensor):
+        yield from values.shape

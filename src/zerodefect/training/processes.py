@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+NO_ACCELERATE = "several processes need accelerate: pip install 'zerodefect[train]'"
+
 _PATIENCE = timedelta(hours=24)  # the others wait while the first one validates
 
 
@@ -46,9 +48,7 @@ class Processes:
         try:
             from accelerate import PartialState
         except ImportError:
-            raise ValueError(
-                "several processes need accelerate: pip install 'zerodefect[train]'"
-            ) from None
+            raise ValueError(NO_ACCELERATE) from None
         # The defaults of its functions are the group that there is when it is imported, which is
         # done by whatever needs it first. They would keep the group alive beyond ``leave``, and its
         # threads would abort the process when Python ends under them.

@@ -8,11 +8,12 @@ from zerodefect.data import folders
 from zerodefect.data.dataset import DatasetError
 from zerodefect.data.layout_registry import Layout, register
 from zerodefect.data.layouts.mvtec import mvtec_products
-from zerodefect.data.listing import GOOD_NAMES, Listing, pattern
+from zerodefect.data.listing import Listing, is_good, pattern
+from zerodefect.images.find import natural_key
 
 TREE = """\
 parts/
-├── good/0.png ...                     good, ok or normal; one folder is enough, and without
+├── good/0.png ...                     good, ok, pass, iO, ...; one folder is enough; without
 ├── scratch/0.png ...                  any such folder the pictures count as unlabelled
 └── ground_truth/scratch/0_mask.png    optional"""
 
@@ -51,20 +52,26 @@ def _read_unlabelled(listing: Listing, folder: Path, product: str) -> None:
 
 def _read_bare(root: Path, name: str) -> Listing:
     """Read pictures without labels; folders in the root are products."""
-    listing = Listing("no sub-folder is called good, ok, normal, train or test: no labels")
+    listing = Listing("no sub-folder's name means good, train or test: no labels")
     loose, inside = folders.direct_pictures(root), folders.subfolders(root)
-    telling = folders.INNER_MASK_FOLDERS | {"image", "images", "img", "imgs"}
-    if loose or not inside or any(folder.name.casefold() in telling for folder in inside):
+    telling = {"image", "images", "img", "imgs"}
+    masked = any(folders.holds_masks(f.name) or f.name.casefold() in telling for f in inside)
+    if loose or not inside or masked:
         _read_unlabelled(listing, root, name)
     else:
         for folder in inside:
             _read_unlabelled(listing, folder, folder.name)
-    labels = (GOOD_NAMES | set(folders.SPLITS)) & {
-        part.casefold()
+    labels = {
+        part
         for sample in listing.samples
         for part in sample.image.relative_to(root).parent.parts
+        if is_good(part) or part.casefold() in folders.SPLITS
     }
     if labels:
         reason = f"folders that look like labels ({', '.join(sorted(labels))}) lie deeper inside"
         listing.report("error", root, reason, "Load the folder that holds the products")
+    elif len(products := {sample.product for sample in listing.samples}) > 1:
+        names = ", ".join(sorted(products, key=natural_key)[:5])
+        reason = f"no folder's name means good, so each is read as a product ({names})"
+        listing.report("warning", root, reason, "If one holds good parts, call it good")
     return listing

@@ -9,8 +9,8 @@ from zerodefect.data.dataset import GOOD, UNNAMED_DEFECT, DatasetError
 from zerodefect.data.folders import any_pictures
 from zerodefect.data.layout_registry import Layout, register
 from zerodefect.data.layouts.mvtec import mvtec_products, read_mvtec
-from zerodefect.data.layouts.table import csv_rows
 from zerodefect.data.listing import Listing, pattern
+from zerodefect.data.table_columns import csv_rows
 
 TREE = """\
 headct/
@@ -38,6 +38,7 @@ def _read(root: Path, name: str) -> Listing:
         reason = "there is no labels.csv with a column hemorrhage"
         raise DatasetError(root, reason, "Name the folder that holds labels.csv")
     listing = Listing("labels.csv says which pictures show a haemorrhage")
+    listing.tables.add(table)
     pictures: dict[int, Path] = {}
     for file in any_pictures(root):
         if not file.stem.isdecimal() or int(file.stem) in pictures:

@@ -32,6 +32,7 @@ def _read(root: Path, name: str) -> Listing:
         raise DatasetError(root, reason, "Name the folder that holds both")
     images, masks = found
     listing = Listing(f"{images.name}/ and {masks.name}/: every picture shows a finding")
+    listing.all_defective = True
     files, common = listed_pictures(listing, images), pattern(name, "test", UNNAMED_DEFECT)
     add_pictures(listing, images, files, files_by_path(masks), common)
     return listing

@@ -22,6 +22,7 @@ def _read(root: Path, name: str) -> Listing:
         reason = "there is no folder called ISBI2016_ISIC_Part1_Test_GroundTruth"
         raise DatasetError(root, reason, "Name the folder that holds it, or the one above")
     listing = Listing(f"masks lie in {truth.name}/: every picture shows a lesion")
+    listing.all_defective = True
     place, images = truth.parent, folders.direct_pictures(truth.parent)
     for folder in folders.subfolders(place):
         images += folders.any_pictures(folder) if folder != truth else []

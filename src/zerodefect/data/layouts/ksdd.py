@@ -9,7 +9,7 @@ from zerodefect.data.dataset import GOOD, UNNAMED_DEFECT, DatasetError, Split
 from zerodefect.data.folders import direct_pictures, subfolders
 from zerodefect.data.layout_registry import Layout, register
 from zerodefect.data.listing import Listing, pattern
-from zerodefect.data.masks import marks
+from zerodefect.data.mask_files import marks
 from zerodefect.data.pairing import strip_suffix
 from zerodefect.images import ImageError
 

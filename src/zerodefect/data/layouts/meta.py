@@ -10,7 +10,8 @@ from zerodefect.data.dataset import DatasetError
 from zerodefect.data.layout_registry import Layout, register
 from zerodefect.data.layouts.real_iad import is_real_iad
 from zerodefect.data.listing import Listing
-from zerodefect.data.table_rows import SPLITS, Row, add_rows, json_of, values_of
+from zerodefect.data.table_columns import Row, json_of, values_of
+from zerodefect.data.table_rows import SPLITS, add_rows
 
 TREE = """\
 data/

@@ -11,7 +11,8 @@ from zerodefect.data.dataset import DatasetError, Split
 from zerodefect.data.folders import subfolders
 from zerodefect.data.layout_registry import Layout, register
 from zerodefect.data.listing import Listing
-from zerodefect.data.table_rows import Row, add_rows, json_of, values_of
+from zerodefect.data.table_columns import Row, json_of, values_of
+from zerodefect.data.table_rows import add_rows
 from zerodefect.images.find import natural_key
 
 TREE = """\

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
+from collections.abc import Iterator
 from pathlib import Path
 
 from zerodefect.data.dataset import DatasetError
 from zerodefect.data.layout_registry import Layout, register
 from zerodefect.data.listing import Listing, is_good
-from zerodefect.data.table_rows import COLUMNS, Row, add_rows, text_of, values_of
+from zerodefect.data.row_labels import is_idle
+from zerodefect.data.table_columns import COLUMNS, Row, csv_rows, json_lines
+from zerodefect.data.table_rows import add_rows
 
 TREE = """\
 data/
@@ -20,6 +20,7 @@ data/
 VISA_SPLIT = Path("split_csv", "1cls.csv")
 
 _ENDINGS = frozenset({".csv", ".tsv", ".jsonl", ".ndjson", ".manifest"})
+_SHEETS = frozenset({".xlsx", ".xls", ".xlsm", ".ods"})
 _CLASS_COLUMNS = ("class", "category", "class_name")
 
 
@@ -41,7 +42,9 @@ def read_table(place: Path, name: str) -> Listing:
         reason = "there is no CSV, TSV or JSON-lines file that lists pictures"
         raise DatasetError(place, reason, "Write one, or name another layout")
     listing = Listing(f"{file.name} lists the pictures")
-    rows = _class_as_label(_rows(file))
+    listing.tables.add(file)
+    read = _read(file)
+    rows = _without(read, _idle(read))
     if not any(row.get("image") for row in rows):
         columns = ", ".join(dict.fromkeys(c for row in rows[:5] for c in row.values)) or "none"
         reason = f"the table has no column for the picture (its columns: {columns})"
@@ -49,6 +52,17 @@ def read_table(place: Path, name: str) -> Listing:
     root = file.parent if file == place else place
     add_rows(listing, rows, [root, file.parent, file.parent.parent], name)
     return listing
+
+
+def unused_tables(root: Path, used: set[Path]) -> Iterator[tuple[Path, str]]:
+    """Give the tables that lie in a folder and are not used, each with why."""
+    for file in sorted(root.iterdir()):
+        if file in used or file.name.startswith(".") or not file.is_file():
+            continue
+        if file.suffix.lower() in _SHEETS:
+            yield file, "spreadsheets are not read"
+        elif _is_table(file):
+            yield file, _why_not(file) or "the folder was read in another layout"
 
 
 def _find_table(root: Path) -> Path | None:
@@ -62,7 +76,7 @@ def _find_table(root: Path) -> Path | None:
     if (root / VISA_SPLIT).is_file():
         return root / VISA_SPLIT
     files = [f for f in root.iterdir() if _is_table(f) and not f.name.startswith(".")]
-    tables = sorted(f for f in files if f.is_file() and _describes_pictures(f))
+    tables = sorted(f for f in files if f.is_file() and not _why_not(f))
     if len(tables) > 1:
         names = ", ".join(f.name for f in tables)
         raise DatasetError(root, f"several tables could describe it: {names}", "Name one of them")
@@ -73,54 +87,41 @@ def _is_table(file: Path) -> bool:
     return file.suffix.lower() in _ENDINGS
 
 
-def _rows(file: Path) -> list[Row]:
-    if file.suffix.lower() in {".csv", ".tsv"}:
-        return csv_rows(file)
-    rows = []
-    for number, line in enumerate(text_of(file).split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            entry = json.loads(line)
-        except ValueError as error:
-            reason = f"line {number} is not JSON ({error})"
-            raise DatasetError(file, reason, "Write one object per line") from None
-        if not isinstance(entry, dict):
-            reason = f"line {number} is not an object"
-            raise DatasetError(file, reason, "Write one object per line")
-        rows.append(Row(f"{file}: line {number}", values_of(entry)))
-    return rows
+def _read(file: Path) -> list[Row]:
+    return csv_rows(file) if file.suffix.lower() in {".csv", ".tsv"} else json_lines(file)
 
 
-def csv_rows(file: Path) -> list[Row]:
-    """Read the rows of a CSV or TSV file.
+def _idle(rows: list[Row]) -> set[str]:
+    """Find columns that are called like labels (status) and hold no word for good or defective."""
+    columns = {column for row in rows for column in row.values}
+    return {c for c in columns if is_idle(c, {row.values.get(c, "") for row in rows})}
 
-    Raises:
-        DatasetError: if it cannot be read.
-    """
-    text = text_of(file)
-    head = text.partition("\n")[0]
-    delimiter = max(",;\t", key=head.count)
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
-    rows = []
+
+def _without(rows: list[Row], idle: set[str]) -> list[Row]:
+    kept = [{c: v for c, v in row.values.items() if c not in idle} for row in rows]
+    return _class_as_label([Row(r.where, values) for r, values in zip(rows, kept, strict=True)])
+
+
+def _why_not(file: Path) -> str:
+    """Say why a table cannot describe pictures; empty if it can."""
     try:
-        for entry in reader:
-            named = {key: value for key, value in entry.items() if key is not None}
-            rows.append(Row(f"{file}: line {reader.line_num}", values_of(named)))
-    except csv.Error as error:
-        reason = f"line {reader.line_num} cannot be read ({error})"
-        raise DatasetError(file, reason, "Save it as CSV anew") from None
-    return rows
-
-
-def _describes_pictures(file: Path) -> bool:
-    try:
-        rows = _class_as_label(_rows(file))
-    except DatasetError:
-        return False
-    known = set(rows[0].values) if rows else set()
+        read = _read(file)
+    except DatasetError as error:
+        return error.reason
+    idle = _idle(read)
+    rows = _without(read, idle)
+    known = {column for row in rows[:20] for column in row.values}
     facts = {fact for fact, columns in COLUMNS.items() if known & set(columns)}
-    return "image" in facts and bool(facts & {"label", "kind", "mask", "split"})
+    columns = ", ".join(dict.fromkeys(c or "(no name)" for row in read[:5] for c in row.values))
+    if not rows:
+        return "it has no rows"
+    if "image" not in facts:
+        return f"no column is called like one for the picture (its columns: {columns[:200]})"
+    if facts & {"label", "kind", "mask", "split"}:
+        return ""
+    if idle:
+        return f"no word for good or defective stands in its column {', '.join(sorted(idle))}"
+    return f"no column is called like one for a label (its columns: {columns[:200]})"
 
 
 def _class_as_label(rows: list[Row]) -> list[Row]:

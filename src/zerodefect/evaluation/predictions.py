@@ -1,0 +1,245 @@
+"""Predictions of a detector for the pictures of a data set, those of earlier runs among them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from zerodefect.backbones.weight_files import file_hash
+from zerodefect.data import Dataset, Sample
+from zerodefect.detector.contract import Detector, SetLevel
+from zerodefect.detector.knowledge import Knowledge, Product
+from zerodefect.evaluation.prediction_cache import Kept, PredictionCache, Shelf
+from zerodefect.evaluation.protocol import Protocol
+from zerodefect.images import ImageError, Picture, open_image, picture_size
+from zerodefect.inspection.sources import digest
+from zerodefect.layers.smoothing import gaussian_smooth
+from zerodefect.scoring.areas import read_area
+from zerodefect.scoring.joining import Scored, sized_map
+from zerodefect.scoring.scorer import Scorer
+from zerodefect.scoring.stream import Seen, scored_stream, stream
+from zerodefect.scoring.viewing import Viewing
+from zerodefect.types import Failure
+
+_AHEAD = 8  # batches of pictures that go through the network together where none is kept
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A number of references, which draw of them, what is known then, and kept predictions.
+
+    Attributes:
+        step: official step over all pictures of the product, where one is asked for and applies.
+    """
+
+    shots: int
+    seed: int
+    knowledge: Knowledge
+    shelf: Shelf
+    step: SetLevel | None
+
+
+class Predictions:
+    """Scores and maps of one detector on one data set; arguments as of ``Evaluator``.
+
+    Attributes:
+        failures: pictures that could not be scored, by path.
+        crops: product -> side of what counts of every picture.
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        dataset: Dataset,
+        protocol: Protocol,
+        viewing: Viewing | None,
+        names: dict[str, str],
+        areas: tuple[Picture | None, Picture | None],
+        cache: PredictionCache,
+    ) -> None:
+        self.detector, self.dataset, self.protocol = detector, dataset, protocol
+        self.names, self.cache = names, cache
+        self.roi, self.ignore = areas
+        self.scorer = Scorer(detector, viewing, sized=False)
+        self.failures: dict[str, Failure] = {}
+        self.crops: dict[str, int] = {}
+
+    def setting(self, product: str, shots: int, seed: int) -> Setting:
+        """Words and references of one setting, and the shelf of its predictions."""
+        words = Product(self.names.get(product, product))
+        knowledge = self.detector.describe(self.detector.empty(), words)
+        references: list[str] = []
+        if shots:
+            drawn = self._drawn(product, shots, seed)
+            pictures = list(drawn.values())
+            areas, size = self._areas(pictures), self.protocol.batch_size
+            knowledge = self.scorer.remember(knowledge, pictures, areas, size)
+            references = sorted(file_hash(sample.image) for sample in drawn)
+        name = self.protocol.set_level
+        step = self.detector.set_level(name, knowledge) if name else None
+        key = {
+            "detector": self.detector.facts(),
+            "object": words.name if "words" in self.detector.info.knows_from else None,
+            "references": references,
+            "memory": dict(knowledge.facts),
+            "viewing": asdict(self.scorer.viewing),
+            "crop": self.crops.get(product),
+            "areas": [picture and digest(picture) for picture in (self.roi, self.ignore)],
+            "set": self._as_set(step) and [self.dataset.fingerprint(), step and name],
+        }
+        about = {"method": self.detector.info.name, "data": self.dataset.name}
+        return Setting(shots, seed, knowledge, self.cache.shelf(key, about), step)
+
+    def _drawn(self, product: str, shots: int, seed: int) -> dict[Sample, Picture]:
+        """Draw references; the next of the draw takes the place of one that cannot be read."""
+        found: dict[Sample, Picture] = {}
+        for sample in self.dataset.k_shot(product, len(self.dataset.good_train(product)), seed):
+            if len(found) == shots:
+                break
+            try:
+                found[sample] = self._open(sample)
+            except ImageError as error:
+                self.failures[error.path] = error.failure
+        if len(found) < shots:
+            reason = f"only {len(found)} good training pictures of {product!r} can be read"
+            raise ValueError(f"{self.dataset.name}: {reason}. Ask for fewer (--k-shot)")
+        return found
+
+    def _as_set(self, step: SetLevel | None) -> bool:
+        """Whether a prediction depends on the other pictures."""
+        return step is not None or "set" in self.detector.info.needs
+
+    def fill(self, samples: Sequence[Sample], settings: Sequence[Setting]) -> None:
+        """Predict under all settings into the cache, running the network once for each picture."""
+        settings = [setting for setting in settings if not self._as_set(setting.step)]
+        if len(settings) < 2 or not self.cache.folder:
+            return
+        known = [setting.knowledge for setting in settings]
+        missing = [s for s in samples if not all(one.shelf.has(s.image) for one in settings)]
+
+        def score(pictures: list[Picture]) -> list[tuple[Scored, ...]]:
+            size = self.protocol.batch_size
+            under = self.scorer.score_under(pictures, self._areas(pictures), known, size)
+            return list(zip(*under, strict=True))
+
+        for seen in stream(missing, self._open, score, self.protocol.batch_size):
+            if not isinstance(seen.result, Failure):  # a failure is recorded when it is measured
+                for setting, one in zip(settings, seen.result, strict=True):
+                    setting.shelf.put(seen.source.image, _kept(seen.picture, one))
+
+    def of(self, samples: Sequence[Sample], setting: Setting) -> Iterator[tuple[Sample, Kept]]:
+        """Prediction of every picture that can be used; kinds come one after the other."""
+        get, as_set = setting.shelf.get, self._as_set(setting.step)
+        reuse = not as_set or all(get(sample.image) for sample in samples)
+        waiting: list[Sample] = []
+        for sample in samples:
+            other_kind = waiting and waiting[-1].kind != sample.kind
+            if not as_set and (other_kind or len(waiting) == _AHEAD * self.protocol.batch_size):
+                yield from self._scored(waiting, setting)
+                waiting = []
+            kept = get(sample.image) if reuse else None
+            if kept:
+                yield sample, kept
+            else:
+                waiting.append(sample)
+        if waiting:
+            yield from self._scored(waiting, setting)
+
+    def _scored(self, samples: Sequence[Sample], setting: Setting) -> Iterator[tuple[Sample, Kept]]:
+        for seen in self._seen(samples, setting):
+            if isinstance(seen.result, Failure):
+                self.failures[str(seen.source.image)] = seen.result
+                continue
+            kept = _kept(seen.picture, seen.result)
+            yield seen.source, setting.shelf.put(seen.source.image, kept)
+
+    def _seen(self, samples: Sequence[Sample], setting: Setting) -> Iterator[Seen[Sample, Scored]]:
+        size, known, step = self.protocol.batch_size, setting.knowledge, setting.step
+        if step is None:
+            return scored_stream(self.scorer, known, samples, self._open, self._area, size)
+        taken = step
+
+        def see(pictures: list[Picture]) -> list[None]:
+            for prediction in self.scorer.predictions(pictures, self._areas(pictures), known, size):
+                taken.see(prediction)
+            return [None] * len(pictures)
+
+        def apply(pictures: list[Picture]) -> list[Scored]:
+            return self.scorer.score(pictures, self._areas(pictures), known, size, taken.apply)
+
+        for _ in stream(samples, self._open, see, size):
+            pass
+        return stream(samples, self._open, apply, size)
+
+    def map(self, kept: Kept, setting: Setting) -> np.ndarray | None:
+        """The map ``(H, W)`` float32 as it is measured: at the protocol's size, smoothed."""
+        if kept.map is None:
+            return None
+        lowest = (self.detector.map_range(setting.knowledge) or (0.0, 1.0))[0]
+        area = read_area(self.roi, self.ignore, *kept.size)
+        map = sized_map(kept.map, self._size(kept.size), area, lowest)
+        if self.protocol.smoothing:
+            map = gaussian_smooth(torch.from_numpy(map), self.protocol.smoothing).numpy()
+        return map
+
+    def _size(self, own: tuple[int, int]) -> tuple[int, int]:
+        resolution = self.protocol.resolution
+        if resolution == "picture":
+            return own
+        if resolution == "network":
+            return self.detector.preprocess.size
+        return int(resolution), int(resolution)
+
+    # --- pictures -------------------------------------------------------------------------------
+
+    def crop_alike(self, product: str, samples: Iterable[Sample]) -> None:
+        """From now on only the centre counts that all these pictures of the product have."""
+        sides = []
+        for sample in samples:
+            with contextlib.suppress(ImageError):  # it fails again, with a record, when opened
+                sides.append(min(picture_size(sample.image)))
+        self.crops[product] = min(sides, default=1)
+
+    def cropped(self, pixels: np.ndarray, product: str) -> np.ndarray:
+        """What counts of a picture or mask ``(H, W, ...)``."""
+        side = self.crops.get(product)
+        return pixels if side is None else centre(pixels, side)
+
+    def _open(self, sample: Sample) -> Picture:
+        picture = open_image(sample.image)
+        return replace(picture, pixels=self.cropped(picture.pixels, sample.product))
+
+    def _area(self, picture: Picture) -> np.ndarray | None:
+        return read_area(self.roi, self.ignore, picture.height, picture.width)
+
+    def _areas(self, pictures: Sequence[Picture]) -> list[np.ndarray | None]:
+        return [self._area(picture) for picture in pictures]
+
+    def bytes_of(self, images: Iterable[Path]) -> int:
+        """About what the predictions of these pictures take on disk under one setting."""
+        tiling, size = self.scorer.viewing.tiling, self.detector.preprocess.size
+        if tiling is None:
+            return sum(self.cache.bytes_of(*size) for _ in images)
+        total = 0
+        for image in images:
+            with contextlib.suppress(ImageError):
+                width, height = picture_size(image)
+                alone = tiling.views(height, width) == 1
+                total += self.cache.bytes_of(*(size if alone else (height, width)))
+        return total
+
+
+def centre(pixels: np.ndarray, side: int) -> np.ndarray:
+    """The central square of a picture ``(H, W, ...)``."""
+    top, left = (pixels.shape[0] - side) // 2, (pixels.shape[1] - side) // 2
+    return pixels[top : top + side, left : left + side]
+
+
+def _kept(picture: Picture | None, scored: Scored) -> Kept:
+    assert picture is not None
+    return Kept(scored.score, scored.map, (picture.height, picture.width))
