@@ -74,7 +74,7 @@ class FeatureDetector(Detector):
         """``(B, N, C)`` on a grid of these images."""
         return Patches(Grid(*grid, (images.shape[-2], images.shape[-1])), values)
 
-    def patch_features(self, encoded: Patches) -> tuple[PatchFeatures, ...]:
+    def patch_features(self, encoded: Any) -> tuple[PatchFeatures, ...]:
         """What the method compares."""
         return (PatchFeatures(encoded.values, encoded.grid),)
 
