@@ -18,7 +18,7 @@ from small_networks import SMALL_RESNET, small_resnet
 from zerodefect import methods
 from zerodefect.backbones.backbone import Backbone, LayeredBackbone
 from zerodefect.backbones.clip_weights import CLIPBackbone
-from zerodefect.backbones.features import load_features
+from zerodefect.backbones.layered_features import load_features
 from zerodefect.backbones.vision import VisionEncoder, load_vision
 from zerodefect.detector.configs import configured
 from zerodefect.detector.contract import Detector

@@ -54,6 +54,12 @@ def test_equal_rows_are_chosen_once_each():
     assert farthest_points(torch.ones(4, 3), 0).tolist() == []
 
 
+def test_what_counts_as_chosen_already_is_kept_away_from():
+    points = torch.tensor([[0.0], [1.0], [2.0], [10.0]])
+    reached = (points[:, 0] - 9).abs()  # one stands at 9
+    assert farthest_points(points, 2, reached=reached).tolist() == [0, 2]
+
+
 # --- large sets, block by block --------------------------------------------------------------
 
 

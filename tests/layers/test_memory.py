@@ -55,6 +55,23 @@ def test_search_is_exact_whatever_the_working_memory(
     )
 
 
+@pytest.mark.parametrize("metric", ["half_cosine", "euclidean"])
+def test_the_nearest_few_in_their_order(metric, search_bytes):
+    stored, asked = torch.randn(3, 9, 6, generator=seeded(0)), torch.randn(7, 6)
+    bank = bank_of(stored, metric)
+    distance, index = bank.neighbours(asked, 5)
+    assert distance.shape == index.shape == (7, 5)
+    assert (distance.diff(dim=1) >= 0).all()
+    one = [bank_of(row[None, None], metric).nearest(asked)[0] for row in stored.flatten(0, 1)]
+    expected = torch.stack(one, 1).topk(5, largest=False)
+    torch.testing.assert_close(distance, expected.values, atol=1e-5, rtol=1e-5)
+    assert torch.equal(index, expected.indices)
+    assert bank.neighbours(asked, 99)[0].shape == (7, 27)
+    left, rows = bank.neighbours(asked, 20, torch.ones(7, dtype=torch.long))
+    assert left[:, :18].isfinite().all() and left[:, 18:].isinf().all()
+    assert (rows[:, :18] // 9 != 1).all()
+
+
 def test_the_working_memory_is_bounded(monkeypatch):
     bank = bank_of(torch.randn(4, 2000, 16))
     seen = []

@@ -33,3 +33,12 @@ def test_smoothing_edges():
         gaussian_smooth(maps, -1)
     with pytest.raises(ValueError, match="sigma"):
         gaussian_smooth(maps, float("nan"))
+
+
+def test_a_mirror_image_that_begins_behind_the_edge():
+    """SciPy calls that border ``mirror``, PyTorch ``reflect``."""
+    maps = torch.randn(2, 40, 37, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = [ndimage.gaussian_filter(each, 4, mode="mirror") for each in maps.numpy()]
+    got = gaussian_smooth(maps, 4.0, edge_twice=False)
+    np.testing.assert_allclose(got, np.stack(expected), atol=1e-12)
+    assert gaussian_smooth(maps[:, :1, :1], 4.0, edge_twice=False).allclose(maps[:, :1, :1])

@@ -13,7 +13,7 @@ from PIL import Image
 from tiny_clip import draw, fill
 from tiny_cnn import MEAN, STD
 
-from zerodefect.backbones.features import load_features
+from zerodefect.backbones.layered_features import load_features
 from zerodefect.methods.anomalydino import (
     AnomalyDINO,
     AnomalyDINOBatch,

@@ -63,8 +63,7 @@ class Memory(Protocol):
 
     Attributes:
         budget: bytes that all features together may take.
-        constant: whether it takes the same memory whatever the number of pictures; it refuses what
-            its budget does not hold.
+        constant: whether it takes the same memory whatever the number of pictures.
     """
 
     budget: int

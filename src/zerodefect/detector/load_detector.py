@@ -12,7 +12,7 @@ import torch
 from zerodefect.backbones.backbone import Backbone
 from zerodefect.backbones.clip_weights import EMBEDDED, load_clip, recommended_method
 from zerodefect.backbones.efficientnet import EFFICIENTNET
-from zerodefect.backbones.features import load_features
+from zerodefect.backbones.layered_features import load_features
 from zerodefect.backbones.vision import DINOV2_SMALL
 from zerodefect.backbones.weight_files import WeightsError
 from zerodefect.detector.checkpoint_file import (
@@ -61,9 +61,8 @@ def load_detector(
         checkpoint: learned values of a trained method, as ``zerodefect train`` and ``zerodefect
             import`` write them. Hyper-parameters, input size and backbone are then those that the
             values were learned with, as far as nothing else is said here.
-        backbone: None for the embedded model, ``"MODEL/TAG"`` of open_clip, or a weights file; for
-            methods on other features see ``load_features``, EfficientNet-Lite0 by default. By name
-            for a method of several networks (see its ``info.backbones``).
+        backbone: None for the embedded model, ``"MODEL/TAG"`` of open_clip, or a weights file (of
+            other features: see ``load_features``); by name where ``info.backbones`` has several.
         weights: local weights file for the architecture that ``backbone`` names, likewise.
         device: ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
         precision: of the networks: float32 or bfloat16.

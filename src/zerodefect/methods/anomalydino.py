@@ -145,7 +145,7 @@ class AnomalyDINO(_OnTokens):
     def __init__(self, features: LayeredBackbone, config: AnomalyDINOConfig | None = None) -> None:
         super().__init__(features, config)
         cosine = self.config.metric == "cosine"
-        self.memory = PatchMemory("half_cosine" if cosine else "euclidean")
+        self.memory: PatchMemory = PatchMemory("half_cosine" if cosine else "euclidean")
 
     def map_range(self, knowledge: Knowledge) -> tuple[float, float]:
         """From 0 to 2 for cosine distances."""

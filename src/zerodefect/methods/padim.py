@@ -88,7 +88,7 @@ class PaDiM(FeatureDetector):
 
     def __init__(self, features: LayeredBackbone, config: PaDiMConfig | None = None) -> None:
         super().__init__(features, config := config or PaDiMConfig())
-        self.memory = GaussianMemory(config)
+        self.memory: GaussianMemory = GaussianMemory(config)
 
     def encode(self, images: Tensor) -> Patches:
         """The chosen channels of all layers at the first one's places."""

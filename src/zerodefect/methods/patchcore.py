@@ -97,7 +97,7 @@ class PatchCore(FeatureDetector):
 
     def __init__(self, features: LayeredBackbone, config: PatchCoreConfig | None = None) -> None:
         super().__init__(features, config := config or PatchCoreConfig())
-        self.memory = CoresetMemory("euclidean", config=config)
+        self.memory: CoresetMemory = CoresetMemory("euclidean", config=config)
         self.monotone_memory = config.scoring == "amazon"
 
     def encode(self, images: Tensor) -> Patches:

@@ -95,7 +95,7 @@ class SPADE(FeatureDetector):
             raise ValueError(f"{features.name} has no layer {whole!r}; it has: {has}")
         super().__init__(features, config, further=[whole])
         self.whole = whole
-        self.memory = PatchMemory("euclidean")
+        self.memory: PatchMemory = PatchMemory("euclidean")
 
     def encode(self, images: Tensor) -> Pyramid:
         """The levels, and the mean of one of them."""
@@ -106,9 +106,13 @@ class SPADE(FeatureDetector):
         return Pyramid(tuple(patches), last.mean((2, 3)))
 
     def references(self, encoded: Pyramid) -> Mapping[str, Tensor]:
-        """All levels, and the pictures."""
-        levels = {f"level{place}": each.values for place, each in enumerate(encoded.levels)}
-        return {**levels, "whole": encoded.whole[:, None]}
+        """All levels with the number of their places, and the pictures as a whole."""
+        kept = {"whole": encoded.whole[:, None]}
+        for place, each in enumerate(encoded.levels):
+            B, N, _ = each.values.shape
+            kept[f"level{place}"] = each.values
+            kept[f"places{place}"] = each.values.new_full((B, 1, 1), N)
+        return kept
 
     def patch_features(self, encoded: Pyramid) -> tuple[PatchFeatures, ...]:
         """Those of every level."""
@@ -123,7 +127,7 @@ class SPADE(FeatureDetector):
         d = d.where(there, torch.zeros_like(d))
         d = d.square() if self.config.image_score == "squared" else d
         maps = [
-            each.grid.map(self.level(place, encoded, nearest, knowledge, left_out))
+            each.grid.map(self.level(place, encoded, nearest, knowledge))
             for place, each in enumerate(encoded.levels)
         ]
         map = gaussian_smooth(torch.stack(maps).mean(0), self.config.sigma)
@@ -132,27 +136,34 @@ class SPADE(FeatureDetector):
     def nearest(
         self, encoded: Pyramid, knowledge: Knowledge, left_out: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Distances ``(B, K)`` of the nearest pictures, and their rows; infinite where left out."""
+        """Distances ``(B, K)`` of the nearest pictures, and their rows.
+
+        Where too few are left, the distance is infinite and the row -1.
+        """
         k, f = self.config.neighbours, encoded.whole[:, None]
         d, rows = self.memory.neighbours(knowledge, "whole", f, k, left_out)
-        return d[:, 0], rows[:, 0]
+        return d[:, 0], rows[:, 0].where(d[:, 0].isfinite(), -torch.ones_like(rows[:, 0]))
 
-    def level(
-        self,
-        place: int,
-        encoded: Pyramid,
-        nearest: Tensor,
-        knowledge: Knowledge,
-        left_out: Tensor | None = None,
-    ) -> Tensor:
+    def level(self, place: int, encoded: Pyramid, nearest: Tensor, knowledge: Knowledge) -> Tensor:
         """Distance ``(B, N)`` of each place to the nearest one of the gallery, on one level."""
-        pictures = self.memory.bank(knowledge, "whole").groups[nearest]  # (B, K)
-        bank = self.memory.bank(knowledge, f"level{place}")
+        bank, owner = self.memory.bank(knowledge, f"level{place}"), self.owners(place, knowledge)
+        if self.memory.thinned(knowledge):
+            nearest = self.memory.bank(knowledge, "whole").groups[nearest]
         distances = []
         for row, f in enumerate(encoded.levels[place].values):
-            inside = torch.isin(bank.groups, pictures[row])
-            if left_out is not None:
-                inside &= bank.groups != left_out[row]
-            gallery = MemoryBank(bank.features[inside], bank.groups[inside], bank.metric)
+            inside = torch.isin(owner, nearest[row])
+            if not inside.any():  # thinning left nothing of these pictures
+                inside = torch.ones_like(inside)
+            gallery = MemoryBank(bank.features[inside], owner[inside], bank.metric)
             distances.append(gallery.nearest(f)[0])
         return torch.stack(distances)
+
+    def owners(self, place: int, knowledge: Knowledge) -> Tensor:
+        """Row of the picture (tile) that each place of a level is from, ``(M,)``.
+
+        Of a thinned memory the number of its picture: what is left is in no known order of tiles.
+        """
+        if self.memory.thinned(knowledge):
+            return self.memory.bank(knowledge, f"level{place}").groups
+        counts = self.memory.bank(knowledge, f"places{place}").features[:, 0].long()
+        return torch.arange(len(counts), device=counts.device).repeat_interleave(counts)

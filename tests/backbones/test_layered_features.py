@@ -17,7 +17,7 @@ from zerodefect.backbones import efficientnet
 from zerodefect.backbones.backbone import layers_at
 from zerodefect.backbones.clip_weights import load_clip
 from zerodefect.backbones.efficientnet import lite_network, packaged_file
-from zerodefect.backbones.features import TimmFeatures, load_features
+from zerodefect.backbones.layered_features import TimmFeatures, load_features
 from zerodefect.backbones.weight_files import WeightsError
 from zerodefect.images import Preprocess
 
