@@ -15,16 +15,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from zerodefect.detector.composed import Memory
 from zerodefect.detector.configs import Positive, Share, hyper_parameters
 from zerodefect.detector.contract import (
     Detector,
     Input,
-    Memory,
     PatchFeatures,
     Sizes,
     UnsupportedError,
@@ -267,6 +267,7 @@ class _Memories:
     """The memories of the parts as one; the budget is shared equally."""
 
     joint: Combined
+    constant: ClassVar[bool] = False
 
     @property
     def _own(self) -> dict[str, Memory]:

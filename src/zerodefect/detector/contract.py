@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from zerodefect.backbones.backbone import Backbone
+from zerodefect.detector.composed import Memory, SetLevel
 from zerodefect.detector.configs import configured
 from zerodefect.detector.facts import MethodInfo
 from zerodefect.detector.knowledge import Knowledge, KnowledgeError, Product
@@ -56,45 +57,6 @@ class PatchFeatures:
     values: Tensor
     grid: Grid
     joint: bool = False
-
-
-class Memory(Protocol):
-    """How references are kept; a part that a detector composes, such as ``PatchMemory``.
-
-    Attributes:
-        budget: bytes that all features together may take.
-        constant: whether it takes the same memory whatever the number of pictures.
-    """
-
-    budget: int
-    constant: ClassVar[bool]
-
-    def remember(
-        self,
-        knowledge: Knowledge,
-        batches: Iterable[Mapping[str, Tensor]],
-        pictures: Iterable[Tensor] | None,
-    ) -> Knowledge:
-        """Add features; arguments as of ``Detector.remember``, after ``Detector.references``."""
-
-    def settle(self, knowledge: Knowledge) -> Knowledge:
-        """Finish what was remembered."""
-
-    def bytes_of(self, features: Mapping[str, Tensor]) -> int:
-        """Bytes that the features of a batch take."""
-
-    def leaves_out(self, knowledge: Knowledge) -> bool:
-        """Whether ``predict`` can leave a picture out of what was remembered, exactly."""
-
-
-class SetLevel(Protocol):
-    """An official step over all pictures of a class or split; first it sees all, then applies."""
-
-    def see(self, prediction: Prediction) -> None:
-        """Take a batch in."""
-
-    def apply(self, prediction: Prediction) -> Prediction:
-        """Change a batch by what all of them showed."""
 
 
 class Detector(nn.Module):

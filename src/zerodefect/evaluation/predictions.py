@@ -12,7 +12,8 @@ import torch
 
 from zerodefect.backbones.weight_files import file_hash
 from zerodefect.data import Dataset, Sample
-from zerodefect.detector.contract import Detector, SetLevel
+from zerodefect.detector.composed import SetLevel
+from zerodefect.detector.contract import Detector
 from zerodefect.detector.knowledge import Knowledge, Product
 from zerodefect.evaluation.prediction_cache import Kept, PredictionCache, Shelf
 from zerodefect.evaluation.protocol import Protocol

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from zerodefect.backbones.clip_weights import CLIPBackbone
 from zerodefect.detector.clip_detector import Activation, CLIPDetector, Features
+from zerodefect.detector.composed import SetLevel
 from zerodefect.detector.configs import Positive, Taps, hyper_parameters
-from zerodefect.detector.contract import SetLevel
 from zerodefect.detector.facts import MethodInfo, published_table
 from zerodefect.detector.knowledge import Knowledge, Product
 from zerodefect.detector.official_files import Checked

@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zerodefect.backbones.backbone import LayeredBackbone
+from zerodefect.detector.composed import SetLevel
 from zerodefect.detector.configs import Count, Layers, NotNegative, Positive, hyper_parameters
-from zerodefect.detector.contract import SetLevel
 from zerodefect.detector.facts import Figure, MethodInfo
 from zerodefect.detector.feature_detector import FeatureDetector, Patches
 from zerodefect.detector.knowledge import Knowledge
@@ -124,7 +124,7 @@ class PaDiM(FeatureDetector):
         map = gaussian_smooth(encoded.grid.map(d), self.config.sigma, edge_twice=twice)
         return Prediction(map.amax((1, 2)), map)
 
-    def set_level(self, name: str, knowledge: Knowledge) -> SetLevel:
+    def set_level(self, name: str, knowledge: Knowledge) -> SetLevel | None:
         """``min_max``: maps between the lowest and the highest value of all."""
         return _MinMax() if name in self.set_levels else super().set_level(name, knowledge)
 

@@ -30,7 +30,6 @@ from zerodefect.detector.feature_detector import FeatureDetector, Patches
 from zerodefect.detector.knowledge import Knowledge
 from zerodefect.detector.patch_memory import PatchMemory
 from zerodefect.detector.registry import register
-from zerodefect.layers.coreset import thinned
 from zerodefect.layers.memory import MemoryBank
 from zerodefect.layers.similarity import peak_and_spread, upsample
 from zerodefect.layers.smoothing import neighbourhood_mean

@@ -22,8 +22,8 @@ from zerodefect.backbones.clip import TextTower, tokenize
 from zerodefect.backbones.clip_weights import CLIPBackbone
 from zerodefect.backbones.transformer import Edit, Insert, Overwrite, Remove
 from zerodefect.detector.clip_detector import Activation, CLIPDetector, Features
+from zerodefect.detector.composed import SetLevel
 from zerodefect.detector.configs import Count, NotNegative, Share, Taps, hyper_parameters
-from zerodefect.detector.contract import SetLevel
 from zerodefect.detector.facts import Figure, MethodInfo
 from zerodefect.detector.knowledge import Knowledge
 from zerodefect.detector.official_files import Checked

@@ -1,0 +1,50 @@
+"""Parts that a detector composes: how it keeps references, and its official steps over a set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import ClassVar, Protocol
+
+from torch import Tensor
+
+from zerodefect.detector.knowledge import Knowledge
+from zerodefect.types import Prediction
+
+
+class Memory(Protocol):
+    """How references are kept; a part that a detector composes, such as ``PatchMemory``.
+
+    Attributes:
+        budget: bytes that all features together may take.
+        constant: whether it takes the same memory whatever the number of pictures.
+    """
+
+    budget: int
+    constant: ClassVar[bool]
+
+    def remember(
+        self,
+        knowledge: Knowledge,
+        batches: Iterable[Mapping[str, Tensor]],
+        pictures: Iterable[Tensor] | None,
+    ) -> Knowledge:
+        """Add features; arguments as of ``Detector.remember``, after ``Detector.references``."""
+
+    def settle(self, knowledge: Knowledge) -> Knowledge:
+        """Finish what was remembered."""
+
+    def bytes_of(self, features: Mapping[str, Tensor]) -> int:
+        """Bytes that the features of a batch take."""
+
+    def leaves_out(self, knowledge: Knowledge) -> bool:
+        """Whether ``predict`` can leave a picture out of what was remembered, exactly."""
+
+
+class SetLevel(Protocol):
+    """An official step over all pictures of a class or split; first it sees all, then applies."""
+
+    def see(self, prediction: Prediction) -> None:
+        """Take a batch in."""
+
+    def apply(self, prediction: Prediction) -> Prediction:
+        """Change a batch by what all of them showed."""
