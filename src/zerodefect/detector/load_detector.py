@@ -58,16 +58,16 @@ def load_detector(
     Args:
         method: a registered name, or several as one: ``"dense+patchcore"``; None for the
             checkpoint's, or else ``default_method``.
-        checkpoint: learned values of a trained method, as ``zerodefect train`` and ``zerodefect
-            import`` write them. Hyper-parameters, input size and backbone are then those that the
-            values were learned with, as far as nothing else is said here.
+        checkpoint: learned values as ``zerodefect train`` and ``zerodefect import`` write them.
+            Hyper-parameters, input size and backbone are then those that the values were learned
+            with, as far as nothing else is said here.
         backbone: None for the embedded model, ``"MODEL/TAG"`` of open_clip, or a weights file (of
             other features: see ``load_features``); by name where ``info.backbones`` has several.
         weights: local weights file for the architecture that ``backbone`` names, likewise.
         device: ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
         precision: of the networks: float32 or bfloat16.
-        image_size: side of the network's input in pixels, instead of the checkpoint's, or else what
-            the weights' side-car recommends for the method, or else the weights' own.
+        image_size: side of the input in pixels, instead of the checkpoint's, or else what the
+            weights' side-car recommends for the method, or else the weights' own.
         untrained: a trainable method starts with its initial values, for whoever fills them.
         options: hyper-parameters of the method; of a part of several as ``"part.option"``. One
             that is not given is what the weights' side-car recommends for the method, else the
@@ -78,18 +78,35 @@ def load_detector(
         CheckpointError: a checkpoint that does not fit, or none for a method that must be trained.
         WeightsError: weights that cannot be had or do not fit.
     """
-    if method is None and checkpoint is None:
-        method = default_method(backbone, weights)
+    loading: dict[str, Any] = {
+        "device": device,
+        "precision": precision,
+        "image_size": image_size,
+    }
+    if checkpoint is None:
+        method = method or default_method(backbone, weights)
     if method and JOIN in method:
-        loading = {"device": device, "precision": precision, "image_size": image_size}
         return _combined(method, checkpoint, backbone, weights, loading, options)
+    return _single(method, checkpoint, backbone, weights, untrained, options, **loading)
+
+
+def _single(
+    method: str | None,
+    checkpoint: str | Path | None,
+    backbone: Names,
+    weights: Files,
+    untrained: bool,
+    options: Mapping[str, Any],
+    *,
+    device: str,
+    precision: str,
+    image_size: int | None,
+) -> Detector:
     chosen, found = pick_device(device), read_checkpoint(checkpoint) if checkpoint else None
     kind = _method(method, found, backbone, weights, untrained)
-    if precision not in ("float32", "bfloat16"):
-        raise ValueError(f"precision is float32 or bfloat16, not {precision!r}")
     if found and backbone is None and weights is None:
         backbone = _backbones_of(found, kind)
-    where = {"device": chosen, "dtype": getattr(torch, precision)}
+    where = {"device": chosen, "dtype": _dtype(precision)}
     networks = load_backbones(kind, backbone, weights, **where)
     advised = _advised(kind, networks)
     advised_size = advised.pop("image_size", None)
@@ -102,9 +119,9 @@ def load_detector(
         side = detector.recipe.image_size
     if side is not None:
         detector.resize_inputs(_square(side, detector, networks))
-    elif found:
-        detector.resize_inputs(_stored_sizes(found, detector))
     if found:
+        if side is None:
+            detector.resize_inputs(_stored_sizes(found, detector))
         load_checkpoint(detector, found)
     return detector
 
@@ -297,6 +314,13 @@ def _square(side: int, detector: Detector, networks: Sequence[Backbone]) -> tupl
                 *(side, many, times, own[0], network.name),
             )
     return side, side
+
+
+def _dtype(precision: str) -> torch.dtype:
+    if precision not in ("float32", "bfloat16"):
+        raise ValueError(f"precision is float32 or bfloat16, not {precision!r}")
+    made: torch.dtype = getattr(torch, precision)
+    return made
 
 
 def pick_device(name: str) -> torch.device:

@@ -150,6 +150,10 @@ class StageMemory(PatchMemory):
 
     items: int = 6_272
 
+    def bytes_of(self, features: Mapping[str, Tensor]) -> int:
+        """Features, and o(m) of each."""
+        return sum(values.nbytes + values[..., 0].nbytes for values in features.values())
+
     def leaves_out(self, knowledge: Knowledge) -> bool:
         """Never: what the references say of each other would still be said."""
         return False

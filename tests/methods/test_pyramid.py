@@ -1,0 +1,102 @@
+"""What is the pyramid memory's own: stages, what references say of each other, and its scale."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from small_detectors import images, remembered, small_cnn
+
+from zerodefect.layers.memory import MemoryBank
+from zerodefect.layers.similarity import highest_mean, peak_and_spread
+from zerodefect.methods import create
+from zerodefect.methods.pyramid import StageMemory
+
+
+def made(size=64, **options):
+    detector = create("pyramid", small_cnn(), **options)
+    detector.resize_inputs((size, size))
+    return detector.eval()
+
+
+def test_stages_finer_than_asked_for_are_averaged_down():
+    stages = made(finest=8).encode(images(2, 64, 96)).stages
+    assert [stage.grid.shape for stage in stages] == [(8, 12), (8, 12), (4, 6), (2, 3)]
+    finer = made(finest=4).encode(images(2, 64, 96)).stages
+    assert [stage.grid.shape for stage in finer] == [(16, 24), (8, 12), (4, 6), (2, 3)]
+
+
+def test_its_map_is_the_formula_by_hand():
+    """One stage of three references: r = d - lambda o(m), standardised over those left out."""
+    detector = made(layers=("layer3",), neighbourhood=1, density=0.5)
+    good, given = images(3, 64, 64), images(1, 64, 64, seed=5)
+    got = detector(given, remembered(detector, detector.empty(), good))
+    sets = [one.double() for one in detector.encode(good).stages[0].values]
+
+    def nearest(x, others):
+        return torch.cdist(x, torch.cat(others)).min(1)
+
+    def residual(x, kept):
+        """d and o among the pictures ``kept``."""
+        d, row = nearest(x, kept)
+        owns = [nearest(one, kept[:i] + kept[i + 1 :])[0] for i, one in enumerate(kept)]
+        return d - 0.5 * torch.cat(owns)[row]
+
+    left_out = torch.cat([residual(one, sets[:i] + sets[i + 1 :]) for i, one in enumerate(sets)])
+    r = residual(detector.encode(given).stages[0].values[0].double(), sets)
+    z = (r - left_out.mean()) / left_out.std()
+    grid = detector.encode(given).stages[0].grid
+    torch.testing.assert_close(
+        got.map[0].double(), grid.map(z[None].float())[0].double(), atol=1e-3, rtol=0
+    )
+    assert float(got.score) == pytest.approx(float(z.max()), abs=1e-3)  # of 16 patches, 1 % is one
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_good_pictures_lie_around_zero_and_strange_ones_above(count):
+    """Noise of one kind is good; noise of another contrast is not."""
+    detector = made()
+    good = images(count + 4, 64, 64)
+    known = remembered(detector, detector.empty(), good[:count])
+    new, strange = detector(good[count:], known), detector(3 * good[count:], known)
+    assert strange.score.min() > new.score.max() + 1
+    if count > 2:
+        assert abs(float(new.map.mean())) < 1
+
+
+def test_a_stage_keeps_so_many_items_at_most_and_no_picture_can_be_left_out():
+    detector = made(items=50)
+    known = remembered(detector, detector.empty(), images(3, 64, 64))
+    banks = [detector.memory.bank(known, name) for name in detector.layers]
+    assert [len(bank.features) for bank in banks] == [50, 50, 48, 12]
+    assert banks[0].groups.unique().tolist() == [0, 1, 2]
+    assert not detector.memory.leaves_out(known)
+    with torch.no_grad(), pytest.raises(RuntimeError, match="leave"):
+        detector.predict(detector.encode(images(1, 64, 64)), known, torch.tensor([0]))
+
+
+def test_what_references_say_of_each_other():
+    """Features on a line: 0 and 10 of one picture, 1 of another, 10.5 of a third."""
+    detector = made(layers=("layer3",), density=0.0)
+    features = torch.tensor([[0.0], [10.0], [1.0], [10.5]])
+    known = detector.empty().having(
+        {"memory/x": features, "pictures/x": torch.tensor([0, 0, 1, 2])}, shots=3
+    )
+    memory: StageMemory = detector.memory
+    learned = memory.measured(known, "x", 0.0)
+    assert learned["own/x"].tolist() == [1.0, 0.5, 1.0, 0.5]
+    d = torch.tensor([1.0, 0.5, 1.0, 0.5])
+    torch.testing.assert_close(learned["scale/x"], torch.stack([d.mean(), d.std()]))
+
+
+def test_the_highest_and_the_mean_of_the_highest():
+    maps = torch.arange(200.0).view(1, 10, 20)
+    assert highest_mean(maps, 0.02).tolist() == [197.5]
+    assert highest_mean(maps, 0).tolist() == [199]
+    assert peak_and_spread(maps, 0.02).tolist() == [198.25]
+
+
+def test_banks_are_euclidean():
+    detector = made()
+    known = remembered(detector, detector.empty(), images(2, 64, 64))
+    bank: MemoryBank = detector.memory.bank(known, detector.layers[0])
+    assert bank.metric == "euclidean"
