@@ -87,6 +87,7 @@ class Combined(Detector):
         self.info = joint_info([part.info for part in parts.values()])  # type: ignore[misc]
         self.tells_kinds = any(p.tells_kinds for p in parts.values())  # type: ignore[misc]
         self.inputs = self._inputs()
+        self.backbone = {name: part.backbone for name, part in parts.items()}
         if any(part.memory is not None for part in parts.values()):
             self.memory = _Memories(self)
 
@@ -259,7 +260,10 @@ class Combined(Detector):
     def facts(self) -> dict[str, Any]:
         """Everything besides knowledge and image that decides a score."""
         parts = {name: part.facts() for name, part in self.each()}
-        return {"method": self.info.name, "parts": parts, "config": plain(asdict(self.config))}
+        shared = ("backbone", "weights", "precision", "preprocess")
+        joint = {fact: {name: own[fact] for name, own in parts.items()} for fact in shared}
+        config = plain(asdict(self.config))
+        return {"method": self.info.name, **joint, "config": config, "parts": parts}
 
 
 @dataclass

@@ -209,7 +209,8 @@ class Teachable:
             new = {name: p for p in opened if (name := digest(p)) not in shown.digests}
             references, digests = (*shown.references, *new.values()), (*shown.digests, *new)
             added = replace(shown, references=references, digests=digests, knowledge=None)
-            if self._detector is not None and new:
+            waits = self._detector is None or (self._detector.words_first and not shown.product)
+            if new and self._detector is not None and not waits:
                 known = shown.knowledge or self._learned(shown).known
                 known = self._with_references(known, shown, list(new.values()))
                 added = replace(added, knowledge=known)
