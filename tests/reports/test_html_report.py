@@ -351,6 +351,18 @@ def test_limits_and_legend_come_from_the_policy(tmp_path):
     assert all(re.fullmatch("#[0-9a-f]{6}", colour) for colour in summary["ramp"])
 
 
+@pytest.mark.parametrize(
+    ("told", "shown"),
+    [
+        ("ViT-B-16/openai", "ViT-B-16/openai"),
+        (["embedded", "dino.pth"], "embedded, dino.pth"),
+        ({"dense": "embedded", "pyramid": "lite0"}, "embedded (dense), lite0 (pyramid)"),
+    ],
+)
+def test_all_networks_are_named(tmp_path, told, shown):
+    assert shown in Page(write_report(tmp_path, [], {"backbone": told})).text
+
+
 def test_an_answer_comes_with_the_details(tmp_path):
     answer = "Yes: the <rim> is chipped."
     records = [make_record(0, answer=answer), make_record(3)]

@@ -43,6 +43,8 @@ def _facts() -> tuple[dict[str, Any], list[str]]:
     from huggingface_hub import constants
 
     from zerodefect.backbones.clip_weights import load_clip
+    from zerodefect.backbones.efficientnet import EFFICIENTNET
+    from zerodefect.backbones.layered_features import load_features
     from zerodefect.backbones.weight_files import WeightsError
     from zerodefect.paths import cache_folder
     from zerodefect.version import __version__
@@ -55,12 +57,13 @@ def _facts() -> tuple[dict[str, Any], list[str]]:
         except PackageNotFoundError:
             packages[name] = "missing"
             problems.append(f"{name} is not installed; reinstall zerodefect")
-    try:
-        embedded = load_clip()
-        weights = f"embedded model {embedded.fingerprint[:12]}"
-    except WeightsError as error:
-        weights = "none"
-        problems.append(str(error))
+    weights = {}
+    for title, load in (("embedded model", load_clip), (EFFICIENTNET, load_features)):
+        try:
+            weights[title] = load().fingerprint[:12]
+        except WeightsError as error:
+            weights[title] = "missing"
+            problems.append(str(error))
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     facts = {
         "zerodefect": __version__,

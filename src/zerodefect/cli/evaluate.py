@@ -203,10 +203,10 @@ def _check_step(protocol: Protocol, methods: list[str]) -> None:
     Raises:
         ValueError: naming the steps that there are.
     """
-    from zerodefect.methods import get
+    from zerodefect.methods import get, names
 
     for method in methods if protocol.set_level else ():
-        steps = get(method).set_levels
+        steps = get(method).set_levels if method in names() else ()  # several in one have none
         if protocol.set_level not in steps:
             has = ", ".join(map(repr, steps)) or "none"
             raise ValueError(

@@ -36,7 +36,7 @@ _COMPLETION = (
 
 def methods(
     name: Annotated[
-        str | None, typer.Argument(help="One method, with its options and all its figures.")
+        str | None, typer.Argument(help="One method, or a+b, with options and all figures.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -51,11 +51,12 @@ def methods(
         typer.echo("\n\n".join("\n".join(_summary(entry.info)) for entry in entries))
         typer.echo("\nOne method with its options and all its figures: zerodefect methods NAME")
         return
-    entry = get(name)
+    entries = [get(part) for part in name.split("+")]
     if as_json:
-        typer.echo(json.dumps({**dataclasses.asdict(entry.info), **_settings(entry)}, indent=2))
+        told = [{**dataclasses.asdict(each.info), **_settings(each)} for each in entries]
+        typer.echo(json.dumps(told if len(told) > 1 else told[0], indent=2))
         return
-    typer.echo("\n".join(_details(entry)))
+    typer.echo("\n\n".join("\n".join(_details(each)) for each in entries))
 
 
 # --- text ----------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from html import escape
 from importlib import resources
+from typing import Any
 
 from zerodefect.inspection.conformal import promise
 from zerodefect.inspection.policy import LEARNED
@@ -69,7 +70,7 @@ def _shipped(name: str) -> str:
 def _facts(manifest: Record) -> str:
     facts = {
         "Method": manifest.get("method"),
-        "Backbone": manifest.get("backbone"),
+        "Backbone": _networks(manifest.get("backbone")),
         "Date": _date(manifest.get("created")),
         "ZeroDefect": manifest.get("zerodefect"),
     }
@@ -78,6 +79,13 @@ def _facts(manifest: Record) -> str:
         for name, value in facts.items()
         if value
     )
+
+
+def _networks(told: Any) -> str:
+    """Names of the networks: one, several, or by the parts of several methods in one."""
+    if isinstance(told, dict):
+        return ", ".join(f"{_networks(own)} ({part})" for part, own in told.items() if own)
+    return ", ".join(told) if isinstance(told, list) else str(told or "")
 
 
 def _date(created: object) -> str:
