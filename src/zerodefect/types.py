@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,6 +16,23 @@ if TYPE_CHECKING:
     """Prepared images ``(B, 3, H, W)``; by name where a detector takes several of a picture."""
 
 Verdict = Literal["good", "unsure", "defect"]
+
+
+# Control characters, separators of lines, and signs that turn the direction of writing around.
+_ACTING = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+
+
+def printable(text: object, *, lines: bool = False) -> str:
+    """Text for a terminal or a page: what could act on it, or fake a line, stands as ``\\u001b``.
+
+    The names of files hold anything. Letters of all scripts and emoji stay.
+
+    Args:
+        text: anything with words; its ``str`` is shown.
+        lines: whether the text may run over several lines.
+    """
+    kept = "\n" if lines else ""
+    return _ACTING.sub(lambda m: m[0] if m[0] == kept else f"\\u{ord(m[0]):04x}", str(text))
 
 
 @dataclass(frozen=True)
@@ -130,7 +148,7 @@ class Inspection:
         """One line: file, verdict, score, and the kinds found."""
         kinds = ", ".join(r.kind or "anomaly" for r in self.regions) or "no region"
         caution = "" if self.calibrated else " (uncalibrated)"
-        return f"{self.image}: {self.verdict}{caution}, score {self.score:.4f}, {kinds}"
+        return printable(f"{self.image}: {self.verdict}{caution}, score {self.score:.4f}, {kinds}")
 
 
 @dataclass(frozen=True)
@@ -149,4 +167,4 @@ class Failure:
 
     def __str__(self) -> str:
         """One line: file, reason, remedy."""
-        return f"{self.image}: {self.reason}. {self.remedy}"
+        return f"{printable(self.image)}: {self.reason}. {self.remedy}"

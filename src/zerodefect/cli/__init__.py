@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 
 import typer
 
@@ -25,7 +27,7 @@ from zerodefect.cli import (
     train,
 )
 from zerodefect.cli.options import flattened
-from zerodefect.cli.telling import listen
+from zerodefect.cli.telling import listen, say, tell
 
 app = typer.Typer(
     name="zerodefect",
@@ -37,6 +39,7 @@ app = typer.Typer(
 )
 
 _INTERRUPTED = 130
+_TERMINATED = 143  # 128 + SIGTERM, as a shell has it
 _PIPE_CLOSED = 141  # what a shell sees of tools that end because nobody reads them: 128 + SIGPIPE
 
 
@@ -44,7 +47,7 @@ def _version(asked: bool) -> None:
     if asked:
         from zerodefect.version import __version__
 
-        typer.echo(f"zerodefect {__version__}")
+        tell(f"zerodefect {__version__}")
         raise typer.Exit
 
 
@@ -82,23 +85,39 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):  # a file's name may be no text in any encoding
             stream.reconfigure(errors="backslashreplace")
     try:
-        app()
+        with _ended_by_sigterm():
+            app()
     except SystemExit as ended:
         if _pipe_closed(ended):
             _drop_output()
             sys.exit(_PIPE_CLOSED)
-        if ended.code == _INTERRUPTED:  # what typer makes of Ctrl-C
-            typer.echo(
-                "interrupted; inspect, train and pretrain go on when started again", err=True
-            )
+        if ended.code in (_INTERRUPTED, _TERMINATED):  # the first is what typer makes of Ctrl-C
+            say("interrupted; inspect, evaluate, train and pretrain go on when started again")
         raise
     except Exception as error:
-        from zerodefect.cli.errors import expected
+        from zerodefect.cli.errors import expected, one_line
 
         if not expected(error):
             raise
-        typer.echo(f"error: {error}", err=True)
+        say(f"error: {one_line(error)}")
         sys.exit(1)
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the command as Ctrl-C does: files are closed, and the run can go on."""
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(_TERMINATED)
+
+    if threading.current_thread() is not threading.main_thread():  # which alone hears signals
+        yield
+        return
+    former = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former)
 
 
 def _pipe_closed(error: BaseException | None) -> bool:

@@ -17,7 +17,7 @@ from zerodefect.cli.options import (
     PictureOptions,
     ProductOptions,
 )
-from zerodefect.cli.telling import progress, say
+from zerodefect.cli.telling import progress, say, tell
 
 if TYPE_CHECKING:
     from zerodefect.inspection.policy import Policy
@@ -88,7 +88,7 @@ def calibrate(
         )
     policy.save(output)
     if as_json:
-        typer.echo(policy.model_dump_json())
+        tell(policy.model_dump_json())
     else:
         _tell(policy, output, limits.leave_one_out)
     if failures:
@@ -103,14 +103,14 @@ def _tell(policy: Policy, output: Path, leave_one_out: bool) -> None:
 
     limits = policy.limits
     for note in policy.notes:
-        typer.echo(note)
-    typer.echo(
+        tell(note)
+    tell(
         f"defect above {limits.defect:.4f}, unsure above {limits.unsure:.4f}"
         if limits.defect is not None and limits.unsure is not None
         else "too few images for a finite limit"
     )
     n = len(policy.scores)
     images = f"{n} image{'s' * (n != 1)}"
-    typer.echo(f"smallest false-alarm rate that {images} can prove: {smallest_rate(n):.3g}")
+    tell(f"smallest false-alarm rate that {images} can prove: {smallest_rate(n):.3g}")
     flag = " and the same good parts as --reference" if leave_one_out else ""
-    typer.echo(f"policy: {output}; pass it with --policy{flag}")
+    tell(f"policy: {output}; pass it with --policy{flag}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from zerodefect.cli.options import AsJson, Layout
-from zerodefect.cli.telling import progress
+from zerodefect.cli.telling import progress, tell
 
 if TYPE_CHECKING:
     from zerodefect.data import Dataset, FileCheck, Problem
@@ -45,7 +45,7 @@ def check(
         files = check_files(dataset, deep=deep, on_sample=lambda: bar.advance(task))
     problems = (*dataset.problems, *files.problems)
     if as_json:
-        typer.echo(json.dumps(_facts(dataset, files, problems), indent=2))
+        tell(json.dumps(_facts(dataset, files, problems), indent=2))
     else:
         _explain(dataset, files, problems)
     if problems:
@@ -78,25 +78,25 @@ def _explain(dataset: Dataset, files: FileCheck, problems: tuple[Problem, ...]) 
     from zerodefect.data import format_table
 
     masks = sum(bool(sample.mask) for sample in dataset)
-    typer.echo(f"data set:  {dataset.name} ({dataset.root})")
-    typer.echo(f"layout:    {dataset.layout}: {dataset.reason}")
-    typer.echo(f"products:  {len(dataset.products)}")
-    typer.echo(f"pictures:  {len(dataset)}, {masks} with mask")
-    typer.echo(f"sizes:     {_sizes(files)}")
-    typer.echo(f"\n{format_table(dataset.split_table())}")
+    tell(f"data set:  {dataset.name} ({dataset.root})")
+    tell(f"layout:    {dataset.layout}: {dataset.reason}")
+    tell(f"products:  {len(dataset.products)}")
+    tell(f"pictures:  {len(dataset)}, {masks} with mask")
+    tell(f"sizes:     {_sizes(files)}")
+    tell(f"\n{format_table(dataset.split_table())}")
     if dataset.notes:
-        typer.echo("\nto know:")
+        tell("\nto know:")
     for note in dataset.notes:
-        typer.echo(f"  {note}")
+        tell(f"  {note}")
     errors = sum(problem.severity == "error" for problem in problems)
     if not problems:
-        typer.echo("\nno problems found")
+        tell("\nno problems found")
         return
     counts = {"error": errors, "warning": len(problems) - errors}
     said = [f"{n} {severity}" + "s" * (n != 1) for severity, n in counts.items()]
-    typer.echo(f"\n{', '.join(said)}:")
+    tell(f"\n{', '.join(said)}:")
     for line in _grouped(problems):
-        typer.echo(f"  {line}")
+        tell(f"  {line}")
 
 
 def _sizes(files: FileCheck) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from zerodefect.types import printable
+
 
 def expected(error: Exception) -> bool:
     """Whether an exception tells the user what to do, so that no traceback is needed."""
@@ -17,3 +19,9 @@ def expected(error: Exception) -> bool:
     return isinstance(error, (ValueError, OSError, *ours)) and not isinstance(
         error, ValidationError
     )
+
+
+def one_line(error: Exception) -> str:
+    """What an error says, the file's name without what would fake a line of its own."""
+    name = str(getattr(error, "path", None) or getattr(error, "filename", None) or "")
+    return str(error).replace(name, printable(name)) if name else str(error)

@@ -21,7 +21,7 @@ from zerodefect.cli.options import (
     Options,
     ViewOptions,
 )
-from zerodefect.cli.telling import progress, say
+from zerodefect.cli.telling import progress, say, tell
 
 if TYPE_CHECKING:
     from zerodefect.data import Dataset
@@ -148,12 +148,12 @@ def evaluate(
             for failure in evaluation.failures:
                 say(f"left out: {failure}")
             if not as_json:
-                typer.echo(files[1].read_text(encoding="utf-8"))
-                typer.echo("written: " + ", ".join(str(path) for path in files))
+                tell(files[1].read_text(encoding="utf-8"))
+                tell("written: " + ", ".join(str(path) for path in files))
         if len(results) > 1 and not as_json:
-            typer.echo("\n".join(merged_table(results)))
+            tell("\n".join(merged_table(results)))
     if as_json:
-        typer.echo(json.dumps(stored))
+        tell(json.dumps(stored))
     if left_out:
         raise typer.Exit(3)
 

@@ -21,13 +21,15 @@ from zerodefect.cli.options import (
     PictureOptions,
     ProductOptions,
 )
-from zerodefect.cli.telling import progress
+from zerodefect.cli.telling import progress, tell
+from zerodefect.types import printable
 
 if TYPE_CHECKING:
     from zerodefect.engines.local import Summary
     from zerodefect.inspection.inspector import Inspector
 
 _SHOWN = 20  # rows of the terminal table; the files hold them all
+_NOTES_SHOWN = 5
 _COLOURS = {"failed": "red", "defect": "red", "unsure": "yellow", "good": "green"}
 
 
@@ -110,7 +112,7 @@ def _inspect(
         def on_record(record: dict[str, Any]) -> None:
             bar.advance(task)
             if as_json:
-                typer.echo(json.dumps(record))
+                tell(json.dumps(record))
             else:
                 rows.append(_row(record))
 
@@ -158,13 +160,14 @@ def _row(record: dict[str, Any]) -> dict[str, Any]:
         "p_value": record.get("p_value"),
         "kinds": ", ".join(f"{n} x {kind}" if n > 1 else kind for kind, n in kinds.items()),
         "reason": record.get("reason", ""),
+        "notes": "; ".join(record.get("notes", [])),
     }
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     worst = list(_COLOURS)
     rows = sorted(rows, key=lambda r: (worst.index(r["verdict"]), -(r["score"] or 0.0)))
@@ -176,10 +179,10 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
     for row in rows[:_SHOWN]:
         score = "" if row["score"] is None else f"{row['score']:.4f}"
         p_value = "" if row["p_value"] is None else f"{row['p_value']:.3g}"
-        verdict = f"[{_COLOURS[row['verdict']]}]{row['verdict']}[/]"
-        table.add_row(
-            verdict, score, p_value, escape(row["kinds"] or row["reason"]), escape(row["image"])
-        )
+        found = "; ".join(filter(None, [row["kinds"], row["reason"], row["notes"]]))
+        # Text and not markup: a file may be called [red] or :bug:
+        words = [Text(printable(each)) for each in (score, p_value, found, row["image"])]
+        table.add_row(Text(row["verdict"], _COLOURS[row["verdict"]]), *words)
     console = Console()
     if not console.is_terminal:
         console.width = 160
@@ -198,6 +201,7 @@ def _print_summary(summary: Summary, inspector: Inspector, quiet: bool) -> None:
     resumed = summary.images - summary.inspected
     images = f"{summary.images} image{'s' * (summary.images != 1)}"
     lines = [f"{images}: {counts}" + (f" ({resumed} done before)" * bool(resumed))]
+    lines += _notes_told(summary.notes)
     if summary.calibrated:
         lines += policy.notes
     else:
@@ -212,4 +216,12 @@ def _print_summary(summary: Summary, inspector: Inspector, quiet: bool) -> None:
         files = f"{summary.failed} file{'s' * (summary.failed != 1)}"
         lines.append(f"{files} could not be inspected; results.csv says why")
     for line in lines:
-        typer.echo(line, err=quiet)
+        tell(line, err=quiet)
+
+
+def _notes_told(notes: dict[str, int]) -> list[str]:
+    """What is to know about the files, the commonest first."""
+    common = sorted(notes.items(), key=lambda note: (-note[1], note[0]))
+    lines = [f"note on {n} file{'s' * (n != 1)}: {note}" for note, n in common[:_NOTES_SHOWN]]
+    more = len(common) - _NOTES_SHOWN
+    return lines if more <= 0 else [*lines, f"{more} more notes; results.csv has them all"]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from zerodefect.cli.options import AsJson
+from zerodefect.cli.telling import tell
 
 if TYPE_CHECKING:
     from zerodefect.detector.contract import Detector
@@ -46,16 +47,16 @@ def methods(
     if name is None:
         entries = [get(each) for each in names()]
         if as_json:
-            typer.echo(json.dumps([dataclasses.asdict(e.info) for e in entries], indent=2))
+            tell(json.dumps([dataclasses.asdict(e.info) for e in entries], indent=2))
             return
-        typer.echo("\n\n".join("\n".join(_summary(entry.info)) for entry in entries))
-        typer.echo("\nOne method with its options and all its figures: zerodefect methods NAME")
+        tell("\n\n".join("\n".join(_summary(entry.info)) for entry in entries))
+        tell("\nOne method with its options and all its figures: zerodefect methods NAME")
         return
     entry = get(name)
     if as_json:
-        typer.echo(json.dumps({**dataclasses.asdict(entry.info), **_settings(entry)}, indent=2))
+        tell(json.dumps({**dataclasses.asdict(entry.info), **_settings(entry)}, indent=2))
         return
-    typer.echo("\n".join(_details(entry)))
+    tell("\n".join(_details(entry)))
 
 
 # --- text ----------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from zerodefect.cli.options import Device
-from zerodefect.cli.telling import progress
+from zerodefect.cli.telling import progress, tell
 
 
 def pretrain(
@@ -39,7 +39,7 @@ def pretrain(
 
     if preview:
         output.mkdir(parents=True, exist_ok=True)
-        typer.echo(f"contact sheet: {sample_sheets.preview(output / 'preview.png', seed=seed)}")
+        tell(f"contact sheet: {sample_sheets.preview(output / 'preview.png', seed=seed)}")
         return
     chosen: dict[str, Any] = {
         "seed": seed,
@@ -59,6 +59,6 @@ def pretrain(
             bar.update(task, completed=step, description=f"loss {losses['total']:.3f}")
 
         weights = pretrain_clip.pretrain(config, output, on_step, until)
-    typer.echo(f"weights: {weights}")
-    typer.echo(f"log:     {output / journal.LOG}, {journal.CURVES}, {pretrain_clip.SAMPLES}")
-    typer.echo(f"use:     zerodefect inspect PICTURES --backbone {weights}")
+    tell(f"weights: {weights}")
+    tell(f"log:     {output / journal.LOG}, {journal.CURVES}, {pretrain_clip.SAMPLES}")
+    tell(f"use:     zerodefect inspect PICTURES --backbone {weights}")

@@ -10,13 +10,24 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from zerodefect.types import printable
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
 
-def say(text: str) -> None:
+def tell(text: object, err: bool = False) -> None:
+    """Print what a verb was asked for, on stdout; every verb prints through here.
+
+    Names of files hold anything: what would act on a terminal is shown as an escape. JSON keeps its
+    meaning, for these are JSON's own escapes.
+    """
+    typer.echo(printable(text, lines=True), err=err)
+
+
+def say(text: object) -> None:
     """A remark for people: to stderr, so that stdout stays data."""
-    typer.echo(text, err=True)
+    tell(text, err=True)
 
 
 def told_size(sizes: Any) -> str:
@@ -49,7 +60,7 @@ def progress(quiet: bool = False) -> Iterator[Progress]:
     from rich.console import Console
 
     columns = (
-        shown.TextColumn("{task.description}"),
+        shown.TextColumn("{task.description}", markup=False),
         shown.BarColumn(),
         shown.MofNCompleteColumn(),
         shown.TimeRemainingColumn(),

@@ -66,12 +66,17 @@ def direct_pictures(folder: Path) -> list[Path]:
 def listed_pictures(listing: Listing, folder: Path, may_be_empty: bool = False) -> list[Path]:
     """List the pictures in a folder at any depth; an empty or closed folder is a problem."""
     try:
-        return find_images([folder])
+        found = find_images([folder])
     except ImageError as error:
         empty = "no pictures" in error.reason
         if not (empty and may_be_empty):
             listing.report("warning" if empty else "error", error.path, error.reason, error.remedy)
         return []
+    closed = {path for path in found if path.is_dir()}
+    for path in closed:
+        reason, remedy = "the folder cannot be read", "Ask for access to it, or leave it out"
+        listing.report("error", path, reason, remedy)
+    return [path for path in found if path not in closed]
 
 
 def any_pictures(folder: Path) -> list[Path]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,7 @@ class Summary:
         images: files asked for.
         inspected: files inspected now; the others were done before.
         verdicts: count per verdict over all files, and of "failed" ones.
+        notes: how many files have a note, by what it says.
         report: the report's page, or None.
         calibrated: whether the verdicts rest on a calibration.
     """
@@ -57,6 +58,7 @@ class Summary:
     images: int
     inspected: int
     verdicts: dict[str, int]
+    notes: dict[str, int]
     report: Path | None
     calibrated: bool
 
@@ -101,6 +103,8 @@ def inspect_files(
     wanted = {str(path) for path in files}
     manifest = _manifest(inspector, policy, outputs, root)
     with RunStore(folder, manifest, overwrite=overwrite) as store:
+        # Maps lie below the root of the run's first start, whatever has come since.
+        root = Path(store.manifest["settings"].get("root") or root)
         done = store.done()
         keys = {path: image_key(path) for path in files}
         waiting = [path for path in files if keys[path] not in done]
@@ -117,12 +121,23 @@ def inspect_files(
         def records() -> Iterator[Record]:
             return (r for r in store.records() if r["image"] in wanted)
 
-        verdicts = Counter(r.get("verdict", "failed") for r in records())
+        verdicts, notes = _counted(records())
         write_csv(records(), folder / "results.csv")
         write_regions_csv(records(), folder / "regions.csv")
         write_coco(records(), folder / "coco.json", kinds=inspector.kinds())
         report = write_report(folder, records(), store.manifest) if outputs.report else None
-    return Summary(folder, len(files), len(waiting), dict(verdicts), report, policy.calibrated)
+    counts = len(files), len(waiting), dict(verdicts), dict(notes)
+    return Summary(folder, *counts, report, policy.calibrated)
+
+
+def _counted(records: Iterable[Record]) -> tuple[Counter[str], Counter[str]]:
+    """How many images have each verdict, and each note."""
+    verdicts: Counter[str] = Counter()
+    notes: Counter[str] = Counter()
+    for record in records:
+        verdicts[record.get("verdict", "failed")] += 1
+        notes.update(set(record.get("notes") or ()))
+    return verdicts, notes
 
 
 def _manifest(inspector: Inspector, policy: Policy, outputs: Outputs, root: Path) -> dict[str, Any]:
@@ -132,7 +147,6 @@ def _manifest(inspector: Inspector, policy: Policy, outputs: Outputs, root: Path
         "backbone": inspector.detector.backbone,
         "detector": inspector.facts(),
         "policy": policy.model_dump(mode="json"),
-        # maps lie below their root: another root would put them over those of other images
         "settings": {**asdict(outputs), "root": str(root) if outputs.maps else None},
     }
 
