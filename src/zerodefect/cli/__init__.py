@@ -9,8 +9,10 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from zerodefect.cli import (
     backbones,
@@ -28,9 +30,25 @@ from zerodefect.cli import (
 )
 from zerodefect.cli.options import flattened
 from zerodefect.cli.telling import listen, say, tell
+from zerodefect.types import printable
+
+
+class _Verbs(TyperGroup):
+    """All verbs; what they say of a command line that cannot be read acts on no terminal."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb that was named."""
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            if isinstance(said := getattr(error, "message", None), str):
+                error.message = printable(said)  # type: ignore[attr-defined]
+            raise
+
 
 app = typer.Typer(
     name="zerodefect",
+    cls=_Verbs,
     help="Find defects on products that nobody trained on.",
     no_args_is_help=True,
     add_completion=False,
@@ -95,11 +113,11 @@ def main() -> None:
             say("interrupted; inspect, evaluate, train and pretrain go on when started again")
         raise
     except Exception as error:
-        from zerodefect.cli.errors import expected, one_line
+        from zerodefect.cli.errors import expected, told
 
         if not expected(error):
             raise
-        say(f"error: {one_line(error)}")
+        say(f"error: {told(error)}", lines=True)
         sys.exit(1)
 
 

@@ -38,7 +38,7 @@ def backbones(
     if at_hand:
         rows = [row for row in rows if row["file"]]
     if as_json:
-        tell(json.dumps(rows, indent=2))
+        tell(json.dumps(rows, indent=2), lines=True)
         return
     for row in rows:
         tell(f"{'at hand' if row['file'] else '       '}  {row['name']}")

@@ -45,7 +45,7 @@ def check(
         files = check_files(dataset, deep=deep, on_sample=lambda: bar.advance(task))
     problems = (*dataset.problems, *files.problems)
     if as_json:
-        tell(json.dumps(_facts(dataset, files, problems), indent=2))
+        tell(json.dumps(_facts(dataset, files, problems), indent=2), lines=True)
     else:
         _explain(dataset, files, problems)
     if problems:
@@ -83,18 +83,19 @@ def _explain(dataset: Dataset, files: FileCheck, problems: tuple[Problem, ...]) 
     tell(f"products:  {len(dataset.products)}")
     tell(f"pictures:  {len(dataset)}, {masks} with mask")
     tell(f"sizes:     {_sizes(files)}")
-    tell(f"\n{format_table(dataset.split_table())}")
+    tell("")
+    tell(format_table(dataset.split_table()), lines=True)
     if dataset.notes:
-        tell("\nto know:")
+        tell("\nto know:", lines=True)
     for note in dataset.notes:
         tell(f"  {note}")
     errors = sum(problem.severity == "error" for problem in problems)
     if not problems:
-        tell("\nno problems found")
+        tell("\nno problems found", lines=True)
         return
     counts = {"error": errors, "warning": len(problems) - errors}
     said = [f"{n} {severity}" + "s" * (n != 1) for severity, n in counts.items()]
-    tell(f"\n{', '.join(said)}:")
+    tell(f"\n{', '.join(said)}:", lines=True)
     for line in _grouped(problems):
         tell(f"  {line}")
 

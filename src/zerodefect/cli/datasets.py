@@ -43,16 +43,16 @@ def datasets(
             {**dataclasses.asdict(one), "tree": expected_layouts(one.name).strip()}
             for one in chosen
         ]
-        tell(json.dumps(facts[0] if known else facts, indent=2))
+        tell(json.dumps(facts[0] if known else facts, indent=2), lines=True)
         return
     if known:
-        tell(_details(known))
-        tell(f"\n{expected_layouts(known.name).strip()}")
-        tell(f"\nzerodefect data check --layout {known.name} PATH")
+        tell(_details(known), lines=True)
+        tell(f"\n{expected_layouts(known.name).strip()}", lines=True)
+        tell(f"\nzerodefect data check --layout {known.name} PATH", lines=True)
         return
     for one in chosen:
-        tell(_details(one, notes=False))
-    tell(f"\n{_TERMS}\nOn disk: zerodefect datasets NAME")
+        tell(_details(one, notes=False), lines=True)
+    tell(f"\n{_TERMS}\nOn disk: zerodefect datasets NAME", lines=True)
 
 
 def _details(known: KnownSet, notes: bool = True) -> str:

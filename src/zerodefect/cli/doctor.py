@@ -25,7 +25,7 @@ def doctor(as_json: AsJson = False) -> None:
     """Say what this installation has and what it lacks; exit code 1 if it cannot inspect."""
     facts, problems = _facts()
     if as_json:
-        tell(json.dumps({**facts, "problems": problems}, indent=2))
+        tell(json.dumps({**facts, "problems": problems}, indent=2), lines=True)
     else:
         for name, value in facts.items():
             shown = (

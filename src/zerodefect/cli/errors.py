@@ -21,7 +21,8 @@ def expected(error: Exception) -> bool:
     )
 
 
-def one_line(error: Exception) -> str:
-    """What an error says, the file's name without what would fake a line of its own."""
-    name = str(getattr(error, "path", None) or getattr(error, "filename", None) or "")
-    return str(error).replace(name, printable(name)) if name else str(error)
+def told(error: Exception) -> str:
+    """What an error says: one line, and more only where it draws what would be right."""
+    from zerodefect.images.decode import InputError
+
+    return str(error) if isinstance(error, InputError) else printable(error)

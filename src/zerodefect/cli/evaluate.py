@@ -22,6 +22,7 @@ from zerodefect.cli.options import (
     ViewOptions,
 )
 from zerodefect.cli.telling import progress, say, tell
+from zerodefect.types import printable
 
 if TYPE_CHECKING:
     from zerodefect.data import Dataset
@@ -139,7 +140,7 @@ def evaluate(
             detector = load_detector(method, checkpoint=checkpoint, **loading.keywords())
             evaluator = Evaluator(detector, dataset, measured, names=names, cache=kept, **shown)
             with progress(quiet=as_json) as bar:
-                task = bar.add_task(f"{name} on {dataset.name}", total=evaluator.count())
+                task = bar.add_task(printable(f"{name} on {dataset.name}"), total=evaluator.count())
                 evaluation = evaluator.run(partial(bar.advance, task))
             files = write_results(evaluation, output / _slug(dataset.name) / name, method)
             stored.append(json.loads(files[0].read_text(encoding="utf-8")))
@@ -148,10 +149,11 @@ def evaluate(
             for failure in evaluation.failures:
                 say(f"left out: {failure}")
             if not as_json:
-                tell(files[1].read_text(encoding="utf-8"))
+                tell(files[1].read_text(encoding="utf-8"), lines=True)
                 tell("written: " + ", ".join(str(path) for path in files))
         if len(results) > 1 and not as_json:
-            tell("\n".join(merged_table(results)))
+            for line in merged_table(results):
+                tell(line)
     if as_json:
         tell(json.dumps(stored))
     if left_out:
@@ -164,7 +166,7 @@ def _open(entry: str, layout: str) -> Dataset:
 
     dataset = open_dataset(entry, layout)
     say(f"{dataset.name} ({dataset.layout}: {dataset.reason})")
-    say(format_table(dataset.split_table()))
+    say(format_table(dataset.split_table()), lines=True)
     for remark in (*dataset.problems, *dataset.notes):
         say(str(remark))
     return dataset

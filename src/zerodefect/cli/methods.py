@@ -47,16 +47,20 @@ def methods(
     if name is None:
         entries = [get(each) for each in names()]
         if as_json:
-            tell(json.dumps([dataclasses.asdict(e.info) for e in entries], indent=2))
+            tell(json.dumps([dataclasses.asdict(e.info) for e in entries], indent=2), lines=True)
             return
-        tell("\n\n".join("\n".join(_summary(entry.info)) for entry in entries))
-        tell("\nOne method with its options and all its figures: zerodefect methods NAME")
+        tell("\n\n".join("\n".join(_summary(entry.info)) for entry in entries), lines=True)
+        tell(
+            "\nOne method with its options and all its figures: zerodefect methods NAME", lines=True
+        )
         return
     entry = get(name)
     if as_json:
-        tell(json.dumps({**dataclasses.asdict(entry.info), **_settings(entry)}, indent=2))
+        tell(
+            json.dumps({**dataclasses.asdict(entry.info), **_settings(entry)}, indent=2), lines=True
+        )
         return
-    tell("\n".join(_details(entry)))
+    tell("\n".join(_details(entry)), lines=True)
 
 
 # --- text ----------------------------------------------------------------------------------------

@@ -16,18 +16,23 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 
-def tell(text: object, err: bool = False) -> None:
+def tell(text: object, *, lines: bool = False, err: bool = False) -> None:
     """Print what a verb was asked for, on stdout; every verb prints through here.
 
     Names of files hold anything: what would act on a terminal is shown as an escape. JSON keeps its
     meaning, for these are JSON's own escapes.
+
+    Args:
+        text: one line.
+        lines: whether it is several.
+        err: to stderr instead.
     """
-    typer.echo(printable(text, lines=True), err=err)
+    typer.echo(printable(text, lines=lines), err=err)
 
 
-def say(text: object) -> None:
+def say(text: object, *, lines: bool = False) -> None:
     """A remark for people: to stderr, so that stdout stays data."""
-    tell(text, err=True)
+    tell(text, lines=lines, err=True)
 
 
 def told_size(sizes: Any) -> str:

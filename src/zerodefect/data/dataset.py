@@ -237,8 +237,8 @@ def format_table(rows: Iterable[SplitRow]) -> str:
     """Lay a split table out as text, one line per row under a head line."""
     cells = [("product", "split", "kind", "pictures", "with mask")]
     for row in rows:
-        words = (row.product, row.split or "-", row.kind or "(no label)")
-        cells.append((*map(printable, words), str(row.images), str(row.masks or "-")))
+        names = printable(row.product), row.split or "-", printable(row.kind or "(no label)")
+        cells.append((*names, str(row.images), str(row.masks or "-")))
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     line = "  ".join(f"{{:{side}{width}}}" for side, width in zip("<<<>>", widths, strict=True))
     return "\n".join(line.format(*cell).rstrip() for cell in cells)

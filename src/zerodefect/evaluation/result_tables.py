@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
+import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -15,6 +16,7 @@ from zerodefect.evaluation.metrics import ImageMetrics, Metric, average
 from zerodefect.evaluation.protocol import ALL, Evaluation, Row
 from zerodefect.files import atomic_write
 from zerodefect.methods import get
+from zerodefect.types import printable
 
 MEAN = "mean over products"
 
@@ -108,7 +110,7 @@ def write_results(evaluation: Evaluation, folder: Path, method: str) -> list[Pat
         "published": [asdict(figure) for figure in figures],
     }
     _write(written[0], json.dumps(content, indent=1, allow_nan=False) + "\n")
-    _write(written[1], "\n".join(markdown(evaluation, cells, figures)) + "\n")
+    _write(written[1], "\n".join(map(printable, markdown(evaluation, cells, figures))) + "\n")
     if draw_curves(evaluation, folder / "curves.png"):
         written.append(folder / "curves.png")
     return written
@@ -171,7 +173,9 @@ def table(cells: Sequence[Cell]) -> Iterator[str]:
     yield "|---|---|" + "---|" * len(metrics)
     for product, group in dict.fromkeys((cell.product, cell.group) for cell in cells):
         values = (found.get((product, group, metric)) for metric in metrics)
-        yield f"| {product} | {group} | " + " | ".join(str(v) if v else "-" for v in values) + " |"
+        yield (
+            f"| {product} | {group} | " + " | ".join(str(v) if v else "-" for v in values) + " |"
+        )
 
 
 def draw_curves(evaluation: Evaluation, path: Path) -> bool:
@@ -189,7 +193,8 @@ def draw_curves(evaluation: Evaluation, path: Path) -> bool:
         if seed == 0 and 0 < labels.sum() < len(labels):
             images = ImageMetrics()
             images.update(scores, labels)
-            drawable.append((f"{product}, {shots}-shot", images.curves()))
+            label = printable(product).replace("$", r"\$")  # no formula
+            drawable.append((f"{label}, {shots}-shot", images.curves()))
     if not drawable:
         return False
     canvas = Canvas(figsize=(11, 5), layout="constrained")
@@ -204,7 +209,8 @@ def draw_curves(evaluation: Evaluation, path: Path) -> bool:
     )
     if len(drawable) <= 20:
         precision_recall.legend(fontsize="small")
-    with atomic_write(path) as file:
+    with atomic_write(path) as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # letters that its font lacks
         canvas.savefig(file, format="png", dpi=110)
     return True
 
