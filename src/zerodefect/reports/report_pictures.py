@@ -16,6 +16,7 @@ from zerodefect.types import Inspection, Region
 PICTURE_SIDE = 1024
 HEAT_SIDE = 384
 THUMB_SIDE = 192
+SEEN_SIDE = 8  # pixels of the smallest outline in a thumbnail
 
 
 def write_assets(
@@ -53,7 +54,8 @@ def write_assets(
         files["heat"] = (f"{stem}.png", encode_png(heat))
         thumb = blend(thumb, _resize_map(inspection.map, *thumb.shape[:2]), *colour_range)
     across, down = thumb.shape[1] / inspection.width, thumb.shape[0] / inspection.height
-    thumb = draw_regions(thumb, [_scale_region(r, across, down) for r in inspection.regions])
+    scaled = [_scale_region(region, across, down) for region in inspection.regions]
+    thumb = draw_regions(thumb, scaled)
     files["thumb"] = (f"{stem}.thumb.jpg", encode_jpeg(thumb))
     for name, content in files.values():
         with atomic_write(folder / name) as file:
@@ -70,6 +72,10 @@ def _resize_map(values: np.ndarray, height: int, width: int) -> np.ndarray:
 def _scale_region(region: Region, across: float, down: float) -> Region:
     """The region in the pixels of a smaller picture, so that its outline stays visible there."""
     x, y, width, height = region.box
+    if max(width * across, height * down) < SEEN_SIDE:
+        middle = round((x + width / 2) * across), round((y + height / 2) * down)
+        box = (middle[0] - SEEN_SIDE // 2, middle[1] - SEEN_SIDE // 2, SEEN_SIDE, SEEN_SIDE)
+        return replace(region, box=box, polygons=())  # a frame around what would be a dot
     return replace(  # the mask stays as it is: it is not drawn
         region,
         box=(

@@ -1,0 +1,79 @@
+"""Where the page puts the numbers of regions: its own script, run by Node where there is one."""
+
+import json
+import random
+import shutil
+import subprocess
+from importlib import resources
+
+import pytest
+
+NODE = shutil.which("node")
+pytestmark = pytest.mark.skipif(NODE is None, reason="no Node on this machine")
+SCRIPT = resources.files("zerodefect.reports") / "assets" / "report.js"
+
+
+def evaluated(expression):
+    """Value of an expression in the page's script."""
+    program = f"{SCRIPT.read_text('utf-8')}\nconsole.log(JSON.stringify({expression}));"
+    done = subprocess.run([NODE, "-"], input=program, capture_output=True, check=True, text=True)
+    return json.loads(done.stdout)
+
+
+def placed(boxes, width, height):
+    return evaluated(f"placeTags({json.dumps(boxes)}, {len(boxes)}, {width}, {height})")
+
+
+def common(one, other):
+    across = min(one[0] + one[2], other[0] + other[2]) - max(one[0], other[0])
+    down = min(one[1] + one[3], other[1] + other[3]) - max(one[1], other[1])
+    return max(across, 0) * max(down, 0)
+
+
+def test_a_number_stands_above_the_corner_of_its_region():
+    assert placed([[100, 100, 40, 30]], 400, 300) == [[100, 79, 18, 18]]
+
+
+def test_at_the_edges_it_stands_in_the_margin_of_the_picture():
+    ((x, y, width, height),) = placed([[0, 0, 400, 300]], 400, 300)
+    assert (y + height, x, width) == (-3, 0, 18)
+    ((x, y, _, _),) = placed([[5, 2, 6, 6]], 400, 300)
+    assert (x, y) == (5, -19)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_numbers_cover_no_region_and_no_number(seed):
+    chance = random.Random(seed)
+    sizes = [chance.choice([4, 8, 15, 40]) for _ in range(30)]
+    boxes = [[chance.randint(0, 660), chance.randint(0, 460), size, size] for size in sizes]
+    tags = placed(boxes, 700, 500)
+    assert len(tags) == 30
+    for k, tag in enumerate(tags):
+        assert not any(common(tag, box) for box in boxes), k
+        assert not any(common(tag, other) for other in tags[:k]), k
+        assert -24 <= tag[0] <= 724 - tag[2] and -24 <= tag[1] <= 524 - tag[3]
+
+
+def test_a_crowd_of_small_regions_is_numbered_from_further_away_with_lines():
+    boxes = [[300 + 9 * (k % 5), 200 + 9 * (k // 5), 6, 6] for k in range(25)]
+    tags = placed(boxes, 700, 500)
+    assert not any(common(tag, box) for tag in tags for box in boxes)
+    lines = evaluated(f"{json.dumps(tags)}.map((t, k) => leaderLine(t, {json.dumps(boxes)}[k]))")
+    assert lines[0] == "" and sum(map(bool, lines)) >= 15
+
+
+def test_a_line_joins_the_nearest_points():
+    assert evaluated("leaderLine([0, 0, 18, 18], [100, 0, 10, 18])") == "M18,9L100,9"
+    assert evaluated("leaderLine([0, 0, 18, 18], [21, 0, 10, 18])") == ""
+
+
+def test_a_region_that_would_be_a_dot_gets_a_ring_at_every_zoom():
+    assert evaluated("screenBox([500, 400, 3, 3], 0.2, 0.2)") == [90.3, 70.3, 20, 20]
+    assert evaluated("screenBox([500, 400, 3, 3], 4, 4)") == [2000, 1600, 12, 12]
+    assert evaluated("screenBox([0, 400, 3000, 3], 0.2, 0.2)") == [0, 80, 600, pytest.approx(0.6)]
+
+
+def test_names_that_act_on_the_text_around_them_are_shown_with_escapes():
+    assert evaluated(r'shownName("a\u001b[31m\u202egnp.exe é 部😀")') == (
+        "a\\u001b[31m\\u202egnp.exe é 部😀"
+    )
