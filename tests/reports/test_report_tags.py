@@ -67,9 +67,11 @@ def test_a_line_joins_the_nearest_points():
     assert evaluated("leaderLine([0, 0, 18, 18], [21, 0, 10, 18])") == ""
 
 
-def test_a_region_that_would_be_a_dot_gets_a_ring_at_every_zoom():
+def test_a_region_that_its_outline_would_cover_gets_a_ring_at_every_zoom():
     assert evaluated("screenBox([500, 400, 3, 3], 0.2, 0.2)") == [90.3, 70.3, 20, 20]
-    assert evaluated("screenBox([500, 400, 3, 3], 4, 4)") == [2000, 1600, 12, 12]
+    assert evaluated("screenBox([500, 400, 3, 4], 4, 4)") == [1990, 1592, 32, 32]
+    assert evaluated("screenBox([500, 400, 6, 3], 4, 4)") == [2000, 1600, 24, 12]
+    assert evaluated("ring([90, 70, 20, 20])") == "M90 80a10 10 0 1 0 20 0a10 10 0 1 0 -20 0"
     assert evaluated("screenBox([0, 400, 3000, 3], 0.2, 0.2)") == [0, 80, 600, pytest.approx(0.6)]
 
 

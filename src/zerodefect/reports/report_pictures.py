@@ -16,7 +16,7 @@ from zerodefect.types import Inspection, Region
 PICTURE_SIDE = 1024
 HEAT_SIDE = 384
 THUMB_SIDE = 192
-SEEN_SIDE = 8  # pixels of the smallest outline in a thumbnail
+SMALL_SIDE, FRAME_ROOM = 12, 4  # pixels of thumbnails: regions that get a frame, and its distance
 
 
 def write_assets(
@@ -72,10 +72,11 @@ def _resize_map(values: np.ndarray, height: int, width: int) -> np.ndarray:
 def _scale_region(region: Region, across: float, down: float) -> Region:
     """The region in the pixels of a smaller picture, so that its outline stays visible there."""
     x, y, width, height = region.box
-    if max(width * across, height * down) < SEEN_SIDE:
-        middle = round((x + width / 2) * across), round((y + height / 2) * down)
-        box = (middle[0] - SEEN_SIDE // 2, middle[1] - SEEN_SIDE // 2, SEEN_SIDE, SEEN_SIDE)
-        return replace(region, box=box, polygons=())  # a frame around what would be a dot
+    if max(width * across, height * down) < SMALL_SIDE:  # a frame around what an outline would hide
+        left, top = math.floor(x * across) - FRAME_ROOM, math.floor(y * down) - FRAME_ROOM
+        right = math.ceil((x + width) * across) + FRAME_ROOM - 1
+        bottom = math.ceil((y + height) * down) + FRAME_ROOM - 1
+        return replace(region, box=(left, top, right - left, bottom - top), polygons=())
     return replace(  # the mask stays as it is: it is not drawn
         region,
         box=(

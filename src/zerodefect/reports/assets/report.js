@@ -279,7 +279,7 @@ const outline = (region) => region.polygons.map((points) => {
 }).join("");
 
 function activate(k, on) {
-  byId("stage").querySelector(`path[data-region="${k}"]`)?.classList.toggle("active", on);
+  byId("stage").querySelector(`path:not(.under)[data-region="${k}"]`)?.classList.toggle("active", on);
   byId("findings").querySelector(`tr[data-region="${k}"]`)?.classList.toggle("active", on);
 }
 
@@ -291,7 +291,8 @@ function onPoint(node, k) {
 /* ---- numbers beside the regions, whatever the zoom: all in screen pixels ---- */
 
 const TAG = { height: 18, gaps: [3, 12, 26, 46, 76, 120, 180], room: 24 }; // room: around the picture
-const RING = 20; // a region that is smaller on the screen gets a ring of this size
+const SMALL = 24; // a region that is smaller on the screen gets a ring: its outline would cover it
+const RING = { least: 20, room: 6 };
 
 const tagWidth = (k) => 10 + 8 * String(k + 1).length;
 const overlap = (a, b) => Math.max(0, Math.min(a[0] + a[2], b[0] + b[2]) - Math.max(a[0], b[0]))
@@ -335,12 +336,17 @@ function leaderLine(tag, box) {
   return Math.hypot(end[0] - start[0], end[1] - start[1]) < 6 ? "" : `M${start}L${end}`;
 }
 
-/* The box of a region on the screen; one that would hardly be seen is grown to that of its ring. */
+const isSmall = (box, across, down) => Math.max(box[2] * across, box[3] * down) < SMALL;
+
+/* What a region takes on the screen: its box, or that of its ring. */
 function screenBox(box, across, down) {
   const [x, y, w, h] = [box[0] * across, box[1] * down, box[2] * across, box[3] * down];
-  if (Math.max(w, h) >= RING / 2) return [x, y, w, h];
-  return [x + w / 2 - RING / 2, y + h / 2 - RING / 2, RING, RING];
+  if (!isSmall(box, across, down)) return [x, y, w, h];
+  const side = Math.max(RING.least, Math.hypot(w, h) + 2 * RING.room);
+  return [x + (w - side) / 2, y + (h - side) / 2, side, side];
 }
+
+const ring = ([x, y, side]) => `M${x} ${y + side / 2}a${side / 2} ${side / 2} 0 1 0 ${side} 0a${side / 2} ${side / 2} 0 1 0 ${-side} 0`;
 
 function layOutTags(detail) {
   const stage = byId("stage"), [width, height] = [stage.clientWidth, stage.clientHeight];
@@ -348,12 +354,14 @@ function layOutTags(detail) {
   const [across, down] = [width / detail.width, height / detail.height];
   const boxes = detail.regions.map((region) => screenBox(region.box, across, down));
   const marks = stage.querySelectorAll(".mark");
+  const small = detail.regions.map((region) => isSmall(region.box, across, down));
+  for (const line of stage.querySelectorAll("path[data-region]")) line.classList.toggle("ringed", small[line.dataset.region]);
   placeTags(boxes, marks.length, width, height).forEach((tag, k) => {
     // what stands in the mark counts from the corner of its region, so that it moves with it
     const [x, y] = [detail.regions[k].box[0] * across, detail.regions[k].box[1] * down];
     const [own, at] = [boxes[k], tag].map(([left, top, w, h]) => [left - x, top - y, w, h]);
-    const small = own[0] < 0 ? `M${own[0]} ${own[1] + RING / 2}a${RING / 2} ${RING / 2} 0 1 0 ${RING} 0a${RING / 2} ${RING / 2} 0 1 0 ${-RING} 0` : "";
-    for (const line of marks[k].querySelectorAll("path")) line.setAttribute("d", small + leaderLine(at, own));
+    const d = (small[k] ? ring(own) : "") + leaderLine(at, own);
+    for (const line of marks[k].querySelectorAll("path")) line.setAttribute("d", d);
     marks[k].querySelector(".tag").setAttribute("style", `left:${at[0]}px;top:${at[1]}px;width:${at[2]}px`);
   });
 }
@@ -373,8 +381,9 @@ function showStage(detail) {
   const parts = [svg];
   detail.regions.forEach((region, k) => {
     const d = outline(region);
-    const line = draw("path", { d, "data-region": k });
-    svg.append(draw("path", { d, class: "under" }), line);
+    const marked = k < MAX_ROWS ? { "data-region": k } : {};
+    const line = draw("path", { d, ...marked });
+    svg.append(draw("path", { d, class: "under", ...marked }), line);
     onPoint(line, k);
     if (k < MAX_ROWS) parts.push(mark(region, k, detail));
   });
@@ -404,7 +413,7 @@ function regionRow(region, k) {
   const cell = (value) => make("td", { class: "number" }, value);
   const row = make("tr", { tabindex: "0", "data-region": k },
     cell(String(k + 1)), make("td", {}, kindName(region.kind)), cell(percent(region.kind_score)),
-    cell(region.area.toLocaleString("en")), cell(`${number(region.area_percent)} %`),
+    make("td", { class: "number" }, `${region.area.toLocaleString("en")} px`, make("br"), `${number(region.area_percent)} %`),
     cell(number(region.score)), cell(number(region.p_value)));
   onPoint(row, k);
   return row;
@@ -412,7 +421,7 @@ function regionRow(region, k) {
 
 function regionTable(regions) {
   if (regions.length === 0) return [make("p", {}, "No region lies above the region limit.")];
-  const heads = ["#", "Kind", "Share", "Area px", "Area", "Score", "p"];
+  const heads = ["#", "Kind", "Share", "Area", "Score", "p"];
   const table = make("table", {},
     make("thead", {}, make("tr", {}, ...heads.map((name, k) =>
       make("th", { scope: "col", class: k === 1 ? null : "number" }, name)))),
