@@ -58,13 +58,22 @@ def test_a_crowd_of_small_regions_is_numbered_from_further_away_with_lines():
     boxes = [[300 + 9 * (k % 5), 200 + 9 * (k // 5), 6, 6] for k in range(25)]
     tags = placed(boxes, 700, 500)
     assert not any(common(tag, box) for tag in tags for box in boxes)
-    lines = evaluated(f"{json.dumps(tags)}.map((t, k) => leaderLine(t, {json.dumps(boxes)}[k]))")
+    shapes = [[x, y, x + w, y, x + w, y + h, x, y + h] for x, y, w, h in boxes]
+    lines = evaluated(f"{json.dumps(tags)}.map((t, k) => leaderLine(t, [{json.dumps(shapes)}[k]]))")
     assert lines[0] == "" and sum(map(bool, lines)) >= 15
 
 
-def test_a_line_joins_the_nearest_points():
-    assert evaluated("leaderLine([0, 0, 18, 18], [100, 0, 10, 18])") == "M18,9L100,9"
-    assert evaluated("leaderLine([0, 0, 18, 18], [21, 0, 10, 18])") == ""
+def test_a_line_joins_a_number_with_the_shape_and_not_with_its_box():
+    square = "[100, 0, 110, 0, 110, 18, 100, 18]"
+    assert evaluated(f"leaderLine([0, 0, 18, 18], [{square}])") == "M18,9L100,9"
+    assert evaluated(f"leaderLine([79, 0, 18, 18], [{square}])") == ""
+    crescent = "[0, 40, 40, 0, 40, 40]"  # nothing is at the corner of its box, beside the number
+    x, y, *end = map(
+        float,
+        evaluated(f"leaderLine([0, -21, 18, 18], [{crescent}])")[1:].replace("L", ",").split(","),
+    )
+    assert (x, y, *end) == (18, -3, pytest.approx(30.5), pytest.approx(9.5))
+    assert evaluated("leaderLine([0, 0, 18, 18], [])") == ""
 
 
 def test_a_region_that_its_outline_would_cover_gets_a_ring_at_every_zoom():

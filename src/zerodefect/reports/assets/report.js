@@ -328,11 +328,28 @@ function placeTags(boxes, count, width, height) {
   return placed;
 }
 
-/* The shortest line between a number and its region, as a path; empty where they stand side by side. */
-function leaderLine(tag, box) {
-  const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
-  const near = (from, to) => [clamp(from[0], to[0], to[0] + to[2]), clamp(from[1], to[1], to[1] + to[3])];
-  const end = near([tag[0] + tag[2] / 2, tag[1] + tag[3] / 2], box), start = near(end, tag);
+const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
+
+/* The point of closed outlines [x0, y0, x1, y1, ...] that is nearest to a point. */
+function nearestOn(outlines, [px, py]) {
+  let best = null, least = Infinity;
+  for (const points of outlines) {
+    for (let k = 0; k < points.length; k += 2) {
+      const [x, y] = [points[k], points[k + 1]];
+      const [dx, dy] = [points[(k + 2) % points.length] - x, points[(k + 3) % points.length] - y];
+      const along = clamp(((px - x) * dx + (py - y) * dy) / (dx * dx + dy * dy || 1), 0, 1);
+      const found = [x + along * dx, y + along * dy], away = Math.hypot(found[0] - px, found[1] - py);
+      if (away < least) [best, least] = [found, away];
+    }
+  }
+  return best;
+}
+
+/* The line between a number and the outlines of its region, as a path; none where they are close. */
+function leaderLine([x, y, w, h], outlines) {
+  const end = nearestOn(outlines, [x + w / 2, y + h / 2]);
+  if (!end) return "";
+  const start = [clamp(end[0], x, x + w), clamp(end[1], y, y + h)];
   return Math.hypot(end[0] - start[0], end[1] - start[1]) < 6 ? "" : `M${start}L${end}`;
 }
 
@@ -346,6 +363,8 @@ function screenBox(box, across, down) {
   return [x + (w - side) / 2, y + (h - side) / 2, side, side];
 }
 
+const circle = ([x, y, side]) => Array.from({ length: 24 }, (_, k) => [Math.cos, Math.sin].map((f, i) =>
+  (i ? y : x) + side / 2 + side / 2 * f(k * Math.PI / 12))).flat();
 const ring = ([x, y, side]) => `M${x} ${y + side / 2}a${side / 2} ${side / 2} 0 1 0 ${side} 0a${side / 2} ${side / 2} 0 1 0 ${-side} 0`;
 
 function layOutTags(detail) {
@@ -360,7 +379,9 @@ function layOutTags(detail) {
     // what stands in the mark counts from the corner of its region, so that it moves with it
     const [x, y] = [detail.regions[k].box[0] * across, detail.regions[k].box[1] * down];
     const [own, at] = [boxes[k], tag].map(([left, top, w, h]) => [left - x, top - y, w, h]);
-    const d = (small[k] ? ring(own) : "") + leaderLine(at, own);
+    const shifted = (points) => points.map((value, i) => (i % 2 ? value * down - y : value * across - x));
+    const outlines = small[k] ? [circle(own)] : detail.regions[k].polygons.map(shifted);
+    const d = (small[k] ? ring(own) : "") + leaderLine(at, outlines);
     for (const line of marks[k].querySelectorAll("path")) line.setAttribute("d", d);
     marks[k].querySelector(".tag").setAttribute("style", `left:${at[0]}px;top:${at[1]}px;width:${at[2]}px`);
   });
