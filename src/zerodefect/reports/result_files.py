@@ -47,10 +47,13 @@ _SPLITTING = re.compile(r'[,;|"\s]')
 
 # Bytes that a name may take on nearly all file systems, and a path with it.
 _LONGEST_NAME = 255
+_DEEPEST = 200  # folders; Python makes them one in another
 _LONGEST_PATH = {"linux": 4000, "darwin": 1000}.get(sys.platform, 250)
 
-# Signs that separate folders or name drives on some system; % keeps the replacement unambiguous.
-_NOT_IN_NAMES = str.maketrans({sign: f"%{ord(sign):02X}" for sign in '%\\:*?"<>|'})
+# Signs that no name may hold on some system; % keeps the replacement unambiguous.
+_NOT_IN_NAMES = str.maketrans(
+    {sign: f"%{ord(sign):02X}" for sign in ('%\\:*?"<>|\x7f' + "".join(map(chr, range(32))))}
+)
 
 
 def write_csv(records: Iterable[Mapping[str, Any]], path: str | Path) -> None:
@@ -138,7 +141,7 @@ def map_path(run_folder: str | Path, image_path: str | Path, root: str | Path) -
         run_folder: of the run.
         image_path: of the image.
         root: folder that all images of the run lie in, the same for all of them. Images that do
-            not, or whose paths would be too long, are put into one folder for each of theirs.
+            not, or whose paths would be too long or deep, get a folder for each of theirs.
     """
     image = Path(os.path.abspath(image_path))  # noqa: PTH100 - resolve() would follow links
     base = Path(os.path.abspath(root))  # noqa: PTH100
@@ -147,7 +150,7 @@ def map_path(run_folder: str | Path, image_path: str | Path, root: str | Path) -
         above = (base.joinpath(*inside[:depth]) for depth in range(1, len(inside) + 1))
         parts = [*map(_safe, _layout_above(base)), *map(_folder_name, above)]
         path = Path(run_folder, "maps", *parts, _map_name(image))
-        if len(os.fsencode(path.absolute())) <= _LONGEST_PATH:
+        if len(os.fsencode(path.absolute())) <= _LONGEST_PATH and len(parts) <= _DEEPEST:
             return path
     return Path(run_folder, "maps", f"elsewhere-{_digest(image.parent)}", _map_name(image))
 
