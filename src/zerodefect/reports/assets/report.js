@@ -7,7 +7,7 @@
 const VERDICTS = ["defect", "unsure", "good"];
 const PAGE_SIZE = 60;
 const MAX_ROWS = 200; // regions listed and numbered per image; outlines are drawn for all
-const P_VALUE = "share of good images that score at least as high; the smaller, the rarer among good parts";
+const P_VALUE = "share of good images, this one counted with them, that score at least as high; the smaller, the rarer among good parts";
 const SVG = "http://www.w3.org/2000/svg";
 
 let data = null; // the summary
@@ -458,7 +458,7 @@ function readingHelp(regions) {
   if (regions.some((region) => region.kind_score !== null)) {
     words.unshift(["Share", "how much of all kinds' evidence speaks for this kind. It says which kind is likeliest, not that there is damage"]);
   }
-  words.push(["p", data.calibrated ? "share of good images that somewhere reach this score. 0.01: one in a hundred; the smaller, the rarer on good parts"
+  words.push(["p", data.calibrated ? "share of good images, this one counted with them, that reach this score somewhere; the smaller, the rarer on good parts"
     : "not known before a calibration"]);
   return make("dl", { class: "reading" }, ...words.map(([name, text]) => make("div", {}, make("dt", {}, name), make("dd", {}, text))));
 }

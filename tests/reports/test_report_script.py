@@ -1,12 +1,15 @@
-"""Where the page puts the numbers of regions: its own script, run by Node where there is one."""
+"""What the page shows of regions: its own script, run by Node where there is one."""
 
 import json
 import random
 import shutil
 import subprocess
 from importlib import resources
+from pathlib import Path
 
 import pytest
+
+from zerodefect.reports.html_report import write_report
 
 NODE = shutil.which("node")
 pytestmark = pytest.mark.skipif(NODE is None, reason="no Node on this machine")
@@ -18,6 +21,31 @@ def evaluated(expression):
     program = f"{SCRIPT.read_text('utf-8')}\nconsole.log(JSON.stringify({expression}));"
     done = subprocess.run([NODE, "-"], input=program, capture_output=True, check=True, text=True)
     return json.loads(done.stdout)
+
+
+def on_page(folder, records, expression, **manifest):
+    """Value of an expression in the page of a report, once it has started."""
+    policy = {"form": "split", "scores": [0.1, 0.2], "limits": {"unsure": 0.3, "defect": 0.4}}
+    policy |= {"false_alarms": None, "review_rate": None, "guaranteed": True, "notes": []}
+    policy |= {"region_limit": 0.5, "colour_range": [0.0, 1.0], **manifest}
+    page = write_report(folder, records, {"policy": policy})
+    command = [NODE, Path(__file__).with_name("fake_browser.js"), page, expression]
+    return json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
+
+
+def inspected(boxes, **changes):
+    """A record of a picture of 640 x 480 pixels, with square regions."""
+    regions = [
+        {
+            **{"box": [x, y, side, side], "area": side**2, "area_percent": 0.5, "score": 0.75},
+            **{"p_value": 0.25, "kind": "hole", "kind_score": 0.625},
+            "polygons": [[x, y, x + side, y, x + side, y + side, x, y + side]],
+        }
+        for x, y, side in boxes
+    ]
+    told = {"image": "a.png", "status": "ok", "width": 640, "height": 480, "verdict": "defect"}
+    told |= {"score": 0.8, "p_value": 0.25, "regions": regions, "notes": [], "calibrated": True}
+    return told | changes
 
 
 def placed(boxes, width, height):
@@ -88,3 +116,42 @@ def test_names_that_act_on_the_text_around_them_are_shown_with_escapes():
     assert evaluated(r'shownName("a\u001b[31m\u202egnp.exe é 部😀")') == (
         "a\\u001b[31m\\u202egnp.exe é 部😀"
     )
+
+
+def test_what_the_numbers_mean_stands_beside_them(tmp_path):
+    words = on_page(
+        tmp_path,
+        [inspected([(100, 100, 40)], notes=["first of 3 frames"])],
+        """showDetail(0).then(() => ["findings", "reading", "grid"])
+           .then((names) => names.map((name) => byId(name).textContent))""",
+    )
+    findings, reading, grid = words
+    share = "share of good images, this one counted with them, that"
+    assert f"p-value: {share} score at least as high" in findings
+    assert f"p {share} reach this score somewhere" in findings
+    assert "Share how much of all kinds' evidence speaks for this kind" in findings
+    assert "1 hole 62.5 % 1,600 px" in findings and "first of 3 frames" in findings
+    assert f"p: {share}" in reading and "1 note" in grid
+
+
+def test_without_a_calibration_no_p_value_is_explained(tmp_path):
+    record = inspected([(100, 100, 40)], p_value=None, calibrated=False)
+    expression = 'showDetail(0).then(() => byId("findings").textContent)'
+    findings = on_page(tmp_path, [record], expression, form="none")
+    assert "p-value: share" not in findings and "p not known before a calibration" in findings
+
+
+def test_a_small_region_has_a_ring_until_it_is_enlarged(tmp_path):
+    seen = """showDetail(0).then(() => {
+      const all = (selector) => byId("stage").querySelectorAll(selector);
+      const arcs = (mark) => mark.querySelector("path").attributes.d.includes("a");
+      const region = (path) => path.dataset.region;
+      const look = () => [all(".ringed").map(region), all(".mark").map(arcs)];
+      const before = look();
+      Object.assign(byId("stage"), { clientWidth: 4 * 640, clientHeight: 4 * 480 });
+      applyControls();
+      return [before, look()];
+    })"""
+    before, after = on_page(tmp_path, [inspected([(100, 100, 40), (300, 200, 8)])], seen)
+    assert before == [["1", "1"], [False, True]]
+    assert after == [[], [False, False]]
