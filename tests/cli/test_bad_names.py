@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from filelock import FileLock
 from models import picture, write_tiny_weights
 from PIL import Image
 
@@ -282,35 +283,59 @@ def test_pictures_of_odd_sizes(run, tiny, tmp_path):
 # --- SIGTERM -----------------------------------------------------------------------------------
 
 
-@posix
-@pytest.mark.killing
-@pytest.mark.parametrize("verb", ["evaluate", "train"])
-def test_sigterm_ends_evaluate_and_train_and_they_go_on(run, tiny, tmp_path, verb):
-    for seed in range(60):
-        save(tmp_path / "set" / "test" / "good" / f"{seed}.png", seed)
-        save(tmp_path / "set" / "test" / "hole" / f"{seed}.png", 100 + seed)
-        save(tmp_path / "set" / "ground_truth" / "hole" / f"{seed}_mask.png", 7)
-    kept = tmp_path / ("cache/predictions" if verb == "evaluate" else "run")
-    evaluate = ["evaluate", "--data", "set", *tiny[:2], "-m", "winclip", "--batch-size", "1"]
-    train = ["train", "anomalyclip", "--data", "set", *tiny[:2], "-o", "run", "--epochs", "2"]
-    train += ["--batch-size", "8", "--save-every", "1", "--device", "cpu"]
-    arguments = [*map(str, evaluate if verb == "evaluate" else train)]
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "ZERODEFECT_CACHE": str(tmp_path / "cache"),
-    }
+def ended_by_sigterm(arguments, kept, environment):
+    """Start a command, end it once there are some files in ``kept``; gives what stderr said."""
     command = subprocess.Popen(
-        [sys.executable, "-m", "zerodefect", *arguments], stderr=subprocess.PIPE, env=environment
+        [sys.executable, "-m", "zerodefect", *map(str, arguments)],
+        stderr=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
     )
-    until = time.monotonic() + 120
+    until = time.monotonic() + 300
     while sum(path.is_file() for path in kept.rglob("*")) < 4:
         assert time.monotonic() < until and command.poll() is None
         time.sleep(0.01)
     command.send_signal(signal.SIGTERM)
-    _, err = command.communicate(timeout=120)
+    _, err = command.communicate(timeout=300)
     assert command.returncode == 143 and b"go on when started again" in err
-    assert b"Traceback" not in err
-    os.environ["ZERODEFECT_CACHE"] = environment["ZERODEFECT_CACHE"]
-    code, out, err = run(*arguments)
+    return err
+
+
+@pytest.fixture
+def labelled(tmp_path):
+    for seed in range(60):
+        save(tmp_path / "set" / "test" / "good" / f"{seed}.png", seed)
+        save(tmp_path / "set" / "test" / "hole" / f"{seed}.png", 100 + seed)
+        save(tmp_path / "set" / "ground_truth" / "hole" / f"{seed}_mask.png", 7)
+    return tmp_path / "set"
+
+
+def training(labelled, tiny, epochs):
+    train = ["train", "anomalyclip", "--data", labelled, *tiny[:2], "-o", "run"]
+    return [*train, "--epochs", epochs, "--batch-size", 8, "--save-every", 1, "--device", "cpu"]
+
+
+@posix
+@pytest.mark.killing
+@pytest.mark.parametrize("verb", ["evaluate", "train"])
+def test_sigterm_ends_evaluate_and_train_and_they_go_on(
+    run, tiny, tmp_path, labelled, monkeypatch, verb
+):
+    cache = {"ZERODEFECT_CACHE": str(tmp_path / "cache")}
+    evaluate = ["evaluate", "--data", labelled, *tiny[:2], "-m", "winclip", "--batch-size", 1]
+    arguments = evaluate if verb == "evaluate" else training(labelled, tiny, 2)
+    kept = tmp_path / ("cache/predictions" if verb == "evaluate" else "run")
+    assert b"Traceback" not in ended_by_sigterm(arguments, kept, cache)
+    monkeypatch.setenv("ZERODEFECT_CACHE", cache["ZERODEFECT_CACHE"])
+    code, out, _ = run(*arguments)
     assert code == 0 and ("checkpoint: " in out if verb == "train" else "written: " in out)
+
+
+@posix
+@pytest.mark.killing
+@pytest.mark.slow
+def test_sigterm_ends_all_processes_of_a_training(tiny, tmp_path, labelled):
+    pytest.importorskip("accelerate")
+    arguments = [*training(labelled, tiny, 500), "--processes", 2]
+    ended_by_sigterm(arguments, tmp_path / "run", {})
+    with FileLock(tmp_path / "run" / ".lock", timeout=10):  # held as long as one of them works
+        pass
