@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,6 +28,26 @@ def told_score(score: float) -> str:
         if abs(score) > 1e-9
         else f"{score:.3g}"
     )
+
+
+# Control characters, separators of lines, signs that turn the direction of writing around, and
+# halves of characters, which stand for bytes of a name that are no text.
+_ACTING = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]"
+)
+
+
+def printable(text: object, *, lines: bool = False) -> str:
+    """Text for a terminal or a page: what could act on it, or fake a line, stands as ``\\u001b``.
+
+    The names of files hold anything. Letters of all scripts and emoji stay.
+
+    Args:
+        text: anything with words; its ``str`` is shown.
+        lines: whether the text may run over several lines.
+    """
+    kept = "\n" if lines else ""
+    return _ACTING.sub(lambda m: m[0] if m[0] == kept else f"\\u{ord(m[0]):04x}", str(text))
 
 
 @dataclass(frozen=True)
@@ -147,7 +168,8 @@ class Inspection:
         caution = "" if self.calibrated else " (uncalibrated)"
         why = f" ({self.reason})" if self.reason else ""
         score = told_score(self.score)
-        return f"{self.image}: {self.verdict}{caution}{why}, score {score}, {kinds}"
+        told = f"{self.image}: {self.verdict}{caution}{why}, score {score}, {kinds}"
+        return printable(told)
 
 
 @dataclass(frozen=True)
@@ -166,4 +188,4 @@ class Failure:
 
     def __str__(self) -> str:
         """One line: file, reason, remedy."""
-        return f"{self.image}: {self.reason}. {self.remedy}"
+        return f"{printable(self.image)}: {self.reason}. {self.remedy}"

@@ -71,7 +71,7 @@ def test_names_do_nothing_to_the_terminal(nuts):
         (nuts / "test/good" / name).write_bytes(b"no picture")
     result = CliRunner().invoke(app, ["data", "check", str(nuts)], color=True)
     assert result.exit_code == 3
-    for shown in ("esc\\x1b[31m.png", "new\\nline.png", "latin1_\\udce9.png"):
+    for shown in ("esc\\u001b[31m.png", "new\\nline.png", "latin1_\\udce9.png"):
         assert f"/test/good/{shown}\n" in result.stdout
 
 

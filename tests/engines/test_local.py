@@ -1,11 +1,6 @@
-import csv
 import errno
 import json
-import multiprocessing
 import os
-import random
-import signal
-import time
 from pathlib import Path
 
 import numpy as np
@@ -13,81 +8,22 @@ import pytest
 import tifffile
 import torch
 from closeness import close
-from models import picture, write_tiny_weights
+from run_files import EVERYTHING, lines_of, parts_in, save, table
 
-import zerodefect
 from zerodefect import Inspector, Vocabulary
 from zerodefect import files as files_module
 from zerodefect.engines import local
 from zerodefect.engines.local import inspect_files
 from zerodefect.files import StoreError
-from zerodefect.images import encode_jpeg, encode_png, find_images
+from zerodefect.images import find_images
 from zerodefect.inspection.calibration import calibrate
 from zerodefect.inspection.policy import PolicyMismatch
+from zerodefect.reports import result_files
 from zerodefect.reports import run_folder as store_module
-from zerodefect.reports.run_folder import RunBusy, RunMismatch
+from zerodefect.reports.run_folder import RunMismatch
 from zerodefect.types import Prediction
 
-EVERYTHING = {"maps": True, "report": True}
 NOTHING = {"maps": False, "report": False}
-needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a forked process")
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
-    """A detector that knows its texts, and a policy by which some pictures have regions."""
-    folder = tmp_path_factory.mktemp("model")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ZERODEFECT_CACHE", str(folder / "texts"))
-        inspector = zerodefect.load(backbone=str(write_tiny_weights(folder)), device="cpu")
-        inspector.describe("screw")
-    policy = inspector.calibrate([picture(seed, 48, 64) for seed in range(50, 60)])
-    middle = sum(policy.map_maxima) / len(policy.map_maxima) - 0.01
-    return inspector.detector, policy.model_copy(update={"region_limit": middle})
-
-
-@pytest.fixture
-def inspector(prepared):
-    detector, policy = prepared
-    made = Inspector(detector, policy=policy)
-    made.describe("screw", Vocabulary.default())
-    return made
-
-
-@pytest.fixture
-def forwarded(prepared, monkeypatch):
-    """Counts the pictures that went through the network."""
-    detector, _ = prepared
-    counts = []
-    encode = detector.encode
-
-    def counting(images):
-        counts.append(len(images))
-        return encode(images)
-
-    monkeypatch.setattr(detector, "encode", counting)
-    return lambda: sum(counts)
-
-
-def save(path, seed=0, height=48, width=64):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    encode = encode_jpeg if path.suffix == ".jpg" else encode_png
-    path.write_bytes(encode(picture(seed, height, width)))
-    return path
-
-
-def parts_in(folder, count):
-    return [save(folder / f"part{seed}.png", seed) for seed in range(count)]
-
-
-def lines_of(folder):
-    lines = (folder / "results.jsonl").read_text("utf-8").splitlines()
-    return [json.loads(line) for line in lines]
-
-
-def table(path):
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 # --- what a run leaves -------------------------------------------------------------------------
@@ -273,95 +209,6 @@ def test_a_finished_run_needs_no_network_pass(inspector, tmp_path, forwarded):
     assert [r["image"] for r in seen] == [str(p) for p in parts]
 
 
-def _run_in_child(inspector, parts, folder, sender, pause=0.0):
-    torch.set_num_threads(1)
-
-    def report(record):
-        sender.send_bytes(b"x")
-        time.sleep(pause)
-
-    inspect_files(inspector, parts, folder, **EVERYTHING, batch_size=3, on_record=report)
-    sender.send_bytes(b"end")
-
-
-def killed_after(records, delay, inspector, parts, folder):
-    """Start a run in a process of its own and kill it soon after its ``records``-th record."""
-    context = multiprocessing.get_context("fork")
-    receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=_run_in_child, args=(inspector, parts, folder, sender))
-    child.start()
-    sender.close()
-    for _ in range(records):
-        assert receiver.poll(60)
-        assert receiver.recv_bytes() == b"x"
-    time.sleep(delay)
-    os.kill(child.pid, signal.SIGKILL)
-    child.join(60)
-    assert child.exitcode == -signal.SIGKILL
-
-
-@pytest.mark.killing
-@needs_fork
-@pytest.mark.parametrize("seed", range(3))
-def test_killed_at_random_moments_it_loses_and_repeats_nothing(
-    inspector, tmp_path, forwarded, seed
-):
-    chance = random.Random(seed)
-    parts = parts_in(tmp_path / "parts", 16)
-    (tmp_path / "parts" / "broken.png").write_bytes(b"")
-    parts.insert(5, tmp_path / "parts" / "broken.png")
-    folder = tmp_path / "run"
-    # The third number includes the records of earlier starts, which are reported again.
-    for records in (0, chance.randint(1, 4), chance.randint(6, 10)):
-        killed_after(records, chance.uniform(0, 0.03), inspector, parts, folder)
-    found = lines_of_whole(folder / "results.jsonl")
-    finished = {r["image"] for r in found if r["status"] == "ok"}
-    assert len(finished) >= 4
-
-    summary = inspect_files(inspector, parts, folder, **EVERYTHING, batch_size=3)
-    assert forwarded() == 16 - len(finished)
-    assert (summary.images, summary.failed) == (17, 1)
-    fresh = tmp_path / "fresh"
-    inspect_files(inspector, parts, fresh, **EVERYTHING, batch_size=3)
-
-    records = lines_of(folder)
-    assert sorted(r["image"] for r in records) == sorted(str(p) for p in parts)
-    by_image = {r["image"]: r for r in lines_of(fresh)}
-    assert all(close(r, by_image[r["image"]]) for r in records)
-    files = {p.relative_to(folder) for p in folder.rglob("*") if p.is_file()}
-    assert files == {p.relative_to(fresh) for p in fresh.rglob("*") if p.is_file()}
-    for record in records:
-        if record["status"] == "ok":
-            maps = [tifffile.imread(run / record["map"]) for run in (folder, fresh)]
-            np.testing.assert_allclose(*maps, atol=1e-6)
-
-
-def lines_of_whole(path):
-    """Records of a results file whose last line may be torn."""
-    text = path.read_bytes()
-    return [json.loads(line) for line in text[: text.rfind(b"\n") + 1].splitlines()]
-
-
-@pytest.mark.killing
-@needs_fork
-def test_a_second_process_is_refused_while_the_first_goes_on(inspector, tmp_path):
-    parts = parts_in(tmp_path / "parts", 4)
-    context = multiprocessing.get_context("fork")
-    receiver, sender = context.Pipe(duplex=False)
-    arguments = (inspector, parts, tmp_path / "run", sender, 0.3)
-    child = context.Process(target=_run_in_child, args=arguments)
-    child.start()
-    try:
-        assert receiver.poll(60)
-        with pytest.raises(RunBusy, match="another process writes into this run folder"):
-            inspect_files(inspector, parts, tmp_path / "run", **EVERYTHING)
-        child.join(60)
-        assert child.exitcode == 0
-    finally:
-        child.kill()
-    assert len(lines_of(tmp_path / "run")) == 4
-
-
 def test_an_interrupted_run_goes_on(inspector, tmp_path, forwarded):
     parts = parts_in(tmp_path / "parts", 9)
 
@@ -485,7 +332,7 @@ def test_a_full_disk_is_a_clean_error_and_the_run_goes_on(
             disk.setattr(local, "write_assets", after(3, local.write_assets))
             disk.setattr(files_module.os, "fsync", after(20, os.fsync))
         elif where == "tables":
-            disk.setattr(csv, "writer", full)
+            disk.setattr(result_files, "_cell", full)
         else:
             disk.setattr(local, "write_report", in_atomic_write(full))
         with pytest.raises((StoreError, OSError), match="No space left") as caught:

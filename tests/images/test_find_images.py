@@ -1,10 +1,12 @@
+import inspect
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from zerodefect.images import ImageError, encode_png, find_images
+from zerodefect.images import ImageError, encode_png, find_images, open_image
 
 PNG = encode_png(np.zeros((2, 2, 3), np.uint8))
 
@@ -93,6 +95,57 @@ def test_folder_that_may_not_be_read(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "listdir", deny)
     with pytest.raises(ImageError, match="Permission denied"):
         find_images([tmp_path])
+
+
+def test_a_closed_folder_and_a_missing_path_stand_among_the_pictures(tmp_path, monkeypatch):
+    put(tmp_path, "a/1.png", "closed/2.png", "z/3.png")
+    (tmp_path / "empty").mkdir()
+    listed = os.listdir
+
+    def deny(path):
+        if Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "listdir", deny)
+    given = [tmp_path / "none.png", tmp_path, tmp_path / "empty"]
+    found = find_images(given)
+    assert names(found, tmp_path) == ["none.png", "a/1.png", "closed", "z/3.png", "empty"]
+    reasons = {}
+    for path in found:
+        try:
+            open_image(path)
+        except ImageError as error:
+            reasons[path.name] = error.reason
+    assert reasons == {
+        "none.png": "there is no such file",
+        "closed": "the folder cannot be read (Permission denied)",
+        "empty": "the folder holds no pictures",
+    }
+    with pytest.raises(FileNotFoundError, match=r"none\.png"):
+        find_images([given[0], given[2]])
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root opens everything")
+@pytest.mark.parametrize("mode", [0o000, 0o444, 0o111])
+def test_folders_without_rights_are_listed(tmp_path, mode):
+    put(tmp_path, "a.png", "closed/inner/b.png")
+    (tmp_path / "closed").chmod(mode)
+    try:
+        assert names(find_images([tmp_path]), tmp_path) == ["a.png", "closed"]
+    finally:
+        (tmp_path / "closed").chmod(0o755)
+
+
+def test_the_depth_of_a_tree_is_not_that_of_the_program(tmp_path):
+    put(tmp_path, "/".join(["d"] * 150) + "/a.png", "top.png")
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack()) + 100)
+    try:
+        found = find_images([tmp_path])
+    finally:
+        sys.setrecursionlimit(limit)
+    assert [path.name for path in found] == ["a.png", "top.png"]
 
 
 def test_a_run_does_not_inspect_its_own_pictures(tmp_path):

@@ -21,7 +21,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageFile
 
 from zerodefect.images import ImageError, Picture, encode_jpeg, encode_png, open_image
-from zerodefect.types import Failure
+from zerodefect.types import Failure, printable
 
 EXAMPLES = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -93,7 +93,7 @@ def failure_of(source, **options):
     assert error.reason
     assert error.remedy
     assert error.failure == Failure(error.path, error.reason, error.remedy)
-    assert str(error) == f"{error.path}: {error.reason}. {error.remedy}"
+    assert str(error) == f"{printable(error.path)}: {error.reason}. {error.remedy}"
     return error
 
 

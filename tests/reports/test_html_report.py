@@ -23,7 +23,7 @@ from zerodefect.inspection.regions import find_regions
 from zerodefect.reports.html_report import write_report
 from zerodefect.reports.records import to_record
 from zerodefect.reports.report_pictures import write_assets
-from zerodefect.types import Inspection
+from zerodefect.types import Inspection, printable
 
 HOSTILE = [
     "parts/</script><script>alert(1)</script>.png",
@@ -240,6 +240,19 @@ def test_assets_have_the_stated_sizes_and_paths(tmp_path):
     assert np.ptp(thumb[35:55, 60:150]) > 100  # the outline is seen even at this size
 
 
+def test_a_small_defect_is_framed_and_stays_visible_in_the_thumbnail(tmp_path):
+    pixels = np.full((960, 1920, 3), 90, np.uint8)
+    pixels[400:440, 800:840] = 250
+    values = np.zeros((960, 1920), np.float32)
+    values[400:440, 800:840] = 1.0  # four pixels of the thumbnail
+    inspection = simple_inspection(values, 960, 1920)
+    assets = write_assets(pixels, inspection, None, tmp_path / "assets", "a")
+    thumb = np.asarray(Image.open(tmp_path / assets["thumb"]).convert("L")).astype(int)
+    assert thumb.shape == (96, 192) and (thumb[41:43, 81:83] > 220).all()
+    assert thumb[36:48, 76:88].min() < 60  # black beside white, all around
+    assert np.abs(np.delete(thumb, np.s_[34:50], axis=0) - 90).max() < 12
+
+
 def test_heat_map_colours_do_not_depend_on_the_image(tmp_path):
     """The same raw value has the same colour, whatever else the picture holds."""
     colours = []
@@ -402,7 +415,7 @@ def test_failed_files_stand_with_reason_and_remedy(tmp_path):
     page = Page(write_report(tmp_path, failures, make_manifest()))
     assert page.count("failed") == len(failures)
     for name in HOSTILE:
-        assert name.encode("utf-8", "replace").decode() in page.text
+        assert printable(name).encode("utf-8", "replace").decode() in page.text
     assert page.text.count("the file ends in the middle") == len(failures)
     assert page.text.count("Copy the file again.") == len(failures)
 
@@ -419,7 +432,8 @@ def test_hostile_names_stay_text(tmp_path, limit):
         record["regions"] = [{**record["regions"][0], "kind": name}]
     manifest = make_manifest(object=HOSTILE[0], method=HOSTILE[1], settings={"x": HOSTILE})
     harmless = make_manifest(object="a", method="b")
-    plain = Page(write_report(tmp_path, [make_record(2)], harmless, single_file_limit=limit))
+    noted = [make_record(2, notes=[str(k) for k in range(len(HOSTILE))])]
+    plain = Page(write_report(tmp_path, noted, harmless, single_file_limit=limit))
     path = write_report(tmp_path, records, manifest, single_file_limit=limit)
     page = Page(path)
     assert [tag for tag, _ in page.tags] == [tag for tag, _ in plain.tags]

@@ -2,7 +2,10 @@ import csv
 import errno
 import json
 import os
+import re
+import sys
 import tracemalloc
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -296,6 +299,60 @@ def test_images_from_elsewhere_stay_inside_the_maps_folder(tmp_path):
     other = place(tmp_path, "/etc/y/a.png", tmp_path)
     assert one.startswith("elsewhere-") and one != other
     assert place(tmp_path, tmp_path / "../../a.png", tmp_path).startswith("elsewhere-")
+
+
+def test_names_that_a_disk_may_take_for_one_another_have_maps_of_their_own(tmp_path):
+    names = ["Part1.png", "part1.png", "lot/a.png", "LOT/a.png", "caf\u00e9.png", "cafe\u0301.png"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    if len(os.listdir(tmp_path)) < 6:  # noqa: PTH208
+        pytest.skip("this disk takes them for one another itself")
+    places = [place(tmp_path, tmp_path / name, tmp_path) for name in names]
+    folded = {unicodedata.normalize("NFC", one.casefold()) for one in places}
+    assert len(folded) == 6
+    assert re.fullmatch(r"Part1\.png-[0-9a-f]{16}\.tiff", places[0])
+    (tmp_path / "part1.png").unlink()
+    os.utime(tmp_path, ns=(1, 1))
+    assert place(tmp_path, tmp_path / "Part1.png", tmp_path) == "Part1.tiff"
+
+
+@pytest.mark.parametrize("name", ["s" * 251 + ".png", "部" * 83 + "ab.png", "%" * 251 + ".png"])
+def test_a_name_that_is_too_long_for_its_map_ends_in_a_hash(tmp_path, name):
+    folder = tmp_path / ("d:" * 120)
+    inside = Path(place(tmp_path, folder / name, tmp_path))
+    assert all(len(os.fsencode(part)) in range(250, 256) for part in inside.parts)
+    assert re.fullmatch(r".*-[0-9a-f]{16}\.tiff", inside.name)
+    assert inside.name[:10] == name[:10].replace("%", "%25")[:10]
+    other = place(tmp_path, folder / f"{name[:-5]}x.png", tmp_path)
+    assert other != inside.as_posix()
+    write_map_tiff(tmp_path / "run" / "maps" / inside, np.zeros((2, 3)))
+    assert (tmp_path / "run" / "maps" / inside).stat().st_size > 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the longest path of Linux")
+def test_a_path_near_the_longest_has_its_map_in_a_folder_of_its_own_kind(tmp_path):
+    run = Path("/a/run", "y" * 99)
+    for deep in (Path("/data", *(["x" * 99] * 39)), Path("/data", *(["x"] * 300))):
+        one, other = (map_path(run, deep / f"{k}.png", "/data") for k in (0, 1))
+        assert one.parent == other.parent and one.name == "0.tiff"
+        assert re.fullmatch(r"elsewhere-[0-9a-f]{16}", one.parent.name)
+
+
+def test_control_signs_stay_out_of_the_names_of_maps(tmp_path):
+    assert place(tmp_path, tmp_path / "a\x1b\n:.png", tmp_path) == "a%1B%0A%3A.tiff"
+
+
+def test_text_is_quoted_wherever_a_program_may_split_it(tmp_path):
+    write_csv([record(image="a;=1+1|b.png")], tmp_path / "results.csv")
+    assert '\n"a;=1+1|b.png",ok,' in (tmp_path / "results.csv").read_text()
+
+
+def test_notes_are_a_column(tmp_path):
+    told = record(notes=("first of 3 frames", "turned upright"))
+    write_csv([told, good(), BROKEN], tmp_path / "results.csv")
+    notes = [row["notes"] for row in rows_of(tmp_path / "results.csv")]
+    assert notes == ["first of 3 frames; turned upright", "", ""]
 
 
 parts = st.text(st.sampled_from("ab.%\\:/"), min_size=1, max_size=6) | st.sampled_from(

@@ -5,10 +5,14 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from zerodefect.cli import (
     backbones,
@@ -26,10 +30,26 @@ from zerodefect.cli import (
     train,
 )
 from zerodefect.cli.options import flattened
-from zerodefect.cli.telling import listen
+from zerodefect.cli.telling import listen, say, tell
+from zerodefect.types import printable
+
+
+class _Verbs(TyperGroup):
+    """All verbs; what they say of a command line that cannot be read acts on no terminal."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb that was named."""
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            if isinstance(said := getattr(error, "message", None), str):
+                error.message = printable(said)  # type: ignore[attr-defined]
+            raise
+
 
 app = typer.Typer(
     name="zerodefect",
+    cls=_Verbs,
     help="Find defects on products that nobody trained on.",
     no_args_is_help=True,
     add_completion=False,
@@ -38,6 +58,7 @@ app = typer.Typer(
 )
 
 _INTERRUPTED = 130
+_TERMINATED = 143  # 128 + SIGTERM, as a shell has it
 _PIPE_CLOSED = 141  # what a shell sees of tools that end because nobody reads them: 128 + SIGPIPE
 
 
@@ -45,7 +66,7 @@ def _version(asked: bool) -> None:
     if asked:
         from zerodefect.version import __version__
 
-        typer.echo(f"zerodefect {__version__}")
+        tell(f"zerodefect {__version__}")
         raise typer.Exit
 
 
@@ -84,24 +105,39 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):  # a file's name may be no text in any encoding
             stream.reconfigure(errors="backslashreplace")
     try:
-        app()
+        with _ended_by_sigterm():
+            app()
     except SystemExit as ended:
         if _pipe_closed(ended):
             _drop_output()
             sys.exit(_PIPE_CLOSED)
-        if ended.code == _INTERRUPTED:  # what typer makes of Ctrl-C
-            typer.echo(
-                "interrupted; inspect, evaluate, train and pretrain go on when started again",
-                err=True,
-            )
+        if ended.code in (_INTERRUPTED, _TERMINATED):  # the first is what typer makes of Ctrl-C
+            say("interrupted; inspect, evaluate, train and pretrain go on when started again")
         raise
     except Exception as error:
         from zerodefect.cli.errors import expected, told
 
         if not expected(error):
             raise
-        typer.echo(f"error: {told(error)}", err=True)
+        say(f"error: {told(error)}", lines=True)
         sys.exit(1)
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the command as Ctrl-C does: files are closed, and the run can go on."""
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(_TERMINATED)
+
+    if threading.current_thread() is not threading.main_thread():  # which alone hears signals
+        yield
+        return
+    former = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former)
 
 
 def _pipe_closed(error: BaseException | None) -> bool:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 
-import typer
-
 from zerodefect.cli.options import AsJson, option
-from zerodefect.cli.telling import say
+from zerodefect.cli.telling import say, tell
 
 
 def backbones(
@@ -27,7 +25,7 @@ def backbones(
         size = path.stat().st_size
         facts = {"name": fetch, "file": str(path), "bytes": size, "sha256": digest}
         text = f"file: {path}\nsize: {size / 2**20:.1f} MiB\nsha256: {digest}"
-        typer.echo(json.dumps(facts) if as_json else text)
+        tell(json.dumps(facts) if as_json else text)
         return
     rows: list[dict[str, str | None]] = [{"name": EMBEDDED, "file": str(embedded_file())}]
     for model, tag in open_clip_weights.runnable_models():
@@ -36,7 +34,7 @@ def backbones(
     if at_hand:
         rows = [row for row in rows if row["file"]]
     if as_json:
-        typer.echo(json.dumps(rows, indent=2))
+        tell(json.dumps(rows, indent=2), lines=True)
         return
     for row in rows:
-        typer.echo(f"{'at hand' if row['file'] else '       '}  {row['name']}")
+        tell(f"{'at hand' if row['file'] else '       '}  {row['name']}")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zerodefect.cli.options import AsJson
+from zerodefect.cli.telling import tell
 
 if TYPE_CHECKING:
     from zerodefect.evaluation.prediction_cache import Holding
@@ -36,13 +37,13 @@ def cache(
             file.unlink(missing_ok=True)
     if as_json:
         kept = [asdict(one) for one in found]
-        typer.echo(json.dumps({"folder": str(folder), "cleared": clear, "kept": kept}))
+        tell(json.dumps({"folder": str(folder), "cleared": clear, "kept": kept}))
         return
     for one in found:
         size, age = f"{one.bytes / 1e6:,.1f} MB", told_age(time.time() - one.used)
-        typer.echo(f"{size:>12}  {one.files:>7} files  used {age:<14}  {one.what}")
+        tell(f"{size:>12}  {one.files:>7} files  used {age:<14}  {one.what}")
     total = sum(one.bytes for one in found) / 1e6
-    typer.echo(f"{'removed' if clear else 'total'}: {total:,.1f} MB in {folder}")
+    tell(f"{'removed' if clear else 'total'}: {total:,.1f} MB in {folder}")
 
 
 def _texts(folder: Path) -> list[Holding]:

@@ -18,7 +18,7 @@ from zerodefect.cli.options import (
     ProductOptions,
     option,
 )
-from zerodefect.cli.telling import progress, say
+from zerodefect.cli.telling import progress, say, tell
 
 if TYPE_CHECKING:
     from zerodefect.inspection.policy import Policy
@@ -84,7 +84,7 @@ def calibrate(
         )
     policy.save(output)
     if as_json:
-        typer.echo(policy.model_dump_json())
+        tell(policy.model_dump_json())
     else:
         _tell(policy, output, limits.leave_one_out)
     if failures:
@@ -100,8 +100,8 @@ def _tell(policy: Policy, output: Path, leave_one_out: bool) -> None:
 
     limits = policy.limits
     for note in policy.notes:
-        typer.echo(note)
-    typer.echo(
+        tell(note)
+    tell(
         f"defect above {told_score(limits.defect)}, unsure above {told_score(limits.unsure)}"
         if limits.defect is not None and limits.unsure is not None
         else "too few images for a finite limit"
@@ -110,6 +110,6 @@ def _tell(policy: Policy, output: Path, leave_one_out: bool) -> None:
     images = f"{n} image{'s' * (n != 1)}"
     sure = f" with {100 * policy.confidence:.4g} % confidence" if policy.confidence else ""
     smallest = smallest_rate(n, policy.confidence)
-    typer.echo(f"smallest false-alarm rate that {images} can prove{sure}: {smallest:.3g}")
+    tell(f"smallest false-alarm rate that {images} can prove{sure}: {smallest:.3g}")
     flag = " and the same good parts as --reference" if leave_one_out else ""
-    typer.echo(f"policy: {output}; pass it with --policy{flag}")
+    tell(f"policy: {output}; pass it with --policy{flag}")

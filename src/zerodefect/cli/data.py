@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from zerodefect.cli.options import AsJson, Layout, flattened, option
-from zerodefect.cli.telling import plain, progress
+from zerodefect.cli.telling import progress, tell
 
 if TYPE_CHECKING:
     from zerodefect.data import Dataset, FileCheck, Problem
@@ -46,7 +46,7 @@ def check(
         files = check_files(dataset, masks=True, deep=deep, on_sample=partial(bar, advance=1))
     problems = (*dataset.problems, *files.problems)
     if as_json:
-        typer.echo(json.dumps(_facts(dataset, files, problems), indent=2))
+        tell(json.dumps(_facts(dataset, files, problems), indent=2), lines=True)
     else:
         _explain(dataset, files, problems)
     if problems:
@@ -78,27 +78,25 @@ def _facts(dataset: Dataset, files: FileCheck, problems: tuple[Problem, ...]) ->
 def _explain(dataset: Dataset, files: FileCheck, problems: tuple[Problem, ...]) -> None:
     from zerodefect.data import format_table
 
-    def tell(text: str) -> None:
-        typer.echo(plain(text))
-
     masks = sum(bool(sample.mask) for sample in dataset)
     tell(f"data set:  {dataset.name} ({dataset.root})")
     tell(f"layout:    {dataset.layout}: {dataset.reason}")
     tell(f"products:  {len(dataset.products)}")
     tell(f"pictures:  {len(dataset)}, {masks} with mask")
     tell(f"sizes:     {_sizes(files)}")
-    tell(f"\n{format_table(dataset.split_table())}")
+    tell("")
+    tell(format_table(dataset.split_table()), lines=True)
     if dataset.notes:
-        tell("\nto know:")
+        tell("\nto know:", lines=True)
     for note in dataset.notes:
         tell(f"  {note}")
     errors = sum(problem.severity == "error" for problem in problems)
     if not problems:
-        tell("\nno problems found")
+        tell("\nno problems found", lines=True)
         return
     counts = {"error": errors, "warning": len(problems) - errors}
     said = [f"{n} {severity}" + "s" * (n != 1) for severity, n in counts.items()]
-    tell(f"\n{', '.join(said)}:")
+    tell(f"\n{', '.join(said)}:", lines=True)
     for line in _grouped(problems):
         tell(f"  {line}")
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zerodefect.cli.options import AsJson
+from zerodefect.cli.telling import tell
 
 if TYPE_CHECKING:
     from zerodefect.data import KnownSet
@@ -42,16 +43,16 @@ def datasets(
             {**dataclasses.asdict(one), "tree": expected_layouts(one.name).strip()}
             for one in chosen
         ]
-        typer.echo(json.dumps(facts[0] if known else facts, indent=2))
+        tell(json.dumps(facts[0] if known else facts, indent=2), lines=True)
         return
     if known:
-        typer.echo(_details(known))
-        typer.echo(f"\n{expected_layouts(known.name).strip()}")
-        typer.echo(f"\nzerodefect data check --layout {known.name} PATH")
+        tell(_details(known), lines=True)
+        tell(f"\n{expected_layouts(known.name).strip()}", lines=True)
+        tell(f"\nzerodefect data check --layout {known.name} PATH", lines=True)
         return
     for one in chosen:
-        typer.echo(_details(one, notes=False))
-    typer.echo(f"\n{_TERMS}\nOn disk: zerodefect datasets NAME")
+        tell(_details(one, notes=False), lines=True)
+    tell(f"\n{_TERMS}\nOn disk: zerodefect datasets NAME", lines=True)
 
 
 def _details(known: KnownSet, notes: bool = True) -> str:

@@ -7,10 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
 from zerodefect.cli.options import option
-from zerodefect.cli.telling import progress
+from zerodefect.cli.telling import progress, tell
 
 if TYPE_CHECKING:
     from zerodefect.engines.local import Summary
@@ -104,8 +102,8 @@ def _tell(product: str, notes: tuple[str, ...], summary: Summary, folder: Path) 
             truth = Path(record["image"]).parent.name
             flagged.setdefault(truth, []).append(record["verdict"] != "good")
     found = ", ".join(f"{truth} {sum(v)}/{len(v)}" for truth, v in flagged.items())
-    typer.echo(f"{product}")
+    tell(f"{product}")
     for note in notes:
-        typer.echo(f"  {note}")
-    typer.echo(f"  called defective or unsure, by what was drawn: {found}")
-    typer.echo(f"  report: {summary.report}")
+        tell(f"  {note}")
+    tell(f"  called defective or unsure, by what was drawn: {found}")
+    tell(f"  report: {summary.report}")

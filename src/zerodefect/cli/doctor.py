@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 from zerodefect.cli.options import AsJson
+from zerodefect.cli.telling import tell
 
 _EXTRAS = {"plot": ("matplotlib",), "train": ("accelerate", "matplotlib", "tensorboard")}
 _CORE = ("torch", "torchvision", "open_clip_torch", "timm", "numpy", "pillow", "scipy")
@@ -18,7 +19,7 @@ def doctor(as_json: AsJson = False) -> None:
     """Say what this installation has and what it lacks; exit code 1 if it cannot inspect."""
     facts, problems = _facts()
     if as_json:
-        typer.echo(json.dumps({**facts, "problems": problems}, indent=2))
+        tell(json.dumps({**facts, "problems": problems}, indent=2), lines=True)
     else:
         for name, value in facts.items():
             shown = (
@@ -26,11 +27,11 @@ def doctor(as_json: AsJson = False) -> None:
                 if isinstance(value, dict)
                 else value
             )
-            typer.echo(f"{name + ':':12s} {shown}")
+            tell(f"{name + ':':12s} {shown}")
         for problem in problems:
-            typer.echo(f"problem:     {problem}")
+            tell(f"problem:     {problem}")
         if not problems:
-            typer.echo("everything that 'zerodefect inspect' needs is here")
+            tell("everything that 'zerodefect inspect' needs is here")
     if problems:
         raise typer.Exit(1)
 

@@ -8,6 +8,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from zerodefect.types import printable
+
 _FULL = {errno.ENOSPC: "no space left", errno.EDQUOT: "the disk quota is used up"}
 
 
@@ -28,9 +30,13 @@ def expected(error: Exception) -> bool:
 
 
 def told(error: BaseException) -> str:
-    """What the user is told of an error; of a full disk always where it is and what helps."""
+    """What an error says; of a full disk always where it is and what helps.
+
+    One line, and more only where it draws what would be right.
+    """
     from zerodefect.evaluation.metrics import SpillError
     from zerodefect.files import StoreError
+    from zerodefect.images.decode import InputError
 
     place: Path | None = None
     for one in _chain(error):
@@ -40,8 +46,8 @@ def told(error: BaseException) -> str:
             place = place or Path(tempfile.gettempdir(), "zerodefect-metrics", "scores")
         elif isinstance(one, OSError) and one.errno in _FULL:
             place = place or (Path(one.filename) if one.filename else None)
-            return f"{_FULL[one.errno]} {_where(place)}"
-    return str(error)
+            return printable(f"{_FULL[one.errno]} {_where(place)}")
+    return str(error) if isinstance(error, InputError) else printable(error)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

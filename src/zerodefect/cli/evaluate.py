@@ -23,7 +23,7 @@ from zerodefect.cli.options import (
     ViewOptions,
     option,
 )
-from zerodefect.cli.telling import progress, say
+from zerodefect.cli.telling import progress, say, tell
 
 if TYPE_CHECKING:
     from zerodefect.data import Dataset
@@ -154,12 +154,13 @@ def evaluate(
             results.append((name, evaluation))
             left_out += len(evaluation.failures)
             if not as_json:
-                typer.echo(files[1].read_text(encoding="utf-8"))
-                typer.echo(f"written: {folder.told(files)}")
+                tell(files[1].read_text(encoding="utf-8"), lines=True)
+                tell(f"written: {folder.told(files)}")
         if len(results) > 1 and not as_json:
-            typer.echo("\n".join(merged_table(results)))
+            for line in merged_table(results):
+                tell(line)
     if as_json:
-        typer.echo(json.dumps(stored))
+        tell(json.dumps(stored))
     if left_out:
         raise typer.Exit(3)
 
@@ -220,7 +221,7 @@ def _open(entry: str, layout: str) -> Dataset:
 
     dataset = open_dataset(entry, layout)
     say(f"{dataset.name} ({dataset.layout}: {dataset.reason})")
-    say(format_table(dataset.split_table()))
+    say(format_table(dataset.split_table()), lines=True)
     for remark in dataset.remarks():
         say(remark)
     return dataset

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from zerodefect.cli.options import NetworkOptions, TrainableMethod, option
-from zerodefect.cli.telling import told_size
+from zerodefect.cli.telling import tell, told_size
 
 
 def import_(
@@ -29,8 +29,8 @@ def import_(
     if target.suffix != ".safetensors":
         raise ValueError(f"--output {target}: the name ends in .safetensors")
     read_published(file)
-    typer.echo(f"SHA-256 of {file.name}: {file_hash(file)}")
+    tell(f"SHA-256 of {file.name}: {file_hash(file)}")
     made = import_checkpoint(method, file, target, **network.keywords())
-    typer.echo(f"checkpoint: {target} (SHA-256 {made.sha256[:12]}), {made.method} on")
-    typer.echo(f"            {made.backbone} at {told_size(made.image_size)}")
-    typer.echo(f"use:        zerodefect inspect PICTURES --checkpoint {target}")
+    tell(f"checkpoint: {target} (SHA-256 {made.sha256[:12]}), {made.method} on")
+    tell(f"            {made.backbone} at {told_size(made.image_size)}")
+    tell(f"use:        zerodefect inspect PICTURES --checkpoint {target}")

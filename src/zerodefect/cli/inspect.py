@@ -22,13 +22,15 @@ from zerodefect.cli.options import (
     ProductOptions,
     option,
 )
-from zerodefect.cli.telling import progress
+from zerodefect.cli.telling import progress, tell
+from zerodefect.types import printable
 
 if TYPE_CHECKING:
     from zerodefect.engines.local import Summary
     from zerodefect.inspection.inspector import Inspector
 
 _SHOWN = 20  # rows of the terminal table; the files hold them all
+_NOTES_SHOWN = 5
 _COLOURS = {"failed": "red", "defect": "red", "unsure": "yellow", "good": "green"}
 
 
@@ -99,7 +101,7 @@ def _inspect(
         def on_record(record: dict[str, Any]) -> None:
             bar(advance=1)
             if as_json:
-                typer.echo(json.dumps(record))
+                tell(json.dumps(record))
             else:
                 rows.append(_row(record))
 
@@ -148,13 +150,14 @@ def _row(record: dict[str, Any]) -> dict[str, Any]:
         "p_value": record.get("p_value"),
         "kinds": ", ".join(f"{n} x {kind}" if n > 1 else kind for kind, n in kinds.items()),
         "reason": record.get("reason") or "",
+        "notes": "; ".join(record.get("notes", [])),
     }
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     from zerodefect.types import told_score
 
@@ -168,13 +171,13 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
     for row in rows[:_SHOWN]:
         score = "" if row["score"] is None else told_score(row["score"])
         p_value = "" if row["p_value"] is None else f"{row['p_value']:.3g}"
-        verdict = f"[{_COLOURS[row['verdict']]}]{row['verdict']}[/]"
-        table.add_row(
-            verdict, score, p_value, escape(row["reason"] or row["kinds"]), escape(row["image"])
-        )
+        found = "; ".join(filter(None, [row["kinds"], row["reason"], row["notes"]]))
+        # Text and not markup: a file may be called [red] or :bug:
+        words = [Text(printable(each)) for each in (score, p_value, found, row["image"])]
+        table.add_row(Text(row["verdict"], _COLOURS[row["verdict"]]), *words)
     console = Console()
     if not console.is_terminal:
-        console.width = 160
+        console.width = 1000  # a row is a line
     console.print(table)
     if len(rows) > _SHOWN:
         console.print(f"... and {len(rows) - _SHOWN} more in the files below")
@@ -190,6 +193,7 @@ def _print_summary(summary: Summary, inspector: Inspector, quiet: bool) -> None:
     resumed = summary.images - summary.inspected
     images = f"{summary.images} image{'s' * (summary.images != 1)}"
     lines = [f"{images}: {counts}" + (f" ({resumed} done before)" * bool(resumed))]
+    lines += _notes_told(summary.notes)
     if summary.calibrated:
         lines += policy.notes
     else:
@@ -204,4 +208,12 @@ def _print_summary(summary: Summary, inspector: Inspector, quiet: bool) -> None:
         files = f"{summary.failed} file{'s' * (summary.failed != 1)}"
         lines.append(f"{files} could not be inspected; results.csv says why")
     for line in lines:
-        typer.echo(line, err=quiet)
+        tell(line, err=quiet)
+
+
+def _notes_told(notes: dict[str, int]) -> list[str]:
+    """What is to know about the files, the commonest first."""
+    common = sorted(notes.items(), key=lambda note: (-note[1], note[0]))
+    lines = [f"note on {n} file{'s' * (n != 1)}: {note}" for note, n in common[:_NOTES_SHOWN]]
+    more = len(common) - _NOTES_SHOWN
+    return lines if more <= 0 else [*lines, f"{more} more notes; results.csv has them all"]

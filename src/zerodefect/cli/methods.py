@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from zerodefect.cli.options import AsJson
+from zerodefect.cli.telling import tell
 
 if TYPE_CHECKING:
     from zerodefect.detector.contract import Detector
@@ -46,17 +47,19 @@ def methods(
     if name is None:
         entries = [get(each) for each in names()]
         if as_json:
-            typer.echo(json.dumps([dataclasses.asdict(e.info) for e in entries], indent=2))
+            tell(json.dumps([dataclasses.asdict(e.info) for e in entries], indent=2), lines=True)
             return
-        typer.echo("\n\n".join("\n".join(_summary(entry.info)) for entry in entries))
-        typer.echo("\nOne method with its options and all its figures: zerodefect methods NAME")
+        tell("\n\n".join("\n".join(_summary(entry.info)) for entry in entries), lines=True)
+        tell(
+            "\nOne method with its options and all its figures: zerodefect methods NAME", lines=True
+        )
         return
     entries = [get(part) for part in name.split("+")]
     if as_json:
         told = [{**dataclasses.asdict(each.info), **_settings(each)} for each in entries]
-        typer.echo(json.dumps(told if len(told) > 1 else told[0], indent=2))
+        tell(json.dumps(told if len(told) > 1 else told[0], indent=2), lines=True)
         return
-    typer.echo("\n\n".join("\n".join(_details(each)) for each in entries))
+    tell("\n\n".join("\n".join(_details(each)) for each in entries), lines=True)
 
 
 # --- text ----------------------------------------------------------------------------------------

@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import typer
-
 from zerodefect.cli.options import Device, option
-from zerodefect.cli.telling import progress
+from zerodefect.cli.telling import progress, tell
 
 
 def pretrain(
@@ -34,7 +32,7 @@ def pretrain(
 
     if preview:
         output.mkdir(parents=True, exist_ok=True)
-        typer.echo(f"contact sheet: {model_and_sheets.preview(output / 'preview.png', seed=seed)}")
+        tell(f"contact sheet: {model_and_sheets.preview(output / 'preview.png', seed=seed)}")
         return
     chosen: dict[str, Any] = {"steps": steps, "batch": batch, "threads": threads}
     given = {name: value for name, value in chosen.items() if value is not None}
@@ -45,6 +43,6 @@ def pretrain(
             bar(completed=step, description=f"loss {losses['total']:.3f}")
 
         weights = pretrain_clip.pretrain(config, output, on_step, until)
-    typer.echo(f"weights: {weights}")
-    typer.echo(f"log:     {output / journal.LOG}, {journal.CURVES}, {pretrain_clip.SAMPLES}")
-    typer.echo(f"use:     zerodefect inspect PICTURES --backbone {weights}")
+    tell(f"weights: {weights}")
+    tell(f"log:     {output / journal.LOG}, {journal.CURVES}, {pretrain_clip.SAMPLES}")
+    tell(f"use:     zerodefect inspect PICTURES --backbone {weights}")

@@ -11,16 +11,26 @@ from typing import Any
 
 import typer
 
+from zerodefect.types import printable
 
-def say(text: str) -> None:
+
+def tell(text: object, *, lines: bool = False, err: bool = False) -> None:
+    """Print what a verb was asked for, on stdout; every verb prints through here.
+
+    Names of files hold anything: what would act on a terminal is shown as an escape. JSON keeps its
+    meaning, for these are JSON's own escapes.
+
+    Args:
+        text: one line.
+        lines: whether it is several.
+        err: to stderr instead.
+    """
+    typer.echo(printable(text, lines=lines), err=err)
+
+
+def say(text: object, *, lines: bool = False) -> None:
     """A remark for people: to stderr, so that stdout stays data."""
-    typer.echo(plain(text), err=True)
-
-
-def plain(text: str) -> str:
-    """Text for a terminal: control characters, as names of files may have them, are spelled out."""
-    shown = (c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
-    return "".join(shown)
+    tell(text, lines=lines, err=True)
 
 
 def told_size(sizes: Any) -> str:
@@ -55,7 +65,7 @@ def progress(
     from rich.console import Console
 
     columns = (
-        shown.TextColumn("{task.description}"),
+        shown.TextColumn("{task.description}", markup=False),
         shown.BarColumn(),
         shown.MofNCompleteColumn(),
         shown.TimeRemainingColumn(),

@@ -23,7 +23,7 @@ from zerodefect.cli.options import (
     TrainableMethod,
     option,
 )
-from zerodefect.cli.telling import progress, say, told_size
+from zerodefect.cli.telling import progress, say, tell, told_size
 
 if TYPE_CHECKING:
     from zerodefect.data import Dataset
@@ -129,7 +129,13 @@ def _launch(processes: int) -> int:
         raise ValueError(NO_ACCELERATE)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", str(processes), "-m", "zerodefect", *sys.argv[1:]]
-    return subprocess.run(command, check=False).returncode
+    with subprocess.Popen(command) as launched:
+        try:
+            return launched.wait()
+        except BaseException:  # told to end: so are they all
+            launched.terminate()
+            launched.wait()
+            raise
 
 
 class _Data:
@@ -147,7 +153,7 @@ class _Data:
         self.names = product_names(options.object, [*self.named.values(), *self.targets])
 
     def sources(
-        self, method: type[Detector], seed: int, side: int, tell: Callable[[str], None]
+        self, method: type[Detector], seed: int, side: int, remark: Callable[[str], None]
     ) -> list[Source]:
         """Sources in the order they were named; ``side`` pixels is that of drawn pictures.
 
@@ -169,14 +175,14 @@ class _Data:
             pictures = Pictures(self.named[entry], self.names, **how)
             if pictures.left_out:
                 count = pictures.left_out
-                tell(f"{pictures.name}: {count} defective pictures have no mask; left out")
+                remark(f"{pictures.name}: {count} defective pictures have no mask; left out")
             found.append(pictures)
         for target in self.targets:
             check_apart(found, target)
         facts = [source.facts() for source in found]
         for one in facts:
             good, bad = one["good"], one["anomalous"]
-            tell(f"learning from {one['name']}: {good} good, {bad} defective")
+            remark(f"learning from {one['name']}: {good} good, {bad} defective")
         if found and not good_only and not any(one["anomalous"] for one in facts):
             raise ValueError(
                 f"--data {' '.join(self.entries)}: no defective picture among them, so there is no "
@@ -197,15 +203,15 @@ def _train(
     from zerodefect.training.engine import fit
     from zerodefect.training.examples import Examples
 
-    tell = say if processes.first else lambda text: None
+    remark = say if processes.first else lambda text: None
     if output.exists() and not output.is_dir():
         raise ValueError(f"--output {output}: this is a file. Name a folder for the run")
     options = {**_seed(method, settings), **network.keywords()}
     detector = load_detector(method, device=processes.device, untrained=True, **options)
     recipes = [stage.recipe.changed(**settings.changes) for stage in detector.stages()]
-    sources = data.sources(type(detector), recipes[0].seed, max(detector.preprocess.size), tell)
+    sources = data.sources(type(detector), recipes[0].seed, max(detector.preprocess.size), remark)
     on = f" on {detector.backbone}" if detector.backbone else ""
-    tell(f"{method}{on} at {told_size(detector.sizes)}, {', then '.join(map(_told, recipes))}")
+    remark(f"{method}{on} at {told_size(detector.sizes)}, {', then '.join(map(_told, recipes))}")
     with progress("training", quiet=not processes.first) as bar:
         made = fit(
             detector,
@@ -217,9 +223,9 @@ def _train(
             on_step=_steps_told(bar),
         )
     if processes.first:
-        typer.echo(f"checkpoint: {made.path} (SHA-256 {made.sha256[:12]})")
-        typer.echo(f"journal:    {output} ({', '.join(_journal(output))})")
-        typer.echo(f"use:        zerodefect inspect PICTURES --checkpoint {made.path}")
+        tell(f"checkpoint: {made.path} (SHA-256 {made.sha256[:12]})")
+        tell(f"journal:    {output} ({', '.join(_journal(output))})")
+        tell(f"use:        zerodefect inspect PICTURES --checkpoint {made.path}")
 
 
 def _journal(folder: Path) -> list[str]:

@@ -16,6 +16,7 @@ from typing import Literal
 
 from zerodefect.images.decode import InputError
 from zerodefect.images.find import natural_key
+from zerodefect.types import printable
 
 Split = Literal["train", "validation", "test"]
 Severity = Literal["error", "warning"]
@@ -79,7 +80,7 @@ class Problem:
 
     def __str__(self) -> str:
         """One line: severity, file, reason, remedy."""
-        return f"{self.severity}: {self.file}: {self.reason}. {self.remedy}"
+        return f"{self.severity}: {printable(self.file)}: {self.reason}. {self.remedy}"
 
 
 @dataclass(frozen=True)
@@ -259,8 +260,8 @@ def format_table(rows: Iterable[SplitRow]) -> str:
     """Lay a split table out as text, one line per row under a head line."""
     cells = [("product", "split", "kind", "pictures", "with mask")]
     for row in rows:
-        words = (row.product, row.split or "-", row.kind or "(no label)")
-        cells.append((*words, str(row.images), str(row.masks or "-")))
+        names = printable(row.product), row.split or "-", printable(row.kind or "(no label)")
+        cells.append((*names, str(row.images), str(row.masks or "-")))
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     line = "  ".join(f"{{:{side}{width}}}" for side, width in zip("<<<>>", widths, strict=True))
     return "\n".join(line.format(*cell).rstrip() for cell in cells)

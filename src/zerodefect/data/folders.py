@@ -78,18 +78,18 @@ def listed_pictures(listing: Listing, folder: Path, may_be_empty: bool = False) 
     A folder inside that cannot be opened costs its own pictures alone.
     """
     try:
-        return find_images([folder])
+        found = find_images([folder])
     except ImageError as error:
         empty = "no pictures" in error.reason
-        if empty or Path(error.path) == folder:
-            if not (empty and may_be_empty):
-                severity: Severity = "warning" if empty else "error"
-                listing.report(severity, error.path, error.reason, error.remedy)
-            return []
-    found = direct_pictures(folder)
-    for inner in subfolders(folder):
-        found += listed_pictures(listing, inner, may_be_empty=True)
-    return found
+        if not (empty and may_be_empty):
+            severity: Severity = "warning" if empty else "error"
+            listing.report(severity, error.path, error.reason, error.remedy)
+        return []
+    closed = {path for path in found if path.is_dir()}
+    for path in closed:
+        reason, remedy = "the folder cannot be read", "Ask for access to it, or leave it out"
+        listing.report("error", path, reason, remedy)
+    return [path for path in found if path not in closed]
 
 
 def any_pictures(folder: Path) -> list[Path]:

@@ -15,6 +15,7 @@ from zerodefect.data.layouts.table import unused_tables
 from zerodefect.data.listing import Listing, finish
 from zerodefect.images import ImageError
 from zerodefect.images.find import spellings, visible
+from zerodefect.types import printable
 
 _SHOWN = 8  # entries of a folder that an error names
 
@@ -186,7 +187,8 @@ def _expected_and_found(layout: str, place: Path) -> str:
     try:
         inside = visible(folder)
     except OSError:
-        return f"{expected_layouts(layout)}\n\n{folder} cannot be read"
-    names = ", ".join(f"{e.name}/" if e.is_dir() else e.name for e in inside[:_SHOWN])
+        return f"{expected_layouts(layout)}\n\n{printable(folder)} cannot be read"
+    names = ", ".join(printable(e.name) + "/" * e.is_dir() for e in inside[:_SHOWN])
     more = f" and {len(inside) - _SHOWN} more" if len(inside) > _SHOWN else ""
-    return f"{expected_layouts(layout)}\n\nIn {folder} there are: {names or 'no files'}{more}"
+    there = f"In {printable(folder)} there are: {names or 'no files'}{more}"
+    return f"{expected_layouts(layout)}\n\n{there}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ class Summary:
         images: files asked for.
         inspected: files inspected now; the others were done before.
         verdicts: count per verdict over all files, and of "failed" ones.
+        notes: how many files have a note, by what it says.
         report: the report's page, or None.
         calibrated: whether the verdicts rest on a calibration.
     """
@@ -44,6 +45,7 @@ class Summary:
     images: int
     inspected: int
     verdicts: dict[str, int]
+    notes: dict[str, int]
     report: Path | None
     calibrated: bool
 
@@ -87,10 +89,12 @@ def inspect_files(
     policy = inspector.active_policy()
     root = _common_root(files) if maps else None
     wanted = {str(path) for path in files}
-    # maps lie below their root: another root would put them over those of other images
     settings = {"maps": maps, "report": report, "root": root and str(root)}
     manifest = {**_manifest(inspector, policy), "settings": settings}
     with RunStore(folder, manifest, overwrite=overwrite) as store:
+        # Maps lie below the root of the run's first start, whatever has come since.
+        first = store.manifest["settings"].get("root")
+        root = Path(first) if first and maps else root
         done = store.done()
         keys = {path: image_key(path) for path in files}
         waiting = [path for path in files if keys[path] not in done]
@@ -107,12 +111,23 @@ def inspect_files(
         def records() -> Iterator[Record]:
             return (r for r in store.records() if r["image"] in wanted)
 
-        verdicts = Counter(r.get("verdict", "failed") for r in records())
+        verdicts, notes = _counted(records())
         write_csv(records(), folder / "results.csv")
         write_regions_csv(records(), folder / "regions.csv")
         write_coco(records(), folder / "coco.json", kinds=inspector.kinds())
         page = write_report(folder, records(), store.manifest) if report else None
-    return Summary(folder, len(files), len(waiting), dict(verdicts), page, policy.calibrated)
+    counts = len(files), len(waiting), dict(verdicts), dict(notes)
+    return Summary(folder, *counts, page, policy.calibrated)
+
+
+def _counted(records: Iterable[Record]) -> tuple[Counter[str], Counter[str]]:
+    """How many images have each verdict, and each note."""
+    verdicts: Counter[str] = Counter()
+    notes: Counter[str] = Counter()
+    for record in records:
+        verdicts[record.get("verdict", "failed")] += 1
+        notes.update(set(record.get("notes") or ()))
+    return verdicts, notes
 
 
 def _manifest(inspector: Inspector, policy: Policy) -> dict[str, Any]:

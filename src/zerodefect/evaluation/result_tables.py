@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
+import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -17,6 +18,7 @@ from zerodefect.evaluation.protocol import ALL, Evaluation, Row
 from zerodefect.evaluation.worst_cases import WorstCase
 from zerodefect.files import atomic_write
 from zerodefect.methods import facts_of
+from zerodefect.types import printable
 
 FORMAT = "zerodefect-evaluation"
 MEAN = "mean over products"
@@ -116,7 +118,7 @@ def write_results(evaluation: Evaluation, folder: Path, method: str) -> list[Pat
         "pictures": [asdict(picture) for picture in evaluation.pictures],
     }
     _write(written[0], json.dumps(content, indent=1, allow_nan=False) + "\n")
-    _write(written[1], "\n".join(markdown(evaluation, cells, figures)) + "\n")
+    _write(written[1], "\n".join(map(printable, markdown(evaluation, cells, figures))) + "\n")
     if draw_curves(evaluation, folder / "curves.png"):
         written.append(folder / "curves.png")
     return written
@@ -195,7 +197,9 @@ def table(cells: Sequence[Cell]) -> Iterator[str]:
     yield "|---|---|" + "---|" * len(metrics)
     for product, group in dict.fromkeys((cell.product, cell.group) for cell in cells):
         values = (found.get((product, group, metric)) for metric in metrics)
-        yield f"| {product} | {group} | " + " | ".join(str(v) if v else "-" for v in values) + " |"
+        yield (
+            f"| {product} | {group} | " + " | ".join(str(v) if v else "-" for v in values) + " |"
+        )
 
 
 def draw_curves(evaluation: Evaluation, path: Path) -> bool:
@@ -213,7 +217,8 @@ def draw_curves(evaluation: Evaluation, path: Path) -> bool:
         if seed == 0 and 0 < labels.sum() < len(labels):
             images = ImageMetrics()
             images.update(scores, labels)
-            drawable.append((f"{product}, {shots}-shot", images.curves()))
+            label = printable(product).replace("$", r"\$")  # no formula
+            drawable.append((f"{label}, {shots}-shot", images.curves()))
     if not drawable:
         return False
     canvas = Canvas(figsize=(11, 5), layout="constrained")
@@ -228,7 +233,8 @@ def draw_curves(evaluation: Evaluation, path: Path) -> bool:
     )
     if len(drawable) <= 20:
         precision_recall.legend(fontsize="small")
-    with atomic_write(path) as file:
+    with atomic_write(path) as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # letters that its font lacks
         canvas.savefig(file, format="png", dpi=110)
     return True
 

@@ -221,7 +221,7 @@ def _read(source: str | Path | bytes | Image.Image | np.ndarray, max_pixels: int
 def _read_file(path: Path, max_pixels: int) -> bytes:
     try:
         if path.is_dir():
-            raise FaultError("it is a folder", "Name the pictures in it, or pass it as a folder")
+            raise _folder_fault(path)
         if path.exists() and not path.is_file():
             raise FaultError("it is not a regular file", "Copy the picture into an ordinary file")
         with path.open("rb") as file:
@@ -239,6 +239,17 @@ def _read_file(path: Path, max_pixels: int) -> bytes:
     except (OSError, ValueError) as error:
         reason = f"it cannot be read ({_short(error)})"
         raise FaultError(reason, "Check the path and disk") from None
+
+
+def _folder_fault(path: Path) -> FaultError:
+    """Why a folder is no picture, where ``find_images`` lists it among them."""
+    from zerodefect.images.find import find_images  # which is built on this file
+
+    try:
+        find_images([path])
+    except ImageError as error:
+        return FaultError(error.reason, error.remedy)
+    return FaultError("it is a folder", "Name the pictures in it, or pass it as a folder")
 
 
 def _identify(head: bytes) -> formats.Format:

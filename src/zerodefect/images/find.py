@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -21,7 +22,9 @@ def find_images(paths: Iterable[str | Path]) -> list[Path]:
     ``zerodefect inspect``; symbolic links are followed, but no folder is entered twice. In a
     folder, a file counts as a picture if its ending or its first bytes say so: a broken file with
     an image ending is listed, so that its error is reported, and so is a format that cannot be
-    read (HEIC, ...).
+    read (HEIC, ...). So is, under its own name, a folder that cannot be opened and, among others, a
+    path that does not exist or a folder without pictures: opening it says why, and the rest goes
+    on.
 
     Args:
         paths: files and folders. Paths written with backslashes are understood everywhere.
@@ -30,12 +33,19 @@ def find_images(paths: Iterable[str | Path]) -> list[Path]:
         Paths in the order of the arguments, naturally sorted within each folder.
 
     Raises:
-        FileNotFoundError: if a path does not exist.
-        ImageError: if a folder holds no picture or may not be read.
+        FileNotFoundError: if nothing was found, and a path does not exist.
+        ImageError: if nothing was found but folders without pictures, or that cannot be opened.
     """
     found: dict[Path, None] = {}  # a set that keeps its order
+    errors: dict[Path, Exception] = {}
     for path in paths:
-        found.update(dict.fromkeys(_expand(_existing(path))))
+        try:
+            found.update(dict.fromkeys(_expand(_existing(path), errors)))
+        except (FileNotFoundError, ImageError) as error:
+            errors[Path(path)] = error
+            found[Path(path)] = None
+    if errors and len(errors) == len(found):
+        raise next(iter(errors.values()))
     return list(found)
 
 
@@ -59,10 +69,10 @@ def _existing(path: str | Path) -> Path:
     raise FileNotFoundError(f"{path}: there is no such file or folder. Check the path's spelling")
 
 
-def _expand(path: Path) -> list[Path]:
-    if not path.is_dir():
+def _expand(path: Path, closed: dict[Path, Exception]) -> list[Path]:
+    if not os.path.isdir(path):  # noqa: PTH112 - unlike Path.is_dir, it raises nothing
         return [path]
-    images = list(_walk(path, set()))
+    images = list(_walk(path, closed))
     if not images:
         endings = ", ".join(sorted(formats.IMAGE_ENDINGS))
         run = "the results of an inspection, not pictures to inspect"
@@ -81,29 +91,43 @@ def visible(folder: Path) -> list[Path]:
     return [folder / name for name in sorted(names, key=natural_key)]
 
 
-def _walk(folder: Path, entered: set[tuple[int, int]]) -> Iterator[Path]:
-    try:
-        status, inside = folder.stat(), visible(folder)
-    except OSError as error:
-        reason = f"the folder cannot be read ({error.strerror or error})"
-        raise ImageError(folder, reason, "Ask for access to it, or leave it out") from None
-    if (status.st_dev, status.st_ino) in entered:
-        return
-    entered.add((status.st_dev, status.st_ino))
-    if _is_run(folder):
-        return  # pictures of a report are no parts
-    for path in inside:
-        if path.is_dir():
-            yield from _walk(path, entered)
-        elif is_picture(path):
-            yield path
-
-
 def is_picture(path: Path) -> bool:
     """Whether a file in a folder counts as a picture, by its ending or its first bytes."""
     if os.path.isdir(path):  # noqa: PTH112 - Path's own raises where a folder is closed
         return False
     return path.suffix.lower() in _LISTED_ENDINGS or bool(formats.sniff(_head(path)))
+
+
+def _walk(top: Path, closed: dict[Path, Exception]) -> Iterator[Path]:
+    """Pictures at any depth, and folders that cannot be opened, which ``closed`` says why."""
+    entered: set[tuple[int, int]] = set()
+    waiting = [top]
+    while waiting:
+        path = waiting.pop()
+        if os.path.isdir(path):  # noqa: PTH112 - unlike Path.is_dir, it raises nothing
+            try:
+                waiting += reversed(_enter(path, entered))
+            except OSError as error:
+                reason = f"the folder cannot be read ({error.strerror or error})"
+                closed[path] = ImageError(path, reason, "Ask for access to it, or leave it out")
+                yield path
+        elif is_picture(path):
+            yield path
+
+
+def _enter(folder: Path, entered: set[tuple[int, int]]) -> list[Path]:
+    """What lies in a folder; nothing if it was entered before, or holds a report's pictures.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    status, inside = folder.stat(), visible(folder)
+    if not os.access(folder, os.X_OK):  # its names can be read, but nothing behind them
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+    if (status.st_dev, status.st_ino) in entered or _is_run(folder):
+        return []
+    entered.add((status.st_dev, status.st_ino))
+    return inside
 
 
 def _is_run(folder: Path) -> bool:

@@ -10,7 +10,7 @@ import io
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from zerodefect.types import Region
 
@@ -80,7 +80,7 @@ def blend(pixels: np.ndarray, map: np.ndarray, low: float, high: float) -> np.nd
 
 
 def draw_regions(pixels: np.ndarray, regions: Sequence[Region]) -> np.ndarray:
-    """Outline regions and number them from 1, in the order given, on a copy of the picture.
+    """Outline regions on a copy of the picture.
 
     Lines are white between black edges, to be seen on any product.
 
@@ -95,17 +95,6 @@ def draw_regions(pixels: np.ndarray, regions: Sequence[Region]) -> np.ndarray:
     for thick, colour in ((3 * line, "black"), (line, "white")):
         for outline in outlines:
             draw.line([*outline, outline[0], outline[1]], fill=colour, width=thick, joint="curve")
-    font = ImageFont.load_default(size=max(12, round(max(image.size) / 40)))
-    for number, region in enumerate(regions, start=1):
-        # the number stands at the box's upper left corner, outside of it where there is room
-        left, top, right, bottom = draw.textbbox((0, 0), str(number), font=font)
-        width, height = right - left + 6, bottom - top + 6
-        x = min(max(region.box[0], 0), max(image.width - width, 0))
-        y = region.box[1] - height
-        if y < 0:
-            y = min(region.box[1], max(image.height - height, 0))
-        draw.rectangle((x, y, x + width - 1, y + height - 1), fill="black")
-        draw.text((x + 3 - left, y + 3 - top), str(number), fill="white", font=font)
     return np.array(image)
 
 

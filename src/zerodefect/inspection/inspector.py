@@ -86,8 +86,7 @@ class Inspector(Teachable):
 
         Raises:
             CalibrationError: too few images for the asked rate; it says how many it takes.
-            FileNotFoundError: a file or folder is not there.
-            ImageError: an image cannot be used, and there is no ``on_failure``.
+            FileNotFoundError, ImageError: something cannot be used, and there is no ``on_failure``.
             UnsupportedError: the method's scores depend on the other images of a set.
         """
         if "set" in self.detector.info.needs:
@@ -97,7 +96,7 @@ class Inspector(Teachable):
             )
         if object is not None:
             self.describe(object)
-        images = expand(good)
+        images = expand(good, tolerant=on_failure is not None)
         if isinstance(images, Sequence) and false_alarms is not None:
             # before the long work
             check_provable(false_alarms, len(images), "false-alarm rate", confidence)

@@ -20,18 +20,22 @@ R = TypeVar("R")
 Source = str | Path | bytes | Image.Image | np.ndarray | Picture
 
 
-def expand(sources: Source | Iterable[Source]) -> Iterable[Source]:
+def expand(sources: Source | Iterable[Source], *, tolerant: bool = False) -> Iterable[Source]:
     """Folders to their images; anything else stays as it is.
 
     What is no sequence (a generator, a camera) is read as it is needed, and may never end.
 
+    Args:
+        sources: of pictures.
+        tolerant: keep what is not there, and folders without pictures, to fail in their turn.
+
     Raises:
         ValueError: an empty list.
-        FileNotFoundError: a named file or folder is not there.
+        FileNotFoundError: a named file or folder is not there, unless ``tolerant``.
     """
     if isinstance(sources, (str, Path, bytes, Image.Image, np.ndarray, Picture)):
         sources = [sources]
-    expanded = chain.from_iterable(map(_images_of, sources))
+    expanded = chain.from_iterable(_images_of(source, tolerant) for source in sources)
     if not isinstance(sources, Sequence):
         return expanded
     found = list(expanded)  # a wrong path is an error before anything is inspected
@@ -40,8 +44,13 @@ def expand(sources: Source | Iterable[Source]) -> Iterable[Source]:
     return found
 
 
-def _images_of(source: Source) -> Sequence[Source]:
-    return find_images([source]) if isinstance(source, (str, Path)) else [source]
+def _images_of(source: Source, tolerant: bool) -> Sequence[Source]:
+    try:
+        return find_images([source]) if isinstance(source, (str, Path)) else [source]
+    except (FileNotFoundError, ImageError):
+        if tolerant:
+            return [source]
+        raise
 
 
 def open_source(source: Source, bit_depth: int | None = None) -> Picture:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
@@ -31,7 +32,7 @@ Address = Callable[[str], "str | None"]
 
 _MIME = {".jpg": "image/jpeg", ".png": "image/png"}
 _DETAILS = ("image", "object", "width", "height", "explanation", "answer")
-_COLUMNS = ("image", "verdict", "score", "p_value", "count", "kinds", "area", "thumb")
+_COLUMNS = ("image", "verdict", "score", "p_value", "count", "kinds", "area", "thumb", "noted")
 _REGION = ("box", "area", "area_percent", "score", "p_value", "kind", "kind_score", "polygons")
 
 
@@ -77,7 +78,8 @@ def write_report(
         path, data = folder / "index.html", '<script src="summary.js"></script>'
         _write(folder / "summary.js", calls[0])
     verdicts = summary.columns["verdict"]
-    page = fill_page(manifest, verdicts, failures, calibrated=summary.calibrated, data=data)
+    told = {"calibrated": summary.calibrated, "notes": summary.notes, "data": data}
+    page = fill_page(manifest, verdicts, failures, **told)
     _write(path, page)
     _remove_folder_form(folder, keep=0 if single else written)
     if not single:
@@ -136,9 +138,11 @@ class _Summary:
         self.calibrated = self.policy.get("form", "none") != "none"
         self.columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
         self.kind_numbers: dict[str | None, int] = {}
+        self.notes: Counter[str] = Counter()  # images that have a note, by what it says
 
     def add(self, record: Record, thumb: str | None) -> None:
         regions = record["regions"]
+        self.notes.update(set(record.get("notes") or ()))
         kinds = dict.fromkeys(region.get("kind") for region in regions)
         row = {
             **record,
@@ -146,6 +150,7 @@ class _Summary:
             "kinds": [self.kind_numbers.setdefault(k, len(self.kind_numbers)) for k in kinds],
             "area": float(f"{sum(region['area_percent'] for region in regions):.4g}"),
             "thumb": thumb,
+            "noted": len(record.get("notes") or ()),
         }
         for name, column in self.columns.items():
             column.append(row.get(name))

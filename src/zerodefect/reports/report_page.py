@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from html import escape
 from importlib import resources
@@ -13,8 +13,10 @@ from typing import Any
 from zerodefect.inspection.conformal import promise
 from zerodefect.inspection.policy import LEARNED
 from zerodefect.reports.records import Record
+from zerodefect.types import printable
 
 MAX_FAILURES = 1000
+MAX_NOTES = 100
 
 
 def fill_page(
@@ -23,6 +25,7 @@ def fill_page(
     failures: Sequence[Record],
     *,
     calibrated: bool,
+    notes: Mapping[str, int],
     data: str,
 ) -> str:
     """Fill the page's template; whatever comes from outside is escaped.
@@ -32,6 +35,7 @@ def fill_page(
         verdicts: of every inspected image.
         failures: records of the files that could not be inspected.
         calibrated: whether all verdicts rest on limits learned from good images.
+        notes: how many images have each note on their file.
         data: HTML of the scripts that carry the results; put in as it is.
     """
     heading = str(manifest.get("object") or "Inspection")
@@ -49,6 +53,7 @@ def fill_page(
         "counts": _counts(verdicts, failures),
         "statement": "".join(f"<p>{escape(s)}</p>" for s in statements),
         "failures": _failure_table(failures),
+        "notes": _note_table(notes),
         "settings": _settings(manifest),
         "data": data,
     }
@@ -118,7 +123,7 @@ def _failure_table(failures: Sequence[Record]) -> str:
     keys = ("image", "reason", "remedy")
     rows = "".join(
         "<tr>"
-        + "".join(f'<td class="path">{escape(str(record.get(key, "")))}</td>' for key in keys)
+        + "".join(f'<td class="path">{escape(printable(record.get(key, "")))}</td>' for key in keys)
         + "</tr>"
         for record in failures[:MAX_FAILURES]
     )
@@ -132,6 +137,24 @@ def _failure_table(failures: Sequence[Record]) -> str:
         '<div class="table"><table><thead><tr><th scope="col">File</th><th scope="col">Reason</th>'
         f'<th scope="col">What to do</th></tr></thead><tbody>{rows}</tbody></table></div>{rest}'
         "</details>"
+    )
+
+
+def _note_table(notes: Mapping[str, int]) -> str:
+    if not notes:
+        return ""
+    common = sorted(notes.items(), key=lambda note: (-note[1], note[0]))
+    rows = "".join(
+        f'<tr><td>{escape(printable(note))}</td><td class="number">{count:,}</td></tr>'
+        for note, count in common[:MAX_NOTES]
+    )
+    more = len(common) - MAX_NOTES
+    rest = f'<p class="quiet">{more:,} more are in results.csv.</p>' if more > 0 else ""
+    return (
+        '<details class="panel" id="notes" open><summary>Notes on the files</summary>'
+        '<div class="table"><table><thead><tr><th scope="col">Note</th>'
+        f'<th scope="col" class="number">Images</th></tr></thead><tbody>{rows}</tbody></table>'
+        f"</div>{rest}</details>"
     )
 
 

@@ -16,6 +16,7 @@ from zerodefect.types import Inspection, Region
 PICTURE_SIDE = 1024
 HEAT_SIDE = 384
 THUMB_SIDE = 192
+SMALL_SIDE, FRAME_ROOM = 12, 4  # pixels of thumbnails: regions that get a frame, and its distance
 
 
 def write_assets(
@@ -53,7 +54,8 @@ def write_assets(
         files["heat"] = (f"{stem}.png", encode_png(heat))
         thumb = blend(thumb, resize_map(inspection.map, *thumb.shape[:2]), *colour_range)
     across, down = thumb.shape[1] / inspection.width, thumb.shape[0] / inspection.height
-    thumb = draw_regions(thumb, [_scale_region(r, across, down) for r in inspection.regions])
+    scaled = [_scale_region(region, across, down) for region in inspection.regions]
+    thumb = draw_regions(thumb, scaled)
     files["thumb"] = (f"{stem}.thumb.jpg", encode_jpeg(thumb))
     for name, content in files.values():
         with atomic_write(folder / name) as file:
@@ -71,6 +73,11 @@ def resize_map(values: np.ndarray, height: int, width: int) -> np.ndarray:
 def _scale_region(region: Region, across: float, down: float) -> Region:
     """The region in the pixels of a smaller picture, so that its outline stays visible there."""
     x, y, width, height = region.box
+    if max(width * across, height * down) < SMALL_SIDE:  # a frame around what an outline would hide
+        left, top = math.floor(x * across) - FRAME_ROOM, math.floor(y * down) - FRAME_ROOM
+        right = math.ceil((x + width) * across) + FRAME_ROOM - 1
+        bottom = math.ceil((y + height) * down) + FRAME_ROOM - 1
+        return replace(region, box=(left, top, right - left, bottom - top), polygons=())
     return replace(  # the mask stays as it is: it is not drawn
         region,
         box=(

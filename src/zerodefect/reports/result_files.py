@@ -5,16 +5,19 @@ Every file appears complete or not at all; ``StoreError`` where the operating sy
 
 from __future__ import annotations
 
-import bisect
-import csv
 import functools
 import hashlib
 import io
 import json
 import os
+import re
 import shutil
+import sys
 import tempfile
+import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +30,8 @@ from zerodefect.version import __version__
 
 IMAGE_COLUMNS = (
     *("image", "status", "object", "verdict", "calibrated", "score", "p_value", "count", "kinds"),
-    *("largest_area_percent", "width", "height", "explanation", "answer", "reason", "remedy"),
+    *("largest_area_percent", "width", "height", "explanation", "answer", "notes"),
+    *("reason", "remedy"),
 )
 REGION_COLUMNS = (
     *("image", "object", "verdict", "calibrated", "region", "kind", "kind_score"),
@@ -38,15 +42,26 @@ _NO_KIND = "anomaly"
 # What spreadsheet programs take for the beginning of a formula, full-width forms included.
 _FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
 
-# Signs that separate folders or name drives on some system; % keeps the replacement unambiguous.
-_NOT_IN_NAMES = str.maketrans({sign: f"%{ord(sign):02X}" for sign in '%\\:*?"<>|'})
+# What ends a cell in one program or another.
+_SPLITTING = re.compile(r'[,;|"\s]')
+
+# Bytes that a name may take on nearly all file systems, and a path with it.
+_LONGEST_NAME = 255
+_DEEPEST = 200  # folders; Python makes them one in another
+_LONGEST_PATH = {"linux": 4000, "darwin": 1000}.get(sys.platform, 250)
+
+# Signs that no name may hold on some system; % keeps the replacement unambiguous.
+_NOT_IN_NAMES = str.maketrans(
+    {sign: f"%{ord(sign):02X}" for sign in ('%\\:*?"<>|\x7f' + "".join(map(chr, range(32))))}
+)
 
 
 def write_csv(records: Iterable[Mapping[str, Any]], path: str | Path) -> None:
     """Write one row per image (``IMAGE_COLUMNS``), failed ones included; UTF-8.
 
-    ``kinds`` lists the kinds of the regions by falling score, separated by ``"; "``. Text that a
-    spreadsheet would take for a formula is preceded by an apostrophe.
+    ``kinds`` lists the kinds of the regions by falling score, ``notes`` what is to know about the
+    file, both separated by ``"; "``. Text that a spreadsheet would take for a formula is preceded
+    by an apostrophe; text with any sign that some program splits cells at is quoted.
     """
     _write_table(path, IMAGE_COLUMNS, (_image_row(record) for record in records))
 
@@ -119,23 +134,25 @@ def map_path(run_folder: str | Path, image_path: str | Path, root: str | Path) -
     ``maps/<object>/test/<defect>/<id>.tiff`` if ``root`` is the folder that holds the objects or
     any folder further in; other images keep their path below ``root``. Where a folder holds files
     that differ in the ending only, the ending stays in the name: ``a.png.tiff``, ``a.jpg.tiff``.
+    A hash of the name is added to names that differ in upper and lower case only, which some disks
+    do not tell apart, and takes the place of what is too long for a name.
 
     Args:
         run_folder: of the run.
         image_path: of the image.
-        root: folder that all images of the run lie in, the same for all of them. An image that
-            does not is put into a folder of its own kind.
+        root: folder that all images of the run lie in, the same for all of them. Images that do
+            not, or whose paths would be too long or deep, get a folder for each of theirs.
     """
     image = Path(os.path.abspath(image_path))  # noqa: PTH100 - resolve() would follow links
     base = Path(os.path.abspath(root))  # noqa: PTH100
     if image.is_relative_to(base) and image != base:
-        parts = (*_layout_above(base), *image.relative_to(base).parts[:-1])
-    else:
-        digest = hashlib.sha256(os.fsencode(image.parent)).hexdigest()
-        parts = (f"elsewhere-{digest[:16]}",)
-    name = image.stem if _stem_is_unique(image) else image.name
-    safe = [part.translate(_NOT_IN_NAMES) for part in (*parts, f"{name}.tiff")]
-    return Path(run_folder, "maps", *safe)
+        inside = image.relative_to(base).parts[:-1]
+        above = (base.joinpath(*inside[:depth]) for depth in range(1, len(inside) + 1))
+        parts = [*map(_safe, _layout_above(base)), *map(_folder_name, above)]
+        path = Path(run_folder, "maps", *parts, _map_name(image))
+        if len(os.fsencode(path.absolute())) <= _LONGEST_PATH and len(parts) <= _DEEPEST:
+            return path
+    return Path(run_folder, "maps", f"elsewhere-{_digest(image.parent)}", _map_name(image))
 
 
 def _layout_above(root: Path) -> tuple[str, ...]:
@@ -151,23 +168,51 @@ def _layout_above(root: Path) -> tuple[str, ...]:
     return (root.name,) if (root / "test").is_dir() else ()
 
 
-def _stem_is_unique(image: Path) -> bool:
-    """Whether no file beside the image has the same name up to the ending."""
-    folder = image.parent
+def _map_name(image: Path) -> str:
+    """Name of an image's map, without the image's ending where that leaves it to one image."""
+    names, stems = _names_beside(image)
+    stem = _folded(image.stem)
+    if stems[stem] < 2 and names[stem] <= (image.name == image.stem):
+        return _safe(image.stem, ".tiff")
+    return _safe(image.name, ".tiff", unique=names[_folded(image.name)] < 2)
+
+
+def _folder_name(folder: Path) -> str:
+    return _safe(folder.name, unique=_names_beside(folder)[0][_folded(folder.name)] < 2)
+
+
+def _safe(name: str, ending: str = "", *, unique: bool = True) -> str:
+    """A name that every system takes; what would be lost of the given one stands in a hash."""
+    safe = name.translate(_NOT_IN_NAMES)
+    if unique and len(os.fsencode(safe + ending)) <= _LONGEST_NAME:
+        return safe + ending
+    ending = f"-{_digest(name)}{ending}"
+    room = _LONGEST_NAME - len(ending)
+    return os.fsencode(safe)[:room].decode(errors="ignore") + ending
+
+
+def _digest(name: str | Path) -> str:
+    return hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
+
+
+def _folded(name: str) -> str:
+    """What a disk that ignores case, or composes accents in its own way, takes a name for."""
+    return unicodedata.normalize("NFC", name.casefold())
+
+
+def _names_beside(path: Path) -> tuple[Counter[str], Counter[str]]:
+    """How often each name, and each name up to its ending, stands in the folder of a file."""
     try:
-        names = _names_in(folder, folder.stat().st_mtime_ns)
+        return _names_in(path.parent, path.parent.stat().st_mtime_ns)
     except OSError:
-        return True
-    first = bisect.bisect_left(names, image.stem + ".")
-    same = [name for name in names[first : first + 2] if name.startswith(image.stem + ".")]
-    bare = bisect.bisect_left(names, image.stem)
-    return all(name == image.name for name in same) and names[bare : bare + 1] != [image.stem]
+        return Counter(), Counter()
 
 
 @functools.lru_cache(maxsize=16)
-def _names_in(folder: Path, changed: int) -> list[str]:
-    """Names in a folder, sorted; ``changed`` makes a changed folder be read again."""
-    return sorted(entry.name for entry in folder.iterdir())
+def _names_in(folder: Path, changed: int) -> tuple[Counter[str], Counter[str]]:
+    """See ``_names_beside``; ``changed`` makes a changed folder be read again."""
+    names = [Path(name) for name in os.listdir(folder)]  # noqa: PTH208
+    return Counter(_folded(n.name) for n in names), Counter(_folded(n.stem) for n in names)
 
 
 def _image_row(record: Mapping[str, Any]) -> list[Any]:
@@ -175,6 +220,7 @@ def _image_row(record: Mapping[str, Any]) -> list[Any]:
     extra = {
         "kinds": "; ".join(dict.fromkeys(region["kind"] or _NO_KIND for region in regions)),
         "largest_area_percent": max((region["area_percent"] for region in regions), default=None),
+        "notes": "; ".join(record.get("notes") or ()),
     }
     return [{**record, **extra}.get(column) for column in IMAGE_COLUMNS]
 
@@ -192,22 +238,29 @@ def _write_table(path: str | Path, columns: Sequence[str], rows: Iterable[list[A
     with atomic_write(Path(path)) as file:
         # File names that are no valid text are written with escapes rather than refused.
         text = io.TextIOWrapper(file, "utf-8", errors="backslashreplace", newline="")
-        writer = csv.writer(text)
-        writer.writerow(columns)
-        for row in rows:
-            writer.writerow([_cell(value) for value in row])
+        for row in chain([columns], rows):
+            text.write(",".join(map(_cell, row)) + "\r\n")
         text.flush()
         text.detach()  # closing it would close the file before it is on disk
 
 
-def _cell(value: Any) -> Any:
-    """Keep spreadsheet programs from running text (names of files, say) as formulas."""
+def _cell(value: Any) -> str:
+    """Keep spreadsheet programs from running text (names of files, say) as formulas.
+
+    The ``csv`` module quotes what holds its own separator only; in half of Europe, spreadsheets
+    split at semicolons, and what follows one would begin a cell.
+    """
+    if value is None:
+        return ""
     if isinstance(value, bool):
         return "true" if value else "false"
+    text = str(value)
     if not isinstance(value, str):
-        return value  # numbers and None
-    starts = value.lstrip().startswith(_FORMULA) or value.startswith(("\t", "\r", "\n"))
-    return f"'{value}" if starts else value
+        return text
+    if text.lstrip().startswith(_FORMULA) or text.startswith(("\t", "\r", "\n")):
+        text = f"'{text}"
+    doubled = text.replace('"', '""')
+    return f'"{doubled}"' if _SPLITTING.search(text) else text
 
 
 def _write_item(write: Callable[[bytes], Any], number: int, item: Record) -> None:

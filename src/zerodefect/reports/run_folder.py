@@ -35,8 +35,8 @@ _SYNC_SECONDS = 1.0
 
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
 
-# Differences in these say nothing about the results.
-_NOT_COMPARED = {"created", "environment"}
+# Differences in these say nothing about the results; "root" is kept from the first start.
+_NOT_COMPARED = {"created", "environment", "root"}
 
 
 class RunMismatch(StoreError):  # noqa: N818 - says what it is
@@ -68,8 +68,8 @@ class RunStore:
     Args:
         folder: the run folder; made if missing.
         manifest: settings, detector facts and policy: JSON values. What decides the results must
-            be in it. Floats are compared up to rounding (1e-5). Values under ``"created"`` and
-            ``"environment"``, at any depth, are kept but not compared.
+            be in it. Floats are compared up to rounding (1e-5). Values under ``"created"``,
+            ``"environment"`` and ``"root"``, at any depth, are kept but not compared.
         overwrite: throw away the results of a run that is already there.
 
     Raises:

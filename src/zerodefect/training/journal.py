@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+import warnings
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zerodefect.files import atomic_write, store_error
+from zerodefect.types import printable
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -96,11 +98,12 @@ class Journal:
             for name, (steps, values) in series.items():
                 few = len(steps) < 30
                 width = 2 if name == "loss" else 1
-                label = name.removeprefix("validation/")
+                label = printable(name.removeprefix("validation/")).replace("$", r"\$")
                 axes.plot(steps, values, label=label, linewidth=width, marker="." if few else "")
             axes.set(xlabel="step", title=title)
             axes.legend(fontsize="small")
-        with atomic_write(self.folder / CURVES) as file:
+        with atomic_write(self.folder / CURVES) as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # letters that its font lacks
             canvas.savefig(file, format="png", dpi=110)
         return True
 

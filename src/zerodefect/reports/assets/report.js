@@ -7,6 +7,7 @@
 const VERDICTS = ["defect", "unsure", "good"];
 const PAGE_SIZE = 60;
 const MAX_ROWS = 200; // regions listed and numbered per image; outlines are drawn for all
+const P_VALUE = "share of good images, this one counted with them, that score at least as high; the smaller, the rarer among good parts";
 const SVG = "http://www.w3.org/2000/svg";
 
 let data = null; // the summary
@@ -54,7 +55,12 @@ function badge(i) {
   return make("span", { class: `verdict ${verdict}` }, shape(verdict), word);
 }
 
-function splitPath(path) {
+/* What would act on the text around it (control characters, signs that turn it around) as escapes. */
+const shownName = (path) => path.replace(/[\p{Cc}\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]/gu,
+  (sign) => `\\u${sign.charCodeAt(0).toString(16).padStart(4, "0")}`);
+
+function splitPath(name) {
+  const path = shownName(name);
   const cut = Math.max(path.lastIndexOf("/"), path.lastIndexOf("\\")) + 1;
   return [path.slice(0, cut), path.slice(cut)];
 }
@@ -124,12 +130,13 @@ function card(i) {
   const none = located(0) ? "no region" : "";
   const regions = data.count[i] === 0 ? none : `${data.count[i]} × ${kinds}`;
   const found = data.kinds[i].length > 1 ? `${plural(data.count[i], "region")}: ${kinds}` : regions;
-  return make("li", {}, make("a", { class: "card", href: link(i), "data-image": i, title: data.image[i] },
+  return make("li", {}, make("a", { class: "card", href: link(i), "data-image": i, title: shownName(data.image[i]) },
     thumb,
     make("div", { class: "text" },
       badge(i),
       make("span", { class: "values" }, `score ${number(data.score[i])}${p}`),
       make("span", { class: "kinds" }, found),
+      ...(data.noted[i] ? [make("span", { class: "quiet" }, plural(data.noted[i], "note"))] : []),
       make("span", { class: "name" }, name),
       make("span", { class: "folder" }, folder))));
 }
@@ -177,6 +184,8 @@ function buildToolbar() {
   byId("page-on").addEventListener("click", () => turnPage(1));
   byId("toolbar").hidden = data.image.length === 0;
   byId("pager").hidden = data.image.length === 0;
+  byId("reading").textContent = "score: raw, higher is more anomalous"
+    + (data.p_value.some((p) => p !== null) ? `. p: ${P_VALUE}.` : ".");
 }
 
 /* ---- histogram of image scores with the two limits ---- */
@@ -270,7 +279,7 @@ const outline = (region) => region.polygons.map((points) => {
 }).join("");
 
 function activate(k, on) {
-  byId("stage").querySelector(`path[data-region="${k}"]`)?.classList.toggle("active", on);
+  byId("stage").querySelector(`path:not(.under)[data-region="${k}"]`)?.classList.toggle("active", on);
   byId("findings").querySelector(`tr[data-region="${k}"]`)?.classList.toggle("active", on);
 }
 
@@ -279,28 +288,137 @@ function onPoint(node, k) {
   for (const type of ["mouseleave", "blur"]) node.addEventListener(type, () => activate(k, false));
 }
 
+/* ---- numbers beside the regions, whatever the zoom: all in screen pixels ---- */
+
+const TAG = { height: 18, gaps: [3, 12, 26, 46, 76, 120, 180], room: 24 }; // room: around the picture
+const SMALL = 24; // a region that is smaller on the screen gets a ring: its outline would cover it
+const RING = { least: 20, room: 6 };
+
+const tagWidth = (k) => 10 + 8 * String(k + 1).length;
+const overlap = (a, b) => Math.max(0, Math.min(a[0] + a[2], b[0] + b[2]) - Math.max(a[0], b[0]))
+  * Math.max(0, Math.min(a[1] + a[3], b[1] + b[3]) - Math.max(a[1], b[1]));
+
+function aroundBox([x, y, w, h], width, height, gap) {
+  const [left, right, above, below] = [x - gap - width, x + w + gap, y - gap - height, y + h + gap];
+  const [inner, base] = [x + w - width, y + h - height];
+  return [[x, above], [inner, above], [right, y], [left, y], [x, below], [inner, below], [right, base], [left, base],
+    [right, above], [left, above], [right, below], [left, below]];
+}
+
+/* Boxes [x, y, w, h] of the numbers of the first ``count`` regions: beside their own region, on no
+   other region and no other number, as near as that can be. */
+function placeTags(boxes, count, width, height) {
+  const placed = [];
+  for (let k = 0; k < count; k += 1) {
+    let best = null, least = Infinity;
+    for (const gap of TAG.gaps) {
+      for (const [x, y] of aroundBox(boxes[k], tagWidth(k), TAG.height, gap)) {
+        const tag = [x, y, tagWidth(k), TAG.height];
+        if (x < -TAG.room || y < -TAG.room || x + tag[2] > width + TAG.room || y + tag[3] > height + TAG.room) continue;
+        let cost = gap / 1000;
+        for (const box of boxes) cost += overlap(tag, box) / (box[2] * box[3]); // share that is hidden
+        for (const other of placed) cost += 10 * Math.sign(overlap(tag, other));
+        if (cost < least) [best, least] = [tag, cost];
+      }
+      if (least <= gap / 1000) break; // nothing is hidden, and nothing nearer will come
+    }
+    // a region as large as the picture: the number stands in its corner
+    placed.push(best ?? [Math.max(boxes[k][0], 0), Math.max(boxes[k][1], 0), tagWidth(k), TAG.height]);
+  }
+  return placed;
+}
+
+const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
+
+/* The point of closed outlines [x0, y0, x1, y1, ...] that is nearest to a point. */
+function nearestOn(outlines, [px, py]) {
+  let best = null, least = Infinity;
+  for (const points of outlines) {
+    for (let k = 0; k < points.length; k += 2) {
+      const [x, y] = [points[k], points[k + 1]];
+      const [dx, dy] = [points[(k + 2) % points.length] - x, points[(k + 3) % points.length] - y];
+      const along = clamp(((px - x) * dx + (py - y) * dy) / (dx * dx + dy * dy || 1), 0, 1);
+      const found = [x + along * dx, y + along * dy], away = Math.hypot(found[0] - px, found[1] - py);
+      if (away < least) [best, least] = [found, away];
+    }
+  }
+  return best;
+}
+
+/* The line between a number and the outlines of its region, as a path; none where they are close. */
+function leaderLine([x, y, w, h], outlines) {
+  const end = nearestOn(outlines, [x + w / 2, y + h / 2]);
+  if (!end) return "";
+  const start = [clamp(end[0], x, x + w), clamp(end[1], y, y + h)];
+  return Math.hypot(end[0] - start[0], end[1] - start[1]) < 6 ? "" : `M${start}L${end}`;
+}
+
+const isSmall = (box, across, down) => Math.max(box[2] * across, box[3] * down) < SMALL;
+
+/* What a region takes on the screen: its box, or that of its ring. */
+function screenBox(box, across, down) {
+  const [x, y, w, h] = [box[0] * across, box[1] * down, box[2] * across, box[3] * down];
+  if (!isSmall(box, across, down)) return [x, y, w, h];
+  const side = Math.max(RING.least, Math.hypot(w, h) + 2 * RING.room);
+  return [x + (w - side) / 2, y + (h - side) / 2, side, side];
+}
+
+const circle = ([x, y, side]) => Array.from({ length: 24 }, (_, k) => [Math.cos, Math.sin].map((f, i) =>
+  (i ? y : x) + side / 2 + side / 2 * f(k * Math.PI / 12))).flat();
+const ring = ([x, y, side]) => `M${x} ${y + side / 2}a${side / 2} ${side / 2} 0 1 0 ${side} 0a${side / 2} ${side / 2} 0 1 0 ${-side} 0`;
+
+function layOutTags(detail) {
+  const stage = byId("stage"), [width, height] = [stage.clientWidth, stage.clientHeight];
+  if (!width) return; // the page shows the list
+  const [across, down] = [width / detail.width, height / detail.height];
+  const boxes = detail.regions.map((region) => screenBox(region.box, across, down));
+  const marks = stage.querySelectorAll(".mark");
+  const small = detail.regions.map((region) => isSmall(region.box, across, down));
+  for (const line of stage.querySelectorAll("path[data-region]")) line.classList.toggle("ringed", small[line.dataset.region]);
+  placeTags(boxes, marks.length, width, height).forEach((tag, k) => {
+    // what stands in the mark counts from the corner of its region, so that it moves with it
+    const [x, y] = [detail.regions[k].box[0] * across, detail.regions[k].box[1] * down];
+    const [own, at] = [boxes[k], tag].map(([left, top, w, h]) => [left - x, top - y, w, h]);
+    const shifted = (points) => points.map((value, i) => (i % 2 ? value * down - y : value * across - x));
+    const outlines = small[k] ? [circle(own)] : detail.regions[k].polygons.map(shifted);
+    const d = (small[k] ? ring(own) : "") + leaderLine(at, outlines);
+    for (const line of marks[k].querySelectorAll("path")) line.setAttribute("d", d);
+    marks[k].querySelector(".tag").setAttribute("style", `left:${at[0]}px;top:${at[1]}px;width:${at[2]}px`);
+  });
+}
+
+const watchSize = new (globalThis.ResizeObserver ?? class { observe() {} disconnect() {} })(() => layOut());
+let layOut = () => {};
+
+function mark(region, k, detail) {
+  const place = `left:${100 * region.box[0] / detail.width}%;top:${100 * region.box[1] / detail.height}%`;
+  return make("span", { class: "mark", style: place, "aria-hidden": "true" },
+    draw("svg", {}, draw("path", { class: "under" }), draw("path")), make("b", { class: "tag" }, String(k + 1)));
+}
+
 function showStage(detail) {
   const stage = byId("stage");
   const svg = draw("svg", { viewBox: `0 0 ${detail.width} ${detail.height}`, preserveAspectRatio: "none", "aria-hidden": "true" });
   const parts = [svg];
   detail.regions.forEach((region, k) => {
     const d = outline(region);
-    const line = draw("path", { d, "data-region": k });
-    svg.append(draw("path", { d, class: "under" }), line);
+    const marked = k < MAX_ROWS ? { "data-region": k } : {};
+    const line = draw("path", { d, ...marked });
+    svg.append(draw("path", { d, class: "under", ...marked }), line);
     onPoint(line, k);
-    if (k < MAX_ROWS) {
-      const [left, top] = [100 * region.box[0] / detail.width, 100 * region.box[1] / detail.height];
-      parts.push(make("span", { class: top < 4 ? "tag inside" : "tag", style: `left:${left}%;top:${top}%`, "aria-hidden": "true" }, String(k + 1)));
-    }
+    if (k < MAX_ROWS) parts.push(mark(region, k, detail));
   });
   if (detail.assets.heat) parts.unshift(make("img", { id: "heat", src: detail.assets.heat, alt: "Heat map" }));
-  if (detail.assets.image) parts.unshift(make("img", { src: detail.assets.image, alt: detail.image }));
+  if (detail.assets.image) parts.unshift(make("img", { src: detail.assets.image, alt: shownName(detail.image) }));
   else parts.unshift(make("div", { class: "message" }, "No picture was kept for this image."));
   stage.style.setProperty("--ratio", detail.width / detail.height);
   stage.replaceChildren(...parts);
   byId("opacity").closest("label").hidden = !detail.assets.heat;
   byId("outlines").closest("label").hidden = !located(detail.regions.length);
+  layOut = () => layOutTags(detail);
   applyControls();
+  watchSize.disconnect();
+  watchSize.observe(stage);
 }
 
 function applyControls() {
@@ -309,50 +427,60 @@ function applyControls() {
   if (byId("heat")) byId("heat").style.opacity = opacity / 100;
   byId("stage").classList.toggle("plain", !byId("outlines").checked);
   byId("stage").style.setProperty("--zoom", byId("zoom").value);
+  layOut();
 }
 
 function regionRow(region, k) {
   const cell = (value) => make("td", { class: "number" }, value);
   const row = make("tr", { tabindex: "0", "data-region": k },
     cell(String(k + 1)), make("td", {}, kindName(region.kind)), cell(percent(region.kind_score)),
-    cell(region.area.toLocaleString("en")), cell(`${number(region.area_percent)} %`),
+    make("td", { class: "number" }, `${region.area.toLocaleString("en")} px`, make("br"), `${number(region.area_percent)} %`),
     cell(number(region.score)), cell(number(region.p_value)));
   onPoint(row, k);
   return row;
 }
 
 function regionTable(regions) {
-  if (regions.length === 0) return make("p", {}, "No region lies above the region limit.");
-  const heads = [["#", "Number in the picture"], ["Kind", ""], ["Share", "Share of this kind among all kinds of the vocabulary"],
-    ["Area px", ""], ["Area", "In percent of the inspected area"], ["Score", "Highest raw map value in the region"],
-    ["p", "Share of good images whose highest map value reaches this score"]];
+  if (regions.length === 0) return [make("p", {}, "No region lies above the region limit.")];
+  const heads = ["#", "Kind", "Share", "Area", "Score", "p"];
   const table = make("table", {},
-    make("thead", {}, make("tr", {}, ...heads.map(([name, title], k) =>
-      make("th", { scope: "col", title: title || null, class: k === 1 ? null : "number" }, name)))),
+    make("thead", {}, make("tr", {}, ...heads.map((name, k) =>
+      make("th", { scope: "col", class: k === 1 ? null : "number" }, name)))),
     make("tbody", {}, ...regions.slice(0, MAX_ROWS).map(regionRow)));
-  const box = make("div", { class: "table" }, table);
+  const box = make("div", { class: "table regions" }, table);
   if (regions.length > MAX_ROWS) box.append(make("p", { class: "quiet" }, `The ${MAX_ROWS} highest of ${regions.length} regions; all are in results.jsonl.`));
-  return box;
+  return [box, readingHelp(regions)];
 }
 
-function fact(name, value, title = null) {
-  return make("div", { title }, make("dt", {}, name), make("dd", {}, value));
+/* What the numbers of the table mean, where they stand. */
+function readingHelp(regions) {
+  const words = [["Score", "highest raw map value in the region"], ["Area", "pixels of the picture, and percent of the inspected area"]];
+  if (regions.some((region) => region.kind_score !== null)) {
+    words.unshift(["Share", "how much of all kinds' evidence speaks for this kind. It says which kind is likeliest, not that there is damage"]);
+  }
+  words.push(["p", data.calibrated ? "share of good images, this one counted with them, that reach this score somewhere; the smaller, the rarer on good parts"
+    : "not known before a calibration"]);
+  return make("dl", { class: "reading" }, ...words.map(([name, text]) => make("div", {}, make("dt", {}, name), make("dd", {}, text))));
+}
+
+function fact(name, value) {
+  return make("div", {}, make("dt", {}, name), make("dd", {}, value));
 }
 
 function showFindings(i, detail) {
   const [folder, name] = splitPath(data.image[i]);
   const parts = [make("p", { class: "eyebrow path" }, folder), make("h1", { tabindex: "-1" }, name), badge(i)];
-  const facts = make("dl", { class: "facts" }, fact("Score", number(data.score[i]), String(data.score[i])),
-    fact("p-value", number(data.p_value[i]), "Share of good images that score at least this high"));
+  const facts = make("dl", { class: "facts" }, fact("Score", number(data.score[i])), fact("p-value", number(data.p_value[i])));
   if (located(data.count[i])) facts.append(fact("Regions", String(data.count[i])));
   parts.push(facts);
+  if (data.p_value[i] !== null) parts.push(make("p", { class: "quiet" }, `p-value: ${P_VALUE}.`));
   if (detail) {
     facts.append(fact("Size", `${detail.width} × ${detail.height} px`));
     if (detail.object) facts.append(fact("Product", detail.object));
     if (detail.explanation) parts.push(make("p", { class: "explanation" }, detail.explanation));
     if (detail.answer) parts.push(make("h2", {}, "The model's own words"), make("blockquote", {}, detail.answer));
     if (detail.notes.length > 0) parts.push(make("h2", {}, "Notes on the file"), make("ul", {}, ...detail.notes.map((note) => make("li", {}, note))));
-    if (located(detail.regions.length)) parts.push(make("h2", {}, "Regions"), regionTable(detail.regions));
+    if (located(detail.regions.length)) parts.push(make("h2", {}, "Regions"), ...regionTable(detail.regions));
   }
   byId("findings").replaceChildren(...parts);
 }
