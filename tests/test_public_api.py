@@ -106,8 +106,8 @@ FIELDS = {
 }
 
 POLICY_FIELDS = (
-    "format version method fingerprint object form guaranteed false_alarms review_rate scores "
-    "map_maxima limits region_limit colour_range created zerodefect notes"
+    "format version method fingerprint object bit_depth form guaranteed false_alarms review_rate "
+    "scores map_maxima limits region_limit colour_range created zerodefect notes"
 )
 
 

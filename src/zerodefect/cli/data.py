@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from zerodefect.cli.options import AsJson, Layout
+from zerodefect.cli.options import AsJson, BitDepth, Layout
 from zerodefect.cli.telling import progress
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def check(
     path: Annotated[Path, typer.Argument(help="Folder, meta.json, or CSV/JSON-lines table.")],
     layout: Layout = "auto",
     deep: Annotated[bool, typer.Option("--deep", help="Open every picture and mask.")] = False,
+    bit_depth: BitDepth = None,
     as_json: AsJson = False,
 ) -> None:
     """Explain what a data set holds and what is missing.
@@ -42,7 +44,8 @@ def check(
     dataset = load_dataset(path, layout=layout, sizes=False)
     with progress(quiet=as_json) as bar:
         task = bar.add_task("opening files" if deep else "reading sizes", total=len(dataset))
-        files = check_files(dataset, deep=deep, on_sample=lambda: bar.advance(task))
+        advance = partial(bar.advance, task)
+        files = check_files(dataset, deep=deep, bit_depth=bit_depth, on_sample=advance)
     problems = (*dataset.problems, *files.problems)
     if as_json:
         typer.echo(json.dumps(_facts(dataset, files, problems), indent=2))
@@ -69,6 +72,7 @@ def _facts(dataset: Dataset, files: FileCheck, problems: tuple[Problem, ...]) ->
             {"width": width, "height": height, "images": count}
             for (width, height), count in sorted(files.sizes.items())
         ],
+        "bit_depths": {product: asdict(depth) for product, depth in files.depths.items()},
         "notes": dataset.notes,
         "problems": [asdict(problem) for problem in problems],
     }
@@ -83,6 +87,8 @@ def _explain(dataset: Dataset, files: FileCheck, problems: tuple[Problem, ...]) 
     typer.echo(f"products:  {len(dataset.products)}")
     typer.echo(f"pictures:  {len(dataset)}, {masks} with mask")
     typer.echo(f"sizes:     {_sizes(files)}")
+    for product, depth in files.depths.items():
+        typer.echo(f"bits:      {product}: {depth}")
     typer.echo(f"\n{format_table(dataset.split_table())}")
     if dataset.notes:
         typer.echo("\nto know:")

@@ -19,7 +19,7 @@ from zerodefect.cli.options import (
     LoadingOptions,
     ObjectNames,
     Options,
-    ViewOptions,
+    PictureOptions,
 )
 from zerodefect.cli.telling import progress, say
 
@@ -107,7 +107,7 @@ def evaluate(
     ),
     cache: Annotated[bool, typer.Option(help="Keep predictions and reuse them.")] = True,
     loading: LoadingOptions,
-    pictures: ViewOptions,
+    pictures: PictureOptions,
     batch_size: BatchSize = 8,
     as_json: AsJson = False,
 ) -> None:
@@ -128,7 +128,7 @@ def evaluate(
     if not measured.alike:  # else the pictures are cropped first
         wanted = (s for d in datasets for s in d if s.split != "train" or max(measured.shots))
         tell_views(pictures, (sample.image for sample in wanted))
-    shown = pictures.opened()
+    shown = {**pictures.opened(), "bit_depth": pictures.bit_depth}
     kept = PredictionCache(cache_folder() / "predictions" if cache else None)
     stored = []
     left_out = 0

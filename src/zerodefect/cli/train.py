@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zerodefect.cli.opening import open_dataset, product_names
-from zerodefect.cli.options import Device, NetworkOptions, ObjectNames, Options, TrainableMethod
+from zerodefect.cli.options import (
+    BitDepth,
+    Device,
+    NetworkOptions,
+    ObjectNames,
+    Options,
+    TrainableMethod,
+)
 from zerodefect.cli.telling import progress, say, told_size
 
 if TYPE_CHECKING:
@@ -51,6 +58,7 @@ class DataOptions(Options):
     ] = False
     object: ObjectNames = None
     layout: Annotated[str, typer.Option(help="Of the data; 'zerodefect data' lists them.")] = "auto"
+    bit_depth: BitDepth = None
 
 
 @dataclass(frozen=True)
@@ -145,6 +153,7 @@ class _Data:
 
     def __init__(self, options: DataOptions) -> None:
         self.entries, self.train_good = options.data, options.train_good
+        self.bit_depth = options.bit_depth
         self.named = {e: _open(e, options.layout) for e in options.data if not _is_procedural(e)}
         self.targets = [_open(entry, options.layout) for entry in options.val or []]
         self.names = product_names(options.object, [*self.named.values(), *self.targets])
@@ -168,8 +177,13 @@ class _Data:
                 drawn_good = good_only or kind != _PROCEDURAL
                 found.append(Procedural(count, seed, side, good_only=drawn_good))
                 continue
-            how = {"train_good": self.train_good, "good_only": good_only}
-            pictures = Pictures(self.named[entry], self.names, **how)
+            pictures = Pictures(
+                self.named[entry],
+                self.names,
+                train_good=self.train_good,
+                good_only=good_only,
+                bit_depth=self.bit_depth,
+            )
             if pictures.left_out:
                 count = pictures.left_out
                 tell(f"{pictures.name}: {count} defective pictures have no mask; left out")
@@ -283,7 +297,10 @@ def _validation(
     protocol = Protocol(
         resolution="network", image_queries=("auroc", "ap"), pixel_queries=("auroc", "aupro@0.3")
     )
-    evaluators = [Evaluator(detector, t, protocol, names=data.names) for t in data.targets]
+    evaluators = [
+        Evaluator(detector, target, protocol, names=data.names, bit_depth=data.bit_depth)
+        for target in data.targets
+    ]
     for evaluator in evaluators:
         evaluator.count()  # a target that cannot be measured is an error before the work
 

@@ -2,6 +2,7 @@
 
 from zerodefect.data.check import FileCheck, check_files
 from zerodefect.data.dataset import Dataset, DatasetError, Problem, Sample, SplitRow, format_table
+from zerodefect.data.depths import found_depths, told_depths
 from zerodefect.data.layout_registry import KnownSet, find_known
 from zerodefect.data.layouts import CATALOGUE, LAYOUTS
 from zerodefect.data.load_dataset import expected_layouts, load_dataset
@@ -22,7 +23,9 @@ __all__ = [
     "expected_layouts",
     "find_known",
     "format_table",
+    "found_depths",
     "load_dataset",
     "read_channels",
     "read_mask",
+    "told_depths",
 ]

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from zerodefect.data.dataset import Dataset, DefectType, Problem, Sample, Severity
+from zerodefect.data.depths import found_depths
 from zerodefect.data.masks import mask_values, read_channels
-from zerodefect.images import ImageError, open_image, picture_size
+from zerodefect.images import BitDepth, ImageError, open_image, picture_size
 
 _LOSSY = frozenset({".jpg", ".jpeg", ".jpe", ".jfif"})
 
@@ -24,10 +25,12 @@ class FileCheck:
     Attributes:
         sizes: pictures per ``(width, height)`` in pixels.
         problems: what is wrong with the files.
+        depths: bits that 16-bit pictures use, by product, where they were inferred.
     """
 
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     problems: list[Problem] = field(default_factory=list)
+    depths: dict[str, BitDepth] = field(default_factory=dict)
 
     def report(self, severity: Severity, file: str | Path, reason: str, remedy: str) -> None:
         """Note a problem."""
@@ -35,7 +38,11 @@ class FileCheck:
 
 
 def check_files(
-    dataset: Dataset, *, deep: bool = False, on_sample: Callable[[], None] = lambda: None
+    dataset: Dataset,
+    *,
+    deep: bool = False,
+    bit_depth: int | None = None,
+    on_sample: Callable[[], None] = lambda: None,
 ) -> FileCheck:
     """Look into the files of all samples.
 
@@ -44,13 +51,16 @@ def check_files(
         deep: decode every picture and mask. Besides sizes this finds damaged files, empty masks
             of defective pictures, marked masks of good ones, masks in a lossy format, masks
             whose values are no kind of defect, and the same pixels in different splits.
+        bit_depth: bits that 16-bit pictures use; by default inferred for each product.
         on_sample: called after each sample.
     """
-    check = FileCheck()
+    check = FileCheck(depths=found_depths(dataset) if bit_depth is None else {})
     seen: dict[bytes, Sample] = {}
     for sample in dataset:
         if deep:
-            _check_pixels(check, sample, seen, dataset.defects.get(sample.product, ()))
+            found = check.depths.get(sample.product)
+            depth = found.bits if found else bit_depth
+            _check_pixels(check, sample, seen, dataset.defects.get(sample.product, ()), depth)
         else:
             _check_headers(check, sample)
         on_sample()
@@ -78,11 +88,15 @@ def _compare(check: FileCheck, mask: Path, size: tuple[int, ...], wanted: tuple[
 
 
 def _check_pixels(
-    check: FileCheck, sample: Sample, seen: dict[bytes, Sample], defects: Sequence[DefectType]
+    check: FileCheck,
+    sample: Sample,
+    seen: dict[bytes, Sample],
+    defects: Sequence[DefectType],
+    bit_depth: int | None,
 ) -> None:
     size = None
     try:
-        picture = open_image(sample.image)
+        picture = open_image(sample.image, bit_depth=bit_depth)
         size = picture.width, picture.height
         check.sizes[size] += 1
         _compare_with_seen(check, sample, picture.pixels, seen)

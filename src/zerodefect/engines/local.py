@@ -96,6 +96,7 @@ def inspect_files(
         PolicyMismatch: the policy was made for something else.
     """
     outputs = outputs or Outputs()
+    inspector.infer_bit_depth(files)
     policy = inspector.active_policy()
     root = _common_root(files)
     wanted = {str(path) for path in files}

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 
 from zerodefect.backbones.weight_files import file_hash
-from zerodefect.data import MASK_RULES, Dataset, Sample, read_channels, read_mask
+from zerodefect.data import MASK_RULES, Dataset, Sample, read_channels, read_mask, told_depths
 from zerodefect.detector.contract import Detector, UnsupportedError
 from zerodefect.detector.knowledge import Knowledge, Product
 from zerodefect.evaluation.metrics import PIXEL_PANEL, MetricError, Saturation, SPROMetrics
@@ -51,6 +52,7 @@ class Evaluator:
         viewing: how pictures are shown to the network.
         names: product -> words for it; by default the product's own name.
         roi, ignore: mask pictures; what lies outside counts nowhere.
+        bit_depth: bits that 16-bit pictures use; by default inferred once for each product.
         cache: predictions of earlier runs, reused and added to.
     """
 
@@ -64,6 +66,7 @@ class Evaluator:
         names: dict[str, str] | None = None,
         roi: Picture | None = None,
         ignore: Picture | None = None,
+        bit_depth: int | None = None,
         cache: PredictionCache | None = None,
     ) -> None:
         self.detector = detector
@@ -73,6 +76,7 @@ class Evaluator:
         self.roi, self.ignore = roi, ignore
         self.cache = cache or PredictionCache(None)
         self.scorer = Scorer(detector, viewing, self._map_size(protocol.resolution))
+        self.bit_depth = bit_depth
         self._crops: dict[str, int] = {}  # product -> side of what counts of every picture
         self._failures: dict[str, Failure] = {}
         self._notes: dict[str, None] = {}
@@ -169,6 +173,11 @@ class Evaluator:
             tuple(rows), scores, tuple(self._failures.values()), tuple(self._notes), self.facts()
         )
 
+    @cached_property
+    def _depths(self) -> dict[str, int | None]:
+        """Bits that the 16-bit pictures of each product use."""
+        return told_depths(self.dataset, self.bit_depth)
+
     @property
     def _transductive(self) -> bool:
         return bool(self.protocol.set_level) or "set" in self.detector.info.needs
@@ -190,6 +199,7 @@ class Evaluator:
         return {
             "detector": self.detector.facts(),
             "names": {p: self.names.get(p, p) for p in data.products},
+            "bit_depths": self._depths,
             "viewing": asdict(self.scorer.viewing),
             "data": {"name": data.name, "layout": data.layout, "fingerprint": data.fingerprint()},
             "protocol": asdict(self.protocol),
@@ -218,6 +228,7 @@ class Evaluator:
             "map_size": self.scorer.map_size,
             "smoothing": self.protocol.smoothing,
             "crop": self._crops.get(product),
+            "bit_depth": self._depths.get(product),
             "areas": [picture and digest(picture) for picture in (self.roi, self.ignore)],
             "set": self._transductive and [self.dataset.fingerprint(), self.protocol.set_level],
         }
@@ -241,7 +252,7 @@ class Evaluator:
                     setting.shelf.put(seen.source.image, one.score, self._smoothed(one.map))
 
     def _open(self, sample: Sample) -> Picture:
-        picture = open_image(sample.image)
+        picture = open_image(sample.image, bit_depth=self._depths.get(sample.product))
         return replace(picture, pixels=self._cropped(picture.pixels, sample))
 
     def _cropped(self, pixels: np.ndarray, sample: Sample) -> np.ndarray:
@@ -312,7 +323,8 @@ class Evaluator:
         if mask is None or map is None:
             return
         size = map.shape[0], map.shape[1]
-        area = read_area(self.roi, self.ignore, *mask.shape)
+        height, width = mask.shape
+        area = read_area(self.roi, self.ignore, height, width, str(sample.image))
         if mask.shape != size:
             mask = MASK_RULES[self.protocol.mask_rule](mask, size)
         valid = None if area is None else resize_area(area, size)
@@ -346,7 +358,7 @@ class Evaluator:
             return None
 
     def _area(self, picture: Picture) -> np.ndarray | None:
-        return read_area(self.roi, self.ignore, picture.height, picture.width)
+        return read_area(self.roi, self.ignore, picture.height, picture.width, picture.path)
 
     def _areas(self, pictures: Sequence[Picture]) -> list[np.ndarray | None]:
         return [self._area(picture) for picture in pictures]

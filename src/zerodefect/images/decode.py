@@ -11,7 +11,7 @@ import io
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +32,7 @@ from PIL import (
 
 from zerodefect.images import formats
 from zerodefect.images.arrays import from_array
-from zerodefect.images.depth import HIGHEST, LOWEST
+from zerodefect.images.depth import HIGHEST, LOWEST, BitDepth, infer_bit_depth, some_of
 from zerodefect.images.netpbm import from_netpbm
 from zerodefect.images.pixels import split_alpha, to_rgb, to_unsigned
 from zerodefect.images.samples import (
@@ -176,38 +176,57 @@ def open_image(
         return Picture(label, to_rgb(raw, bit_depth), tuple(raw.notes))
 
 
-def wide_values(source: Any, max_pixels: int = MAX_PIXELS) -> np.ndarray | None:
-    """The stored 16-bit values of a picture that does not say how many of its bits count.
+def bit_depth_of(sources: Sequence[Any]) -> BitDepth | None:
+    """Infer how many bits the 16-bit pictures among these use together, all of one camera.
+
+    Of many, some that are spread evenly over all are looked at; 8-bit files are not decoded.
 
     Args:
-        source, max_pixels: as ``open_image`` takes them.
+        sources: as ``open_image`` takes them; what cannot be read, or says itself how many of its
+            bits count, is passed over.
 
     Returns:
-        uint16 ``(H, W, 1 or 3)``, or None for any other picture, also one that cannot be read.
+        What was found, or None where there are no such pictures.
     """
+    return infer_bit_depth(v for v in map(_wide_values, some_of(sources)) if v is not None)
+
+
+def _wide_values(source: Any) -> np.ndarray | None:
+    """The stored 16-bit values ``(H, W, 1 or 3)`` of a picture that does not say what is white."""
     try:
-        if isinstance(source, str | os.PathLike) and not _may_be_wide(Path(source)):
+        if not _may_be_wide(source):
             return None
         with _told(source, None):
-            raw = _read(source, max_pixels)
+            raw = _read(source, MAX_PIXELS)
             wide = raw.samples.dtype.kind == "u" and raw.samples.dtype.itemsize == 2
             return split_alpha(to_unsigned(raw))[0] if wide and raw.bits is None else None
-    except (ImageError, OSError, ValueError):
-        return None  # it is told when it is opened
+    except Exception:  # whatever damage does; it is told when the picture is opened
+        return None
 
 
-def _may_be_wide(path: Path) -> bool:
-    """Whether a file's header leaves open that it has 16-bit values; nothing is decoded."""
-    if not path.is_file():
+def _may_be_wide(source: Any) -> bool:
+    """Whether it can have 16-bit values, as far as that is seen without decoding."""
+    if isinstance(source, np.ndarray | torch.Tensor):
+        return "uint16" in str(source.dtype)
+    if isinstance(source, Image.Image):
+        data = _stored_bytes(source)
+        return source.mode.startswith("I") if data is None else _may_be_wide(data)
+    if isinstance(source, bytes | bytearray | memoryview):
+        return _head_may_be_wide(io.BytesIO(source))
+    if not isinstance(source, str | os.PathLike):
+        return bool(source.seekable()) and _head_may_be_wide(source)  # else it is read once only
+    if not Path(source).is_file():
         return False
-    with path.open("rb") as file:
-        head = file.read(formats.HEAD_BYTES)
+    with Path(source).open("rb") as file:
+        return _head_may_be_wide(file)
+
+
+def _head_may_be_wide(file: Any) -> bool:
+    file.seek(0)
+    head = file.read(formats.HEAD_BYTES)
     kind = formats.sniff(head)
     if kind == "TIFF":
-        try:
-            return stored_bits(path) > 8
-        except Exception:  # whatever damage does
-            return False
+        return stored_bits(file) > 8
     return kind == "NETPBM" or (kind == "PNG" and head[24:25] == b"\x10")
 
 

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from zerodefect.images.samples import FULL_SCALE, FaultError
+
+T = TypeVar("T")
 
 DEPTHS = (8, 10, 12, 14, 16)  # of the cameras that there are
 LOWEST, HIGHEST = 8, 16  # that may be stated
@@ -130,7 +133,7 @@ def depth_for(value: int) -> int:
     return next(bits for bits in DEPTHS if value < 2**bits)
 
 
-def some_of(sources: Sequence[object]) -> list[object]:
+def some_of(sources: Sequence[T]) -> list[T]:
     """Pictures to look at, spread evenly over all."""
     if len(sources) <= _SEEN:
         return list(sources)

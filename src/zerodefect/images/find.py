@@ -13,15 +13,15 @@ from zerodefect.images.decode import ImageError
 _LISTED_ENDINGS = formats.IMAGE_ENDINGS | formats.FOREIGN_ENDINGS
 
 
-def find_images(paths: Iterable[str | Path]) -> list[Path]:
+def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     """List the pictures that files and folders stand for, each once.
 
     A named file is always listed. Folders are searched to any depth, in natural order
     (``part2`` before ``part10``), without hidden files and folders and without run folders of
     ``zerodefect inspect``; symbolic links are followed, but no folder is entered twice. In a
     folder, a file counts as a picture if its ending or its first bytes say so: a broken file with
-    an image ending is listed, so that its error is reported, and so is a format that cannot be
-    read (HEIC, ...).
+    an image ending is listed, so that its error is reported, and so are a format that cannot be
+    read (HEIC, ...) and a sub-folder that cannot be opened.
 
     Args:
         paths: files and folders. Paths written with backslashes are understood everywhere.
@@ -31,7 +31,7 @@ def find_images(paths: Iterable[str | Path]) -> list[Path]:
 
     Raises:
         FileNotFoundError: if a path does not exist.
-        ImageError: if a folder holds no picture or may not be read.
+        ImageError: if a named folder holds no picture or may not be read.
     """
     found: dict[Path, None] = {}  # a set that keeps its order
     for path in paths:
@@ -47,12 +47,12 @@ def natural_key(path: str | Path) -> tuple[tuple[tuple[int, int, str], ...], str
     return key, str(path)
 
 
-def spellings(path: str | Path) -> tuple[str, ...]:
+def spellings(path: str | os.PathLike[str]) -> tuple[str, ...]:
     """A path as it was written and, for one that was written elsewhere, with forward slashes."""
     return tuple(dict.fromkeys([str(path), str(path).replace("\\", "/")]))
 
 
-def _existing(path: str | Path) -> Path:
+def _existing(path: str | os.PathLike[str]) -> Path:
     for text in spellings(path):
         if os.path.lexists(text):  # a dangling link is listed and gets its error record
             return Path(text)
@@ -62,7 +62,7 @@ def _existing(path: str | Path) -> Path:
 def _expand(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    images = list(_walk(path, set()))
+    images = list(_walk(path, set(), _inside(path)))
     if not images:
         endings = ", ".join(sorted(formats.IMAGE_ENDINGS))
         run = "the results of an inspection, not pictures to inspect"
@@ -81,12 +81,22 @@ def visible(folder: Path) -> list[Path]:
     return [folder / name for name in sorted(names, key=natural_key)]
 
 
-def _walk(folder: Path, entered: set[tuple[int, int]]) -> Iterator[Path]:
+def _inside(folder: Path) -> list[Path]:
+    """What lies in a named folder.
+
+    Raises:
+        ImageError: it cannot be read.
+    """
     try:
-        status, inside = folder.stat(), visible(folder)
+        return visible(folder)
     except OSError as error:
         reason = f"the folder cannot be read ({error.strerror or error})"
         raise ImageError(folder, reason, "Ask for access to it, or leave it out") from None
+
+
+def _walk(folder: Path, entered: set[tuple[int, int]], inside: list[Path]) -> Iterator[Path]:
+    """Pictures, and sub-folders that cannot be read: opening such a one says so by its name."""
+    status = folder.stat()
     if (status.st_dev, status.st_ino) in entered:
         return
     entered.add((status.st_dev, status.st_ino))
@@ -94,8 +104,13 @@ def _walk(folder: Path, entered: set[tuple[int, int]]) -> Iterator[Path]:
         return  # pictures of a report are no parts
     for path in inside:
         if path.is_dir():
-            yield from _walk(path, entered)
-        elif path.suffix.lower() in _LISTED_ENDINGS or formats.sniff(_head(path)):
+            try:
+                below = visible(path)
+            except OSError:
+                yield path
+                continue
+            yield from _walk(path, entered, below)
+        elif path.suffix.lower() in _LISTED_ENDINGS or formats.is_picture(_head(path)):
             yield path
 
 

@@ -6,8 +6,7 @@ import math
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -25,7 +24,7 @@ _DECISIVE = {254, 255, 256, 257, 258, 259, 262, 266, ORIENTATION, 277, 278, 284,
 _DECISIVE |= {*_OFFSETS, *_COUNTS, 338, 339, 530}
 
 
-def stored_bits(path: Path) -> int:
+def stored_bits(opened: BinaryIO) -> int:
     """Bits per sample of the first picture of full size.
 
     Raises:
@@ -33,7 +32,8 @@ def stored_bits(path: Path) -> int:
     """
     import tifffile
 
-    with tifffile.TiffFile(path) as file:
+    opened.seek(0)
+    with tifffile.TiffFile(opened) as file:
         return Layout.of(find_page(file)[0], file.byteorder).bits
 
 

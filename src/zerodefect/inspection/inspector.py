@@ -48,6 +48,12 @@ class Inspector(Teachable):
         self.policy = policy
         self._automatic: dict[str, Policy] = {}  # by the fingerprint that each was made for
 
+    def infer_bit_depth(self, sources: Sequence[Source]) -> None:
+        """As ``Teachable`` does, but a calibration knows it first."""
+        if self.bit_depth is None and self.policy is not None:
+            self.bit_depth = self.policy.bit_depth
+        super().infer_bit_depth(sources)
+
     # --- calibration ---------------------------------------------------------------------------
 
     def calibrate(
@@ -92,12 +98,15 @@ class Inspector(Teachable):
         if object is not None:
             self.describe(object)
         images = expand(good)
+        if isinstance(images, Sequence):
+            self.infer_bit_depth(images)
         if isinstance(images, Sequence) and false_alarms is not None:
             check_provable(false_alarms, len(images), "false-alarm rate")  # before the long work
         good_ones = GoodPictures(self._open, on_failure)
         rates = {"false_alarms": false_alarms, "review_rate": review_rate}
         if leave_one_out:
-            self.policy = self._calibrated_left_out(images, good_ones, rates)
+            made = self._calibrated_left_out(images, good_ones, rates)
+            self.policy = made.model_copy(update={"bit_depth": self.bit_depth})
             on_scored(self.shots)
             return self.policy
         shown, scored = self._ready(None), []
@@ -105,7 +114,8 @@ class Inspector(Teachable):
         for one in good_ones.once(images, score, shown.digests, batch_size):
             scored += [one] if one else []
             on_scored(1)
-        self.policy = self._policy_of(shown, scored, "split", rates, good_ones.notes())
+        made = self._policy_of(shown, scored, "split", rates, good_ones.notes())
+        self.policy = made.model_copy(update={"bit_depth": self.bit_depth})
         return self.policy
 
     def _scores(self, shown: Shown, pictures: Sequence[Picture]) -> list[Scored]:
@@ -141,7 +151,7 @@ class Inspector(Teachable):
     def _policy_for(self, shown: Shown) -> Policy:
         identity = self._identity(shown)
         if self.policy is not None:
-            self.policy.check(**identity)
+            self.policy.check(**identity, bit_depth=self.bit_depth)
             return self.policy
         fingerprint = identity["fingerprint"]
         with self._lock:
@@ -202,7 +212,8 @@ class Inspector(Teachable):
         """Inspect one image.
 
         Args:
-            source: path, encoded bytes, PIL image, ``(H, W)`` or ``(H, W, 3)`` array, Picture.
+            source: anything that ``open_image`` takes (path, encoded bytes, open file, PIL image,
+                array, tensor), or a Picture.
             object: product name, for this call alone.
 
         Raises:
@@ -235,6 +246,8 @@ class Inspector(Teachable):
         self, sources: Iterable[Any], object: str | None = None, *, batch_size: int = DEFAULT_BATCH
     ) -> Iterator[Seen[Any, Inspection]]:
         """``inspect_many`` with the pictures themselves, for whoever draws on them."""
+        if isinstance(sources, Sequence):
+            self.infer_bit_depth(sources)
         shown = self._ready(object)
         policy = self._policy_for(shown)
         found = scored_stream(self.scorer, shown.known, sources, self._open, shown.area, batch_size)

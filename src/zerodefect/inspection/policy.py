@@ -54,6 +54,7 @@ class Policy(BaseModel):
         method: name of the method whose scores these are.
         fingerprint: the detector's weights, prompts and settings in one string.
         object: product name, or None.
+        bit_depth: bits that 16-bit pictures use; None where there was none.
         form: how the good images were scored; "none" marks a provisional, uncalibrated policy.
         guaranteed: whether the stated rates are proven for good images like those calibrated on.
         false_alarms: largest share of good images with the verdict "defect"; None if not known.
@@ -75,6 +76,7 @@ class Policy(BaseModel):
     method: str
     fingerprint: str
     object: str | None = None
+    bit_depth: int | None = Field(default=None, ge=8, le=16)
     form: Form
     guaranteed: bool = False
     false_alarms: float | None = Field(default=None, gt=0, lt=1)
@@ -245,23 +247,30 @@ class Policy(BaseModel):
                 f"{VERSION}. Update ZeroDefect, or calibrate again with this version."
             )
         try:
-            return cls.model_validate(data)._with_proven_rates()
+            # versions that do not name a bit depth read 16-bit pictures as they were
+            return cls.model_validate({"bit_depth": 16, **data})._with_proven_rates()
         except ValidationError as error:
             raise PolicyError(
                 f"{path}: {_first_reason(error)}. Correct it, or: {remedy}"
             ) from error
 
-    def check(self, method: str, fingerprint: str, object: str | None) -> None:
+    def check(
+        self, method: str, fingerprint: str, object: str | None, bit_depth: int | None = None
+    ) -> None:
         """Make sure that the policy belongs to this detector and product.
+
+        Bit depths differ where both are known.
 
         Raises:
             PolicyMismatch: it does not; the message names every difference and the remedy.
         """
-        facts = (
+        facts: tuple[tuple[str, Any, Any], ...] = (
             ("method", self.method, method),
             ("object", self.object, object),
             ("detector (weights, prompts or settings)", self.fingerprint, fingerprint),
         )
+        if None not in (self.bit_depth, bit_depth):
+            facts += (("bit depth (--bit-depth)", self.bit_depth, bit_depth),)
         different = [f"{n}: {a!r} when calibrated, {b!r} now" for n, a, b in facts if a != b]
         if different:
             raise PolicyMismatch(
