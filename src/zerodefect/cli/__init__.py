@@ -25,7 +25,7 @@ from zerodefect.cli import (
     train,
 )
 from zerodefect.cli.options import flattened
-from zerodefect.cli.telling import listen
+from zerodefect.cli.telling import listen, say
 
 app = typer.Typer(
     name="zerodefect",
@@ -97,7 +97,7 @@ def main() -> None:
 
         if not expected(error):
             raise
-        typer.echo(f"error: {error}", err=True)
+        say(f"error: {error}")
         sys.exit(1)
 
 

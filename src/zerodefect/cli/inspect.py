@@ -21,7 +21,7 @@ from zerodefect.cli.options import (
     PictureOptions,
     ProductOptions,
 )
-from zerodefect.cli.telling import progress
+from zerodefect.cli.telling import printable, progress
 
 if TYPE_CHECKING:
     from zerodefect.engines.local import Summary
@@ -181,7 +181,11 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
         p_value = "" if row["p_value"] is None else f"{row['p_value']:.3g}"
         verdict = f"[{_COLOURS[row['verdict']]}]{row['verdict']}[/]"
         table.add_row(
-            verdict, score, p_value, escape(row["kinds"] or row["reason"]), escape(row["image"])
+            verdict,
+            score,
+            p_value,
+            escape(printable(row["kinds"] or row["reason"])),
+            escape(printable(row["image"])),
         )
     console = Console()
     if not console.is_terminal:

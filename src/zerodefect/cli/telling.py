@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 def say(text: str) -> None:
     """A remark for people: to stderr, so that stdout stays data."""
-    typer.echo(text, err=True)
+    typer.echo("\n".join(map(printable, text.split("\n"))), err=True)
+
+
+def printable(text: str) -> str:
+    """A text, such as a file's name, without characters that would command a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def told_size(sizes: Any) -> str:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 UNPACKED = {1, 8, 32946, 34925}  # none, Deflate, LZMA
 BY_LIBTIFF = {5, 32773, 50000}  # LZW, PackBits, Zstandard
+_UNREAD = formats.DAMAGED + ": a tag of its header cannot be read"
 CONTRADICTION = "its header contradicts itself"
 _OFFSETS, _COUNTS = (273, 324), (279, 325)  # of strips, of tiles
 _DECISIVE = {254, 255, 256, 257, 258, 259, 262, 266, ORIENTATION, 277, 278, 284, 317, 320, 322, 323}
@@ -80,7 +81,7 @@ def _check_all_read(page: Any) -> None:
         for at in range(0, len(entries) - entry + 1, entry)
     }
     if any(code not in page.tags for code in stored & _DECISIVE):
-        raise FaultError(formats.DAMAGED + ": a tag of its header cannot be read")
+        raise FaultError(_UNREAD)
 
 
 def _number(page: Any, code: int, default: int) -> int:
@@ -90,7 +91,12 @@ def _number(page: Any, code: int, default: int) -> int:
 
 def _numbers(page: Any, code: int) -> tuple[int, ...]:
     """The values of a tag; none where it is missing."""
-    return tuple(np.atleast_1d(page.tags.valueof(code, ())).astype(int).ravel().tolist())
+    if code not in page.tags:
+        return ()
+    values = np.atleast_1d(page.tags.valueof(code))
+    if values.dtype.kind not in "iu" or not values.size:
+        raise FaultError(_UNREAD)
+    return tuple(map(int, values.ravel()))
 
 
 @dataclass(frozen=True)
@@ -140,9 +146,12 @@ class Layout:
         bits, numbers = _numbers(page, 258), _numbers(page, 339) or (1,)
         if len(set(bits)) > 1 or len(set(numbers)) > 1:
             raise FaultError("its channels differ in their number of bits", CONVERT)
-        if 262 not in page.tags or (not bits and _number(page, 262, 0) > 1):
+        said = 259 in page.tags and 262 in page.tags
+        if not said or (not bits and _number(page, 262, 0) > 1):
             raise FaultError("its header does not say what its values mean", CONVERT)
         if len(bits) not in (0, 1, channels) or _number(page, 284, 1) not in (1, 2):
+            raise FaultError(CONTRADICTION)
+        if 320 in page.tags and page.tags[320].dtype != 3:  # 16 bits, or its scale is not known
             raise FaultError(CONTRADICTION)
         tiled = 324 in page.tags
         rows = min(_number(page, 278, height) or height, height)
