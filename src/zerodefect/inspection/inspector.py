@@ -98,15 +98,14 @@ class Inspector(Teachable):
         if object is not None:
             self.describe(object)
         images = expand(good)
-        if isinstance(images, Sequence):
+        if isinstance(images, Sequence):  # before the long work
             self.infer_bit_depth(images)
-        if isinstance(images, Sequence) and false_alarms is not None:
-            check_provable(false_alarms, len(images), "false-alarm rate")  # before the long work
+            if false_alarms is not None:
+                check_provable(false_alarms, len(images), "false-alarm rate")
         good_ones = GoodPictures(self._open, on_failure)
         rates = {"false_alarms": false_alarms, "review_rate": review_rate}
         if leave_one_out:
-            made = self._calibrated_left_out(images, good_ones, rates)
-            self.policy = made.model_copy(update={"bit_depth": self.bit_depth})
+            self.policy = self._calibrated_left_out(images, good_ones, rates)
             on_scored(self.shots)
             return self.policy
         shown, scored = self._ready(None), []
@@ -114,8 +113,7 @@ class Inspector(Teachable):
         for one in good_ones.once(images, score, shown.digests, batch_size):
             scored += [one] if one else []
             on_scored(1)
-        made = self._policy_of(shown, scored, "split", rates, good_ones.notes())
-        self.policy = made.model_copy(update={"bit_depth": self.bit_depth})
+        self.policy = self._policy_of(shown, scored, "split", rates, good_ones.notes())
         return self.policy
 
     def _scores(self, shown: Shown, pictures: Sequence[Picture]) -> list[Scored]:
@@ -174,7 +172,7 @@ class Inspector(Teachable):
     ) -> Policy:
         detector, memory, known = self.detector, self.detector.memory, shown.known
         exact = memory is not None and memory.leaves_out(known)
-        return calibrate(
+        made = calibrate(
             [one.score for one in scored],
             [one.highest for one in scored if one.highest is not None],
             form=form,
@@ -184,6 +182,7 @@ class Inspector(Teachable):
             **rates,
             **self._identity(shown),
         )
+        return made.model_copy(update={"bit_depth": self.bit_depth})
 
     def _provisional(self, shown: Shown) -> Policy:
         known = shown.known
