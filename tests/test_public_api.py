@@ -106,7 +106,7 @@ FIELDS = {
 }
 
 POLICY_FIELDS = (
-    "format version method fingerprint object form guaranteed false_alarms review_rate "
+    "format version method fingerprint object bit_depth form guaranteed false_alarms review_rate "
     "confidence scores map_maxima limits region_limit colour_range frames made_with "
     "created zerodefect notes"
 )

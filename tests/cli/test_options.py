@@ -158,3 +158,14 @@ def test_protocol_options_are_a_protocol():
 def test_approximate_is_passed_on_where_it_is_asked_for():
     assert "approximate" not in ProtocolOptions().keywords()
     assert ProtocolOptions(approximate=True).keywords()["approximate"] is True
+
+
+@pytest.mark.parametrize("verb", ["inspect", "calibrate", "evaluate", "train", "check"])
+def test_every_verb_that_reads_pictures_takes_a_bit_depth(verb):
+    import typer
+
+    from zerodefect.cli import app
+
+    commands = typer.main.get_command(app).commands
+    command = commands["data"].commands[verb] if verb == "check" else commands[verb]
+    assert "--bit-depth" in [name for option in command.params for name in option.opts]

@@ -389,14 +389,14 @@ def test_array_is_copied():
 @pytest.mark.parametrize(
     "array",
     [
-        np.zeros((3, 20, 20), np.uint8),
+        np.zeros((2, 3, 20, 20), np.uint8),
         np.zeros(5, np.uint8),
         np.zeros((0, 4), np.uint8),
         np.full((4, 4), 2.0),
         np.full((4, 4), np.nan),
         np.zeros((4, 4), np.int64),
     ],
-    ids=["channels first", "flat", "no rows", "float above 1", "nan", "int64"],
+    ids=["batch", "flat", "no rows", "float above 1", "nan", "int64"],
 )
 def test_arrays_that_are_no_pictures(array):
     assert failure_of(array).path == "<array>"
@@ -514,7 +514,7 @@ def test_unreadable_and_pipe(tmp_path, monkeypatch):
         (b"\0\0\0\x18ftypheic" + bytes(30), "HEIC", "Convert"),
         (b"\0\0\0\x18ftypavif" + bytes(30), "AVIF", "Convert"),
         (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000", "Convert"),
-        (b"P5 4 4 255\n" + bytes(16), "Netpbm", "Convert"),
+        (b"P7\nWIDTH 4\nHEIGHT 4\n" + bytes(16), "Netpbm", "Convert"),
         (b'<?xml version="1.0"?><svg xmlns="x"/>', "SVG", "Convert"),
         (bytes(128) + b"DICM" + bytes(20), "DICOM", "Convert"),
     ],

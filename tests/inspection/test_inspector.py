@@ -135,10 +135,43 @@ def test_bit_depth_reaches_the_decoder(detector):
     grey = picture(0).mean(axis=2).astype(np.uint16) * 16
     twelve = Inspector(detector, bit_depth=12)
     twelve.describe("screw")
-    plain = Inspector(detector)
+    plain = Inspector(detector, bit_depth=16)
     plain.describe("screw")
     assert twelve.inspect(grey).score != plain.inspect(grey).score
-    assert twelve.fingerprint() != plain.fingerprint()
+    assert twelve.facts()["bit_depth"] == 12
+
+
+def test_bit_depth_is_inferred_once_told_and_kept_in_the_policy(detector, caplog):
+    """Twelve bits in 16, one of them hot, score as their 8-bit twins do, now and later."""
+
+    def twelve(seed, hot=0):
+        values = (picture(seed).mean(axis=2).astype(np.uint32) * 4095 // 255).astype(np.uint16)
+        values[0, 0] = hot
+        return values
+
+    inspector = Inspector(detector)
+    inspector.describe("screw")
+    inspector.remember([twelve(seed, hot=65535) for seed in (20, 21)])
+    policy = inspector.calibrate([twelve(seed) for seed in range(4)])
+    assert (inspector.bit_depth, policy.bit_depth) == (12, 12)
+    told = [r.getMessage() for r in caplog.records if "--bit-depth 12" in r.getMessage()]
+    assert len(told) == 1
+    dark = twelve(30) // 8  # by itself it would look like 9 bits
+    assert inspector.inspect(dark).score == inspector.inspect(dark).score
+    eight = Inspector(detector)
+    eight.describe("screw")
+    eight.remember([picture(seed).mean(axis=2).astype(np.uint8) for seed in (20, 21)])
+    twin = eight.inspect(picture(31).mean(axis=2).astype(np.uint8))
+    assert inspector.inspect(twelve(31)).score == pytest.approx(twin.score, abs=5e-3)
+    later = Inspector(detector, policy=policy)
+    later.describe("screw")
+    later.remember([twelve(seed, hot=65535) for seed in (20, 21)])
+    assert later.bit_depth == 12
+    assert later.inspect(dark).score == inspector.inspect(dark).score
+    other = Inspector(detector, policy=policy, bit_depth=14)
+    other.describe("screw")
+    with pytest.raises(PolicyMismatch, match="bit depth"):
+        other.inspect(dark)
 
 
 def test_a_batch_of_one_equals_a_batch_of_eight(inspector):
@@ -524,7 +557,6 @@ def test_the_policy_is_bound_to_what_decides_the_scores(inspector, weights, tmp_
         ({"backbone": str(other)}, "detector"),
         ({"temperature": 0.1}, "detector"),
         ({"image_size": 72}, "detector"),
-        ({"bit_depth": 12}, "detector"),
         ({"references": [picture(30)]}, "detector"),
     ]:
         with pytest.raises(PolicyMismatch, match=part):

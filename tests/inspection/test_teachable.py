@@ -52,16 +52,12 @@ def same(one, other):
             "other pictures as references",
         ),
         (
-            lambda i: setattr(i, "bit_depth", 12),
-            r"other bit depth \(None then, 12 now\): see --bit-depth",
-        ),
-        (
             lambda i: setattr(i, "viewing", Viewing(Tiling(40))),
             "other tiles and aspect: see --tile",
         ),
         (lambda i: setattr(i, "roi", area(slice(0, 40), slice(None))), "other areas: see --roi"),
     ],
-    ids=["forgotten", "one more", "others", "bits", "tiles", "area"],
+    ids=["forgotten", "one more", "others", "tiles", "area"],
 )
 def test_a_policy_that_does_not_fit_says_what_differs(inspector, change, told):
     inspector.remember([picture(1), picture(2), picture(3)])

@@ -67,7 +67,7 @@ def calibrate(
     if limits.leave_one_out and product.references:
         raise ValueError("--leave-one-out makes the good parts the references; drop --reference")
     tell_views(pictures, [*files, *find_images(product.references or [])])
-    inspector = load_inspector(product, detector, pictures)
+    inspector = load_inspector(product, detector, pictures, files)
     failures: list[Failure] = []
 
     def on_failure(failure: Failure) -> None:

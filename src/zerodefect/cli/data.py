@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from zerodefect.cli.options import AsJson, Layout, flattened, option
+from zerodefect.cli.options import AsJson, BitDepth, Layout, flattened, option
 from zerodefect.cli.telling import progress, tell
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def check(
     path: Annotated[Path, typer.Argument(help="Folder, meta.json, or CSV/JSON-lines table.")],
     layout: Layout = "auto",
     deep: bool = option(False, "Open every picture, too.", "--deep"),
+    bit_depth: BitDepth = None,
     as_json: AsJson = False,
 ) -> None:
     """Explain what a data set holds and what is missing.
@@ -43,7 +44,9 @@ def check(
     dataset = load_dataset(path, layout=layout, sizes=False)
     doing = "opening files" if deep else "opening masks"
     with progress(doing, len(dataset), quiet=as_json) as bar:
-        files = check_files(dataset, masks=True, deep=deep, on_sample=partial(bar, advance=1))
+        files = check_files(
+            dataset, masks=True, deep=deep, bit_depth=bit_depth, on_sample=partial(bar, advance=1)
+        )
     problems = (*dataset.problems, *files.problems)
     if as_json:
         tell(json.dumps(_facts(dataset, files, problems), indent=2), lines=True)
@@ -70,6 +73,7 @@ def _facts(dataset: Dataset, files: FileCheck, problems: tuple[Problem, ...]) ->
             {"width": width, "height": height, "images": count}
             for (width, height), count in sorted(files.sizes.items())
         ],
+        "bit_depths": {product: asdict(depth) for product, depth in files.depths.items()},
         "notes": dataset.notes,
         "problems": [asdict(problem) for problem in problems],
     }
@@ -84,6 +88,8 @@ def _explain(dataset: Dataset, files: FileCheck, problems: tuple[Problem, ...]) 
     tell(f"products:  {len(dataset.products)}")
     tell(f"pictures:  {len(dataset)}, {masks} with mask")
     tell(f"sizes:     {_sizes(files)}")
+    for product, depth in files.depths.items():
+        tell(f"bits:      {product}: {depth}")
     tell("")
     tell(format_table(dataset.split_table()), lines=True)
     if dataset.notes:

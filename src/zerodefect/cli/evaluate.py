@@ -20,7 +20,7 @@ from zerodefect.cli.options import (
     LoadingOptions,
     ObjectNames,
     Options,
-    ViewOptions,
+    PictureOptions,
     option,
 )
 from zerodefect.cli.telling import progress, say, tell
@@ -117,7 +117,7 @@ def evaluate(
     overwrite: bool = option(False, "Throw away results of other settings there.", "--overwrite"),
     cache: CacheOptions,
     loading: LoadingOptions,
-    pictures: ViewOptions,
+    pictures: PictureOptions,
     batch_size: BatchSize = 8,
     as_json: AsJson = False,
 ) -> None:
@@ -139,7 +139,7 @@ def evaluate(
     if not measured.alike:  # else the pictures are cropped first
         wanted = (s for d in datasets for s in d if s.split != "train" or max(measured.shots))
         tell_views(pictures, (sample.image for sample in wanted))
-    shown, kept = pictures.opened(), cache.opened()
+    shown, kept = {**pictures.opened(), "bit_depth": pictures.bit_depth}, cache.opened()
     stored, left_out = [], 0
     for dataset in datasets:
         results = []

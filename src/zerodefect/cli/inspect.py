@@ -71,12 +71,15 @@ def inspect(
     given = Policy.load(policy) if policy else None
     if product.object is None and given:
         product = dataclasses.replace(product, object=given.object)
-    inspector = load_inspector(product, detector, pictures, vocabulary)
+    if pictures.bit_depth is None and given:
+        pictures = dataclasses.replace(pictures, bit_depth=given.bit_depth)
+    inspector = load_inspector(product, detector, pictures, files, vocabulary)
     inspector.policy = given
     if threshold is not None:
         inspector.policy = inspector.active_policy().with_threshold(threshold)
     # A policy made on the spot follows from the rest; its last digits vary with the machine's load.
-    choices = [given and given.model_dump(mode="json", exclude={"created"}), threshold]
+    choices: list[Any] = [given and given.model_dump(mode="json", exclude={"created"}), threshold]
+    choices.append(inspector.bit_depth)
     folder = run.output or default_folder(inspector, paths, [*choices, run.maps, run.report])
     summary = _inspect(inspector, files, folder, run, batch_size, as_json)
     _print_summary(summary, inspector, quiet=as_json)

@@ -18,14 +18,27 @@ def load_inspector(
     product: ProductOptions,
     detector: DetectorOptions,
     pictures: PictureOptions,
+    files: Sequence[Path],
     vocabulary: Path | None = None,
 ) -> Inspector:
-    """Load a method and tell it the product's name, the inspected area and the references."""
+    """Load a method and tell it the product's name, the inspected area and the references.
+
+    Args:
+        product, detector, pictures: options. A bit depth that is not stated is inferred, once,
+            from references and files together.
+        files: pictures that will be inspected.
+        vocabulary: file of the defect kinds.
+    """
+    from zerodefect.images import find_images
     from zerodefect.inspection.load_inspector import load
     from zerodefect.inspection.teachable import DEFAULT_OBJECT
 
     options = {**product.keywords(), **detector.keywords(), **pictures.keywords()}
+    references = find_images(options.pop("references") or [])
     inspector = load(vocabulary=vocabulary, **options)
+    inspector.infer_bit_depth([*references, *files])
+    if references:
+        inspector.remember(references)
     if inspector.object is None and "words" in inspector.detector.info.needs:
         say(f"no --object given: the texts say {DEFAULT_OBJECT!r}; a name usually helps")
         inspector.describe(DEFAULT_OBJECT)

@@ -96,6 +96,10 @@ Layout = Annotated[
 BatchSize = Annotated[
     int, typer.Option(min=1, help="Pictures that go through the network at once.")
 ]
+BitDepth = Annotated[
+    int | None,
+    typer.Option(min=8, max=16, help="Bits that 16-bit pictures use; else inferred once."),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
 
@@ -213,7 +217,7 @@ class ViewOptions(Options):
 class PictureOptions(ViewOptions):
     """How pictures are read, shown to the network, and what of them counts."""
 
-    bit_depth: int | None = option(None, "Significant bits of 16-bit pictures.", min=9, max=16)
+    bit_depth: BitDepth = None
 
 
 def _by_name(entries: list[str] | None) -> str | dict[str, str] | None:

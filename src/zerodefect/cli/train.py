@@ -15,6 +15,7 @@ import typer
 
 from zerodefect.cli.opening import open_dataset, product_names
 from zerodefect.cli.options import (
+    BitDepth,
     Device,
     Layout,
     NetworkOptions,
@@ -51,6 +52,7 @@ class DataOptions(Options):
     train_good: bool = option(False, "Learn from the train/good pictures, too.", "--train-good")
     object: ObjectNames = None
     layout: Layout = "auto"
+    bit_depth: BitDepth = None
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,7 @@ class _Data:
         self.entries, self.train_good = options.data, options.train_good
         from zerodefect.data import distinct
 
+        self.bit_depth = options.bit_depth
         self.drawn = {entry: drawn for entry in options.data if (drawn := _procedural(entry))}
         entries = list(dict.fromkeys(e for e in options.data if e not in self.drawn))
         opened = distinct([_open(e, options.layout) for e in entries])
@@ -171,8 +174,13 @@ class _Data:
                 drawn_good = good_only or kind != _PROCEDURAL
                 found.append(Procedural(count, seed, side, good_only=drawn_good))
                 continue
-            how = {"train_good": self.train_good, "good_only": good_only}
-            pictures = Pictures(self.named[entry], self.names, **how)
+            pictures = Pictures(
+                self.named[entry],
+                self.names,
+                train_good=self.train_good,
+                good_only=good_only,
+                bit_depth=self.bit_depth,
+            )
             if pictures.left_out:
                 count = pictures.left_out
                 remark(f"{pictures.name}: {count} defective pictures have no mask; left out")
@@ -293,7 +301,10 @@ def _validation(
     protocol = Protocol(
         resolution="network", image_queries=("auroc", "ap"), pixel_queries=("auroc", "aupro@0.3")
     )
-    evaluators = [Evaluator(detector, t, protocol, names=data.names) for t in data.targets]
+    evaluators = [
+        Evaluator(detector, target, protocol, names=data.names, bit_depth=data.bit_depth)
+        for target in data.targets
+    ]
     for evaluator in evaluators:
         evaluator.count()  # a target that cannot be measured is an error before the work
 

@@ -11,6 +11,7 @@ from zerodefect.data.dataset import (
     format_table,
     grouped,
 )
+from zerodefect.data.depths import found_depths, told_depths
 from zerodefect.data.layout_registry import KnownSet, find_known
 from zerodefect.data.layouts import CATALOGUE, LAYOUTS
 from zerodefect.data.load_dataset import expected_layouts, load_dataset
@@ -32,9 +33,11 @@ __all__ = [
     "expected_layouts",
     "find_known",
     "format_table",
+    "found_depths",
     "grouped",
     "load_dataset",
     "opened_mask",
     "read_channels",
     "read_mask",
+    "told_depths",
 ]

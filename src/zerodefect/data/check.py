@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from zerodefect.data.dataset import Dataset, DefectType, Problem, Sample, Severity
+from zerodefect.data.depths import found_depths
 from zerodefect.data.mask_files import orientation_of, size_fault
 from zerodefect.data.masks import opened_mask, read_channels
-from zerodefect.images import ImageError, open_image, picture_size
+from zerodefect.images import BitDepth, ImageError, open_image, picture_size
 
 _LOSSY = frozenset({".jpg", ".jpeg", ".jpe", ".jfif"})
 
@@ -25,10 +26,12 @@ class FileCheck:
     Attributes:
         sizes: pictures per ``(width, height)`` in pixels.
         problems: what is wrong with the files.
+        depths: bits that 16-bit pictures use, by product, where they were inferred.
     """
 
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     problems: list[Problem] = field(default_factory=list)
+    depths: dict[str, BitDepth] = field(default_factory=dict)
 
     def report(self, severity: Severity, file: str | Path, reason: str, remedy: str) -> None:
         """Note a problem."""
@@ -40,6 +43,7 @@ def check_files(
     *,
     masks: bool = False,
     deep: bool = False,
+    bit_depth: int | None = None,
     on_sample: Callable[[], None] = lambda: None,
 ) -> FileCheck:
     """Look into the files of all samples.
@@ -51,12 +55,15 @@ def check_files(
             masks whose values are no kind of defect.
         deep: open every picture, too. This also finds damaged files, and the same pixels in
             different splits.
+        bit_depth: bits that 16-bit pictures use; by default inferred for each product.
         on_sample: called after each sample.
     """
-    check = FileCheck()
+    check = FileCheck(depths=found_depths(dataset) if bit_depth is None else {})
     seen: dict[bytes, Sample] = {}
     for sample in dataset:
-        size = _check_picture(check, sample, seen if deep else None)
+        found = check.depths.get(sample.product)
+        depth = found.bits if found else bit_depth
+        size = _check_picture(check, sample, seen if deep else None, depth)
         if sample.masks and (masks or deep):
             _check_masks(check, sample, dataset.defects.get(sample.product, ()))
         else:
@@ -70,13 +77,13 @@ _Size = tuple[int, int]
 
 
 def _check_picture(
-    check: FileCheck, sample: Sample, seen: dict[bytes, Sample] | None
+    check: FileCheck, sample: Sample, seen: dict[bytes, Sample] | None, bit_depth: int | None
 ) -> _Size | None:
     """Give width and height of a picture, opened where ``seen`` is given; None on failure."""
     try:
         size = picture_size(sample.image)
         if seen is not None:
-            picture = open_image(sample.image)
+            picture = open_image(sample.image, bit_depth=bit_depth)
             size = picture.width, picture.height
             _compare_with_seen(check, sample, picture.pixels, seen)
     except ImageError as error:

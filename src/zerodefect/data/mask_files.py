@@ -84,7 +84,8 @@ def mask_values(path: Path) -> np.ndarray:
     """
     picture = open_image(path)
     # The opener says so because it shows transparent parts on white, which here would be defects.
-    if any(note.startswith("transparent") for note in picture.notes):
+    hidden = "its alpha" if not picture.pixels.any() else "transparent"
+    if any(note.startswith(("transparent", hidden)) for note in picture.notes):
         remedy = "Save the mask without transparency, defects white on black"
         raise ImageError(path, "the mask is transparent in places", remedy)
     values = picture.pixels.max(axis=-1)

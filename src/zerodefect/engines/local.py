@@ -66,10 +66,9 @@ def inspect_files(
     overwrite: bool = False,
     on_record: Callable[[Record], None] = lambda record: None,
 ) -> Summary:
-    """Inspect files into a run folder.
+    """Inspect files into a run folder, or go on with a run that was killed.
 
-    The same call on the same folder continues a run that was killed: what is recorded is not
-    inspected again, what failed is tried again.
+    What is recorded is not inspected again, what failed is tried again.
 
     Args:
         inspector: ready to judge: described, with references and policy as wanted.
@@ -86,15 +85,15 @@ def inspect_files(
         StoreError: the folder cannot be written, is in use, or holds a run with other settings.
         PolicyMismatch: the policy was made for something else.
     """
+    inspector.infer_bit_depth(files)
     policy = inspector.active_policy()
     root = _common_root(files) if maps else None
     wanted = {str(path) for path in files}
     settings = {"maps": maps, "report": report, "root": root and str(root)}
     manifest = {**_manifest(inspector, policy), "settings": settings}
     with RunStore(folder, manifest, overwrite=overwrite) as store:
-        # Maps lie below the root of the run's first start, whatever has come since.
         first = store.manifest["settings"].get("root")
-        root = Path(first) if first and maps else root
+        root = Path(first) if first and maps else root  # of the maps, whatever has come since
         done = store.done()
         keys = {path: image_key(path) for path in files}
         waiting = [path for path in files if keys[path] not in done]
@@ -112,12 +111,18 @@ def inspect_files(
             return (r for r in store.records() if r["image"] in wanted)
 
         verdicts, notes = _counted(records())
-        write_csv(records(), folder / "results.csv")
-        write_regions_csv(records(), folder / "regions.csv")
-        write_coco(records(), folder / "coco.json", kinds=inspector.kinds())
+        _write_tables(folder, records, inspector.kinds())
         page = write_report(folder, records(), store.manifest) if report else None
     counts = len(files), len(waiting), dict(verdicts), dict(notes)
     return Summary(folder, *counts, page, policy.calibrated)
+
+
+def _write_tables(
+    folder: Path, records: Callable[[], Iterable[Record]], kinds: Sequence[str]
+) -> None:
+    write_csv(records(), folder / "results.csv")
+    write_regions_csv(records(), folder / "regions.csv")
+    write_coco(records(), folder / "coco.json", kinds=kinds)
 
 
 def _counted(records: Iterable[Record]) -> tuple[Counter[str], Counter[str]]:

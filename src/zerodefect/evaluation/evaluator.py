@@ -35,6 +35,7 @@ class Evaluator:
         viewing: how pictures are shown to the network.
         names: product -> words for it; by default the product's own name.
         roi, ignore: mask pictures; what lies outside counts nowhere.
+        bit_depth: bits that 16-bit pictures use; by default inferred once for each product.
         cache: predictions of earlier runs, reused and added to.
     """
 
@@ -48,6 +49,7 @@ class Evaluator:
         names: dict[str, str] | None = None,
         roi: Picture | None = None,
         ignore: Picture | None = None,
+        bit_depth: int | None = None,
         cache: PredictionCache | None = None,
     ) -> None:
         self.detector, self.dataset, self.protocol = detector, dataset, protocol
@@ -55,7 +57,7 @@ class Evaluator:
         self.cache = cache or PredictionCache(None)
         areas = roi, ignore
         self._predictions = Predictions(
-            detector, dataset, protocol, viewing, self.names, areas, self.cache
+            detector, dataset, protocol, viewing, self.names, areas, bit_depth, self.cache
         )
         self._failures: dict[str, Failure] = {}
         self._notes: dict[str, None] = {}
@@ -233,6 +235,7 @@ class Evaluator:
             "names": {p: self.names.get(p, p) for p in data.products},
             "viewing": asdict(self._predictions.scorer.viewing),
             "areas": [picture and digest(picture) for picture in (self.roi, self.ignore)],
+            "bit_depths": self._predictions.depths,
             "data": {
                 "name": data.name,
                 "layout": data.layout,
@@ -260,7 +263,8 @@ class Evaluator:
         if mask is None or map is None:
             return
         size = map.shape[0], map.shape[1]
-        area = read_area(self.roi, self.ignore, *mask.shape)
+        height, width = mask.shape
+        area = read_area(self.roi, self.ignore, height, width, str(sample.image))
         if mask.shape != size:
             mask = MASK_RULES[self.protocol.mask_rule](mask, size)
         valid = None if area is None else resize_area(area, size)

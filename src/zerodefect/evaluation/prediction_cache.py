@@ -55,7 +55,7 @@ def to_half(map: np.ndarray) -> dict[str, np.ndarray]:
     from_low = np.abs(map.astype(np.float64) - low) / span * _SCALE  # never minus zero
     upper = from_low > _SCALE / 2
     # the sign tells the end; zero has one, too
-    half = np.where(upper, -((high - map.astype(np.float64)) / span * _SCALE), from_low)
+    half = np.where(upper, -np.abs(high - map.astype(np.float64)) / span * _SCALE, from_low)
     half = half.astype(np.float16)
     return {"half": half, "ends": np.array([low, high])}
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from zerodefect.backbones.weight_files import file_hash
-from zerodefect.data import Dataset, Sample
+from zerodefect.data import Dataset, Sample, told_depths
 from zerodefect.detector.composed import SetLevel
 from zerodefect.detector.contract import Detector
 from zerodefect.detector.knowledge import Knowledge, Product
@@ -61,14 +62,20 @@ class Predictions:
         viewing: Viewing | None,
         names: dict[str, str],
         areas: tuple[Picture | None, Picture | None],
+        bit_depth: int | None,
         cache: PredictionCache,
     ) -> None:
         self.detector, self.dataset, self.protocol = detector, dataset, protocol
-        self.names, self.cache = names, cache
+        self.names, self.cache, self.bit_depth = names, cache, bit_depth
         self.roi, self.ignore = areas
         self.scorer = Scorer(detector, viewing, sized=False)
         self.failures: dict[str, Failure] = {}
         self.crops: dict[str, int] = {}
+
+    @cached_property
+    def depths(self) -> dict[str, int | None]:
+        """Bits that the 16-bit pictures of each product use."""
+        return told_depths(self.dataset, self.bit_depth)
 
     def setting(self, product: str, shots: int, seed: int) -> Setting:
         """Words and references of one setting, and the shelf of its predictions."""
@@ -90,6 +97,7 @@ class Predictions:
             "memory": dict(knowledge.facts),
             "viewing": asdict(self.scorer.viewing),
             "crop": self.crops.get(product),
+            "bit_depth": self.depths.get(product),
             "areas": [picture and digest(picture) for picture in (self.roi, self.ignore)],
             "set": self._as_set(step) and [self.dataset.fingerprint(), step and name],
         }
@@ -212,11 +220,11 @@ class Predictions:
         return pixels if side is None else centre(pixels, side)
 
     def _open(self, sample: Sample) -> Picture:
-        picture = open_image(sample.image)
+        picture = open_image(sample.image, bit_depth=self.depths.get(sample.product))
         return replace(picture, pixels=self.cropped(picture.pixels, sample.product))
 
     def _area(self, picture: Picture) -> np.ndarray | None:
-        return read_area(self.roi, self.ignore, picture.height, picture.width)
+        return read_area(self.roi, self.ignore, picture.height, picture.width, picture.path)
 
     def _areas(self, pictures: Sequence[Picture]) -> list[np.ndarray | None]:
         return [self._area(picture) for picture in pictures]

@@ -1,6 +1,14 @@
 """Pictures: opening, finding, preparing them for networks, and drawing results on them."""
 
-from zerodefect.images.decode import ImageError, Picture, open_image, picture_size
+from zerodefect.images.decode import (
+    ImageError,
+    Picture,
+    bit_depth_of,
+    is_source,
+    open_image,
+    picture_size,
+)
+from zerodefect.images.depth import BitDepth
 from zerodefect.images.find import find_images
 from zerodefect.images.overlay import (
     blend,
@@ -16,9 +24,11 @@ from zerodefect.images.preprocess import CLIP_MEAN, CLIP_STD, Preprocess, normal
 __all__ = [
     "CLIP_MEAN",
     "CLIP_STD",
+    "BitDepth",
     "ImageError",
     "Picture",
     "Preprocess",
+    "bit_depth_of",
     "blend",
     "colorize",
     "draw_regions",
@@ -26,6 +36,7 @@ __all__ = [
     "encode_png",
     "find_images",
     "heat_rgba",
+    "is_source",
     "normalised",
     "open_image",
     "picture_size",

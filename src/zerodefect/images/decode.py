@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -22,14 +26,18 @@ from PIL import (
     ImageFile,
     JpegImagePlugin,
     PngImagePlugin,
+    TgaImagePlugin,
     WebPImagePlugin,
 )
 
 from zerodefect.images import formats
+from zerodefect.images.arrays import from_array
+from zerodefect.images.depth import HIGHEST, LOWEST, BitDepth, infer_bit_depth, some_of
+from zerodefect.images.netpbm import from_netpbm
+from zerodefect.images.pixels import split_alpha, to_rgb, to_unsigned
 from zerodefect.images.samples import (
     CONVERT,
     COPY_AGAIN,
-    FULL_SCALE,
     ORIENTATION,
     SMALLER,
     FaultError,
@@ -37,10 +45,10 @@ from zerodefect.images.samples import (
     check_size,
     from_pillow,
     from_png,
-    from_tiff,
-    note_orientation,
     warnings_lock,
 )
+from zerodefect.images.tiff import from_tiff
+from zerodefect.images.tiff_tags import stored_bits
 from zerodefect.types import Failure
 
 MAX_PIXELS = 200_000_000
@@ -57,6 +65,7 @@ _PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
     "BMP": BmpImagePlugin.BmpImageFile,
     "WEBP": WebPImagePlugin.WebPImageFile,
     "GIF": GifImagePlugin.GifImageFile,
+    "TGA": TgaImagePlugin.TgaImageFile,
 }
 
 
@@ -85,6 +94,9 @@ class InputError(ValueError):
 
 class ImageError(InputError):
     """A picture that cannot be used."""
+
+
+Encoded = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +138,7 @@ class Picture:
 
 
 def open_image(
-    source: str | Path | bytes | Image.Image | np.ndarray,
+    source: Encoded | Image.Image | np.ndarray | torch.Tensor,
     *,
     name: str | None = None,
     max_pixels: int = MAX_PIXELS,
@@ -134,34 +146,101 @@ def open_image(
 ) -> Picture:
     """Open a picture from a file, from memory, or from another library.
 
-    Files: JPEG, PNG, BMP, TIFF, WebP and GIF with 1, 8 or 16 bits (TIFF also float in [0, 1]);
-    grey, RGB, palette, CMYK, YCbCr or CIELAB. The content decides, not the file's ending.
-    Transparent parts are shown on white. Of several frames or pages the first is taken.
+    Files: JPEG, PNG, BMP, TIFF, WebP, GIF, Netpbm (PBM, PGM, PPM) and TGA with 1 to 16 bits (TIFF
+    also float in [0, 1]); grey, RGB, palette, CMYK, YCbCr or CIELAB. The content decides, not the
+    file's ending. Transparent parts are shown on white. Of several frames or pages the first is
+    taken that is not a thumbnail.
 
     Args:
-        source: path, encoded bytes, Pillow image, or array ``(H, W)``, ``(H, W, 1)``,
-            ``(H, W, 3)`` (RGB) or ``(H, W, 4)``: bool, uint8, uint16, or float in [0, 1].
+        source: path, encoded bytes, file open for reading bytes, Pillow image, or array or tensor
+            ``(H, W)``, ``(H, W, 1)``, ``(H, W, 3)`` (RGB) or ``(H, W, 4)``, or with the channels
+            first where only that makes sense: bool, uint8, uint16, or float in [0, 1].
         name: what to call the picture in results and errors, instead of the path.
         max_pixels: larger pictures are refused on their header alone, before memory is claimed.
-        bit_depth: bits that the sensor used of a 16-bit file (10, 12, 14): values up to
-            ``2**bit_depth - 1`` are spread over the full range. No effect on 8-bit sources.
+        bit_depth: bits that the sensor used of a 16-bit file (8 to 16): values up to
+            ``2**bit_depth - 1`` are spread over the full range, single hot pixels above become
+            white. No effect on 8-bit sources, and where the file itself says it.
 
     Returns:
         The upright RGB picture. 16-bit sources stay 16 bits wide.
 
     Raises:
         ImageError: for any picture that cannot be read whole; says why and what to do.
-        ValueError: if ``bit_depth`` is not in 9..16.
+        ValueError: if ``bit_depth`` is not in 8..16.
         TypeError: if the source is of another type.
     """
-    if not isinstance(source, str | Path | bytes | bytearray | Image.Image | np.ndarray):
-        raise TypeError(f"cannot open a picture from {type(source).__name__}")
-    if bit_depth is not None and not 9 <= bit_depth <= 16:
-        raise ValueError(f"bit_depth must be between 9 and 16, not {bit_depth}")
+    if bit_depth is not None and not LOWEST <= bit_depth <= HIGHEST:
+        raise ValueError(f"bit_depth must be between {LOWEST} and {HIGHEST}, not {bit_depth}")
+    with _told(source, name) as label:
+        raw = _read(source, max_pixels)
+        return Picture(label, to_rgb(raw, bit_depth), tuple(raw.notes))
+
+
+def bit_depth_of(sources: Sequence[Any]) -> BitDepth | None:
+    """Infer how many bits the 16-bit pictures among these use together, all of one camera.
+
+    Of many, some that are spread evenly over all are looked at; 8-bit files are not decoded.
+
+    Args:
+        sources: as ``open_image`` takes them; what cannot be read, or says itself how many of its
+            bits count, is passed over.
+
+    Returns:
+        What was found, or None where there are no such pictures.
+    """
+    return infer_bit_depth(v for v in map(_wide_values, some_of(sources)) if v is not None)
+
+
+def _wide_values(source: Any) -> np.ndarray | None:
+    """The stored 16-bit values ``(H, W, 1 or 3)`` of a picture that does not say what is white."""
+    try:
+        if not _may_be_wide(source):
+            return None
+        with _told(source, None):
+            raw = _read(source, MAX_PIXELS)
+            wide = raw.samples.dtype.kind == "u" and raw.samples.dtype.itemsize == 2
+            return split_alpha(to_unsigned(raw))[0] if wide and raw.bits is None else None
+    except Exception:  # whatever damage does; it is told when the picture is opened
+        return None
+
+
+def _may_be_wide(source: Any) -> bool:
+    """Whether it can have 16-bit values, as far as that is seen without decoding."""
+    if isinstance(source, np.ndarray | torch.Tensor):
+        return "uint16" in str(source.dtype)
+    if isinstance(source, Image.Image):
+        data = _stored_bytes(source)
+        return source.mode.startswith("I") if data is None else _may_be_wide(data)
+    if isinstance(source, bytes | bytearray | memoryview):
+        return _head_may_be_wide(io.BytesIO(source))
+    if not isinstance(source, str | os.PathLike):
+        return bool(source.seekable()) and _head_may_be_wide(source)  # else it is read once only
+    if not Path(source).is_file():
+        return False
+    with Path(source).open("rb") as file:
+        return _head_may_be_wide(file)
+
+
+def _head_may_be_wide(file: Any) -> bool:
+    file.seek(0)
+    head = file.read(formats.HEAD_BYTES)
+    kind = formats.sniff(head)
+    if kind == "TIFF":
+        return stored_bits(file) > 8
+    return kind == "NETPBM" or (kind == "PNG" and head[24:25] == b"\x10")
+
+
+@contextmanager
+def _told(source: Any, name: str | None) -> Iterator[str]:
+    """Give the picture's name, and have whatever goes wrong told under it."""
+    if not is_source(source):
+        raise TypeError(
+            f"cannot open a picture from {type(source).__name__}. Pass a path, bytes, an open "
+            "file, a Pillow image, a tensor, or an array (of a list: numpy.asarray)"
+        )
     label = name if name is not None else _label(source)
     try:
-        raw = _read(source, max_pixels)
-        return Picture(label, _to_rgb(raw, bit_depth), tuple(raw.notes))
+        yield label
     except FaultError as fault:
         raise ImageError(label, fault.reason, fault.remedy) from None
     except Image.DecompressionBombError:
@@ -175,6 +254,12 @@ def open_image(
         detail = f" ({_short(error)})" if isinstance(error, OSError | SyntaxError) else ""
         reason = f"it is damaged, or of a rare kind, and cannot be decoded{detail}"
         raise ImageError(label, reason, f"{COPY_AGAIN}, or save it anew as PNG") from error
+
+
+def is_source(thing: Any) -> bool:
+    """Whether it is one picture for ``open_image``, as against a list or folder of several."""
+    memory = bytes | bytearray | memoryview | Image.Image | np.ndarray | torch.Tensor
+    return isinstance(thing, str | os.PathLike | memory) or hasattr(thing, "read")
 
 
 def picture_size(path: Path) -> tuple[int, int]:
@@ -196,26 +281,66 @@ def picture_size(path: Path) -> tuple[int, int]:
 
 
 def _label(source: object) -> str:
-    if isinstance(source, str | Path):
+    if isinstance(source, str | os.PathLike):
         return str(source)
     if isinstance(source, Image.Image):
         return str(getattr(source, "filename", "") or "<image>")
-    return "<bytes>" if isinstance(source, bytes | bytearray) else "<array>"
+    if isinstance(source, bytes | bytearray | memoryview):
+        return "<bytes>"
+    name = getattr(source, "name", None)
+    return "<array>" if not hasattr(source, "read") else str(name) if name else "<file>"
 
 
 def _short(error: Exception) -> str:
     return " ".join(str(error).split())[:80] or type(error).__name__
 
 
-def _read(source: str | Path | bytes | Image.Image | np.ndarray, max_pixels: int) -> Raw:
-    if isinstance(source, str | Path):
+def _read(source: Any, max_pixels: int) -> Raw:
+    if isinstance(source, str | os.PathLike):
         return _decode(_read_file(Path(source), max_pixels), max_pixels)
-    if isinstance(source, bytes | bytearray):
+    if isinstance(source, bytes | bytearray | memoryview):
         return _decode(bytes(source), max_pixels)
     if isinstance(source, Image.Image):
         check_size(source.width, source.height, max_pixels)
-        return from_pillow(source)
-    return _from_array(source, max_pixels)
+        stored = _stored_bytes(source)
+        return from_pillow(source) if stored is None else _decode(stored, max_pixels)
+    if hasattr(source, "read"):
+        return _decode(_read_open(source, max_pixels), max_pixels)
+    return from_array(source, max_pixels)
+
+
+def _stored_bytes(image: Image.Image) -> bytes | None:
+    """The file of a Pillow image that has just been opened, which may have more bits than it."""
+    file = getattr(image, "fp", None)
+    if file is None or not getattr(image, "tile", None):  # it is loaded, and may be changed
+        return None
+    if image.tell() or getattr(image, "decoderconfig", None):  # a later frame, a draft
+        return None
+    place = file.tell()
+    file.seek(0)
+    data = bytes(file.read())
+    file.seek(place)
+    return data if formats.sniff(data[: formats.HEAD_BYTES]) else None
+
+
+def _read_open(file: Any, max_pixels: int) -> bytes:
+    if getattr(file, "seekable", lambda: False)():
+        file.seek(0)
+    data = file.read(_most_bytes(max_pixels) + 1)
+    if isinstance(data, str):
+        raise FaultError("the file is open as text", "Open it with mode 'rb'")
+    _check_length(len(data), max_pixels)
+    return bytes(data)
+
+
+def _most_bytes(max_pixels: int) -> int:
+    return 8 * max_pixels + 2**24  # 16-bit RGBA, and room for metadata
+
+
+def _check_length(size: int, max_pixels: int) -> None:
+    if size > _most_bytes(max_pixels):
+        reason = f"the file is too large ({size / 2**30:.1f} GiB)"
+        raise FaultError(reason, f"If you trust the file, {SMALLER}")
 
 
 def _read_file(path: Path, max_pixels: int) -> bytes:
@@ -227,10 +352,7 @@ def _read_file(path: Path, max_pixels: int) -> bytes:
         with path.open("rb") as file:
             head = file.read(formats.HEAD_BYTES)
             _identify(head)  # before a large file of another kind is read
-            size = path.stat().st_size
-            if size > 8 * max_pixels + 2**24:  # 16-bit RGBA, and room for metadata
-                reason = f"the file is too large ({size / 2**30:.1f} GiB)"
-                raise FaultError(reason, f"If you trust the file, {SMALLER}")
+            _check_length(path.stat().st_size, max_pixels)
             return head + file.read()
     except FileNotFoundError:
         raise FaultError("there is no such file", "Check the path and its spelling") from None
@@ -257,20 +379,31 @@ def _identify(head: bytes) -> formats.Format:
         raise FaultError("the file is empty")
     kind = formats.sniff(head[: formats.HEAD_BYTES])
     if kind is None:
-        what, is_picture = formats.describe_stranger(head[: formats.HEAD_BYTES])
-        if is_picture:
-            raise FaultError(f"it is {what}, which is not supported", CONVERT)
+        what, package = formats.describe_stranger(head[: formats.HEAD_BYTES])
+        if package:
+            raise _unsupported(what, package)
         raise FaultError(f"it is not a picture but {what}", "Leave it out, or export it as PNG")
     return kind
 
 
+def _unsupported(what: str, package: str) -> FaultError:
+    remedy = f"{CONVERT}, for instance with the Python package {package}"
+    return FaultError(f"it is {what}, which is not supported", remedy)
+
+
 def _decode(data: bytes, max_pixels: int) -> Raw:
     kind = _identify(data[: formats.HEAD_BYTES])
+    if kind == "JPEG" and (what := formats.rare_jpeg(data)):
+        raise _unsupported(what, "imagecodecs")
     if size := formats.header_size(kind, data):
         check_size(*size, max_pixels)
     structure = formats.examine(kind, data)
     if structure.fault:
         raise FaultError(structure.fault)
+    if kind == "NETPBM":
+        return from_netpbm(data, max_pixels)
+    if kind == "PNG":
+        data = formats.plain_png(data)
     with warnings_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if kind == "TIFF":
@@ -280,100 +413,11 @@ def _decode(data: bytes, max_pixels: int) -> Raw:
         if kind == "GIF":  # its frames are composed while loading, which may warn as well
             image.load()
     raw = from_png(image, data) if kind == "PNG" else from_pillow(image)
+    if kind == "TGA" and raw.samples.shape[2:] == (4,) and not data[17] & 15:
+        raw.samples = raw.samples[..., :3]  # the fourth byte is said to be unused
     frames = int(structure.frames or getattr(image, "n_frames", 1) or 1)
     if frames > 1:
         raw.notes.append(f"first of {frames} frames")
     if structure.late_fault:
         raw.notes.append("the file is damaged or cut off after its first frame")
     return raw
-
-
-def _from_array(array: np.ndarray, max_pixels: int) -> Raw:
-    if array.ndim not in (2, 3) or array.shape[2:] not in ((), (1,), (3,), (4,)):
-        reason = f"an array of shape {array.shape} is not a picture"
-        raise FaultError(reason, "Pass (height, width) or (height, width, 1, 3 or 4)")
-    check_size(array.shape[1], array.shape[0], max_pixels)
-    return Raw(array.copy(), [])
-
-
-def _to_rgb(raw: Raw, bit_depth: int | None) -> np.ndarray:
-    """Bring samples to contiguous uint8 or uint16 ``(H, W, 3)``, upright, alpha on white."""
-    samples = _to_unsigned(raw)
-    samples = samples.reshape(*samples.shape[:2], -1)
-    channels = samples.shape[2]
-    if not 1 <= channels <= 4:
-        raise FaultError(f"its pixels have {channels} values each, which is no picture")
-    colours, alpha = samples, None
-    if channels in (2, 4):
-        colours, alpha = samples[..., :-1], samples[..., -1:]
-    if samples.dtype == np.uint16:
-        colours = _spread(colours, bit_depth or raw.bits, raw.notes)
-    if alpha is not None and alpha.min() < np.iinfo(alpha.dtype).max:
-        raw.notes.append("transparent parts are shown on white")
-        colours = _on_white(colours, alpha)
-    if colours.shape[2] == 1:
-        colours = np.repeat(colours, 3, axis=2)
-    note_orientation(raw.notes, raw.orientation)
-    return np.ascontiguousarray(_turn(colours, raw.orientation))
-
-
-def _to_unsigned(raw: Raw) -> np.ndarray:
-    samples = raw.samples
-    if samples.dtype == np.bool_:
-        return samples.astype(np.uint8) * np.uint8(255)
-    if samples.dtype == np.uint8:
-        return samples
-    if samples.dtype.kind == "u" and samples.dtype.itemsize == 2:
-        return samples.astype(np.uint16)  # this machine's byte order
-    if samples.dtype.kind == "f":
-        low, high = float(samples.min()), float(samples.max())
-        if not (low >= 0 and high <= 1):  # also refuses NaN
-            reason = f"its floating-point values run from {low:g} to {high:g}, so white is unknown"
-            raise FaultError(reason, "Scale the values to 0..1, or save it with 8 or 16 bits")
-        raw.notes.append("floating-point values in [0, 1] stored with 16 bits")
-        raw.bits = 16
-        return np.rint(samples.astype(np.float64) * FULL_SCALE).astype(np.uint16)
-    reason = f"values of type {samples.dtype} are not supported"
-    raise FaultError(reason, "Use 8 or 16 bits, unsigned")
-
-
-def _spread(colours: np.ndarray, bits: int | None, notes: list[str]) -> np.ndarray:
-    """Spread the values of a sensor with fewer bits over the 16-bit range."""
-    brightest = int(colours.max())
-    if bits is None:
-        if 0 < brightest < 4096:
-            notes.append(
-                f"16-bit file whose brightest value is {brightest}: this looks like 12-bit data "
-                "and will be very dark; if so, say bit_depth=12"
-            )
-        return colours
-    white = 2**bits - 1
-    if brightest > white:
-        reason = f"its brightest value {brightest} does not fit in {bits} bits"
-        raise FaultError(reason, "State a larger bit depth, or none")
-    if white == FULL_SCALE:
-        return colours
-    scaled = (colours.astype(np.uint32) * FULL_SCALE + white // 2) // white
-    return scaled.astype(np.uint16)
-
-
-def _on_white(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    white = np.iinfo(colours.dtype).max
-    result = np.empty_like(colours)
-    for top in range(0, len(colours), 256):  # in bands, to keep the wide intermediates small
-        band = slice(top, top + 256)
-        opacity = alpha[band].astype(np.uint64)
-        mixed = colours[band] * opacity + white * (white - opacity)
-        result[band] = (mixed + white // 2) // white
-    return result
-
-
-def _turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Undo an EXIF orientation (EXIF 2.32, tag 274)."""
-    if orientation in (5, 6, 7, 8):
-        pixels = pixels.transpose(1, 0, 2)
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    return pixels

@@ -14,7 +14,7 @@ from zerodefect.images.decode import ImageError
 _LISTED_ENDINGS = formats.IMAGE_ENDINGS | formats.FOREIGN_ENDINGS
 
 
-def find_images(paths: Iterable[str | Path]) -> list[Path]:
+def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     """List the pictures that files and folders stand for, each once.
 
     A named file is always listed. Folders are searched to any depth, in natural order
@@ -57,12 +57,12 @@ def natural_key(path: str | Path) -> tuple[tuple[tuple[int, int, str], ...], str
     return key, str(path)
 
 
-def spellings(path: str | Path) -> tuple[str, ...]:
+def spellings(path: str | os.PathLike[str]) -> tuple[str, ...]:
     """A path as it was written and, for one that was written elsewhere, with forward slashes."""
     return tuple(dict.fromkeys([str(path), str(path).replace("\\", "/")]))
 
 
-def _existing(path: str | Path) -> Path:
+def _existing(path: str | os.PathLike[str]) -> Path:
     for text in spellings(path):
         if os.path.lexists(text):  # a dangling link is listed and gets its error record
             return Path(text)
@@ -95,7 +95,7 @@ def is_picture(path: Path) -> bool:
     """Whether a file in a folder counts as a picture, by its ending or its first bytes."""
     if os.path.isdir(path):  # noqa: PTH112 - Path's own raises where a folder is closed
         return False
-    return path.suffix.lower() in _LISTED_ENDINGS or bool(formats.sniff(_head(path)))
+    return path.suffix.lower() in _LISTED_ENDINGS or formats.is_picture(_head(path))
 
 
 def _walk(top: Path, closed: dict[Path, Exception]) -> Iterator[Path]:

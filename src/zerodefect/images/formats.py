@@ -9,43 +9,75 @@ from __future__ import annotations
 import re
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Format = Literal["JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF"]
+Format = Literal["JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "NETPBM", "TGA"]
 
 HEAD_BYTES = 256  # enough for every signature below (DICOM's sits at byte 128)
 
 IMAGE_ENDINGS = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng"}
-    | {".bmp", ".dib", ".tif", ".tiff", ".webp", ".gif"}
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".bmp", ".dib", ".tif", ".tiff"}
+    | {".webp", ".gif", ".pgm", ".ppm", ".pbm", ".pnm", ".tga", ".icb", ".vda", ".vst"}
 )
 # Pictures that cannot be read here. They are listed all the same, so that each gets an error
 # record instead of being passed over in silence.
 FOREIGN_ENDINGS = frozenset(
-    [".heic", ".heif", ".avif", ".jp2", ".j2k", ".jxl", ".psd", ".exr", ".dcm"]
+    {".heic", ".heif", ".hif", ".avif", ".avifs", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"}
+    | {".jpm", ".jxl", ".jxr", ".wdp", ".hdp", ".jls", ".psd", ".psb", ".xcf", ".exr", ".hdr"}
+    | {".dcm", ".dicom", ".dds", ".pcx", ".ico", ".cur", ".svg", ".svgz", ".pam", ".pfm", ".qoi"}
+    | {".sgi", ".rgb", ".ras", ".xbm", ".xpm", ".wmf", ".emf", ".fits", ".fit", ".fts", ".bpg"}
+    | {".jng", ".mng", ".btf", ".tf8", ".raw", ".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw"}
+    | {".arw", ".sr2", ".srw", ".orf", ".rw2", ".raf", ".pef", ".rwl", ".iiq", ".3fr", ".kdc"}
 )
 
+_TARGA = (  # it has no signature: a header that makes sense has to do
+    rb".\0(?:[\x02\x0a]\0{5}.{8}[\x10\x18\x20]|[\x03\x0b]\0{5}.{8}[\x08\x10])[\0-\x3f]"
+    rb"|.\x01[\x01\x09].{4}[\x0f\x10\x18\x20].{8}\x08[\0-\x3f]"
+)
 # Regular expressions that match the first bytes.
 _FORMATS: tuple[tuple[bytes, Format], ...] = (
-    (rb"\xff\xd8\xff", "JPEG"),
+    (rb"\xff\xd8\xff(?!\xf7)", "JPEG"),
     (rb"\x89PNG\r\n\x1a\n", "PNG"),
     (rb"GIF8[79]a", "GIF"),
-    (rb"II[*+]\0|MM\0[*+]", "TIFF"),  # + is BigTIFF
+    (rb"(?!.{8}CR\x02)(?:II[*+]\0|MM\0[*+])", "TIFF"),  # + is BigTIFF
     (rb"RIFF.{4}WEBP", "WEBP"),
     # "BM" alone also begins ordinary words, so the header's size must make sense too.
     (rb"BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0", "BMP"),
+    (rb"P[1-6](?:\s|#[^\n\r]*[\n\r])+\d+(?:\s|#[^\n\r]*[\n\r])+\d", "NETPBM"),
+    (_TARGA, "TGA"),
 )
+# What else may be a picture, and a package that converts it.
 _FOREIGN_PICTURES = (
-    (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", "a JPEG 2000 picture"),
-    (rb"\0\0\0\x0cJXL |\xff\x0a", "a JPEG XL picture"),
-    (rb"8BPS", "a Photoshop file"),
-    (rb"\x76\x2f\x31\x01", "an OpenEXR picture"),
-    (rb".{4}ftypavif", "an AVIF picture"),
-    (rb".{4}ftyp(hei[cx]|hevc|mif1|msf1)", "a HEIC/HEIF picture"),
-    (rb".{128}DICM", "a DICOM picture"),
-    (rb"P[1-7]\s", "a Netpbm picture"),
-    (rb".*<svg", "an SVG drawing"),
+    (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", "a JPEG 2000 picture", "imagecodecs"),
+    (rb"\0\0\0\x0cJXL |\xff\x0a", "a JPEG XL picture", "imagecodecs"),
+    (rb"II\xbc[\0\x01]", "a JPEG XR picture", "imagecodecs"),
+    (rb"\xff\xd8\xff\xf7", "a JPEG-LS picture", "imagecodecs"),
+    (rb".{4}ftypavi[fs]", "an AVIF picture", "imagecodecs"),
+    (rb".{4}ftyp(hei[cxms]|hev[cxms]|mif1|msf1)", "a HEIC/HEIF picture", "pillow-heif"),
+    (rb"8BP[SB]", "a Photoshop file", "psd-tools"),
+    (rb"\x76\x2f\x31\x01", "an OpenEXR picture", "OpenEXR"),
+    (rb".{128}DICM", "a DICOM picture", "pydicom"),
+    (rb"DDS \x7c\0\0\0", "a DDS texture", "Pillow"),
+    (rb"\x0a[\0\x02-\x05]\x01[\x01\x02\x04\x08]", "a PCX picture", "Pillow"),
+    (rb"\0\0[\x01\x02]\0[^\0]\0.{3}\0", "an icon", "Pillow"),
+    (rb"\x01\xda[\0\x01][\x01\x02]", "an SGI picture", "Pillow"),
+    (rb"qoif", "a QOI picture", "Pillow"),
+    (rb"SIMPLE  =", "a FITS picture", "astropy"),
+    (rb"#\?(RADIANCE|RGBE)", "a Radiance picture", "imageio"),
+    (rb"P[Ff]\s+\d+\s+\d", "a PFM picture", "Pillow"),
+    (rb"P7\s+(#|WIDTH|HEIGHT|DEPTH|MAXVAL|TUPLTYPE)", "a Netpbm picture of kind P7", "netpbm"),
+    (
+        rb"II[*+]\0.{4}CR\x02|II(RO|RS|U\0)|FUJIFILMCCD-RAW|.{4}ftypcrx",
+        "a camera's raw picture",
+        "rawpy",
+    ),
+    (
+        rb"(?i)(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*(<!doctype svg[^>]*>\s*)?<svg",
+        "an SVG drawing",
+        "CairoSVG",
+    ),
 )
 _OTHER_FILES = (
     (rb"%PDF", "a PDF document"),
@@ -85,17 +117,24 @@ def sniff(head: bytes) -> Format | None:
     return next((kind for start, kind in _FORMATS if re.match(start, head, re.DOTALL)), None)
 
 
-def describe_stranger(head: bytes) -> tuple[str, bool]:
+def describe_stranger(head: bytes) -> tuple[str, str | None]:
     """Say what a file is that ``sniff`` does not know, from its first ``HEAD_BYTES``.
 
     Returns:
-        A noun phrase ("a PDF document") and whether it is some kind of picture.
+        A noun phrase ("a PDF document") and, for some kind of picture, a package that converts it.
     """
-    for names, is_picture in ((_FOREIGN_PICTURES, True), (_OTHER_FILES, False)):
-        for start, name in names:
-            if re.match(start, head, re.DOTALL):
-                return name, is_picture
-    return "a text file" if _is_text(head) else "data of an unknown kind", False
+    for start, name, package in _FOREIGN_PICTURES:
+        if re.match(start, head, re.DOTALL):
+            return name, package
+    for start, name in _OTHER_FILES:
+        if re.match(start, head, re.DOTALL):
+            return name, None
+    return "a text file" if _is_text(head) else "data of an unknown kind", None
+
+
+def is_picture(head: bytes) -> bool:
+    """Whether the first ``HEAD_BYTES`` of a file are those of a picture, be it readable or not."""
+    return sniff(head) is not None or describe_stranger(head)[1] is not None
 
 
 def header_size(kind: Format, data: bytes) -> tuple[int, int] | None:
@@ -133,6 +172,7 @@ def examine(kind: Format, data: bytes) -> Structure:
         "BMP": _examine_bmp,
         "WEBP": _examine_webp,
         "GIF": _examine_gif,
+        "TGA": _examine_targa,
     }
     try:
         return walkers[kind](data) if kind in walkers else Structure()
@@ -140,7 +180,9 @@ def examine(kind: Format, data: bytes) -> Structure:
         return Structure(fault=ENDS_EARLY)
 
 
-def segments_fault(offsets: list[int], counts: list[int], expected: int, size: int) -> str | None:
+def segments_fault(
+    offsets: Sequence[int], counts: Sequence[int], expected: int, size: int
+) -> str | None:
     """Say what is wrong with the strips or tiles of a TIFF, or None.
 
     Args:
@@ -173,6 +215,8 @@ def _is_text(head: bytes) -> bool:
 
 # In entropy-coded JPEG data a 0xFF is stuffed (00), a restart (D0-D7) or fill (FF); any other
 # byte after it starts the next segment.
+_KEPT_CHUNKS = (b"tRNS", b"eXIf")
+_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _NEXT_JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
 
 
@@ -191,6 +235,45 @@ def _examine_jpeg(data: bytes) -> Structure:
             position += length
         found = _NEXT_JPEG_MARKER.search(data, position)
     return Structure(fault=ENDS_EARLY)
+
+
+def rare_jpeg(data: bytes) -> str | None:
+    """Name a JPEG of a kind that common decoders do not read; None for an ordinary one."""
+    found = _NEXT_JPEG_MARKER.search(data, 2)
+    while found:
+        marker, position = data[found.start() + 1], found.start() + 2
+        if marker == 0xF7:
+            return "a JPEG-LS picture"
+        if marker in range(0xC0, 0xD0) and marker not in (0xC4, 0xC8, 0xCC):  # start of frame
+            bits = data[position + 2] if len(data) > position + 2 else 8
+            if marker & 3 == 3:
+                return "a lossless JPEG"
+            return None if bits == 8 else f"a JPEG with {bits} bits"
+        if marker in (0xD9, 0xDA) or len(data) < position + 2:
+            return None
+        if marker not in (0x01, 0xD8):
+            position += int(struct.unpack_from(">H", data, position)[0])
+        found = _NEXT_JPEG_MARKER.search(data, position)
+    return None
+
+
+def plain_png(data: bytes) -> bytes:
+    """A sound PNG without the colour profile and the texts, which Pillow limits in size.
+
+    They change no pixel. Metadata that may say which way is up is kept.
+    """
+    kept, position = [data[:8]], 8
+    while position + 12 <= len(data):
+        length, name = struct.unpack_from(">I4s", data, position)
+        end = position + 12 + length
+        text = data[position + 8 : position + 88].lower()
+        upright = text.startswith((b"raw profile type", b"xml:com.adobe.xmp"))
+        if name[:1].isupper() or name in _KEPT_CHUNKS or (name in _TEXTS and upright):
+            kept.append(data[position:end])
+        position = end
+        if name == b"IEND":
+            break
+    return b"".join(kept)
 
 
 def _examine_png(data: bytes) -> Structure:
@@ -214,6 +297,15 @@ def _examine_png(data: bytes) -> Structure:
     if frames and pixels_over:
         return Structure(frames=frames, late_fault=True)
     return Structure(fault=fault, frames=frames)
+
+
+def _examine_targa(data: bytes) -> Structure:
+    """Compare the length with what the header asks for (Truevision TGA 2.0)."""
+    names, kind = data[0], data[2]
+    table, entry, width, height, bits = struct.unpack_from("<HB4xHHB", data, 5)
+    needed = 18 + names + table * -(-entry // 8)
+    needed += width * height * -(-bits // 8) if kind < 8 else 1  # above: run lengths
+    return Structure(fault=ENDS_EARLY if needed > len(data) else None)
 
 
 def _examine_bmp(data: bytes) -> Structure:

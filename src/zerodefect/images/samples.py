@@ -1,19 +1,15 @@
-"""Samples of a decoded picture, and how Pillow and tifffile give them without losing bits."""
+"""Samples of a decoded picture, and how Pillow gives them without losing bits."""
 
 from __future__ import annotations
 
-import ctypes
 import io
-import sys
 import threading
 import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageCms, ImageFile, PngImagePlugin, TiffImagePlugin
-
-from zerodefect.images import formats
+from PIL import Image, ImageCms, ImageFile, PngImagePlugin
 
 COPY_AGAIN = "Copy the file again from its source"
 CONVERT = "Convert it to PNG or TIFF"
@@ -49,12 +45,14 @@ class Raw:
         samples: ``(H, W)`` or ``(H, W, C)``, C = 1 to 4: grey, grey + alpha, RGB, RGB + alpha.
         orientation: EXIF orientation (1..8) that has still to be applied; others mean nothing.
         bits: significant bits per sample, where the file says so.
+        inverted: white is zero.
     """
 
     samples: np.ndarray
     notes: list[str]
     orientation: int = 1
     bits: int | None = None
+    inverted: bool = False
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:
@@ -96,7 +94,7 @@ def from_pillow(image: Image.Image) -> Raw:
     if mode.startswith("I;16"):
         samples = _add_key_alpha(samples.astype(np.uint16), info)
     elif mode == "I":
-        samples = _integers(samples)
+        samples = sixteen_bits(samples)
     return Raw(samples, notes, orientation)
 
 
@@ -109,7 +107,7 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _integers(samples: np.ndarray) -> np.ndarray:
+def sixteen_bits(samples: np.ndarray) -> np.ndarray:
     """Accept wide integers where the values are 16-bit ones."""
     if samples.min() < 0 or samples.max() > FULL_SCALE:
         reason = f"its integers run from {samples.min()} to {samples.max()}, so white is unknown"
@@ -179,106 +177,3 @@ def _set_raw_mode(image: ImageFile.ImageFile, rawmode: str) -> None:
         changed = rawmode if isinstance(args, str) else (rawmode, *args[1:])
         tiles.append(type(image.tile[0])(codec, box, offset, changed))
     image.tile = tiles
-
-
-def from_tiff(data: bytes, max_pixels: int) -> Raw:
-    """Read the first page; with Pillow, or where it cannot or would lose bits, with tifffile."""
-    _silence_libtiff()
-    try:
-        image = TiffImagePlugin.TiffImageFile(io.BytesIO(data))
-    except (SyntaxError, KeyError, OSError):  # a layout that Pillow does not know, or damage
-        return _with_tifffile(data, max_pixels)
-    check_size(image.width, image.height, max_pixels)
-    tags = image.tag_v2
-    if fault := formats.segments_fault(*_segments(tags), len(data)):
-        raise FaultError(fault)
-    bits = tuple(tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,)))
-    if len(bits) > 1 and max(bits) > 8 and tags.get(TiffImagePlugin.PLANAR_CONFIGURATION) == 2:
-        return _with_tifffile(data, max_pixels)
-    orientation, rawmode = tags.get(ORIENTATION, 1), _raw_mode(image)
-    _claim_memory(image)
-    if image.mode in {"RGB", "RGBA"} and rawmode in {f"{image.mode};16{o}" for o in "BLN"}:
-        again = TiffImagePlugin.TiffImageFile(io.BytesIO(data))
-        _claim_memory(again)
-        # N: libtiff has already brought the samples to this machine's order
-        order = rawmode[-1].replace("N", sys.byteorder[0].upper())
-        raw = Raw(_two_passes(image, again, order), [])
-    else:
-        raw = from_pillow(image)
-        if max(bits) == 16 and raw.samples.dtype == np.uint8:
-            raw.notes.append("16 bits per channel reduced to 8")
-    if bits == (16,) and tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:
-        raw.samples = FULL_SCALE - raw.samples  # white is zero; Pillow sees to it for 8 bits
-    if bits == (12,):
-        raw.bits = 12
-    raw.orientation = 1  # Pillow has already turned the TIFF upright
-    note_orientation(raw.notes, orientation)
-    try:
-        pages = int(image.n_frames)
-    except Exception:  # a damaged second page does not harm the first
-        pages = 0
-    if pages != 1:
-        raw.notes.append(f"first of {pages or 'several'} frames")
-    return raw
-
-
-def _claim_memory(image: TiffImagePlugin.TiffImageFile) -> None:
-    """Allocate as Pillow's loader would, which would also apply its global pixel limit."""
-    image.im = Image.core.new(image.mode, getattr(image, "_tile_size", image.size))
-
-
-def _segments(tags: Any) -> tuple[list[int], list[int], int]:
-    """List offsets and lengths of a page's strips or tiles, and how many it should have."""
-    width, height = int(tags[256]), int(tags[257])
-    planes = int(tags.get(277, 1)) if tags.get(284) == 2 else 1
-    if 324 in tags:
-        across = -(-width // max(int(tags[322]), 1))
-        down = -(-height // max(int(tags[323]), 1))
-        return list(tags[324]), list(tags.get(325, ())), across * down * planes
-    offsets, rows = list(tags[273]), max(int(tags.get(278, height)), 1)
-    expected = -(-height // rows) * planes
-    # A single strip may leave its length out; the decoder then notices a missing end itself.
-    return offsets, list(tags.get(279, (1,) if len(offsets) == 1 else ())), expected
-
-
-def _with_tifffile(data: bytes, max_pixels: int) -> Raw:
-    import tifffile
-
-    with tifffile.TiffFile(io.BytesIO(data)) as file:
-        page: Any = file.pages[0]
-        check_size(page.imagewidth, page.imagelength, max_pixels)
-        if page.is_tiled:  # one tile can be larger than the picture
-            check_size(page.tilewidth, page.tilelength, max_pixels)
-        if fault := formats.segments_fault(page.dataoffsets, page.databytecounts, 1, len(data)):
-            raise FaultError(fault)
-        if page.photometric not in (0, 1, 2) or page.samplesperpixel > 4 or page.imagedepth > 1:
-            raise FaultError("this kind of TIFF is not supported", CONVERT)
-        try:
-            samples = page.asarray(maxworkers=1)
-        except (KeyError, ImportError):  # tifffile's words for a compression it cannot read
-            raise FaultError("its TIFF compression is not supported", CONVERT) from None
-        if page.planarconfig == 2 and samples.ndim == 3:
-            samples = np.moveaxis(samples, 0, 2)
-        if samples.shape[:2] != (page.imagelength, page.imagewidth):
-            raise FaultError("its header contradicts itself")
-        if page.photometric == 0 and samples.dtype.kind == "u":
-            samples = np.iinfo(samples.dtype).max - samples
-        if samples.dtype.kind in "iu" and samples.dtype.itemsize > 1 and samples.dtype != np.uint16:
-            samples = _integers(samples)
-        notes = [f"first of {len(file.pages)} frames"] if len(file.pages) > 1 else []
-        return Raw(samples, notes, page.tags.valueof(ORIENTATION, 1))
-
-
-def _silence_libtiff() -> None:
-    """Keep libtiff, in Pillow's own library, from printing to the terminal.
-
-    It reports damage there besides making the decoder fail, and only the failure is wanted.
-    Where the library does not show its functions (Windows) nothing happens.
-    """
-    try:
-        library = ctypes.CDLL(Image.core.__file__)
-        for handler in (library.TIFFSetErrorHandler, library.TIFFSetWarningHandler):
-            handler.argtypes, handler.restype = [ctypes.c_void_p], ctypes.c_void_p
-            handler(None)
-    except (AttributeError, OSError):
-        pass

@@ -50,6 +50,12 @@ class Inspector(Teachable):
         self.policy = policy
         self._automatic: dict[str, Policy] = {}  # by the fingerprint that each was made for
 
+    def infer_bit_depth(self, sources: Sequence[Source]) -> None:
+        """As ``Teachable`` does, but a calibration knows it first."""
+        if self.bit_depth is None and self.policy is not None:
+            self.bit_depth = self.policy.bit_depth
+        super().infer_bit_depth(sources)
+
     # --- calibration ---------------------------------------------------------------------------
 
     def calibrate(
@@ -97,9 +103,10 @@ class Inspector(Teachable):
         if object is not None:
             self.describe(object)
         images = expand(good, tolerant=on_failure is not None)
-        if isinstance(images, Sequence) and false_alarms is not None:
-            # before the long work
-            check_provable(false_alarms, len(images), "false-alarm rate", confidence)
+        if isinstance(images, Sequence):  # before the long work
+            self.infer_bit_depth(images)
+            if false_alarms is not None:
+                check_provable(false_alarms, len(images), "false-alarm rate", confidence)
         good_ones = GoodPictures(self._open_good, on_failure)
         rates = {"false_alarms": false_alarms, "review_rate": review_rate, "confidence": confidence}
         if leave_one_out:
@@ -161,7 +168,7 @@ class Inspector(Teachable):
     def _policy_for(self, shown: Shown) -> Policy:
         identity = self._identity(shown)
         if self.policy is not None:
-            self.policy.check(**identity)
+            self.policy.check(**identity, bit_depth=self.bit_depth)
             return self.policy
         fingerprint = identity["fingerprint"]
         with self._lock:
@@ -185,7 +192,7 @@ class Inspector(Teachable):
     ) -> Policy:
         detector, memory, known = self.detector, self.detector.memory, shown.known
         exact = memory is not None and memory.leaves_out(known)
-        return calibrate(
+        made = calibrate(
             [one.score for one in scored],
             [one.highest for one in scored if one.highest is not None],
             form=form,
@@ -195,6 +202,7 @@ class Inspector(Teachable):
             **rates,
             **self._identity(shown),
         )
+        return made.model_copy(update={"bit_depth": self.bit_depth})
 
     def _provisional(self, shown: Shown) -> Policy:
         known = shown.known
@@ -223,7 +231,8 @@ class Inspector(Teachable):
         """Inspect one image.
 
         Args:
-            source: path, encoded bytes, PIL image, ``(H, W)`` or ``(H, W, 3)`` array, Picture.
+            source: anything that ``open_image`` takes (path, encoded bytes, open file, PIL image,
+                array, tensor), or a Picture.
             object: product name, for this call alone.
 
         Raises:
@@ -256,6 +265,8 @@ class Inspector(Teachable):
         self, sources: Iterable[Any], object: str | None = None, *, batch_size: int = DEFAULT_BATCH
     ) -> Iterator[Seen[Any, Inspection]]:
         """``inspect_many`` with the pictures themselves, for whoever draws on them."""
+        if isinstance(sources, Sequence):
+            self.infer_bit_depth(sources)
         shown = self._ready(object)
         policy = self._policy_for(shown)
         found = scored_stream(self.scorer, shown.known, sources, self._open, shown.area, batch_size)

@@ -46,7 +46,7 @@ def load(
             that its neighbour shows, too.
         keep_aspect: keep the pictures' aspect ratio instead of squaring them.
         roi, ignore: mask pictures: only what is white in ``roi`` and not in ``ignore`` counts.
-        bit_depth: significant bits of 16-bit pictures, where not 16.
+        bit_depth: bits that 16-bit pictures use; by default the policy's, or inferred once.
         memory_budget: bytes that remembered references may take.
         loading: as ``methods.load_detector`` takes them: ``checkpoint``, ``backbone``, ``weights``,
             ``device``, ``precision``, ``image_size`` and hyper-parameters of the method.
@@ -67,7 +67,7 @@ def load(
         policy=known,
         vocabulary=words,
         viewing=Viewing(Tiling(tile, overlap) if tile is not None else None, keep_aspect),
-        bit_depth=bit_depth,
+        bit_depth=known.bit_depth if bit_depth is None and known else bit_depth,
         roi=None if roi is None else open_source(roi),
         ignore=None if ignore is None else open_source(ignore),
     )

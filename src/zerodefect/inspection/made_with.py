@@ -16,9 +16,8 @@ _OPTIONS = {
     "settings": "--set",
     "tiles and aspect": "--tile, --overlap, --keep-aspect",
     "areas": "--roi, --ignore",
-    "bit depth": "--bit-depth",
 }
-_READABLE = ("precision", "bit depth")  # the others are digests, or long
+_READABLE = ("precision",)  # the others are digests, or long
 
 
 def made_with(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -33,7 +32,6 @@ def made_with(facts: Mapping[str, Any]) -> dict[str, Any]:
         "settings": _digest(facts["config"]),
         "tiles and aspect": _digest(facts["viewing"]),
         "areas": facts["areas"],
-        "bit depth": facts["bit_depth"],
     }
 
 

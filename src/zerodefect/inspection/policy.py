@@ -80,6 +80,7 @@ class Policy(BaseModel):
         method: name of the method whose scores these are.
         fingerprint: the detector's weights, prompts and settings in one string.
         object: product name, or None.
+        bit_depth: bits that 16-bit pictures use; None where there was none.
         form: how the good images were scored; "none" marks a provisional, uncalibrated policy.
         guaranteed: whether the stated rates are proven for good images like those calibrated on.
         false_alarms: largest share of good images with the verdict "defect", on average over
@@ -106,6 +107,7 @@ class Policy(BaseModel):
     method: str
     fingerprint: str
     object: str | None = None
+    bit_depth: int | None = Field(default=None, ge=8, le=16)
     form: Form
     guaranteed: bool = False
     false_alarms: float | None = Field(default=None, gt=0, lt=1)
@@ -295,7 +297,8 @@ class Policy(BaseModel):
                 f"{VERSION}. Update ZeroDefect, or calibrate again with this version."
             )
         try:
-            return cls.model_validate(data)._with_proven_rates()
+            # versions that do not name a bit depth read 16-bit pictures as they were
+            return cls.model_validate({"bit_depth": 16, **data})._with_proven_rates()
         except ValidationError as error:
             raise PolicyError(
                 f"{path}: {_first_reason(error)}. Correct it, or: {remedy}"
@@ -307,19 +310,21 @@ class Policy(BaseModel):
         fingerprint: str,
         object: str | None,
         made_with: Mapping[str, Any] | None = None,
+        bit_depth: int | None = None,
     ) -> None:
         """Make sure that the policy belongs to this detector and product.
 
-        Args:
-            method, fingerprint, object, made_with: of the present run.
+        Args are of the present run. Bit depths are compared where both are known.
 
         Raises:
             PolicyMismatch: it does not; the message names every difference and the remedy.
         """
-        facts = (
+        facts: tuple[tuple[str, Any, Any], ...] = (
             ("method", self.method, method),
             ("object", self.object, object),
         )
+        if None not in (self.bit_depth, bit_depth):
+            facts += (("bit depth (--bit-depth)", self.bit_depth, bit_depth),)
         different = [f"{n}: {a!r} when calibrated, {b!r} now" for n, a, b in facts if a != b]
         if self.fingerprint != fingerprint:
             both = f"{self.fingerprint!r} when calibrated, {fingerprint!r} now"

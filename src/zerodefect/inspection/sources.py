@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
-from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from PIL import Image
 
-from zerodefect.images import ImageError, Picture, find_images, open_image
+from zerodefect.images import ImageError, Picture, find_images, is_source, open_image
+from zerodefect.images.decode import Encoded
 from zerodefect.scoring.scorer import DEFAULT_BATCH
 from zerodefect.scoring.stream import stream
 from zerodefect.types import Failure
 
 R = TypeVar("R")
-Source = str | Path | bytes | Image.Image | np.ndarray | Picture
+Source = Encoded | Image.Image | np.ndarray | torch.Tensor | Picture
 
 
 def expand(sources: Source | Iterable[Source], *, tolerant: bool = False) -> Iterable[Source]:
@@ -33,10 +35,9 @@ def expand(sources: Source | Iterable[Source], *, tolerant: bool = False) -> Ite
         ValueError: an empty list.
         FileNotFoundError: a named file or folder is not there, unless ``tolerant``.
     """
-    if isinstance(sources, (str, Path, bytes, Image.Image, np.ndarray, Picture)):
-        sources = [sources]
-    expanded = chain.from_iterable(_images_of(source, tolerant) for source in sources)
-    if not isinstance(sources, Sequence):
+    several: Any = [sources] if isinstance(sources, Picture) or is_source(sources) else sources
+    expanded = chain.from_iterable(_images_of(source, tolerant) for source in several)
+    if not isinstance(several, Sequence):
         return expanded
     found = list(expanded)  # a wrong path is an error before anything is inspected
     if not found:
@@ -46,7 +47,7 @@ def expand(sources: Source | Iterable[Source], *, tolerant: bool = False) -> Ite
 
 def _images_of(source: Source, tolerant: bool) -> Sequence[Source]:
     try:
-        return find_images([source]) if isinstance(source, (str, Path)) else [source]
+        return find_images([source]) if isinstance(source, (str, os.PathLike)) else [source]
     except (FileNotFoundError, ImageError):
         if tolerant:
             return [source]

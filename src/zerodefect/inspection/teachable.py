@@ -16,7 +16,7 @@ import numpy as np
 
 from zerodefect.detector.contract import Detector, plain
 from zerodefect.detector.knowledge import Knowledge, Product
-from zerodefect.images import ImageError, Picture
+from zerodefect.images import BitDepth, ImageError, Picture, bit_depth_of
 from zerodefect.inspection.frames import shows_nothing
 from zerodefect.inspection.sources import Source, digest, expand, open_source
 from zerodefect.prompts.unfamiliar import unfamiliar
@@ -70,7 +70,7 @@ class Shown:
 
     def area(self, picture: Picture) -> np.ndarray | None:
         """What of a picture counts; None for all of it."""
-        return read_area(*self.areas, picture.height, picture.width)
+        return read_area(*self.areas, picture.height, picture.width, picture.path)
 
     def with_areas(self, roi: Picture | None, ignore: Picture | None) -> Shown:
         """The same with other areas; references must then be seen anew."""
@@ -90,7 +90,8 @@ class Teachable:
     Attributes:
         vocabulary: defect kinds to tell apart.
         viewing: how pictures are shown to the network.
-        bit_depth: significant bits of 16-bit pictures, where not 16.
+        bit_depth: bits that 16-bit pictures use, stated or inferred once from the first ones; None
+            as long as there was none.
 
     Args:
         detector: gives raw scores and maps; or what builds it at first use.
@@ -112,6 +113,7 @@ class Teachable:
         self.vocabulary = vocabulary or Vocabulary.default()
         self.viewing = viewing or Viewing()
         self.bit_depth = bit_depth
+        self._too_dark: BitDepth | None = None  # told already
         self._shown = Shown().with_areas(roi, ignore)
         self._lock = threading.RLock()
         self._detector = detector if isinstance(detector, Detector) else None
@@ -203,7 +205,10 @@ class Teachable:
                 are few and all matter, so none is skipped.
             UnsupportedError: the method takes no references.
         """
-        opened = [self._open_good(source) for source in expand(references)]
+        sources = expand(references)
+        if isinstance(sources, Sequence):
+            self.infer_bit_depth(sources)
+        opened = [self._open_good(source) for source in sources]
         with self._lock:
             shown = self._shown
             new = {name: p for p in opened if (name := digest(p)) not in shown.digests}
@@ -274,7 +279,23 @@ class Teachable:
             self._under = (shown, learned)
         return learned
 
+    def infer_bit_depth(self, sources: Sequence[Source]) -> None:
+        """Settle how many bits 16-bit pictures use, and tell it, unless that is known already.
+
+        Args:
+            sources: pictures of one camera; 8-bit ones tell nothing.
+        """
+        with self._lock:
+            if self.bit_depth is not None:
+                return
+            found = bit_depth_of([one for one in sources if not isinstance(one, Picture)])
+            if found is not None and found != self._too_dark:
+                _log.warning("%s", found)
+                self.bit_depth = found.bits
+                self._too_dark = found if found.bits is None else None
+
     def _open(self, source: Source) -> Picture:
+        self.infer_bit_depth([source])
         return open_source(source, self.bit_depth)
 
     def _open_good(self, source: Source) -> Picture:
@@ -298,7 +319,8 @@ class Teachable:
         """Hash of everything besides the image that decides its score; 16 hexadecimal digits.
 
         The vocabulary names regions and decides no score; the weights count by their content, not
-        by the name or path they were loaded from.
+        by the name or path they were loaded from. The bit depth is compared by the policy, since
+        it may be settled after it.
         """
         return str(self.facts()["fingerprint"])
 
@@ -322,5 +344,6 @@ class Teachable:
             "references": sorted(shown.digests),
         }
         decisive = {k: v for k, v in facts.items() if k not in ("vocabulary", "backbone")}
+        decisive["bit_depth"] = None  # the policy compares it: it may be inferred later
         digested = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode())
         return {**facts, "fingerprint": digested.hexdigest()[:16]}

@@ -7,25 +7,36 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
-from zerodefect.images import Picture
+from zerodefect.images import ImageError, Picture
 
 
 def read_area(
-    roi: Picture | None, ignore: Picture | None, height: int, width: int
+    roi: Picture | None,
+    ignore: Picture | None,
+    height: int,
+    width: int,
+    name: str = "the picture",
 ) -> np.ndarray | None:
     """Inspected area of a picture from mask pictures: white in ``roi``, not white in ``ignore``.
 
-    Masks of another size are resized (nearest pixel). None if there is no mask.
+    Masks of another size but the same shape are resized (nearest pixel). None if there is no mask.
+
+    Args:
+        roi, ignore: mask pictures.
+        height, width: of the picture, upright.
+        name: of the picture, for the error.
 
     Raises:
+        ImageError: a mask has another aspect ratio than the picture.
         ValueError: nothing is left to inspect.
     """
     if roi is None and ignore is None:
         return None
     area = np.ones((height, width), bool)
-    for picture, counts in ((roi, True), (ignore, False)):
-        if picture is not None:
-            white = np.asarray(Image.fromarray(picture.to_uint8()).convert("L")) > 127
+    for mask, counts in ((roi, True), (ignore, False)):
+        if mask is not None:
+            _check_shape(mask, height, width, name)
+            white = np.asarray(Image.fromarray(mask.to_uint8()).convert("L")) > 127
             area &= resize_area(white, (height, width)) == counts
     if not area.any():
         raise ValueError(
@@ -33,6 +44,27 @@ def read_area(
             "interest, and ignore in an ignore mask"
         )
     return area
+
+
+def _check_shape(mask: Picture, height: int, width: int, name: str) -> None:
+    """Refuse a mask that would be distorted, and so would cover other places than it was drawn on.
+
+    A mask that was drawn at another scale may be off by a rounded pixel, or by one percent.
+    """
+    drawn = max(width * mask.height, height * mask.width)
+    off = abs(width * mask.height - height * mask.width)
+    rounded = max(width, height, mask.width, mask.height) / 2
+    if off <= max(0.01 * drawn, rounded):
+        return
+    reason = (
+        f"the mask {mask.path} is {mask.width} x {mask.height} pixels, the picture {width} x "
+        f"{height}, which is another shape"
+    )
+    remedy = "Draw the mask on this picture, or give one of its shape"
+    turned = abs(width * mask.width - height * mask.height)
+    if turned <= 0.01 * drawn:
+        remedy = "Turn the mask upright: pictures are shown as their EXIF orientation says"
+    raise ImageError(name, reason, remedy)
 
 
 def resize_area(area: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from zerodefect.backbones.weight_files import file_hash
-from zerodefect.data import Dataset, DatasetError, Sample, opened_mask
+from zerodefect.data import Dataset, DatasetError, Sample, opened_mask, told_depths
 from zerodefect.images import Picture, open_image
 from zerodefect.procedural import SURFACE_NOUNS, asked_for_damage, generate
 
@@ -94,6 +94,7 @@ class Pictures(Source):
         dataset: as loaded.
         names: product -> words for it; by default the product's own name.
         train_good: add the good pictures of the training split.
+        bit_depth: bits that 16-bit pictures use; by default inferred once for each product.
         good_only: the good pictures of the training split alone, for methods that learn from those;
             all good ones where there are no splits, all pictures where nothing is labelled.
 
@@ -113,6 +114,7 @@ class Pictures(Source):
         *,
         train_good: bool = False,
         good_only: bool = False,
+        bit_depth: int | None = None,
     ) -> None:
         self.name = dataset.name
         self.names = dict(names or {})
@@ -128,7 +130,9 @@ class Pictures(Source):
                 remedy = "Put good ones into train/good (zerodefect data check)"
             raise DatasetError(dataset.root, reason, remedy)
         chosen = Dataset(dataset.name, dataset.root, dataset.layout, "", self.samples)
+        self.depths = told_depths(self.samples, bit_depth)
         words = "\0".join(f"{product}={text}" for product, text in sorted(self.names.items()))
+        words += "".join(f"\0{p}={d} bits" for p, d in sorted(self.depths.items()))
         self._fingerprint = hashlib.sha256((chosen.fingerprint() + words).encode()).hexdigest()
 
     def __len__(self) -> int:
@@ -137,7 +141,7 @@ class Pictures(Source):
     def read(self, index: int) -> Example:
         """Open one picture with its mask."""
         sample = self.samples[index]
-        picture = open_image(sample.image)
+        picture = open_image(sample.image, bit_depth=self.depths.get(sample.product))
         blank = np.zeros((picture.height, picture.width), dtype=np.bool_)
         mask, remarks = opened_mask(sample) if sample.masks else (blank, ())
         words, anomalous = self.label(index)

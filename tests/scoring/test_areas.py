@@ -1,0 +1,33 @@
+"""Masks of another shape would be distorted, so they are refused with both sizes."""
+
+import numpy as np
+import pytest
+
+from zerodefect.images import ImageError, Picture
+from zerodefect.scoring.areas import read_area
+
+
+def mask(height, width):
+    pixels = np.zeros((height, width, 3), np.uint8)
+    pixels[:, : width // 2] = 255
+    return Picture("mask.png", pixels)
+
+
+@pytest.mark.parametrize("size", [(160, 200), (80, 100), (53, 66), (320, 401)])
+def test_the_same_shape_at_any_scale(size):
+    area = read_area(None, mask(*size), 160, 200)
+    assert area[:, 110:].all()
+    assert not area[:, :90].any()
+
+
+@pytest.mark.parametrize("size", [(80, 80), (160, 180), (20, 200)])
+def test_another_shape_is_refused_with_both_sizes(size):
+    height, width = size
+    with pytest.raises(ImageError, match=rf"{width} x {height} pixels, the picture 200 x 160") as e:
+        read_area(mask(*size), None, 160, 200, "part.png")
+    assert e.value.path == "part.png"
+
+
+def test_a_mask_drawn_before_the_picture_was_turned_upright():
+    with pytest.raises(ImageError, match="EXIF orientation"):
+        read_area(None, mask(160, 200), 200, 160, "part.jpg")
