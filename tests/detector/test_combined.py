@@ -49,8 +49,26 @@ def test_without_references_the_words_speak_alone():
     got = combined(shown, named(combined))
     mean, deviation = alone.usual_scale(alone.empty())
     torch.testing.assert_close(got.map, bent((own.map - mean) / deviation))
+    torch.testing.assert_close(got.score, bent((own.score - mean) / deviation))
     assert combined.neutral_score(named(combined)) == pytest.approx(
         float(bent(torch.tensor((0.5 - mean) / deviation)))
+    )
+
+
+def test_a_part_that_is_not_heard_costs_nothing(monkeypatch):
+    combined, ran = made(), []
+    encode = combined.parts["patchcore"].encode
+    monkeypatch.setattr(
+        combined.parts["patchcore"], "encode", lambda images: ran.append(1) or encode(images)
+    )
+    combined(given(combined, 2), named(combined))
+    assert not ran
+    known = remembered(combined, named(combined), given(combined, 2))
+    combined(given(combined, 1), known)
+    assert len(ran) == 2
+    seen = pickle.loads(pickle.dumps(combined.encode(given(combined, 1))))  # as spools keep it
+    torch.testing.assert_close(
+        combined.predict(seen, known).map, combined(given(combined, 1), known).map
     )
 
 

@@ -177,12 +177,12 @@ class Combined(Detector):
                 own = known[name]
                 if part.memory is not None:
                     rows = [numbers for _, numbers in some]
-                    own = part.remember(own, (batch[name] for batch, _ in some), rows)
+                    own = part.remember(own, (batch[name].value for batch, _ in some), rows)
                 known[name] = replace(own, shots=max(shots, own.shots))
             shown += some[: max(0, _SCALE_FROM - sum(len(n) for _, n in shown))]
         for name, part in self.each():
             own = part.settle(known[name])
-            scale = {_SCALE: _scale(part, own, [(batch[name], n) for batch, n in shown])}
+            scale = {_SCALE: _scale(part, own, [(batch[name].value, n) for batch, n in shown])}
             knowledge = self.nested(knowledge, name, own.having(scale))
         return knowledge
 
@@ -204,7 +204,7 @@ class Combined(Detector):
             f"{name}/{place}": values
             for name, part in self.each()
             if part.memory is not None
-            for place, values in part.references(encoded[name]).items()
+            for place, values in part.references(encoded[name].value).items()
         }
 
     def settle(self, knowledge: Knowledge) -> Knowledge:
@@ -213,12 +213,12 @@ class Combined(Detector):
 
     # --- what they say --------------------------------------------------------------------------
 
-    def encode(self, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
-        """What every part makes of its inputs."""
+    def encode(self, inputs: Mapping[str, Tensor]) -> dict[str, _Later]:
+        """What every part makes of its inputs, once it is heard."""
         encoded = {}
         for name, part in self.each():
             own = {place: inputs[_place(name, place)] for place in part.inputs}
-            encoded[name] = part.encode(own["image"] if own.keys() == {"image"} else own)
+            encoded[name] = _Later(part, own["image"] if own.keys() == {"image"} else own)
         return encoded
 
     def heard(self, knowledge: Knowledge) -> list[tuple[str, Detector, float]]:
@@ -239,23 +239,28 @@ class Combined(Detector):
         said, z = [], []
         for name, part, share in self.heard(knowledge):
             own = self.of(knowledge, name)
-            one = part.predict(encoded[name], own, left_out)
+            one = part.predict(encoded[name].value, own, left_out)
             if one.map is None:
                 raise UnsupportedError(f"{name} gives no map and cannot be combined with others")
             scale = own.tensors.get(_SCALE, one.map.new_tensor(part.usual_scale(own)))
             z.append(share * (one.map - scale[0]) / scale[1])
             said.append(one)
-        size = z[0].shape[-2:]
-        map = torch.stack([upsample(each, (size[0], size[1])) for each in z]).sum(0)
+        size = z[0].shape[-2], z[0].shape[-1]
+        map = torch.stack([upsample(each, size) for each in z]).sum(0)
+        if len(said) > 1:
+            score = peak_and_spread(map, self.config.top)
+        else:  # alone, a part says what it says
+            score = (said[0].score - scale[0]) / scale[1]
         types = next((one.type_map for one in said if one.type_map is not None), None)
+        types = None if types is None else upsample(types, size)
         answer = next((one.answer for one in said if one.answer), None)
-        score = peak_and_spread(map, self.config.top)
-        types = None if types is None else upsample(types, (size[0], size[1]))
         return Prediction(bent(score), bent(map), types, answer)
 
     def patch_features(self, encoded: Mapping[str, Any]) -> tuple[PatchFeatures, ...]:
         """Those of all parts."""
-        return tuple(f for name, part in self.each() for f in part.patch_features(encoded[name]))
+        return tuple(
+            f for name, part in self.each() for f in part.patch_features(encoded[name].value)
+        )
 
     def facts(self) -> dict[str, Any]:
         """Everything besides knowledge and image that decides a score."""
@@ -264,6 +269,30 @@ class Combined(Detector):
         joint = {fact: {name: own[fact] for name, own in parts.items()} for fact in shared}
         config = plain(asdict(self.config))
         return {"method": self.info.name, **joint, "config": config, "parts": parts}
+
+
+class _Later:
+    """What a part makes of its inputs: a part that is not heard costs nothing."""
+
+    def __init__(self, part: Detector, inputs: Any) -> None:
+        self._part, self._inputs = part, inputs
+        self._made: Any = None
+
+    @property
+    def value(self) -> Any:
+        """Made at the first call."""
+        if self._inputs is not None:
+            self._made, self._inputs = self._part.encode(self._inputs), None
+        return self._made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Made before it goes elsewhere, without the network."""
+        return _Made, (self.value,)
+
+
+@dataclass(frozen=True)
+class _Made:
+    value: Any
 
 
 @dataclass
