@@ -12,8 +12,10 @@ from zerodefect.backbones.clip import PositionResize
 from zerodefect.backbones.clip_weights import CLIPBackbone
 from zerodefect.backbones.transformer import States
 from zerodefect.detector.contract import Detector
+from zerodefect.detector.knowledge import Product
 from zerodefect.layers.adapters import check_taps, quarter_depths
 from zerodefect.layers.grid import Grid
+from zerodefect.prompts.ensemble import PromptEnsemble
 from zerodefect.prompts.features import TextFeatures
 
 Activation = Literal["gelu", "weights"]
@@ -51,11 +53,7 @@ class CLIPDetector(Detector):
         positions: how it resizes the positional embedding.
     """
 
-    prepared: ClassVar[dict[str, Any]] = {
-        "interpolation": "bicubic",
-        "antialias": True,
-        "resize_on": "pil",
-    }
+    prepared: ClassVar[dict] = {"interpolation": "bicubic", "antialias": True, "resize_on": "pil"}
     positions: ClassVar[PositionResize] = "bicubic"
 
     def __init__(self, clip: CLIPBackbone, config: Any) -> None:
@@ -92,3 +90,33 @@ class CLIPDetector(Detector):
             image=self.clip.visual.project(states.tokens[:, 0]).float(),
             patches=tuple(states.taps[tap][:, 1:].float() for tap in taps),
         )
+
+
+class WordDetector(CLIPDetector):
+    """A detector that is described by words: WinCLIP's compositional ensemble.
+
+    ``Config`` must have ``normal_states``, ``anomalous_states`` and ``templates``. Its knowledge
+    holds ``texts (2, D)``, the mean normal and the mean anomalous text feature, and ``kind_texts
+    (T, D)``, the mean of each defect kind; means of raw embeddings, not normalised.
+    """
+
+    prepared: ClassVar[dict] = {}
+    undecided = 0.5
+
+    def __init__(self, clip: CLIPBackbone, config: Any) -> None:
+        super().__init__(clip, config)
+        self.prompts = PromptEnsemble(
+            config.normal_states, config.anomalous_states, config.templates
+        )
+
+    def words(self, product: Product) -> dict[str, Tensor]:
+        """One mean feature per state set, and one per defect kind."""
+        kinds = product.vocabulary.kinds if product.vocabulary else ()
+        features = self.text_features.means(
+            [
+                self.prompts.normal_prompts(product.name),
+                self.prompts.anomalous_prompts(product.name),
+                *(self.prompts.fill(phrases, product.name) for _, phrases in kinds),
+            ]
+        )
+        return {"texts": features[:2], "kind_texts": features[2:]}

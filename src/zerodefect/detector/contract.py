@@ -117,6 +117,7 @@ class Detector(nn.Module):
         monotone_memory: whether no score can rise when references are added; then leave-one-out
             calibration keeps its guarantee, see ``inspection/policy.py``.
         set_levels: names of the official steps that ``set_level`` knows.
+        undecided: its score without references where normal and anomalous are equally likely.
         config: hyper-parameters.
         inputs: what it takes of a picture, by name; most methods take one ``image``.
         memory: how it keeps references, or None.
@@ -129,7 +130,7 @@ class Detector(nn.Module):
     tells_kinds: ClassVar[bool] = False
     monotone_memory: ClassVar[bool] = False
     set_levels: ClassVar[tuple[str, ...]] = ()
-
+    undecided: ClassVar[float | None] = None
     memory: Memory | None = None
 
     def __init__(
@@ -393,7 +394,7 @@ class Detector(nn.Module):
 
     def neutral_score(self, knowledge: Knowledge) -> float | None:
         """Score at which the method itself is undecided, or None where its scale has none."""
-        return None
+        return None if knowledge.shots else self.undecided
 
     def map_range(self, knowledge: Knowledge) -> tuple[float, float] | None:
         """Lowest and highest value that the map can take; None for a method without a map."""

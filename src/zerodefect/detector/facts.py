@@ -33,13 +33,14 @@ class Figure:
 
 
 def published_table(
-    source: str, setting: str, metrics: Sequence[str], values: Mapping[str, Sequence[float]]
+    source: str, setting: str, metrics: Sequence[str], values: Mapping[str, Sequence[float | None]]
 ) -> tuple[Figure, ...]:
-    """Figures of a published table: per data set one value for each of ``metrics``."""
+    """Figures of a published table: per data set one value, or None, for each of ``metrics``."""
     return tuple(
         Figure(data, setting, metric, value, source)
         for data, row in values.items()
         for metric, value in zip(metrics, row, strict=True)
+        if value is not None
     )
 
 

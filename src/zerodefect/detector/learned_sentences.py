@@ -79,6 +79,7 @@ class LearnedSentencesDetector(CLIPDetector):
         main_context: context whose length the official files tell, see ``official_options``.
     """
 
+    undecided = 0.5
     positions = "bilinear"
     rule: ClassVar[Attention] = "vv"
     main_context: ClassVar[str] = "ctx_pos"

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -55,9 +55,7 @@ class AdaCLIPConfig:
         fusion: weight of the clusters' feature in the image's; 0 leaves the fusion out.
         temperature: factor on cosine similarities before the softmax.
         sigma: of the map's Gaussian smoothing, in pixels.
-        activation: ``gelu`` runs both towers with it whatever the weights were trained with, as
-            the published code does and the published layers need it; ``weights`` keeps the weights'
-            own (OpenAI's: QuickGELU).
+        activation: see ``Activation``.
         round_tokens: learned tokens pass through float16 on their way into the towers, as in the
             published code (up to 1e-4 in the score). Off by default: the tokens depend on the
             image, and to which side one next to a rounding limit goes depends on the last bits of
@@ -78,17 +76,11 @@ class AdaCLIPConfig:
     round_tokens: bool = False
     dice: Literal["rows", "image"] = "rows"
     normal_states: tuple[str, ...] = NORMAL_STATES
-    anomalous_states: tuple[str, ...] = (
-        ANOMALOUS_STATES[0],
-        "broken {}",
-        *ANOMALOUS_STATES[1:],
-    )
+    anomalous_states: tuple[str, ...] = (ANOMALOUS_STATES[0], "broken {}", *ANOMALOUS_STATES[1:])
     templates: tuple[str, ...] = (
-        "a bad photo of a {}.",
-        "a low resolution photo of the {}.",
-        "a bad photo of the {}.",
-        "a cropped photo of the {}.",
-    )
+        "a bad photo of a {}.", "a low resolution photo of the {}.",
+        "a bad photo of the {}.", "a cropped photo of the {}.",
+    )  # fmt: skip
     seed: int = 111
 
 
@@ -144,15 +136,11 @@ class AdaCLIP(CLIPDetector):
     """
 
     Config = AdaCLIPConfig
-    recipe: ClassVar[Recipe | None] = Recipe(
-        epochs=5,
-        batch_size=1,
-        learning_rate=0.01,
-        optimizer="adamw",
-        betas=(0.5, 0.999),
-        weight_decay=0.01,
-        seed=111,
-    )
+    recipe = Recipe(
+        epochs=5, batch_size=1, learning_rate=0.01, optimizer="adamw", betas=(0.5, 0.999),
+        weight_decay=0.01, seed=111,
+    )  # fmt: skip
+    undecided = 0.5
     config: AdaCLIPConfig
 
     def __init__(self, clip: CLIPBackbone, config: AdaCLIPConfig | None = None) -> None:
@@ -196,10 +184,6 @@ class AdaCLIP(CLIPDetector):
                 "take the places behind the start; use longer templates or a smaller length"
             )
         return ids
-
-    def neutral_score(self, knowledge: Knowledge) -> float | None:
-        """0.5: normal and anomalous sentences equally likely."""
-        return 0.5
 
     # --- in the order of the paper ------------------------------------------------------------
 
@@ -371,11 +355,7 @@ class AdaCLIP(CLIPDetector):
         return {"depth": len(static), "length": int(published[static[0]].shape[0])}
 
     def official_state(self, published: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Learned values of an official checkpoint: one flat dictionary of ``clip_model.*``.
-
-        Raises:
-            ValueError: keys are missing or unknown, or shapes do not fit; all are listed.
-        """
+        """Learned values of an official checkpoint: one flat dictionary of ``clip_model.*``."""
         checked = Checked(published, "AdaCLIP checkpoint")
         state = {name: checked.take(_PREFIX + name, p.shape) for name, p in self.learned.items()}
         checked.done()

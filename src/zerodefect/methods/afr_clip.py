@@ -13,7 +13,7 @@ image tower's width, D the joint dimension.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -107,10 +107,9 @@ class AFRCLIP(CLIPDetector):
     """Rectified texts against stateful ones; scores and maps are probabilities in (0, 1)."""
 
     Config = AFRCLIPConfig
-    recipe: ClassVar[Recipe] = Recipe(
-        epochs=15, batch_size=8, learning_rate=1e-3, betas=(0.5, 0.999)
-    )
+    recipe = Recipe(epochs=15, batch_size=8, learning_rate=1e-3, betas=(0.5, 0.999))
     positions = "bilinear"
+    undecided = 0.5
     config: AFRCLIPConfig
 
     def __init__(self, clip: CLIPBackbone, config: AFRCLIPConfig | None = None) -> None:
@@ -144,10 +143,6 @@ class AFRCLIP(CLIPDetector):
             )
         ]
         return F.normalize(self.text_features.means(groups), dim=-1).unflatten(0, (-1, 3))
-
-    def neutral_score(self, knowledge: Knowledge) -> float:
-        """Both texts equally likely."""
-        return 0.5
 
     # --- forward pass -------------------------------------------------------------------------
 

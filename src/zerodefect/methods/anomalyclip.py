@@ -11,8 +11,6 @@ damaged], N the number of patches, C the joint dimension, K the number of taps.
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 import torch.nn.functional as nnF
 from torch import Tensor
@@ -29,7 +27,7 @@ from zerodefect.detector.learned_sentences import (
 from zerodefect.detector.recipes import Recipe
 from zerodefect.detector.registry import register
 from zerodefect.layers.adapters import check_taps
-from zerodefect.layers.losses import dice_loss, focal_loss
+from zerodefect.layers.losses import map_losses
 from zerodefect.layers.similarity import cosine, text_probabilities
 from zerodefect.layers.smoothing import gaussian_smooth
 from zerodefect.types import Prediction, TrainingBatch
@@ -81,9 +79,7 @@ class AnomalyCLIP(LearnedSentencesDetector):
     """
 
     Config = AnomalyCLIPConfig
-    recipe: ClassVar[Recipe | None] = Recipe(
-        epochs=15, batch_size=8, learning_rate=1e-3, betas=(0.5, 0.999), seed=111
-    )
+    recipe = Recipe(epochs=15, batch_size=8, learning_rate=1e-3, betas=(0.5, 0.999), seed=111)
     config: AnomalyCLIPConfig
 
     def __init__(self, clip: CLIPBackbone, config: AnomalyCLIPConfig | None = None) -> None:
@@ -92,10 +88,6 @@ class AnomalyCLIP(LearnedSentencesDetector):
         self.taps = check_taps(self.config.taps or (layers,), layers)
         n = self.config.context_length
         self.prompts = self.learned_prompts({"ctx_pos": n, "ctx_neg": n})
-
-    def neutral_score(self, knowledge: Knowledge) -> float | None:
-        """0.5: normal and damaged equally likely."""
-        return 0.5
 
     def map_range(self, knowledge: Knowledge) -> tuple[float, float]:
         """Sum of K probabilities: [0, K]."""
@@ -125,10 +117,7 @@ class AnomalyCLIP(LearnedSentencesDetector):
         encoded, T = self.encode(batch.images), self.prompts(self.clip.text)
         tau, w = self.config.temperature, self.config.local_weight
         P = [self.probability_map(F, T, encoded.grid) for F in encoded.patches]
-        G = batch.masks
-        return {
-            "image": nnF.cross_entropy(cosine(encoded.image, T) / tau, batch.labels),
-            "focal": w * torch.stack([focal_loss(p, G) for p in P]).sum(),
-            "dice_abnormal": w * torch.stack([dice_loss(p[:, 1], G) for p in P]).sum(),
-            "dice_normal": w * torch.stack([dice_loss(p[:, 0], 1 - G) for p in P]).sum(),
-        }
+        image = nnF.cross_entropy(cosine(encoded.image, T) / tau, batch.labels)
+        focal, abnormal, normal = map_losses(P, batch.masks)
+        local = {"focal": w * focal, "dice_abnormal": w * abnormal, "dice_normal": w * normal}
+        return {"image": image, **local}

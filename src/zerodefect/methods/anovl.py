@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -32,27 +32,14 @@ from zerodefect.layers.adapters import linear
 from zerodefect.layers.similarity import anomaly_probability, text_probabilities
 from zerodefect.layers.smoothing import neighbourhood_mean
 from zerodefect.layers.views import anovl_views
+from zerodefect.prompts import ensemble
 from zerodefect.prompts.ensemble import PromptEnsemble, domain_templates
 from zerodefect.types import Prediction
 
-NORMAL_STATES = (
-    "normal {}",
-    "flawless {}",
-    "perfect {}",
-    "unblemished {}",
-    "{} without flaw",
-    "{} without defect",
-    "{} without damage",
-)
+NORMAL_STATES = ("normal {}", *ensemble.NORMAL_STATES[1:])
 ANOMALOUS_STATES = (
-    "damaged {}",
-    "abnormal {}",
-    "imperfect {}",
-    "blemished {}",
-    "{} with flaw",
-    "{} with defect",
-    "{} with damage",
-)
+    *("damaged {}", "abnormal {}", "imperfect {}", "blemished {}"), *ensemble.ANOMALOUS_STATES[1:]
+)  # fmt: skip
 TEXTURES = ("carpet", "leather", "grid", "tile", "wood")
 TEXTURE_DOMAINS = ("industrial photo", "textural photo", "surface picture")
 OBJECT_DOMAINS = ("industrial photo", "industrial image", "manufacturing image")
@@ -177,11 +164,8 @@ class AnoVL(CLIPDetector):
 
     Config = AnoVLConfig
     tells_kinds = True
-    prepared: ClassVar[dict[str, Any]] = {
-        "interpolation": "bilinear",
-        "antialias": True,
-        "resize_on": "pil",
-    }
+    undecided = 0.5
+    prepared: ClassVar[dict] = {"interpolation": "bilinear", "antialias": True, "resize_on": "pil"}
     positions = "bicubic_antialias"
     config: AnoVLConfig
 
@@ -211,10 +195,6 @@ class AnoVL(CLIPDetector):
         domains = TEXTURE_DOMAINS if name in self.config.textures else OBJECT_DOMAINS
         templates = tuple(t for domain in domains for t in domain_templates(domain))
         return PromptEnsemble(NORMAL_STATES, ANOMALOUS_STATES, templates)
-
-    def neutral_score(self, knowledge: Knowledge) -> float:
-        """Both texts equally likely."""
-        return 0.5
 
     def map_range(self, knowledge: Knowledge) -> tuple[float, float]:
         """Softmax of two cosines without temperature: logistic function of [-2, 2]."""

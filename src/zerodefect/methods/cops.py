@@ -14,7 +14,7 @@ the number of samples, C the joint dimension and text width, L the number of pat
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as nnF
@@ -23,42 +23,38 @@ from torch import Tensor, nn
 from zerodefect.backbones.clip_weights import CLIPBackbone
 from zerodefect.backbones.transformer import MLP, Attention, SecondStream, attend, same_depth
 from zerodefect.detector.clip_detector import CLIPDetector, Features
-from zerodefect.detector.configs import (
-    Count,
-    NotNegative,
-    Odd,
-    Positive,
-    Share,
-    hyper_parameters,
-)
-from zerodefect.detector.facts import Figure, MethodInfo
+from zerodefect.detector.configs import Count, NotNegative, Odd, Positive, Share, hyper_parameters
+from zerodefect.detector.facts import MethodInfo, published_table
 from zerodefect.detector.knowledge import Knowledge
 from zerodefect.detector.official_files import Checked
 from zerodefect.detector.recipes import Recipe
 from zerodefect.detector.registry import register
 from zerodefect.layers.grid import Grid
-from zerodefect.layers.losses import dice_loss, focal_loss
+from zerodefect.layers.losses import map_losses
 from zerodefect.layers.smoothing import gaussian_smooth, patch_mean
 from zerodefect.prompts.learnable import LearnedPrompts, Sentence, published_sizes
 from zerodefect.types import Prediction, TrainingBatch
 
-_SOURCE = "README of the authors' repository"
-_METRICS = ("image AUROC", "image AP", "pixel AUROC", "pixel AP")
-_PUBLISHED: dict[str, tuple[float | None, float | None, float | None, float | None]] = {
-    "MVTec AD": (95.0, 97.8, 93.4, 41.9),
-    "VisA": (85.4, 88.0, 95.7, 23.4),
-    "BTAD": (93.6, 94.9, 94.6, 42.6),
-    "MPDD": (78.6, 81.1, 97.5, 30.9),
-    "DTD-Synthetic": (95.2, 98.1, 98.4, 58.5),
-    "HeadCT": (96.1, 97.1, None, None),
-    "BrainMRI": (97.4, 97.6, None, None),
-    "Br35H": (98.7, 98.5, None, None),
-    "ISIC": (None, None, 93.8, 85.6),
-    "CVC-ColonDB": (None, None, 85.6, 37.2),
-    "CVC-ClinicDB": (None, None, 88.8, 49.9),
-    "Kvasir": (None, None, 85.8, 51.5),
-    "Endo": (None, None, 90.0, 58.7),
-}
+_FIGURES = published_table(
+    "README of the authors' repository",
+    "0-shot",
+    ("image AUROC", "image AP", "pixel AUROC", "pixel AP"),
+    {
+        "MVTec AD": (95.0, 97.8, 93.4, 41.9),
+        "VisA": (85.4, 88.0, 95.7, 23.4),
+        "BTAD": (93.6, 94.9, 94.6, 42.6),
+        "MPDD": (78.6, 81.1, 97.5, 30.9),
+        "DTD-Synthetic": (95.2, 98.1, 98.4, 58.5),
+        "HeadCT": (96.1, 97.1, None, None),
+        "BrainMRI": (97.4, 97.6, None, None),
+        "Br35H": (98.7, 98.5, None, None),
+        "ISIC": (None, None, 93.8, 85.6),
+        "CVC-ColonDB": (None, None, 85.6, 37.2),
+        "CVC-ClinicDB": (None, None, 88.8, 49.9),
+        "Kvasir": (None, None, 85.8, 51.5),
+        "Endo": (None, None, 90.0, 58.7),
+    },
+)
 
 _SENTENCES = (Sentence("pos", ("ctx_pos",), "."), Sentence("neg", ("ctx_neg",), "."))
 
@@ -190,12 +186,7 @@ def _initialise(module: nn.Module, generator: torch.Generator) -> None:
         paper="CVPR 2026 Findings, arXiv 2508.03447",
         code_licence="MIT",
         parity="official code at a3a41fc, batch of one: forward, losses, gradients",
-        figures=tuple(
-            Figure(data, "0-shot", metric, value, _SOURCE)
-            for data, values in _PUBLISHED.items()
-            for metric, value in zip(_METRICS, values, strict=True)
-            if value is not None
-        ),
+        figures=_FIGURES,
     )
 )
 class CoPS(CLIPDetector):
@@ -206,9 +197,8 @@ class CoPS(CLIPDetector):
     """
 
     Config = CoPSConfig
-    recipe: ClassVar[Recipe] = Recipe(  # on VisA; 5 epochs on MVTec AD
-        epochs=10, batch_size=8, learning_rate=1e-3, betas=(0.5, 0.999)
-    )
+    # on VisA; 5 epochs on MVTec AD
+    recipe = Recipe(epochs=10, batch_size=8, learning_rate=1e-3, betas=(0.5, 0.999))
     positions = "bilinear"
     config: CoPSConfig
     z: Tensor
@@ -352,15 +342,11 @@ class CoPS(CLIPDetector):
         # the extractor learns from the centre losses alone
         t = self.texts(P_n.detach(), P_a.detach(), bias[:, None])
         p = self.upsampled(self.logits(F, t).softmax(-1).mT, features.grid)  # (B, 2, H, W)
-        patch = (
-            focal_loss(p, batch.masks)
-            + dice_loss(p[:, 1], batch.masks)
-            + dice_loss(p[:, 0], 1 - batch.masks)
-        )
+        focal, dice_abnormal, dice_normal = map_losses([p], batch.masks)
         abnormal = self.patch_labels(batch.masks)  # (B, L)
         return {
             "image": nnF.cross_entropy(self.logits(g[:, None], t)[:, 0], batch.labels),
-            "patch": 4 * patch,
+            "patch": 4 * (focal + dice_abnormal + dice_normal),
             "gather": _mean_where(distance(F, P_n), ~abnormal),
             "scatter": _mean_where(distance(F, P_a), abnormal),
             "kl": -0.5 * (1 + log_var - mean**2 - log_var.exp()).sum(1).mean(),
@@ -400,10 +386,7 @@ class CoPS(CLIPDetector):
     def official_state(self, published: Mapping[str, Any]) -> dict[str, Tensor]:
         """Learned values from ``{"prompt_learner": ...}``.
 
-        The autoencoder's encoder is not published; it keeps its values, which only training reads.
-
-        Raises:
-            ValueError: keys are missing or unknown, or shapes do not fit; all are listed.
+        The autoencoder's encoder is not published; it keeps its values, which training alone reads.
         """
         checked = Checked(published, "CoPS checkpoint")
         learner = checked.inside("prompt_learner")

@@ -13,7 +13,7 @@ tower's width; small f and t are of unit length.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as nnF
@@ -136,9 +136,7 @@ class Crane(LearnedSentencesDetector):
     """
 
     Config = CraneConfig
-    recipe: ClassVar[Recipe | None] = Recipe(
-        epochs=5, batch_size=8, learning_rate=1e-3, betas=(0.6, 0.999), seed=111
-    )
+    recipe = Recipe(epochs=5, batch_size=8, learning_rate=1e-3, betas=(0.6, 0.999), seed=111)
     rule = "qq+kk+vv"
     config: CraneConfig
 
@@ -187,10 +185,6 @@ class Crane(LearnedSentencesDetector):
             names = {"dino": self.dino.name, "dino_weights": self.dino.fingerprint}
             facts["config"] = {**facts["config"], **names}
         return facts
-
-    def neutral_score(self, knowledge: Knowledge) -> float | None:
-        """0.5: normal and damaged equally likely."""
-        return 0.5
 
     # --- in the order of the paper ------------------------------------------------------------
 

@@ -22,13 +22,13 @@ from pydantic import Field
 from torch import Tensor
 
 from zerodefect.backbones.clip_weights import CLIPBackbone
+from zerodefect.detector.clip_detector import WordDetector
 from zerodefect.detector.configs import Positive, Share, hyper_parameters
 from zerodefect.detector.contract import PatchFeatures
 from zerodefect.detector.facts import MethodInfo
 from zerodefect.detector.knowledge import Knowledge
 from zerodefect.detector.patch_memory import PatchMemory
 from zerodefect.detector.registry import register
-from zerodefect.detector.word_ensembles import WordDetector
 from zerodefect.layers.grid import Grid
 from zerodefect.layers.similarity import anomaly_probability, text_probabilities, upsample
 from zerodefect.layers.smoothing import gaussian_smooth
@@ -107,10 +107,6 @@ class DenseCLIP(WordDetector):
         super().__init__(clip, config or DenseConfig())
         self.memory: PatchMemory = PatchMemory()
 
-    def neutral_score(self, knowledge: Knowledge) -> float | None:
-        """0.5 zero-shot: both texts equally likely. With references there is no such point."""
-        return None if knowledge.shots else 0.5
-
     def encode(self, images: Tensor) -> tuple[Features, ...]:
         """One forward pass per input size."""
         return tuple(self._features(images, factor) for factor in self.config.sizes)
@@ -155,9 +151,9 @@ class DenseCLIP(WordDetector):
                 shares.append(upsample(each.grid.fold(share.transpose(1, 2)), finest.shape))
         M = torch.stack(maps).mean(0)
         if knowledge.shots:
-            w, D = (
-                self.config.reference_weight,
+            D, w = (
                 self._distance(encoded, finest, knowledge, left_out),
+                self.config.reference_weight,
             )
             M = (1 - w) * M + w * D
         map = finest.upsample(gaussian_smooth(M, self.config.smoothing))

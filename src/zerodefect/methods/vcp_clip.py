@@ -11,7 +11,7 @@ and joint space (they must be equal here), N the number of patches, l a layer th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +31,7 @@ from zerodefect.detector.recipes import Recipe
 from zerodefect.detector.registry import register
 from zerodefect.layers.adapters import Projections, initialised, linear
 from zerodefect.layers.grid import Grid
-from zerodefect.layers.losses import dice_loss, focal_loss
+from zerodefect.layers.losses import map_losses
 from zerodefect.layers.scaling import MinMax
 from zerodefect.layers.similarity import inner_products, two_class
 from zerodefect.layers.smoothing import gaussian_smooth
@@ -56,9 +56,7 @@ class VCPCLIPConfig:
         sigma: of the map's Gaussian smoothing, in pixels.
         top_pixels: the image score averages this many of the highest pixels; None for the
             published share, which is 2000 of 518 x 518.
-        activation: ``gelu`` runs both towers with it whatever the weights were trained with, as
-            the published code does and the published layers need it; ``weights`` keeps the weights'
-            own (OpenAI's: QuickGELU).
+        activation: see ``Activation``.
         seed: of the initial values.
     """
 
@@ -155,15 +153,10 @@ class VCPCLIP(CLIPDetector):
     """
 
     Config = VCPCLIPConfig
-    recipe: ClassVar[Recipe | None] = Recipe(
-        epochs=10,
-        batch_size=32,
-        learning_rate=4e-5,
-        optimizer="adam",
-        betas=(0.5, 0.999),
-        augment="vcp",
-        seed=333,
+    recipe = Recipe(
+        epochs=10, batch_size=32, learning_rate=4e-5, betas=(0.5, 0.999), augment="vcp", seed=333
     )
+    undecided = 1.0  # the most anomalous pixels are as likely normal as anomalous, in both maps
     positions = "bicubic_antialias"
     set_levels = ("min-max",)
     config: VCPCLIPConfig
@@ -179,9 +172,8 @@ class VCPCLIP(CLIPDetector):
                 f"and a text tower of {C}. Choose another backbone, such as ViT-L-14-336/openai"
             )
         if W % self.config.heads:
-            raise ValueError(
-                f"heads={self.config.heads} does not divide the image tower's width {W}"
-            )
+            heads = self.config.heads
+            raise ValueError(f"heads={heads} does not divide the image tower's width {W}")
         self.taps = self.chosen_taps()
         prompts = (self.config.normal_prompt, self.config.anomalous_prompt)
         self.sentences = [self._around(prompt) for prompt in prompts]
@@ -209,10 +201,6 @@ class VCPCLIP(CLIPDetector):
                 f"{context}; choose a shorter prompt, word_length or deep_length"
             )
         return before, behind
-
-    def neutral_score(self, knowledge: Knowledge) -> float | None:
-        """1: the most anomalous pixels are as likely normal as anomalous, in both maps."""
-        return 1.0
 
     def set_level(self, name: str, knowledge: Knowledge) -> SetLevel:
         """``min-max``: scores and maps on [0, 1] over a class, as in the official test."""
@@ -324,17 +312,12 @@ class VCPCLIP(CLIPDetector):
         """
         features = self.encode(batch.images)
         t = self.texts(features.image, batch.generator if self.training else None)
-        losses = {}
+        losses: dict[str, Tensor] = {}
         for stage, z in zip(("pre", "post"), self.logits(features.patches, t), strict=True):
-            terms = [self.layer_losses(z_l, features.grid, batch.masks) for z_l in z]
-            for name in terms[0]:
-                losses[f"{stage}_{name}"] = torch.stack([term[name] for term in terms]).sum()
+            p = [two_class(self._upsampled(z_l, features.grid)) for z_l in z]  # (B, 2, H, W)
+            focal, dice, _ = map_losses(p, batch.masks)
+            losses |= {f"{stage}_focal": focal, f"{stage}_dice": dice}
         return losses
-
-    def layer_losses(self, z: Tensor, grid: Grid, masks: Tensor) -> dict[str, Tensor]:
-        """Loss terms of one layer's logits ``(B, N, 2)`` against masks ``(B, H, W)``."""
-        p = two_class(self._upsampled(z, grid))  # (B, 2, H, W)
-        return {"focal": focal_loss(p, masks), "dice": dice_loss(p[:, 1], masks)}
 
     def parameter_groups(self, recipe: Recipe) -> list[dict[str, Any]]:
         """The two temperatures learn at 0.01, everything else at the recipe's rate."""
@@ -353,11 +336,7 @@ class VCPCLIP(CLIPDetector):
         return {k: int(v.shape[1]) for k, v in shapes.items() if getattr(v, "ndim", 0) == 3}
 
     def official_state(self, published: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Learned values of an official checkpoint: three dictionaries and seven tensors.
-
-        Raises:
-            ValueError: keys are missing or unknown, or shapes do not fit; all are listed.
-        """
+        """Learned values of an official checkpoint: three dictionaries and seven tensors."""
         checked = Checked(published, "VCP-CLIP checkpoint")
         parts = {part: checked.inside(theirs) for part, theirs in _OFFICIAL_PARTS.items()}
         state = {}

@@ -20,12 +20,12 @@ from torch import Tensor
 
 from zerodefect.backbones.clip_weights import CLIPBackbone
 from zerodefect.detector import clip_detector
+from zerodefect.detector.clip_detector import WordDetector
 from zerodefect.detector.configs import Count, Positive, hyper_parameters
 from zerodefect.detector.facts import Figure, MethodInfo
 from zerodefect.detector.knowledge import Knowledge
 from zerodefect.detector.patch_memory import PatchMemory
 from zerodefect.detector.registry import register
-from zerodefect.detector.word_ensembles import WordDetector
 from zerodefect.layers.grid import Grid
 from zerodefect.layers.similarity import anomaly_probability, harmonic_mean, text_probabilities
 from zerodefect.layers.windows import harmonic_windows, spread, window_patches
@@ -107,10 +107,6 @@ class WinCLIP(WordDetector):
     def __init__(self, clip: CLIPBackbone, config: WinCLIPConfig | None = None) -> None:
         super().__init__(clip, config or WinCLIPConfig())
         self.memory: PatchMemory = PatchMemory()
-
-    def neutral_score(self, knowledge: Knowledge) -> float | None:
-        """0.5 zero-shot: both texts equally likely. With references there is no such point."""
-        return None if knowledge.shots else 0.5
 
     # --- in the order of the paper ------------------------------------------------------------
 
