@@ -148,15 +148,13 @@ def _span(x: Tensor, at: int, count: int) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Insert(Edit):
-    """Insert the tokens at ``at``; what then exceeds ``limit`` positions is dropped."""
+    """Insert the tokens at ``at``."""
 
     at: int = 0
-    limit: int | None = None
 
     def apply(self, x: Tensor) -> Tensor:
-        """``(B, L, W) -> (B, min(L + M, limit), W)``."""
-        joined = torch.cat([x[:, : self.at], self.prepared(x), x[:, self.at :]], dim=1)
-        return joined if self.limit is None else joined[:, : self.limit]
+        """``(B, L, W) -> (B, L + M, W)``."""
+        return torch.cat([x[:, : self.at], self.prepared(x), x[:, self.at :]], dim=1)
 
 
 @dataclass(frozen=True)

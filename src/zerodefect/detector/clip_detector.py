@@ -47,6 +47,7 @@ class CLIPDetector(Detector):
 
     Attributes:
         clip: the towers.
+        taps: blocks of the image tower that are read.
         text_features: embeddings of sentences, computed once.
         prepared: how the official code prepares pictures where it differs from the weights' own
             way; most resize 8-bit values with Pillow, bicubic.
@@ -55,6 +56,7 @@ class CLIPDetector(Detector):
 
     prepared: ClassVar[dict] = {"interpolation": "bicubic", "antialias": True, "resize_on": "pil"}
     positions: ClassVar[PositionResize] = "bicubic"
+    taps: tuple[int, ...]
 
     def __init__(self, clip: CLIPBackbone, config: Any) -> None:
         clip = clip.with_activation(getattr(config, "activation", "weights"))
@@ -81,6 +83,10 @@ class CLIPDetector(Detector):
         visual = self.clip.visual
         images = images.to(visual.proj.dtype)  # the towers may be bfloat16; what follows is not
         return visual.encode(visual.embed(images, resize=self.positions), **options)
+
+    def encode(self, images: Tensor) -> Any:
+        """Run the frozen image tower; by default what ``tapped`` gives of ``taps``."""
+        return self.tapped(images, self.taps)
 
     def tapped(self, images: Tensor, taps: Sequence[int]) -> Features:
         """Projected class token, and the residual stream's patches ``(B, N, W)`` after each tap."""

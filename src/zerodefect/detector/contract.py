@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -440,8 +441,4 @@ def told(backbones: Sequence[Backbone], fact: str) -> Any:
 
 def plain(value: Any) -> Any:
     """Tuples to lists, so that the same facts compare equal after a trip through JSON."""
-    if isinstance(value, dict):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
-    return value
+    return json.loads(json.dumps(value))

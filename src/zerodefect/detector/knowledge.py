@@ -78,11 +78,6 @@ class Knowledge:
         """The same with further tensors, or others under their names, and changed attributes."""
         return replace(self, tensors={**self.tensors, **tensors}, **changes)
 
-    def without(self, prefix: str) -> Knowledge:
-        """The same without the tensors whose names begin like this."""
-        kept = {name: t for name, t in self.tensors.items() if not name.startswith(prefix)}
-        return replace(self, tensors=kept)
-
     def to(self, device: torch.device | str) -> Knowledge:
         """The same on another device."""
         return self.having({name: tensor.to(device) for name, tensor in self.tensors.items()})

@@ -25,7 +25,7 @@ from zerodefect.backbones.transformer import Append, Edits, Overwrite
 from zerodefect.detector import clip_detector
 from zerodefect.detector.clip_detector import Activation, CLIPDetector
 from zerodefect.detector.configs import Count, NotNegative, Positive, Share, Taps, hyper_parameters
-from zerodefect.detector.facts import Figure, MethodInfo
+from zerodefect.detector.facts import MethodInfo, published_table
 from zerodefect.detector.knowledge import Knowledge, Product
 from zerodefect.detector.official_files import Checked
 from zerodefect.detector.recipes import Recipe
@@ -38,8 +38,6 @@ from zerodefect.layers.similarity import inner_products, two_class
 from zerodefect.layers.smoothing import gaussian_smooth
 from zerodefect.prompts.ensemble import ANOMALOUS_STATES, NORMAL_STATES, PromptEnsemble
 from zerodefect.types import Prediction, TrainingBatch
-
-_LATER = "as quoted by later papers that compare with it"
 
 
 @hyper_parameters
@@ -118,13 +116,11 @@ class StaticTokens(nn.Module):
         paper="Cao et al., ECCV 2024, arXiv 2407.15795",
         code_licence="MIT",
         parity="official code at e27ee32b: forward, losses, gradients (k-means labels given)",
-        figures=(
-            Figure("MVTec AD", "0-shot", "image AUROC", 89.2, _LATER),
-            Figure("MVTec AD", "0-shot", "image AP", 96.4, _LATER),
-            Figure("MVTec AD", "0-shot", "pixel AUROC", 88.7, _LATER),
-            Figure("MVTec AD", "0-shot", "AUPRO", 37.8, _LATER),
-            Figure("VisA", "0-shot", "image AUROC", 85.8, _LATER),
-            Figure("VisA", "0-shot", "pixel AUROC", 95.5, _LATER),
+        figures=published_table(
+            "as quoted by later papers that compare with it",
+            "0-shot",
+            ("image AUROC", "image AP", "pixel AUROC", "AUPRO"),
+            {"MVTec AD": (89.2, 96.4, 88.7, 37.8), "VisA": (85.8, None, 95.5, None)},
         ),
     )
 )
@@ -161,8 +157,6 @@ class AdaCLIP(CLIPDetector):
         self.dynamic_visual_prompt_generator = Projections(M, C, vision.width, draws)
         self.patch_token_layer = Projections(len(self.taps), vision.width, C, draws)
         self.cls_token_layer = Projections(1, C, C, draws)
-
-    # --- words --------------------------------------------------------------------------------
 
     def words(self, product: Product) -> dict[str, Tensor]:
         """Token ids of the product's sentences."""
@@ -275,8 +269,6 @@ class AdaCLIP(CLIPDetector):
         """Anomalous minus normal logit per pixel: ``(B, N, 2) -> (B, H, W)``."""
         return grid.map(z[..., 1] - z[..., 0], align_corners=True)
 
-    # --- hybrid semantic fusion -----------------------------------------------------------------
-
     def image_logits(
         self,
         features: Features,
@@ -318,8 +310,6 @@ class AdaCLIP(CLIPDetector):
         """Cluster label of each of the points ``(n, layers * C)``: ``(n,)`` int64."""
         return kmeans(points, self.config.clusters, generator)
 
-    # --- training -----------------------------------------------------------------------------
-
     def training_loss(self, batch: TrainingBatch) -> dict[str, Tensor]:
         """Focal loss of the images; focal and two Dice losses of each layer's map."""
         features = self.encode(batch.images)
@@ -343,8 +333,6 @@ class AdaCLIP(CLIPDetector):
             "dice_anomalous": dice_loss(first(q[:, 1]), first(masks)),
             "dice_normal": dice_loss(first(q[:, 0]), first(1 - masks)),
         }
-
-    # --- official checkpoints -----------------------------------------------------------------
 
     @classmethod
     def official_options(cls, published: Mapping[str, Any]) -> dict[str, Any]:

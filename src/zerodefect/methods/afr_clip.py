@@ -124,8 +124,6 @@ class AFRCLIP(CLIPDetector):
         )
         self.rectifier = Rectifier(D, generator)
 
-    # --- words --------------------------------------------------------------------------------
-
     def words(self, product: Product) -> dict[str, Tensor]:
         """The stateless text t_0 and the stateful ones t_n, t_a, unit length: ``(3, D)``."""
         return {"texts": self.texts([product.name])[0]}
@@ -143,12 +141,6 @@ class AFRCLIP(CLIPDetector):
             )
         ]
         return F.normalize(self.text_features.means(groups), dim=-1).unflatten(0, (-1, 3))
-
-    # --- forward pass -------------------------------------------------------------------------
-
-    def encode(self, images: Tensor) -> Features:
-        """Run the frozen image tower."""
-        return self.tapped(images, self.taps)
 
     def predict(
         self, encoded: Features, knowledge: Knowledge, left_out: Tensor | None = None
@@ -194,8 +186,6 @@ class AFRCLIP(CLIPDetector):
     def probabilities(self, p: Tensor, t_0: Tensor, t: Tensor) -> Tensor:
         """Softmax of ``logits``."""
         return self.logits(p, t_0, t).softmax(-1)
-
-    # --- training -----------------------------------------------------------------------------
 
     def training_loss(self, batch: TrainingBatch) -> dict[str, Tensor]:
         """Focal and both Dice losses of every layer's map, cross-entropy of the class token."""

@@ -167,10 +167,6 @@ class AprilGAN(CLIPDetector):
 
     # --- in the order of the paper ------------------------------------------------------------
 
-    def encode(self, images: Tensor) -> Features:
-        """Run the frozen image tower."""
-        return self.tapped(images, self.taps)
-
     def predict(
         self, encoded: Features, knowledge: Knowledge, left_out: Tensor | None = None
     ) -> Prediction:
@@ -215,8 +211,6 @@ class AprilGAN(CLIPDetector):
         halves = [self.memory.distance(knowledge, name, T, left_out) for name, T in tokens]
         return features.grid.fold((2 * torch.stack(halves, dim=1)).clamp(min=0))
 
-    # --- training -----------------------------------------------------------------------------
-
     def training_loss(self, batch: TrainingBatch) -> dict[str, Tensor]:
         """Focal and Dice loss of each tap's map, summed over taps; the image score has none."""
         features = self.encode(batch.images)
@@ -225,8 +219,6 @@ class AprilGAN(CLIPDetector):
         p = two_class(self._upsampled(self.logits(self.projected(features), texts), features))
         focal, dice, _ = map_losses(p.unbind(dim=2), batch.masks)
         return {"focal": focal, "dice": dice}
-
-    # --- official checkpoints -----------------------------------------------------------------
 
     def official_state(self, published: Mapping[str, Any]) -> dict[str, Tensor]:
         """Learned values from ``{"trainable_linearlayer": ...}``; its names are ours."""

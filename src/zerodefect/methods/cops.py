@@ -317,8 +317,6 @@ class CoPS(CLIPDetector):
             return grid.map(p)
         return nnF.interpolate(grid.fold(p), grid.size, mode="nearest")
 
-    # --- training -----------------------------------------------------------------------------
-
     def training_loss(self, batch: TrainingBatch) -> dict[str, Tensor]:
         """Alignment of image and patches, prototypes' centres, and the autoencoder's terms."""
         features = self.encode(batch.images)
@@ -365,8 +363,6 @@ class CoPS(CLIPDetector):
         """Which patches hold an abnormal pixel: ``(B, H, W) -> (B, L)`` bool."""
         patch = self.clip.config.vision.patch_size
         return nnF.max_pool2d(masks[:, None].float(), patch).flatten(1) > 0
-
-    # --- official checkpoints -----------------------------------------------------------------
 
     @classmethod
     def official_options(cls, published: Mapping[str, Any]) -> dict[str, Any]:

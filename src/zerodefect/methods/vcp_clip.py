@@ -208,10 +208,6 @@ class VCPCLIP(CLIPDetector):
 
     # --- in the order of the paper ------------------------------------------------------------
 
-    def encode(self, images: Tensor) -> Features:
-        """Global feature and the patches of all layers, from the frozen image tower."""
-        return self.tapped(images, self.taps)
-
     def predict(
         self, encoded: Features, knowledge: Knowledge, left_out: Tensor | None = None
     ) -> Prediction:
@@ -303,8 +299,6 @@ class VCPCLIP(CLIPDetector):
         count = self.config.top_pixels or max(1, round(2000 / 518**2 * pixels.shape[1]))
         return pixels.topk(min(count, pixels.shape[1])).values.mean(dim=1)
 
-    # --- training -----------------------------------------------------------------------------
-
     def training_loss(self, batch: TrainingBatch) -> dict[str, Tensor]:
         """Focal and Dice loss of each layer's map before and after Post-VCP, summed over layers.
 
@@ -324,8 +318,6 @@ class VCPCLIP(CLIPDetector):
         temperatures = [self.pre_vcp.prompt_temp, self.post_vcp.prompt_temp_l1]
         others = [p for p in self.learned.values() if not any(p is t for t in temperatures)]
         return [{"params": others}, {"params": temperatures, "lr": 0.01}]
-
-    # --- official checkpoints -----------------------------------------------------------------
 
     @classmethod
     def official_options(cls, published: Mapping[str, Any]) -> dict[str, Any]:

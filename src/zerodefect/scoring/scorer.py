@@ -320,31 +320,20 @@ class Scorer:
                 yield picture, own
 
         with Spool() as spool:
+            taken = []
             for keys, inputs in self.batches(shown(), batch_size):
-                spool.add((keys, self.detector.encode(inputs)))
+                taken.append(keys)
+                spool.add(self.detector.encode(inputs))
             left = [1 + len(joint.tiles) for joint in joints]
             ready = 0
-            predictions = self.detector.score_set(_Encoded(spool), knowledge)
-            for (keys, _), prediction in zip(spool, predictions, strict=True):
+            predictions = self.detector.score_set(spool, knowledge)
+            for keys, prediction in zip(taken, predictions, strict=True):
                 _spread(joints, keys, prediction)
                 for number, _view in keys:
                     left[number] -= 1
                 while ready < len(joints) and not left[ready]:
                     yield joints[ready].scored()
                     ready += 1
-
-
-class _Encoded:
-    """The encoded batches of a spool, gone through again and again."""
-
-    def __init__(self, spool: Spool) -> None:
-        self.spool = spool
-
-    def __len__(self) -> int:
-        return len(self.spool)
-
-    def __iter__(self) -> Iterator[Any]:
-        return (encoded for _, encoded in self.spool)
 
 
 def _spread(joints: Sequence[Joint], keys: Sequence[Key], prediction: Prediction) -> None:
