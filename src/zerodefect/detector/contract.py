@@ -210,10 +210,7 @@ class Detector(nn.Module):
         return {}
 
     def remember(
-        self,
-        knowledge: Knowledge,
-        batches: Iterable[Any],
-        pictures: Iterable[Tensor] | None = None,
+        self, knowledge: Knowledge, batches: Iterable[Any], pictures: Iterable[Tensor] | None = None
     ) -> Knowledge:
         """Learn from normal images, added to those remembered before.
 

@@ -37,10 +37,7 @@ from zerodefect.layers.smoothing import gaussian_smooth
 from zerodefect.prompts.learnable import Place, with_token
 from zerodefect.types import Prediction, TrainingBatch
 
-_METRICS = (
-    *("image AUROC", "image AP", "image F1-max"),
-    *("pixel AUROC", "AUPRO", "pixel F1-max"),
-)
+_METRICS = (*("image AUROC", "image AP", "image F1-max"), *("pixel AUROC", "AUPRO", "pixel F1-max"))
 _FIGURES = published_table(
     "arXiv 2504.11055, table 1",
     "0-shot",
