@@ -71,14 +71,10 @@ class SecondStream:
     From block ``start`` on, every block adds ``out_proj(rule(q, k, v))`` to it, with q, k, v taken
     from the ORDINARY stream; there is no MLP and no LayerNorm on it, and it never feeds back. It
     starts as the ordinary stream that enters block ``start``.
-
-    Attributes:
-        rule: a name from ``CORRELATIONS`` or a function of the same form.
-        start: first block (from 1) that has the second stream.
     """
 
-    rule: str | Rule = "vv"
-    start: int = 1
+    rule: str | Rule = "vv"  # a name from CORRELATIONS or a function of the same form
+    start: int = 1  # first block (from 1) that has the second stream
 
     def function(self) -> Rule:
         """The rule itself; ValueError where none has that name."""
@@ -94,15 +90,10 @@ class SecondStream:
 
 @dataclass(frozen=True)
 class Edit:
-    """One change of the sequence ``(B, L, W)``, applied before a block.
+    """One change of the sequence ``(B, L, W)``, applied before a block."""
 
-    Attributes:
-        tokens: ``(M, W)`` for every item of the batch, or ``(B, M, W)``.
-        half: round the tokens through float16 and back, as several official codes do.
-    """
-
-    tokens: Tensor
-    half: bool = False
+    tokens: Tensor  # (M, W) for every item of the batch, or (B, M, W)
+    half: bool = False  # round the tokens through float16 and back, as several official codes do
 
     def prepared(self, x: Tensor) -> Tensor:
         """The tokens as ``(B, M, W)`` in the precision of ``x``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from zerodefect.backbones.backbone import Backbone
-from zerodefect.detector.contract import Detector, Sizes, told
+from zerodefect.detector.contract import Detector, Sizes
 from zerodefect.files import atomic_write
 from zerodefect.version import __version__
 
@@ -180,7 +179,7 @@ def load_checkpoint(detector: Detector, source: str | Path | Checkpoint) -> Chec
             f"{found.path}: a checkpoint of {found.method}, not of {detector.info.name}. Leave the "
             "method out, or give its own checkpoint"
         )
-    _check_weights(found, detector.backbone, detector.weights)
+    check_weights(found, detector.backbone, detector.weights)
     if found.activation not in (None, detector.activation):
         raise CheckpointError(
             f"{found.path}: learned on {found.backbone} run with {found.activation}, and this is "
@@ -197,16 +196,12 @@ def load_checkpoint(detector: Detector, source: str | Path | Checkpoint) -> Chec
     return found
 
 
-def check_backbone(found: Checkpoint, networks: Sequence[Backbone]) -> None:
-    """Refuse networks that the values were not learned on.
+def check_weights(found: Checkpoint, name: Any, fingerprint: Any) -> None:
+    """Refuse networks, of these facts, that the values were not learned on.
 
     Raises:
         CheckpointError: naming both.
     """
-    _check_weights(found, told(networks, "name"), told(networks, "fingerprint"))
-
-
-def _check_weights(found: Checkpoint, name: Any, fingerprint: Any) -> None:
     if found.weights != fingerprint:
         raise CheckpointError(
             f"{found.path}: learned on {found.backbone} (weights {_short(found.weights)}), and "

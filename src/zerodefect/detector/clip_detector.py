@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -26,17 +25,11 @@ QuickGELU)."""
 
 @dataclass(frozen=True)
 class Features:
-    """Image side of one batch, float32; nothing here is normalised.
+    """Image side of one batch, float32; nothing here is normalised."""
 
-    Attributes:
-        grid: of the patches.
-        image: ``(B, D)`` projected class token.
-        patches: per tap ``(B, N, C)``.
-    """
-
-    grid: Grid
-    image: Tensor
-    patches: tuple[Tensor, ...]
+    grid: Grid  # of the patches
+    image: Tensor  # (B, D) projected class token
+    patches: tuple[Tensor, ...]  # per tap (B, N, C)
 
 
 class CLIPDetector(Detector):
@@ -85,16 +78,12 @@ class CLIPDetector(Detector):
         return visual.encode(visual.embed(images, resize=self.positions), **options)
 
     def encode(self, images: Tensor) -> Any:
-        """Run the frozen image tower; by default what ``tapped`` gives of ``taps``."""
-        return self.tapped(images, self.taps)
-
-    def tapped(self, images: Tensor, taps: Sequence[int]) -> Features:
-        """Projected class token, and the residual stream's patches ``(B, N, W)`` after each tap."""
-        states = self.run(images, taps=taps)
+        """``Features``; by default with the residual stream's patches ``(B, N, W)`` per tap."""
+        states = self.run(images, taps=self.taps)
         return Features(
             grid=self.grid(images),
             image=self.clip.visual.project(states.tokens[:, 0]).float(),
-            patches=tuple(states.taps[tap][:, 1:].float() for tap in taps),
+            patches=tuple(states.taps[tap][:, 1:].float() for tap in self.taps),
         )
 
 

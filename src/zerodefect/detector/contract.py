@@ -33,15 +33,10 @@ class UnsupportedError(RuntimeError):
 
 @dataclass(frozen=True)
 class Input:
-    """One of the tensors that a detector takes of a picture.
+    """One of the tensors that a detector takes of a picture."""
 
-    Attributes:
-        preprocess: how the picture becomes the ``(3, H, W)``.
-        multiple: both sides are multiples of this, in pixels.
-    """
-
-    preprocess: Preprocess
-    multiple: int = 1
+    preprocess: Preprocess  # how the picture becomes the (3, H, W)
+    multiple: int = 1  # both sides are multiples of this, in pixels
 
 
 @dataclass(frozen=True)
@@ -60,13 +55,9 @@ class PatchFeatures:
 
 
 class Memory(Protocol):
-    """How references are kept; a part that a detector composes, such as ``PatchMemory``.
+    """How references are kept; a part that a detector composes, such as ``PatchMemory``."""
 
-    Attributes:
-        budget: bytes that all features together may take.
-    """
-
-    budget: int
+    budget: int  # bytes that all features together may take
 
     def remember(
         self,

@@ -15,21 +15,13 @@ BackboneKind = Literal["clip", "features"]
 
 @dataclass(frozen=True)
 class Figure:
-    """One published figure, never ours.
+    """One published figure, never ours."""
 
-    Attributes:
-        data: data set.
-        setting: "0-shot", "1-shot", ...
-        metric: "image AUROC", "pixel AUROC", ...
-        value: in percent.
-        source: where it was published.
-    """
-
-    data: str
-    setting: str
-    metric: str
-    value: float
-    source: str
+    data: str  # data set
+    setting: str  # "0-shot", "1-shot", ...
+    metric: str  # "image AUROC", "pixel AUROC", ...
+    value: float  # in percent
+    source: str  # where it was published
 
 
 def published_table(

@@ -15,13 +15,13 @@ from zerodefect.backbones.weight_files import WeightsError
 from zerodefect.detector.checkpoint_file import (
     Checkpoint,
     CheckpointError,
-    check_backbone,
+    check_weights,
     load_checkpoint,
     read_checkpoint,
     untrained_error,
 )
 from zerodefect.detector.configs import configured
-from zerodefect.detector.contract import Detector, Sizes
+from zerodefect.detector.contract import Detector, Sizes, told
 from zerodefect.detector.facts import BackboneKind
 from zerodefect.detector.registry import get
 
@@ -79,7 +79,7 @@ def load_detector(
     advised = _advised(kind, networks)
     advised_size = advised.pop("image_size", None)
     if found:
-        check_backbone(found, networks)
+        check_weights(found, told(networks, "name"), told(networks, "fingerprint"))
         advised, advised_size = found.config, None
     detector = kind.build(*networks, **{**advised, **options}).to(chosen).eval()
     side = image_size or advised_size

@@ -84,13 +84,9 @@ class AdaCLIPConfig:
 
 @dataclass(frozen=True)
 class Features(clip_detector.Features):
-    """Image side of one batch: ``image`` and ``patches`` mapped into text space, unit length.
+    """Image side of one batch: ``image`` and ``patches`` mapped into text space, unit length."""
 
-    Attributes:
-        frozen: ``(B, C)`` global feature of the tower without learned tokens.
-    """
-
-    frozen: Tensor
+    frozen: Tensor  # (B, C) global feature of the tower without learned tokens
 
 
 class StaticTokens(nn.Module):

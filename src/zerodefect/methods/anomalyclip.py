@@ -51,13 +51,9 @@ _FIGURES = published_table(
 
 @hyper_parameters
 class AnomalyCLIPConfig(LearnedSentencesConfig):
-    """Hyper-parameters; the defaults are the paper's. Without ``taps`` the last block is read.
+    """Hyper-parameters; the defaults are the paper's. Without ``taps`` the last block is read."""
 
-    Attributes:
-        local_weight: weight of the map's losses against the image's.
-    """
-
-    local_weight: float = 4.0
+    local_weight: float = 4.0  # weight of the map's losses against the image's
 
 
 @register(

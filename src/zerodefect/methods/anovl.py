@@ -135,13 +135,9 @@ def adapt(
 
 @dataclass(frozen=True)
 class Features(clip_detector.Features):
-    """Image side of one batch; ``patches`` is X ``(B, L, D)``, from the value stream.
+    """Image side of one batch; ``patches`` is X ``(B, L, D)``, from the value stream."""
 
-    Attributes:
-        views: ``(B, V, D)`` class tokens; V is 1 without views.
-    """
-
-    views: Tensor
+    views: Tensor  # (B, V, D) class tokens; V is 1 without views
 
 
 ANGLES = tuple(math.pi * n / 16 for n in (-4, -3, -2, -1, 1, 2, 3, 4))

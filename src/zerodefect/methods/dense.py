@@ -65,19 +65,12 @@ class DenseConfig:
 
 @dataclass(frozen=True)
 class Features:
-    """Image side of one batch at one input size.
+    """Image side of one batch at one input size."""
 
-    Attributes:
-        grid: of the patches.
-        image: ``(B, D)`` class token, joint space.
-        patches: ``(B, N, D)`` patch tokens, joint space.
-        reference: ``(B, N, W)`` patch tokens after ``ln_post``, not projected.
-    """
-
-    grid: Grid
-    image: Tensor
-    patches: Tensor
-    reference: Tensor
+    grid: Grid  # of the patches
+    image: Tensor  # (B, D) class token, joint space
+    patches: Tensor  # (B, N, D) patch tokens, joint space
+    reference: Tensor  # (B, N, W) patch tokens after ln_post, not projected
 
 
 @register(

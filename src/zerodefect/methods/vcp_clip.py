@@ -270,19 +270,12 @@ class VCPCLIP(CLIPDetector):
         return tokens * kept.to(tokens.device) / (1 - p)
 
     def logits(self, patches: Sequence[Tensor], t: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Per layer ``(B, N, 2)``: patches against the texts before and after Post-VCP."""
-        return self.pre_logits(patches, t), self.post_logits(patches, t)
-
-    def pre_logits(self, patches: Sequence[Tensor], t: Tensor) -> list[Tensor]:
-        """``z_l``: mapped patches against the texts of Pre-VCP."""
+        """Per layer ``(B, N, 2)``: mapped patches against the texts, plain ones after Post-VCP."""
         d = [F.normalize(d_l, dim=-1) for d_l in self.trainable_linearlayer(patches)]
-        return [self.pre_vcp.prompt_temp.exp() * inner_products(d_l, t) for d_l in d]
-
-    def post_logits(self, patches: Sequence[Tensor], t: Tensor) -> list[Tensor]:
-        """``y_l``: patches as they are against the texts rewritten for their layer."""
+        z = [self.pre_vcp.prompt_temp.exp() * inner_products(d_l, t) for d_l in d]
         e = [F.normalize(e_l, dim=-1) for e_l in patches]
         scale = self.post_vcp.prompt_temp_l1.exp()
-        return [scale * inner_products(e_l, self.post_vcp(t, e_l)) for e_l in e]
+        return z, [scale * inner_products(e_l, self.post_vcp(t, e_l)) for e_l in e]
 
     def map(self, z: Sequence[Tensor], grid: Grid) -> Tensor:
         """Mean over layers of the anomaly probability per pixel, ``(B, H, W)``."""

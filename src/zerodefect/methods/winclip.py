@@ -61,13 +61,9 @@ class WinCLIPConfig:
 
 @dataclass(frozen=True)
 class Features(clip_detector.Features):
-    """Image side of one batch; ``patches`` is one ``(B, g*g, W)``, not projected.
+    """Image side of one batch; ``patches`` is one ``(B, g*g, W)``, not projected."""
 
-    Attributes:
-        windows: per scale ``(B, n_k, D)``.
-    """
-
-    windows: tuple[Tensor, ...]
+    windows: tuple[Tensor, ...]  # per scale (B, n_k, D)
 
 
 @register(

@@ -36,17 +36,11 @@ DEFAULT_BATCH = 8
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """What remembering pictures will take, known after the first batch of them.
+    """What remembering pictures will take, known after the first batch of them."""
 
-    Attributes:
-        views: that are remembered; tiles are counted, and turned or mirrored ones.
-        bytes: that all their features would take.
-        budget: bytes that are kept of them.
-    """
-
-    views: int
-    bytes: int
-    budget: int
+    views: int  # that are remembered; tiles are counted, and turned or mirrored ones
+    bytes: int  # that all their features would take
+    budget: int  # bytes that are kept of them
 
     def __str__(self) -> str:
         """One line, with what follows where it is too much."""

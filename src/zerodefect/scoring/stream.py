@@ -25,17 +25,11 @@ _READERS = 2  # threads that decode ahead; decoding releases the interpreter loc
 
 @dataclass(frozen=True)
 class Seen(Generic[S, R]):
-    """What came of one source.
+    """What came of one source."""
 
-    Attributes:
-        source: path, array, ...
-        picture: as opened; None where it could not be.
-        result: of the picture, or why there is none.
-    """
-
-    source: S
-    picture: Picture | None
-    result: R | Failure
+    source: S  # path, array,
+    picture: Picture | None  # as opened; None where it could not be
+    result: R | Failure  # of the picture, or why there is none
 
 
 def stream(
