@@ -136,13 +136,7 @@ class LearnedSentencesDetector(CLIPDetector):
         )
 
     def probability_map(self, F: Tensor, T: Tensor, grid: Grid) -> Tensor:
-        """Probabilities of normal and damaged per pixel ``(B, 2, H, W)``, before smoothing.
-
-        Args:
-            F: patches ``(B, N, D)``.
-            T: their texts ``(2, D)``.
-            grid: of the patches.
-        """
+        """``(B, 2, H, W)`` probabilities of normal and damaged, of patches ``F (B, N, D)``."""
         return grid.map(text_probabilities(F, T, self.config.temperature).mT)
 
     @property

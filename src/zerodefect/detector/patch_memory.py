@@ -94,13 +94,9 @@ class PatchMemory:
     def distance(
         self, knowledge: Knowledge, name: str, features: Tensor, left_out: Tensor | None = None
     ) -> Tensor:
-        """Distance ``(B, n)`` of features ``(B, n, C)`` to the nearest one remembered.
+        """Distance ``(B, n)`` of features ``(B, n, C)`` to the nearest one in the bank ``name``.
 
-        Args:
-            knowledge: with at least one picture.
-            name: of the bank.
-            features: of B images.
-            left_out: ``(B,)`` picture that does not count for each image, or None.
+        ``left_out (B,)`` is the picture that does not count for each image.
 
         Raises:
             RuntimeError: nothing is left, or a picture cannot be left out of a thinned memory.

@@ -45,14 +45,9 @@ class MemoryBank:
         return F.normalize(flat, dim=-1) if metric == "half_cosine" else flat
 
     def nearest(self, queries: Tensor, left_out: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Distance to and index of the nearest stored feature.
+        """Distance to the nearest stored feature and its row: ``(Q, W) -> (Q,), (Q,)`` int64.
 
-        Args:
-            queries: ``(Q, W)``.
-            left_out: ``(Q,)`` picture whose features do not count for each query.
-
-        Returns:
-            ``(Q,)`` distances and ``(Q,)`` int64 rows of ``features``.
+        ``left_out (Q,)`` is the picture whose features do not count for each query.
 
         Raises:
             RuntimeError: the bank is empty, or holds only what ``left_out`` excludes.

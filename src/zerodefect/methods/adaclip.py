@@ -213,9 +213,7 @@ class AdaCLIP(CLIPDetector):
     def prompted(self, images: Tensor, dynamic: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Image tower with tokens ``static[j] + dynamic (B, M, W)`` behind the patches.
 
-        Returns:
-            The global feature ``g (B, C)`` and per tap the class token and patches
-            ``(B, 1+N, W)``, all float32.
+        Gives ``g (B, C)``, and per tap class token and patches ``(B, 1+N, W)``, all float32.
         """
         visual, half, M = self.clip.visual, self.config.round_tokens, self.config.length
         first, *others = self.visual_prompter.joined(dynamic)
@@ -227,14 +225,10 @@ class AdaCLIP(CLIPDetector):
         return g, [states.taps[tap][:, :-M].float() for tap in self.taps]
 
     def texts(self, dynamic: Tensor, sentences: Tensor) -> Tensor:
-        """Text features of each image.
+        """Text features of each image, ``(B, 2, C)`` unit length: normal, anomalous.
 
-        Args:
-            dynamic: ``(B, M, W_t)`` dynamic tokens.
-            sentences: ``(S, L)`` token ids, or ``(B, S, L)`` where images have their own.
-
-        Returns:
-            ``(B, 2, C)`` unit length: normal, anomalous.
+        Made of dynamic tokens ``(B, M, W_t)`` and the ids of sentences ``(S, L)``, or ``(B, S, L)``
+        where images have their own.
         """
         text, B, S = self.clip.text, len(dynamic), sentences.shape[-2]
         embedded = text.embed(sentences).expand(B, S, -1, -1)  # cut after the last end of text

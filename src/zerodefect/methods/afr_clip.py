@@ -170,16 +170,7 @@ class AFRCLIP(CLIPDetector):
         return F.normalize(features.image, dim=-1)[:, None]
 
     def logits(self, p: Tensor, t_0: Tensor, t: Tensor) -> Tensor:
-        """Rectified texts against the stateful ones.
-
-        Args:
-            p: ``(B, N, D)``.
-            t_0: ``(B, D)``.
-            t: ``(B, 2, D)``.
-
-        Returns:
-            ``(B, N, 2)``: normal, anomalous.
-        """
+        """Rectified against stateful texts: ``(B, N, D), (B, D), (B, 2, D) -> (B, N, 2)``."""
         r = F.normalize(self.rectifier(p, t_0), dim=-1)
         return r @ t.transpose(1, 2) / self.config.temperature
 

@@ -77,10 +77,7 @@ class AnoVLConfig:
 class Adapter(nn.Module):
     """``(1 - r) x + r tanh(W x/|x| + b) B``: a token moves towards the prompts it resembles.
 
-    Args:
-        bank: B, ``(M, D)``, rows of unit length.
-        residual: r.
-        generator: source of the initial values, torch's default ones of a linear layer.
+    The bank B is ``(M, D)``, rows of unit length; r is ``residual``.
     """
 
     bank: Tensor
@@ -101,17 +98,11 @@ class Adapter(nn.Module):
 def adapt(
     adapter: Adapter, X: Tensor, texts: Tensor, noise: Sequence[Tensor], config: AnoVLConfig
 ) -> Tensor:
-    """Optimise the adapter on the tokens of one picture.
+    """Optimise the adapter on the tokens ``(L, D)`` of one picture.
 
     Each step: the picture's tokens are to look normal and its noisy tokens anomalous, and what the
-    adapted tokens say is to be certain.
-
-    Args:
-        adapter: changed in place; the last gradients stay on it.
-        X: ``(L, D)``.
-        texts: ``(2, D)``.
-        noise: one ``(L, D)`` per step.
-        config: learning rate and weight decay.
+    adapted tokens say is to be certain. The adapter is changed in place, and the last gradients
+    stay on it; ``noise`` has one ``(L, D)`` per step.
 
     Returns:
         Loss before each step, ``(steps,)``.
@@ -280,10 +271,7 @@ class AnoVL(CLIPDetector):
             return adapter(x).detach()
 
     def _type_map(self, encoded: Features, kinds: Tensor) -> Tensor | None:
-        """Distribution over kinds ``(B, T, H, W)``, from the tokens as they came.
-
-        Ours: the paper knows one anomalous class.
-        """
+        """Ours: distribution over kinds ``(B, T, H, W)``, from the tokens as they came."""
         if not len(kinds):
             return None
         share = text_probabilities(encoded.patches[0], kinds, self.config.kind_temperature)

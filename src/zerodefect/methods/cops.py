@@ -268,15 +268,10 @@ class CoPS(CLIPDetector):
         )
 
     def texts(self, P_n: Tensor, P_a: Tensor, bias: Tensor) -> Tensor:
-        """Texts of each image: the mean over its sentences with different class vectors.
+        """t, the mean over an image's sentences: ``(B, 2, C)``, unit length: normal, abnormal.
 
-        Args:
-            P_n: ``(B, M, C)``.
-            P_a: ``(B, M, C)``.
-            bias: class vectors ``(B, R, C)``, or ``(1, R, C)`` for all images.
-
-        Returns:
-            t ``(B, 2, C)``, unit length: normal, abnormal.
+        ``P_n`` and ``P_a`` are ``(B, M, C)``; ``bias``, the class vectors in which the sentences
+        differ, is ``(B, R, C)``, or ``(1, R, C)`` for all images.
         """
         return nnF.normalize(self.text_samples(P_n, P_a, bias).mean(1), dim=-1)
 
@@ -324,13 +319,7 @@ class CoPS(CLIPDetector):
         return self.losses(features, batch, eps.to(features.image))
 
     def losses(self, features: Features, batch: TrainingBatch, eps: Tensor) -> dict[str, Tensor]:
-        """Terms of the loss.
-
-        Args:
-            features: of the batch's images.
-            batch: masks and labels.
-            eps: ``(B, C)``, normally distributed draw of each image.
-        """
+        """Terms of the loss; ``eps (B, C)`` is a normally distributed draw of each image."""
         g = features.image
         side = self.config.training_window
         F = patch_mean(features.patches[0], features.grid.shape, side, "zeros")

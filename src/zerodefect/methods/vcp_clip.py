@@ -221,14 +221,9 @@ class VCPCLIP(CLIPDetector):
         )
 
     def texts(self, g: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Text features of the images with global features ``g (B, C)``.
+        """Texts of images with global features ``g (B, C)``: ``(B, 2, C)``, unit length.
 
-        Args:
-            g: global features.
-            generator: draws the dropout of the deep tokens; None for no dropout.
-
-        Returns:
-            ``(B, 2, C)`` unit length: normal, anomalous.
+        Normal, anomalous. The generator draws the dropout of the deep tokens; None for no dropout.
         """
         text, n = self.clip.text, self.config.deep_length
         x, ends = self._sentences(self.pre_vcp(g))

@@ -43,12 +43,9 @@ class Viewing:
 
 
 def aspect_size(picture: tuple[int, int], native: tuple[int, int], patch: int) -> tuple[int, int]:
-    """Network input with the picture's aspect ratio and about the native area.
+    """Network input ``(height, width)`` of the picture's aspect ratio and about the native area.
 
-    Args:
-        picture: ``(height, width)``.
-        native: the network's ``(height, width)``.
-        patch: both sides are multiples of this.
+    Both sides are multiples of ``patch``.
     """
     side = (native[0] * native[1]) ** 0.5
     ratio = (picture[0] / picture[1]) ** 0.5
