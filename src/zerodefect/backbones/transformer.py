@@ -252,13 +252,9 @@ class Block(nn.Module):
 class States:
     """What a run of the blocks leaves behind; all tensors ``(B, L, W)``.
 
-    Attributes:
-        tokens: the ordinary stream after the last block.
-        second: the second stream after the last block, where one was asked for.
-        taps: ordinary stream after each requested block.
-        second_taps: second stream after each requested block (before the second stream starts:
-            the ordinary one).
-        middle: state inside each requested block, after attention and before the MLP.
+    Both streams stand after the last block, their taps after each requested one; where the second
+    stream has not started, its tap is the ordinary one. ``middle`` is the state inside each
+    requested block, after attention and before the MLP.
     """
 
     tokens: Tensor

@@ -60,12 +60,8 @@ class Checkpoint:
 def save_checkpoint(detector: Detector, path: str | Path, origin: Mapping[str, Any]) -> Checkpoint:
     """Write the learned values of a detector and the side-car ``path`` with ending ``.json``.
 
-    The same values, settings and origin give the same bytes.
-
-    Args:
-        detector: from now on it knows that its values are those of this file.
-        path: ends in ``.safetensors``.
-        origin: plain data for the side-car.
+    The same values, settings and origin (plain data for the side-car) give the same bytes. From
+    now on the detector knows that its values are those of this file.
 
     Raises:
         StoreError: the files cannot be written.

@@ -41,17 +41,11 @@ class Input:
 
 @dataclass(frozen=True)
 class PatchFeatures:
-    """Features of the patches of a batch, for kinds, rules and foregrounds.
+    """Features of the patches of a batch, for kinds, rules and foregrounds."""
 
-    Attributes:
-        values: ``(B, N, C)``, not normalised.
-        grid: of the patches.
-        joint: whether they lie in the joint space of a CLIP, where texts are compared with them.
-    """
-
-    values: Tensor
-    grid: Grid
-    joint: bool = False
+    values: Tensor  # (B, N, C), not normalised
+    grid: Grid  # of the patches
+    joint: bool = False  # in the joint space of a CLIP, where texts are compared with them
 
 
 class Memory(Protocol):

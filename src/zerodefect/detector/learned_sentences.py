@@ -99,13 +99,10 @@ class LearnedSentencesDetector(CLIPDetector):
     def two_streams(
         self, images: Tensor, taps: Sequence[int], *, norm: bool, middle: bool = False
     ) -> Features:
-        """Run the image tower on ``(B, 3, H, W)``.
+        """Run the image tower on ``(B, 3, H, W)``; the patches of the blocks ``taps`` are read.
 
-        Args:
-            images: the network's input.
-            taps: blocks whose patches are read.
-            norm: whether the class token passes ``ln_post``, as the patches always do.
-            middle: keep the state inside the last block.
+        ``norm`` says whether the class token passes ``ln_post``, as the patches always do, and
+        ``middle`` whether the state inside the last block is kept.
         """
         visual, last = self.clip.visual, self.clip.config.vision.layers
         states = self.run(

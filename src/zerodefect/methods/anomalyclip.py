@@ -34,19 +34,14 @@ from zerodefect.types import Prediction, TrainingBatch
 
 _PAPER = "arXiv 2310.18961, table 1"
 _FIGURES = published_table(
-    _PAPER,
-    "0-shot",
-    ("image AUROC", "image AP", "pixel AUROC", "AUPRO"),
+    _PAPER, "0-shot", ("image AUROC", "image AP", "pixel AUROC", "AUPRO"),
     {
-        "MVTec AD": (91.5, 96.2, 91.1, 81.4),
-        "VisA": (82.1, 85.4, 95.5, 87.0),
-        "MPDD": (77.0, 82.0, 96.5, 88.7),
-        "BTAD": (88.3, 87.3, 94.2, 74.8),
-        "SDD": (84.7, 80.0, 90.6, 67.8),
-        "DAGM": (97.5, 92.3, 95.6, 91.0),
+        "MVTec AD": (91.5, 96.2, 91.1, 81.4), "VisA": (82.1, 85.4, 95.5, 87.0),
+        "MPDD": (77.0, 82.0, 96.5, 88.7), "BTAD": (88.3, 87.3, 94.2, 74.8),
+        "SDD": (84.7, 80.0, 90.6, 67.8), "DAGM": (97.5, 92.3, 95.6, 91.0),
         "DTD-Synthetic": (93.5, 97.0, 97.9, 92.3),
     },
-)
+)  # fmt: skip
 
 
 @hyper_parameters

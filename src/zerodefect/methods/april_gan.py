@@ -37,23 +37,18 @@ from zerodefect.layers.similarity import inner_products, two_class
 from zerodefect.prompts.ensemble import ANOMALOUS_STATES, NORMAL_STATES, PromptEnsemble
 from zerodefect.types import Prediction, TrainingBatch
 
+_IMAGE_METRICS = ("image AUROC", "image F1-max", "image AP")
 _FIGURES = (
     *published_table(
-        "a third party's run of the official code with the released layers",
-        "0-shot",
-        (
-            *("image AUROC", "image F1-max", "image AP"),
-            *("pixel AUROC", "pixel F1-max", "pixel AP", "AUPRO"),
-        ),
+        "a third party's run of the official code with the released layers", "0-shot",
+        (*_IMAGE_METRICS, "pixel AUROC", "pixel F1-max", "pixel AP", "AUPRO"),
         {"MVTec AD": (86.13, 90.35, 93.56, 87.63, 43.28, 40.78, 44.04)},
     ),
     *published_table(
-        "README of the authors of VisualAD, a later paper that compares with it",
-        "0-shot",
-        ("image AUROC", "image F1-max", "image AP"),
-        {"VisA": (77.4, 78.6, 80.9)},
+        "README of the authors of VisualAD, a later paper that compares with it", "0-shot",
+        _IMAGE_METRICS, {"VisA": (77.4, 78.6, 80.9)},
     ),
-)
+)  # fmt: skip
 
 _ANOMALOUS_STATES = ("damaged {}", "broken {}", *ANOMALOUS_STATES[1:])
 _PHOTOS = """

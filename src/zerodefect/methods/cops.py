@@ -36,25 +36,18 @@ from zerodefect.prompts.learnable import LearnedPrompts, Sentence, published_siz
 from zerodefect.types import Prediction, TrainingBatch
 
 _FIGURES = published_table(
-    "README of the authors' repository",
-    "0-shot",
+    "README of the authors' repository", "0-shot",
     ("image AUROC", "image AP", "pixel AUROC", "pixel AP"),
     {
-        "MVTec AD": (95.0, 97.8, 93.4, 41.9),
-        "VisA": (85.4, 88.0, 95.7, 23.4),
-        "BTAD": (93.6, 94.9, 94.6, 42.6),
-        "MPDD": (78.6, 81.1, 97.5, 30.9),
-        "DTD-Synthetic": (95.2, 98.1, 98.4, 58.5),
-        "HeadCT": (96.1, 97.1, None, None),
-        "BrainMRI": (97.4, 97.6, None, None),
-        "Br35H": (98.7, 98.5, None, None),
-        "ISIC": (None, None, 93.8, 85.6),
-        "CVC-ColonDB": (None, None, 85.6, 37.2),
-        "CVC-ClinicDB": (None, None, 88.8, 49.9),
-        "Kvasir": (None, None, 85.8, 51.5),
+        "MVTec AD": (95.0, 97.8, 93.4, 41.9), "VisA": (85.4, 88.0, 95.7, 23.4),
+        "BTAD": (93.6, 94.9, 94.6, 42.6), "MPDD": (78.6, 81.1, 97.5, 30.9),
+        "DTD-Synthetic": (95.2, 98.1, 98.4, 58.5), "HeadCT": (96.1, 97.1, None, None),
+        "BrainMRI": (97.4, 97.6, None, None), "Br35H": (98.7, 98.5, None, None),
+        "ISIC": (None, None, 93.8, 85.6), "CVC-ColonDB": (None, None, 85.6, 37.2),
+        "CVC-ClinicDB": (None, None, 88.8, 49.9), "Kvasir": (None, None, 85.8, 51.5),
         "Endo": (None, None, 90.0, 58.7),
     },
-)
+)  # fmt: skip
 
 _SENTENCES = (Sentence("pos", ("ctx_pos",), "."), Sentence("neg", ("ctx_neg",), "."))
 

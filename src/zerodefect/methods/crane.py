@@ -39,9 +39,7 @@ from zerodefect.types import Prediction, TrainingBatch
 
 _METRICS = (*("image AUROC", "image AP", "image F1-max"), *("pixel AUROC", "AUPRO", "pixel F1-max"))
 _FIGURES = published_table(
-    "arXiv 2504.11055, table 1",
-    "0-shot",
-    _METRICS,
+    "arXiv 2504.11055, table 1", "0-shot", _METRICS,
     {
         "MVTec AD": (93.8, 97.5, 93.8, 91.3, 84.6, 41.3),
         "VisA": (85.3, 87.9, 82.6, 95.1, 87.5, 30.9),
@@ -52,9 +50,7 @@ _FIGURES = published_table(
         "DTD-Synthetic": (96.3, 98.5, 95.3, 98.3, 93.3, 68.8),
     },
 ) + published_table(
-    "arXiv 2504.11055, table 1",
-    "0-shot, Crane+",
-    _METRICS,
+    "arXiv 2504.11055, table 1", "0-shot, Crane+", _METRICS,
     {
         "MVTec AD": (93.9, 97.6, 93.6, 91.2, 88.1, 43.8),
         "VisA": (83.6, 86.7, 81.2, 95.3, 90.6, 30.2),
@@ -64,7 +60,7 @@ _FIGURES = published_table(
         "DAGM": (98.9, 96.1, 94.7, 96.2, 93.8, 66.8),
         "DTD-Synthetic": (95.8, 98.2, 94.6, 98.8, 96.0, 71.8),
     },
-)
+)  # fmt: skip
 
 _CONTEXTS = ("ctx_pos", "ctx_neg")
 

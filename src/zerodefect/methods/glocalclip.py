@@ -35,18 +35,14 @@ from zerodefect.prompts.learnable import Sentence
 from zerodefect.types import Prediction, TrainingBatch
 
 _FIGURES = published_table(
-    "arXiv 2411.06071, table 1",
-    "0-shot",
+    "arXiv 2411.06071, table 1", "0-shot",
     ("image AUROC", "image AP", "pixel AUROC", "AUPRO"),
     {
-        "MVTec AD": (91.7, 96.4, 91.4, 82.8),
-        "VisA": (83.7, 86.1, 95.9, 87.2),
-        "MPDD": (79.6, 83.9, 96.8, 89.5),
-        "BTAD": (89.1, 91.7, 96.2, 78.2),
-        "SDD": (86.6, 84.7, 93.1, 72.8),
-        "DTD-Synthetic": (93.8, 97.4, 98.2, 92.9),
+        "MVTec AD": (91.7, 96.4, 91.4, 82.8), "VisA": (83.7, 86.1, 95.9, 87.2),
+        "MPDD": (79.6, 83.9, 96.8, 89.5), "BTAD": (89.1, 91.7, 96.2, 78.2),
+        "SDD": (86.6, 84.7, 93.1, 72.8), "DTD-Synthetic": (93.8, 97.4, 98.2, 92.9),
     },
-)
+)  # fmt: skip
 
 SENTENCES = (
     Sentence("global_pos", ("ctx_global_pos",), "object.", "G"),

@@ -183,14 +183,9 @@ class Scorer:
         batch_size: int = DEFAULT_BATCH,
         on_plan: Callable[[MemoryPlan], None] = lambda plan: None,
     ) -> Knowledge:
-        """Let the detector remember pictures, tiles as far as they are cut.
+        """Let the detector remember normal pictures, tiles as far as they are cut.
 
-        Args:
-            knowledge: stays as it is.
-            pictures: normal ones.
-            areas: as of ``score``.
-            batch_size: network inputs that go through at once.
-            on_plan: told what it will take before anything is kept.
+        ``on_plan`` is told what it will take before anything is kept; the rest is as of ``score``.
 
         Raises:
             UnsupportedError: the method takes no references.
@@ -299,11 +294,7 @@ class Scorer:
     ) -> Iterator[Scored]:
         """Score pictures against each other; they are held as features, not as pixels.
 
-        Args:
-            pictures: of any sizes, gone through once.
-            area: gives the inspected area of a picture, or None.
-            knowledge: what the detector knows besides.
-            batch_size: network inputs that go through at once.
+        They are gone through once; ``area`` gives the inspected area of a picture, or None.
         """
         joints: list[Joint] = []
 

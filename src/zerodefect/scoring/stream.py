@@ -74,13 +74,7 @@ def scored_stream(
 ) -> Iterator[Seen[S, Scored]]:
     """``stream`` with a detector; a set method sees all sources before it says anything.
 
-    Args:
-        scorer: of the detector.
-        knowledge: what it knows.
-        sources: of pictures.
-        open: gives the picture of a source, or raises ImageError.
-        area: gives the inspected area of a picture, or None.
-        batch_size: network inputs that go through at once.
+    ``area`` gives the inspected area of a picture, or None.
 
     Raises:
         RuntimeError, KnowledgeError: the knowledge is not enough, or not this detector's.
