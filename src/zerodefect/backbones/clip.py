@@ -250,12 +250,9 @@ class TextTower(nn.Module):
 
 
 class CLIP(nn.Module):
-    """The two towers and the temperature, randomly initialised as CLIP prescribes.
+    """The two towers and ``logit_scale``, the log of the inverse temperature; all random.
 
-    Attributes:
-        visual: the image tower.
-        text: the text tower.
-        logit_scale: log of the inverse temperature, scalar.
+    The initial values are drawn as CLIP prescribes.
     """
 
     def __init__(self, config: CLIPConfig) -> None:

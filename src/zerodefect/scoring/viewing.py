@@ -13,13 +13,11 @@ from zerodefect.images.tiling import MOST_VIEWS, Tile, Tiling
 class Viewing:
     """How a picture is shown to the network.
 
-    Attributes:
-        tiling: cut into tiles besides the global view, or None.
-        keep_aspect: the network's input takes the picture's aspect ratio at about the native
-            number of patches, instead of the field's square.
+    With ``keep_aspect`` the network's input takes the picture's aspect ratio at about the native
+    number of patches, instead of the field's square.
     """
 
-    tiling: Tiling | None = None
+    tiling: Tiling | None = None  # cut into tiles besides the global view
     keep_aspect: bool = False
 
     def preprocess(self, needed: Input, picture: Picture) -> Preprocess:
