@@ -58,7 +58,6 @@ def test_nothing_in_it_is_changed_but_new_ones_are_made():
     assert torch.equal(second["b"], torch.ones(3)) and torch.equal(third["b"], torch.zeros(1))
     assert third["a/1"] is second["a/1"]
     assert "b" in second and "b" not in first and "a/2" not in third
-    assert second.without("a/").tensors.keys() == {"b"}
     assert second.tensors.keys() == {"a/1", "b"}
     assert second.bytes == 20
     for name in ("shots", "product", "tensors"):

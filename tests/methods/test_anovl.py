@@ -6,8 +6,7 @@ import pytest
 import torch
 from small_detectors import images, small_clip, taught
 
-from zerodefect.layers.views import anovl_views
-from zerodefect.methods.anovl import Adapter, AnoVL
+from zerodefect.methods.anovl import Adapter, AnoVL, anovl_views
 from zerodefect.types import Prediction
 
 

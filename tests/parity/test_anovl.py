@@ -14,8 +14,7 @@ from zerodefect.detector.knowledge import Knowledge, Product
 from zerodefect.images import open_image
 from zerodefect.layers.similarity import anomaly_probability, text_probabilities
 from zerodefect.layers.smoothing import neighbourhood_mean
-from zerodefect.layers.views import anovl_views
-from zerodefect.methods.anovl import Adapter, AnoVL, AnoVLConfig, adapt
+from zerodefect.methods.anovl import Adapter, AnoVL, AnoVLConfig, adapt, anovl_views
 
 
 @pytest.fixture(scope="module", params=find("anovl"))

@@ -12,6 +12,7 @@ from cases import Case, find
 
 from zerodefect.detector.knowledge import Knowledge, Product
 from zerodefect.images import open_image
+from zerodefect.layers.losses import map_losses
 from zerodefect.layers.similarity import two_class
 from zerodefect.methods.april_gan import AprilGAN, AprilGANConfig
 from zerodefect.types import TrainingBatch
@@ -126,9 +127,9 @@ def test_losses_gradients_and_one_optimiser_step(case, words):
         features = detector.encode(data.images)
         Q = detector.logits(detector.projected(features), words["texts"])
         p = two_class(detector._upsampled(Q, features))
-        each = [detector.layer_losses(p_l, data.masks) for p_l in p.unbind(2)]
-        for name in ("focal", "dice"):
-            case.check(f"out/loss/{name}", torch.stack([terms[name] for terms in each]))
+        focal, dice, _ = zip(*(map_losses([p_l], data.masks) for p_l in p.unbind(2)), strict=True)
+        case.check("out/loss/focal", torch.stack(focal))
+        case.check("out/loss/dice", torch.stack(dice))
 
     def total() -> torch.Tensor:
         return torch.stack(list(detector.training_loss(data).values())).sum()

@@ -14,6 +14,8 @@ from cases import Case, find
 
 from zerodefect.backbones.clip import TextTower
 from zerodefect.images import open_image
+from zerodefect.layers.losses import map_losses
+from zerodefect.layers.similarity import two_class
 from zerodefect.methods.vcp_clip import VCPCLIP, VCPCLIPConfig
 from zerodefect.types import TrainingBatch
 
@@ -145,10 +147,10 @@ def test_losses_and_gradients(case):
     with torch.no_grad():
         stages = detector.logits(features.patches, detector.texts(features.image))
         for stage, z in zip(("pre", "post"), stages, strict=True):
-            each = [detector.layer_losses(z_l, features.grid, batch.masks) for z_l in z]
-            for name in ("focal", "dice"):
-                terms = torch.stack([losses[name] for losses in each])
-                case.check(f"out/loss/{stage}_{name}", terms)
+            p = [two_class(detector._upsampled(z_l, features.grid)) for z_l in z]
+            focal, dice, _ = zip(*(map_losses([p_l], batch.masks) for p_l in p), strict=True)
+            case.check(f"out/loss/{stage}_focal", torch.stack(focal))
+            case.check(f"out/loss/{stage}_dice", torch.stack(dice))
     losses = detector.training_loss(batch)
     for stage in ("pre", "post"):
         case.check(f"out/loss/{stage}", losses[f"{stage}_focal"] + losses[f"{stage}_dice"])

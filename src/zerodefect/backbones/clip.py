@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from zerodefect.backbones import open_clip_names
 from zerodefect.backbones.backbone import patch_grid
-from zerodefect.backbones.transformer import Activation, Edits, SecondStream, States, Transformer
+from zerodefect.backbones.transformer import Activation, Edits, States, Transformer
 from zerodefect.backbones.weight_files import misfits
 
 PositionResize = Literal["bicubic", "bicubic_antialias", "bilinear"]
@@ -162,23 +162,13 @@ class VisionTower(nn.Module):
         first = self.class_embedding.expand(pixels.shape[0], 1, -1)
         return torch.cat([first, patches], dim=1) + self.positions(grid, resize)
 
-    def encode(
-        self,
-        tokens: Tensor,
-        *,
-        taps: Sequence[int] = (),
-        second: SecondStream | None = None,
-        edits: Edits | None = None,
-        class_only: bool = False,
-    ) -> States:
+    def encode(self, tokens: Tensor, *, class_only: bool = False, **options: Any) -> States:
         """``ln_pre`` and the blocks over any sequence of embedded tokens ``(B, L, W)``.
 
-        The tokens may be a window of the picture (rows gathered from ``embed``). Options as in
-        ``Transformer.forward``; ``class_only`` is its ``first_only``.
+        The tokens may be a window of the picture (rows gathered from ``embed``). Options (taps,
+        second, edits) as of ``Transformer.forward``; ``class_only`` is its ``first_only``.
         """
-        return self.transformer(
-            self.ln_pre(tokens), taps=taps, second=second, edits=edits, first_only=class_only
-        )
+        return self.transformer(self.ln_pre(tokens), first_only=class_only, **options)
 
     def project(self, tokens: Tensor, *, norm: bool = True, projection: bool = True) -> Tensor:
         """``ln_post`` and the projection, each or not, on any tokens ``(..., W) -> (..., D)``."""
@@ -260,12 +250,9 @@ class TextTower(nn.Module):
 
 
 class CLIP(nn.Module):
-    """The two towers and the temperature, randomly initialised as CLIP prescribes.
+    """The two towers and ``logit_scale``, the log of the inverse temperature; all random.
 
-    Attributes:
-        visual: the image tower.
-        text: the text tower.
-        logit_scale: log of the inverse temperature, scalar.
+    The initial values are drawn as CLIP prescribes.
     """
 
     def __init__(self, config: CLIPConfig) -> None:

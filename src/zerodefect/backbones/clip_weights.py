@@ -79,10 +79,8 @@ class CLIPBackbone:
         """The same weights, in memory once, in towers that run with another activation.
 
         Several official codes run OpenAI's QuickGELU weights with exact GELU, and the layers that
-        they learned need it. This backbone stays as it is, for others that use it.
-
-        Args:
-            activation: ``weights`` for what the weights were trained with.
+        they learned need it. This backbone stays as it is, for others that use it. ``weights``
+        stands for what they were trained with.
         """
         if activation in ("weights", self.activation):
             return self

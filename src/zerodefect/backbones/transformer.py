@@ -71,14 +71,10 @@ class SecondStream:
     From block ``start`` on, every block adds ``out_proj(rule(q, k, v))`` to it, with q, k, v taken
     from the ORDINARY stream; there is no MLP and no LayerNorm on it, and it never feeds back. It
     starts as the ordinary stream that enters block ``start``.
-
-    Attributes:
-        rule: a name from ``CORRELATIONS`` or a function of the same form.
-        start: first block (from 1) that has the second stream.
     """
 
-    rule: str | Rule = "vv"
-    start: int = 1
+    rule: str | Rule = "vv"  # a name from CORRELATIONS or a function of the same form
+    start: int = 1  # first block (from 1) that has the second stream
 
     def function(self) -> Rule:
         """The rule itself; ValueError where none has that name."""
@@ -94,15 +90,10 @@ class SecondStream:
 
 @dataclass(frozen=True)
 class Edit:
-    """One change of the sequence ``(B, L, W)``, applied before a block.
+    """One change of the sequence ``(B, L, W)``, applied before a block."""
 
-    Attributes:
-        tokens: ``(M, W)`` for every item of the batch, or ``(B, M, W)``.
-        half: round the tokens through float16 and back, as several official codes do.
-    """
-
-    tokens: Tensor
-    half: bool = False
+    tokens: Tensor  # (M, W) for every item of the batch, or (B, M, W)
+    half: bool = False  # round the tokens through float16 and back, as several official codes do
 
     def prepared(self, x: Tensor) -> Tensor:
         """The tokens as ``(B, M, W)`` in the precision of ``x``."""
@@ -148,15 +139,13 @@ def _span(x: Tensor, at: int, count: int) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Insert(Edit):
-    """Insert the tokens at ``at``; what then exceeds ``limit`` positions is dropped."""
+    """Insert the tokens at ``at``."""
 
     at: int = 0
-    limit: int | None = None
 
     def apply(self, x: Tensor) -> Tensor:
-        """``(B, L, W) -> (B, min(L + M, limit), W)``."""
-        joined = torch.cat([x[:, : self.at], self.prepared(x), x[:, self.at :]], dim=1)
-        return joined if self.limit is None else joined[:, : self.limit]
+        """``(B, L, W) -> (B, L + M, W)``."""
+        return torch.cat([x[:, : self.at], self.prepared(x), x[:, self.at :]], dim=1)
 
 
 @dataclass(frozen=True)
@@ -263,13 +252,9 @@ class Block(nn.Module):
 class States:
     """What a run of the blocks leaves behind; all tensors ``(B, L, W)``.
 
-    Attributes:
-        tokens: the ordinary stream after the last block.
-        second: the second stream after the last block, where one was asked for.
-        taps: ordinary stream after each requested block.
-        second_taps: second stream after each requested block (before the second stream starts:
-            the ordinary one).
-        middle: state inside each requested block, after attention and before the MLP.
+    Both streams stand after the last block, their taps after each requested one; where the second
+    stream has not started, its tap is the ordinary one. ``middle`` is the state inside each
+    requested block, after attention and before the MLP.
     """
 
     tokens: Tensor

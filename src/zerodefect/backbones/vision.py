@@ -30,12 +30,7 @@ DINOV2_SMALL = "vit_small_patch14_dinov2"
 
 
 class VisionEncoder(nn.Module):
-    """A plain ViT of timm's, reduced to its patch tokens: a ``Backbone``.
-
-    Args:
-        model: timm's ``VisionTransformer``, with weights.
-        name: timm's name of the architecture.
-        fingerprint: SHA-256 of the weights file, hexadecimal.
+    """A plain ViT of timm's with its weights, reduced to its patch tokens: a ``Backbone``.
 
     Raises:
         ValueError: another kind of network.
@@ -106,11 +101,8 @@ class VisionEncoder(nn.Module):
     ) -> Tensor:
         """Last tokens ``(B, C, *grid)`` of pictures that were prepared for another network.
 
-        Args:
-            images: ``(B, 3, H, W)``, normalised with ``mean`` and ``std``.
-            mean, std: of the other network.
-            grid: rows and columns wanted. Pictures that do not give them are resized (bicubic,
-                antialiased).
+        They are ``(B, 3, H, W)``, normalised with that network's ``mean`` and ``std``; those that
+        do not give the rows and columns wanted are resized (bicubic, antialiased).
         """
         size = (grid[0] * self.stride, grid[1] * self.stride)
         dtype = self.model.pos_embed.dtype

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from zerodefect.backbones.backbone import Backbone
-from zerodefect.detector.contract import Detector, Sizes, told
+from zerodefect.detector.contract import Detector, Sizes
 from zerodefect.detector.learned_pictures import LEARNED_FROM
 from zerodefect.files import atomic_write
 from zerodefect.version import __version__
@@ -67,14 +66,11 @@ def save_checkpoint(
 ) -> Checkpoint:
     """Write the learned values of a detector and the side-car ``path`` with ending ``.json``.
 
-    The same values, settings and origin give the same bytes.
+    The same values, settings and origin (plain data for the side-car) give the same bytes. From
+    now on the detector knows that its values are those of this file.
 
-    Args:
-        detector: from now on it knows that its values are those of this file.
-        path: ends in ``.safetensors``.
-        origin: plain data for the side-car.
-        learned_from: ``picture_names`` of the pictures that were learned from; None where these
-            are unknown.
+    ``learned_from`` are the ``picture_names`` of the pictures that were learned from; None where
+    these are unknown.
 
     Raises:
         StoreError: the files cannot be written.
@@ -190,7 +186,7 @@ def load_checkpoint(detector: Detector, source: str | Path | Checkpoint) -> Chec
             f"{found.path}: a checkpoint of {found.method}, not of {detector.info.name}. Leave the "
             "method out, or give its own checkpoint"
         )
-    _check_weights(found, detector.backbone, detector.weights)
+    check_weights(found, detector.backbone, detector.weights)
     if found.activation not in (None, detector.activation):
         raise CheckpointError(
             f"{found.path}: learned on {found.backbone} run with {found.activation}, and this is "
@@ -208,16 +204,12 @@ def load_checkpoint(detector: Detector, source: str | Path | Checkpoint) -> Chec
     return found
 
 
-def check_backbone(found: Checkpoint, networks: Sequence[Backbone]) -> None:
-    """Refuse networks that the values were not learned on.
+def check_weights(found: Checkpoint, name: Any, fingerprint: Any) -> None:
+    """Refuse networks, of these facts, that the values were not learned on.
 
     Raises:
         CheckpointError: naming both.
     """
-    _check_weights(found, told(networks, "name"), told(networks, "fingerprint"))
-
-
-def _check_weights(found: Checkpoint, name: Any, fingerprint: Any) -> None:
     if found.weights != fingerprint:
         raise CheckpointError(
             f"{found.path}: learned on {found.backbone} (weights {_short(found.weights)}), and "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -12,8 +11,10 @@ from zerodefect.backbones.clip import PositionResize
 from zerodefect.backbones.clip_weights import CLIPBackbone
 from zerodefect.backbones.transformer import States
 from zerodefect.detector.contract import Detector
+from zerodefect.detector.knowledge import Product
 from zerodefect.layers.adapters import check_taps, quarter_depths
 from zerodefect.layers.grid import Grid
+from zerodefect.prompts.ensemble import PromptEnsemble
 from zerodefect.prompts.features import TextFeatures
 
 Activation = Literal["gelu", "weights"]
@@ -24,17 +25,11 @@ QuickGELU)."""
 
 @dataclass(frozen=True)
 class Features:
-    """Image side of one batch, float32; nothing here is normalised.
+    """Image side of one batch, float32; nothing here is normalised."""
 
-    Attributes:
-        grid: of the patches.
-        image: ``(B, D)`` projected class token.
-        patches: per tap ``(B, N, C)``.
-    """
-
-    grid: Grid
-    image: Tensor
-    patches: tuple[Tensor, ...]
+    grid: Grid  # of the patches
+    image: Tensor  # (B, D) projected class token
+    patches: tuple[Tensor, ...]  # per tap (B, N, C)
 
 
 class CLIPDetector(Detector):
@@ -45,18 +40,16 @@ class CLIPDetector(Detector):
 
     Attributes:
         clip: the towers.
+        taps: blocks of the image tower that are read.
         text_features: embeddings of sentences, computed once.
         prepared: how the official code prepares pictures where it differs from the weights' own
             way; most resize 8-bit values with Pillow, bicubic.
         positions: how it resizes the positional embedding.
     """
 
-    prepared: ClassVar[dict[str, Any]] = {
-        "interpolation": "bicubic",
-        "antialias": True,
-        "resize_on": "pil",
-    }
+    prepared: ClassVar[dict] = {"interpolation": "bicubic", "antialias": True, "resize_on": "pil"}
     positions: ClassVar[PositionResize] = "bicubic"
+    taps: tuple[int, ...]
 
     def __init__(self, clip: CLIPBackbone, config: Any) -> None:
         clip = clip.with_activation(getattr(config, "activation", "weights"))
@@ -84,11 +77,41 @@ class CLIPDetector(Detector):
         images = images.to(visual.proj.dtype)  # the towers may be bfloat16; what follows is not
         return visual.encode(visual.embed(images, resize=self.positions), **options)
 
-    def tapped(self, images: Tensor, taps: Sequence[int]) -> Features:
-        """Projected class token, and the residual stream's patches ``(B, N, W)`` after each tap."""
-        states = self.run(images, taps=taps)
+    def encode(self, images: Tensor) -> Any:
+        """``Features``; by default with the residual stream's patches ``(B, N, W)`` per tap."""
+        states = self.run(images, taps=self.taps)
         return Features(
             grid=self.grid(images),
             image=self.clip.visual.project(states.tokens[:, 0]).float(),
-            patches=tuple(states.taps[tap][:, 1:].float() for tap in taps),
+            patches=tuple(states.taps[tap][:, 1:].float() for tap in self.taps),
         )
+
+
+class WordDetector(CLIPDetector):
+    """A detector that is described by words: WinCLIP's compositional ensemble.
+
+    ``Config`` must have ``normal_states``, ``anomalous_states`` and ``templates``. Its knowledge
+    holds ``texts (2, D)``, the mean normal and the mean anomalous text feature, and ``kind_texts
+    (T, D)``, the mean of each defect kind; means of raw embeddings, not normalised.
+    """
+
+    prepared: ClassVar[dict] = {}
+    undecided = 0.5
+
+    def __init__(self, clip: CLIPBackbone, config: Any) -> None:
+        super().__init__(clip, config)
+        self.prompts = PromptEnsemble(
+            config.normal_states, config.anomalous_states, config.templates
+        )
+
+    def words(self, product: Product) -> dict[str, Tensor]:
+        """One mean feature per state set, and one per defect kind."""
+        kinds = product.vocabulary.kinds if product.vocabulary else ()
+        features = self.text_features.means(
+            [
+                self.prompts.normal_prompts(product.name),
+                self.prompts.anomalous_prompts(product.name),
+                *(self.prompts.fill(phrases, product.name) for _, phrases in kinds),
+            ]
+        )
+        return {"texts": features[:2], "kind_texts": features[2:]}

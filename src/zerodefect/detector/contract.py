@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -33,30 +34,19 @@ class UnsupportedError(RuntimeError):
 
 @dataclass(frozen=True)
 class Input:
-    """One of the tensors that a detector takes of a picture.
+    """One of the tensors that a detector takes of a picture."""
 
-    Attributes:
-        preprocess: how the picture becomes the ``(3, H, W)``.
-        multiple: both sides are multiples of this, in pixels.
-    """
-
-    preprocess: Preprocess
-    multiple: int = 1
+    preprocess: Preprocess  # how the picture becomes the (3, H, W)
+    multiple: int = 1  # both sides are multiples of this, in pixels
 
 
 @dataclass(frozen=True)
 class PatchFeatures:
-    """Features of the patches of a batch, for kinds, rules and foregrounds.
+    """Features of the patches of a batch, for kinds, rules and foregrounds."""
 
-    Attributes:
-        values: ``(B, N, C)``, not normalised.
-        grid: of the patches.
-        joint: whether they lie in the joint space of a CLIP, where texts are compared with them.
-    """
-
-    values: Tensor
-    grid: Grid
-    joint: bool = False
+    values: Tensor  # (B, N, C), not normalised
+    grid: Grid  # of the patches
+    joint: bool = False  # in the joint space of a CLIP, where texts are compared with them
 
 
 class Detector(nn.Module):
@@ -84,6 +74,7 @@ class Detector(nn.Module):
         set_levels: names of the official steps that ``set_level`` knows.
         standardised: whether the map has ``usual_scale`` whatever the detector was shown.
         words_first: whether references are learned in the light of words, which must come first.
+        undecided: its score without references where normal and anomalous are equally likely.
         config: hyper-parameters.
         inputs: what it takes of a picture, by name; most methods take one ``image``.
         memory: how it keeps references, or None.
@@ -100,7 +91,7 @@ class Detector(nn.Module):
     set_levels: ClassVar[tuple[str, ...]] = ()
     standardised: ClassVar[bool] = False
     words_first: ClassVar[bool] = False
-
+    undecided: ClassVar[float | None] = None
     memory: Memory | None = None
 
     def __init__(
@@ -180,10 +171,7 @@ class Detector(nn.Module):
         return {}
 
     def remember(
-        self,
-        knowledge: Knowledge,
-        batches: Iterable[Any],
-        pictures: Iterable[Tensor] | None = None,
+        self, knowledge: Knowledge, batches: Iterable[Any], pictures: Iterable[Tensor] | None = None
     ) -> Knowledge:
         """Learn from normal images, added to those remembered before.
 
@@ -366,7 +354,7 @@ class Detector(nn.Module):
 
     def neutral_score(self, knowledge: Knowledge) -> float | None:
         """Score at which the method itself is undecided, or None where its scale has none."""
-        return None
+        return None if knowledge.shots else self.undecided
 
     def usual_scale(self, knowledge: Knowledge) -> tuple[float, float]:
         """Mean and deviation of the map on good pictures, for where none are at hand."""
@@ -416,8 +404,4 @@ def told(backbones: Sequence[Backbone], fact: str) -> Any:
 
 def plain(value: Any) -> Any:
     """Tuples to lists, so that the same facts compare equal after a trip through JSON."""
-    if isinstance(value, dict):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
-    return value
+    return json.loads(json.dumps(value))

@@ -16,31 +16,24 @@ BackboneKind = Literal["clip", "features", "vit"]
 
 @dataclass(frozen=True)
 class Figure:
-    """One published figure, never ours.
+    """One published figure, never ours."""
 
-    Attributes:
-        data: data set.
-        setting: "0-shot", "1-shot", ...
-        metric: "image AUROC", "pixel AUROC", ...
-        value: in percent.
-        source: where it was published.
-    """
-
-    data: str
-    setting: str
-    metric: str
-    value: float
-    source: str
+    data: str  # data set
+    setting: str  # "0-shot", "1-shot", ...
+    metric: str  # "image AUROC", "pixel AUROC", ...
+    value: float  # in percent
+    source: str  # where it was published
 
 
 def published_table(
-    source: str, setting: str, metrics: Sequence[str], values: Mapping[str, Sequence[float]]
+    source: str, setting: str, metrics: Sequence[str], values: Mapping[str, Sequence[float | None]]
 ) -> tuple[Figure, ...]:
-    """Figures of a published table: per data set one value for each of ``metrics``."""
+    """Figures of a published table: per data set one value, or None, for each of ``metrics``."""
     return tuple(
         Figure(data, setting, metric, value, source)
         for data, row in values.items()
         for metric, value in zip(metrics, row, strict=True)
+        if value is not None
     )
 
 

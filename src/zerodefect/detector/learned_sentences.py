@@ -79,6 +79,7 @@ class LearnedSentencesDetector(CLIPDetector):
         main_context: context whose length the official files tell, see ``official_options``.
     """
 
+    undecided = 0.5
     positions = "bilinear"
     rule: ClassVar[Attention] = "vv"
     main_context: ClassVar[str] = "ctx_pos"
@@ -98,13 +99,10 @@ class LearnedSentencesDetector(CLIPDetector):
     def two_streams(
         self, images: Tensor, taps: Sequence[int], *, norm: bool, middle: bool = False
     ) -> Features:
-        """Run the image tower on ``(B, 3, H, W)``.
+        """Run the image tower on ``(B, 3, H, W)``; the patches of the blocks ``taps`` are read.
 
-        Args:
-            images: the network's input.
-            taps: blocks whose patches are read.
-            norm: whether the class token passes ``ln_post``, as the patches always do.
-            middle: keep the state inside the last block.
+        ``norm`` says whether the class token passes ``ln_post``, as the patches always do, and
+        ``middle`` whether the state inside the last block is kept.
         """
         visual, last = self.clip.visual, self.clip.config.vision.layers
         states = self.run(
@@ -135,13 +133,7 @@ class LearnedSentencesDetector(CLIPDetector):
         )
 
     def probability_map(self, F: Tensor, T: Tensor, grid: Grid) -> Tensor:
-        """Probabilities of normal and damaged per pixel ``(B, 2, H, W)``, before smoothing.
-
-        Args:
-            F: patches ``(B, N, D)``.
-            T: their texts ``(2, D)``.
-            grid: of the patches.
-        """
+        """``(B, 2, H, W)`` probabilities of normal and damaged, of patches ``F (B, N, D)``."""
         return grid.map(text_probabilities(F, T, self.config.temperature).mT)
 
     @property

@@ -18,14 +18,14 @@ from zerodefect.backbones.weight_files import WeightsError
 from zerodefect.detector.checkpoint_file import (
     Checkpoint,
     CheckpointError,
-    check_backbone,
+    check_weights,
     load_checkpoint,
     read_checkpoint,
     untrained_error,
 )
 from zerodefect.detector.combined import JOIN, Combined, CombinedConfig
 from zerodefect.detector.configs import configured
-from zerodefect.detector.contract import Detector, Sizes
+from zerodefect.detector.contract import Detector, Sizes, told
 from zerodefect.detector.facts import BackboneKind
 from zerodefect.detector.registry import get
 
@@ -111,7 +111,7 @@ def _single(
     advised = _advised(kind, networks)
     advised_size = advised.pop("image_size", None)
     if found:
-        check_backbone(found, networks)
+        check_weights(found, told(networks, "name"), told(networks, "fingerprint"))
         advised, advised_size = found.config, None
     detector = kind.build(*networks, **{**advised, **options}).to(chosen).eval()
     side = advised_size if image_size is None else image_size

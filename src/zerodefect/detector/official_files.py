@@ -21,11 +21,8 @@ class Checked:
         learner.ignore("token_*")
         checked.done()
 
-    A faulty entry is taken as zeros, so that the rest can be checked, too.
-
-    Args:
-        published: contents of the file, or of one of its dictionaries.
-        where: how an error names it.
+    A faulty entry is taken as zeros, so that the rest can be checked, too. An error names the
+    contents as ``where`` says.
     """
 
     def __init__(self, published: Mapping[str, Any], where: str) -> None:

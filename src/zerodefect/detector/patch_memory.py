@@ -24,14 +24,10 @@ class PatchMemory:
     Each name is a bank of its own, such as patches and windows. All are kept as long as they fit
     into the budget, and every distance is exact. Beyond it the features are thinned, again and
     again as they come, so that those kept stand for all; then no picture can be left out any more.
-
-    Attributes:
-        metric: see ``layers.memory.MemoryBank``.
-        budget: bytes that all banks together may take.
     """
 
-    metric: Metric = "half_cosine"
-    budget: int = DEFAULT_BUDGET
+    metric: Metric = "half_cosine"  # see layers.memory.MemoryBank
+    budget: int = DEFAULT_BUDGET  # bytes that all banks together may take
     constant: ClassVar[bool] = False
 
     def remember(
@@ -46,7 +42,7 @@ class PatchMemory:
             ValueError: features that are not finite, or of another width than those remembered.
         """
         held = self._held(knowledge)
-        shots, thin = knowledge.shots, self.thinned(knowledge)
+        shots, thin = knowledge.shots, not self.leaves_out(knowledge)
         given: Iterable[Tensor | None] = repeat(None) if pictures is None else pictures
         for features, numbers in zip(batches, given, strict=False):
             count = len(next(iter(features.values())))
@@ -95,14 +91,9 @@ class PatchMemory:
         """Bytes that the features of a batch take."""
         return sum(values.nbytes for values in features.values())
 
-    @staticmethod
-    def thinned(knowledge: Knowledge) -> bool:
-        """Whether only a part of what was remembered is kept."""
-        return bool(knowledge.facts.get("thinned"))
-
     def leaves_out(self, knowledge: Knowledge) -> bool:
-        """Whether a picture can be left out as if it had never been remembered."""
-        return not self.thinned(knowledge)
+        """Whether a picture can be left out as if it had never been remembered: all are kept."""
+        return not knowledge.facts.get("thinned")
 
     def bank(self, knowledge: Knowledge, name: str) -> MemoryBank:
         """All features of a name."""
@@ -111,13 +102,9 @@ class PatchMemory:
     def distance(
         self, knowledge: Knowledge, name: str, features: Tensor, left_out: Tensor | None = None
     ) -> Tensor:
-        """Distance ``(B, n)`` of features ``(B, n, C)`` to the nearest one remembered.
+        """Distance ``(B, n)`` of features ``(B, n, C)`` to the nearest one in the bank ``name``.
 
-        Args:
-            knowledge: with at least one picture.
-            name: of the bank.
-            features: of B images.
-            left_out: ``(B,)`` picture that does not count for each image, or None.
+        ``left_out (B,)`` is the picture that does not count for each image.
 
         Raises:
             RuntimeError: nothing is left, or a picture cannot be left out of a thinned memory.

@@ -67,27 +67,19 @@ class Recipe:
 class Learner:
     """Learned values, the loss that they follow, and how.
 
-    Attributes:
-        loss: of one batch.
-        groups: optimiser groups as torch takes them: ``params``, and what differs from the recipe.
-        recipe: optimiser, rates and clipping, where they are not the stage's.
+    ``groups`` are optimiser groups as torch takes them: ``params``, and what differs from the
+    recipe.
     """
 
-    loss: Loss
+    loss: Loss  # of one batch
     groups: Sequence[dict[str, Any]]
-    recipe: Recipe | None = None
+    recipe: Recipe | None = None  # optimiser, rates and clipping, where they are not the stage's
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of the training with parameters, data order and optimisers of its own.
+    """A part of the training with parameters, data order and optimisers of its own."""
 
-    Attributes:
-        recipe: epochs, batch size and the rest.
-        learners: each takes one optimiser step per batch, in this order; a GAN has two.
-        name: in the journal; empty where there is one stage.
-    """
-
-    recipe: Recipe
-    learners: Sequence[Learner]
-    name: str = ""
+    recipe: Recipe  # epochs, batch size and the rest
+    learners: Sequence[Learner]  # each takes one step per batch, in this order; a GAN has two
+    name: str = ""  # in the journal; empty where there is one stage

@@ -55,11 +55,7 @@ class Projections(nn.Module):
         self.head = nn.ModuleList(linear(inputs, outputs, generator) for _ in range(count))
 
     def forward(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        """Each input through its own layer.
-
-        Raises:
-            ValueError: more or fewer inputs than layers.
-        """
+        """Each input through its own layer; ValueError where there are more or fewer."""
         return [layer(x) for layer, x in zip(self.head, inputs, strict=True)]
 
     def of_one(self, x: Tensor) -> Tensor:

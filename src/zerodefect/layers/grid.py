@@ -11,16 +11,11 @@ from zerodefect.layers.similarity import upsample
 
 @dataclass(frozen=True)
 class Grid:
-    """Patches of an input, row by row.
+    """Patches of an input, row by row."""
 
-    Attributes:
-        rows, columns: of patches.
-        size: ``(height, width)`` of the input in pixels, which maps are brought to.
-    """
-
-    rows: int
+    rows: int  # of patches
     columns: int
-    size: tuple[int, int]
+    size: tuple[int, int]  # (height, width) of the input in pixels, which maps are brought to
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -6,6 +6,9 @@ keep the batch axis, which changes nothing for larger batches.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 
 
@@ -35,3 +38,14 @@ def dice_loss(probability: Tensor, masks: Tensor) -> Tensor:
     """
     p, m = probability.flatten(1), masks.to(probability.dtype).flatten(1)
     return 1 - ((2 * (p * m).sum(1) + 1) / (p.sum(1) + m.sum(1) + 1)).mean()
+
+
+def map_losses(maps: Sequence[Tensor], masks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Focal loss, and Dice losses of anomalous and normal, each summed over the taps' maps.
+
+    Arguments as of ``focal_loss``, one ``(B, 2, H, W)`` per tap.
+    """
+    focal = torch.stack([focal_loss(p, masks) for p in maps]).sum()
+    anomalous = torch.stack([dice_loss(p[:, 1], masks) for p in maps]).sum()
+    normal = torch.stack([dice_loss(p[:, 0], 1 - masks) for p in maps]).sum()
+    return focal, anomalous, normal

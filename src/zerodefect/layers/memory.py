@@ -22,15 +22,12 @@ class MemoryBank:
     The search is exact: blocks of the distance matrix are computed one after the other, so that
     its working memory is bounded whatever the sizes.
 
-    Attributes:
-        features: ``(M, W)``, as ``stored`` gives them.
-        groups: ``(M,)`` int64 number of the picture that each feature came from.
-        metric: ``half_cosine`` is ``(1 - cos) / 2`` in [0, 1] (WinCLIP+); ``euclidean`` the plain
-            L2 distance.
+    The metric ``half_cosine`` is ``(1 - cos) / 2`` in [0, 1] (WinCLIP+), ``euclidean`` the plain L2
+    distance.
     """
 
-    features: Tensor
-    groups: Tensor
+    features: Tensor  # (M, W), as stored gives them
+    groups: Tensor  # (M,) int64 number of the picture that each feature came from
     metric: Metric = "half_cosine"
 
     @staticmethod
@@ -46,7 +43,7 @@ class MemoryBank:
         return F.normalize(flat, dim=-1) if metric == "half_cosine" else flat
 
     def nearest(self, queries: Tensor, left_out: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Distance to and index of the nearest stored feature.
+        """Distance to the nearest stored feature and its row: ``(Q, W) -> (Q,), (Q,)`` int64.
 
         Arguments, results and errors as of ``neighbours``, of one neighbour: ``(Q,)`` each.
         """

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +25,7 @@ from zerodefect.backbones.transformer import Append, Edits, Overwrite
 from zerodefect.detector import clip_detector
 from zerodefect.detector.clip_detector import Activation, CLIPDetector
 from zerodefect.detector.configs import Count, NotNegative, Positive, Share, Taps, hyper_parameters
-from zerodefect.detector.facts import Figure, MethodInfo
+from zerodefect.detector.facts import MethodInfo, published_table
 from zerodefect.detector.knowledge import Knowledge, Product
 from zerodefect.detector.official_files import Checked
 from zerodefect.detector.recipes import Recipe
@@ -38,8 +38,6 @@ from zerodefect.layers.similarity import inner_products, two_class
 from zerodefect.layers.smoothing import gaussian_smooth
 from zerodefect.prompts.ensemble import ANOMALOUS_STATES, NORMAL_STATES, PromptEnsemble
 from zerodefect.types import Prediction, TrainingBatch
-
-_LATER = "as quoted by later papers that compare with it"
 
 
 @hyper_parameters
@@ -55,9 +53,7 @@ class AdaCLIPConfig:
         fusion: weight of the clusters' feature in the image's; 0 leaves the fusion out.
         temperature: factor on cosine similarities before the softmax.
         sigma: of the map's Gaussian smoothing, in pixels.
-        activation: ``gelu`` runs both towers with it whatever the weights were trained with, as
-            the published code does and the published layers need it; ``weights`` keeps the weights'
-            own (OpenAI's: QuickGELU).
+        activation: see ``Activation``.
         round_tokens: learned tokens pass through float16 on their way into the towers, as in the
             published code (up to 1e-4 in the score). Off by default: the tokens depend on the
             image, and to which side one next to a rounding limit goes depends on the last bits of
@@ -78,29 +74,19 @@ class AdaCLIPConfig:
     round_tokens: bool = False
     dice: Literal["rows", "image"] = "rows"
     normal_states: tuple[str, ...] = NORMAL_STATES
-    anomalous_states: tuple[str, ...] = (
-        ANOMALOUS_STATES[0],
-        "broken {}",
-        *ANOMALOUS_STATES[1:],
-    )
+    anomalous_states: tuple[str, ...] = (ANOMALOUS_STATES[0], "broken {}", *ANOMALOUS_STATES[1:])
     templates: tuple[str, ...] = (
-        "a bad photo of a {}.",
-        "a low resolution photo of the {}.",
-        "a bad photo of the {}.",
-        "a cropped photo of the {}.",
-    )
+        "a bad photo of a {}.", "a low resolution photo of the {}.",
+        "a bad photo of the {}.", "a cropped photo of the {}.",
+    )  # fmt: skip
     seed: int = 111
 
 
 @dataclass(frozen=True)
 class Features(clip_detector.Features):
-    """Image side of one batch: ``image`` and ``patches`` mapped into text space, unit length.
+    """Image side of one batch: ``image`` and ``patches`` mapped into text space, unit length."""
 
-    Attributes:
-        frozen: ``(B, C)`` global feature of the tower without learned tokens.
-    """
-
-    frozen: Tensor
+    frozen: Tensor  # (B, C) global feature of the tower without learned tokens
 
 
 class StaticTokens(nn.Module):
@@ -126,13 +112,11 @@ class StaticTokens(nn.Module):
         paper="Cao et al., ECCV 2024, arXiv 2407.15795",
         code_licence="MIT",
         parity="official code at e27ee32b: forward, losses, gradients (k-means labels given)",
-        figures=(
-            Figure("MVTec AD", "0-shot", "image AUROC", 89.2, _LATER),
-            Figure("MVTec AD", "0-shot", "image AP", 96.4, _LATER),
-            Figure("MVTec AD", "0-shot", "pixel AUROC", 88.7, _LATER),
-            Figure("MVTec AD", "0-shot", "AUPRO", 37.8, _LATER),
-            Figure("VisA", "0-shot", "image AUROC", 85.8, _LATER),
-            Figure("VisA", "0-shot", "pixel AUROC", 95.5, _LATER),
+        figures=published_table(
+            "as quoted by later papers that compare with it",
+            "0-shot",
+            ("image AUROC", "image AP", "pixel AUROC", "AUPRO"),
+            {"MVTec AD": (89.2, 96.4, 88.7, 37.8), "VisA": (85.8, None, 95.5, None)},
         ),
     )
 )
@@ -144,15 +128,11 @@ class AdaCLIP(CLIPDetector):
     """
 
     Config = AdaCLIPConfig
-    recipe: ClassVar[Recipe | None] = Recipe(
-        epochs=5,
-        batch_size=1,
-        learning_rate=0.01,
-        optimizer="adamw",
-        betas=(0.5, 0.999),
-        weight_decay=0.01,
-        seed=111,
-    )
+    recipe = Recipe(
+        epochs=5, batch_size=1, learning_rate=0.01, optimizer="adamw", betas=(0.5, 0.999),
+        weight_decay=0.01, seed=111,
+    )  # fmt: skip
+    undecided = 0.5
     config: AdaCLIPConfig
 
     def __init__(self, clip: CLIPBackbone, config: AdaCLIPConfig | None = None) -> None:
@@ -174,8 +154,6 @@ class AdaCLIP(CLIPDetector):
         self.patch_token_layer = Projections(len(self.taps), vision.width, C, draws)
         self.cls_token_layer = Projections(1, C, C, draws)
 
-    # --- words --------------------------------------------------------------------------------
-
     def words(self, product: Product) -> dict[str, Tensor]:
         """Token ids of the product's sentences."""
         return {"sentences": self.tokens(product.name).to(self.device)}
@@ -196,10 +174,6 @@ class AdaCLIP(CLIPDetector):
                 "take the places behind the start; use longer templates or a smaller length"
             )
         return ids
-
-    def neutral_score(self, knowledge: Knowledge) -> float | None:
-        """0.5: normal and anomalous sentences equally likely."""
-        return 0.5
 
     # --- in the order of the paper ------------------------------------------------------------
 
@@ -239,9 +213,7 @@ class AdaCLIP(CLIPDetector):
     def prompted(self, images: Tensor, dynamic: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Image tower with tokens ``static[j] + dynamic (B, M, W)`` behind the patches.
 
-        Returns:
-            The global feature ``g (B, C)`` and per tap the class token and patches
-            ``(B, 1+N, W)``, all float32.
+        Gives ``g (B, C)``, and per tap class token and patches ``(B, 1+N, W)``, all float32.
         """
         visual, half, M = self.clip.visual, self.config.round_tokens, self.config.length
         first, *others = self.visual_prompter.joined(dynamic)
@@ -253,14 +225,10 @@ class AdaCLIP(CLIPDetector):
         return g, [states.taps[tap][:, :-M].float() for tap in self.taps]
 
     def texts(self, dynamic: Tensor, sentences: Tensor) -> Tensor:
-        """Text features of each image.
+        """Text features of each image, ``(B, 2, C)`` unit length: normal, anomalous.
 
-        Args:
-            dynamic: ``(B, M, W_t)`` dynamic tokens.
-            sentences: ``(S, L)`` token ids, or ``(B, S, L)`` where images have their own.
-
-        Returns:
-            ``(B, 2, C)`` unit length: normal, anomalous.
+        Made of dynamic tokens ``(B, M, W_t)`` and the ids of sentences ``(S, L)``, or ``(B, S, L)``
+        where images have their own.
         """
         text, B, S = self.clip.text, len(dynamic), sentences.shape[-2]
         embedded = text.embed(sentences).expand(B, S, -1, -1)  # cut after the last end of text
@@ -290,8 +258,6 @@ class AdaCLIP(CLIPDetector):
     def upsampled(z: Tensor, grid: Grid) -> Tensor:
         """Anomalous minus normal logit per pixel: ``(B, N, 2) -> (B, H, W)``."""
         return grid.map(z[..., 1] - z[..., 0], align_corners=True)
-
-    # --- hybrid semantic fusion -----------------------------------------------------------------
 
     def image_logits(
         self,
@@ -334,8 +300,6 @@ class AdaCLIP(CLIPDetector):
         """Cluster label of each of the points ``(n, layers * C)``: ``(n,)`` int64."""
         return kmeans(points, self.config.clusters, generator)
 
-    # --- training -----------------------------------------------------------------------------
-
     def training_loss(self, batch: TrainingBatch) -> dict[str, Tensor]:
         """Focal loss of the images; focal and two Dice losses of each layer's map."""
         features = self.encode(batch.images)
@@ -360,8 +324,6 @@ class AdaCLIP(CLIPDetector):
             "dice_normal": dice_loss(first(q[:, 0]), first(1 - masks)),
         }
 
-    # --- official checkpoints -----------------------------------------------------------------
-
     @classmethod
     def official_options(cls, published: Mapping[str, Any]) -> dict[str, Any]:
         """Depth and length of the learned tokens, which the file's shapes tell; K it does not."""
@@ -371,11 +333,7 @@ class AdaCLIP(CLIPDetector):
         return {"depth": len(static), "length": int(published[static[0]].shape[0])}
 
     def official_state(self, published: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Learned values of an official checkpoint: one flat dictionary of ``clip_model.*``.
-
-        Raises:
-            ValueError: keys are missing or unknown, or shapes do not fit; all are listed.
-        """
+        """Learned values of an official checkpoint: one flat dictionary of ``clip_model.*``."""
         checked = Checked(published, "AdaCLIP checkpoint")
         state = {name: checked.take(_PREFIX + name, p.shape) for name, p in self.learned.items()}
         checked.done()

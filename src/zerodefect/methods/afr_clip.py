@@ -13,7 +13,7 @@ image tower's width, D the joint dimension.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -107,10 +107,9 @@ class AFRCLIP(CLIPDetector):
     """Rectified texts against stateful ones; scores and maps are probabilities in (0, 1)."""
 
     Config = AFRCLIPConfig
-    recipe: ClassVar[Recipe] = Recipe(
-        epochs=15, batch_size=8, learning_rate=1e-3, betas=(0.5, 0.999)
-    )
+    recipe = Recipe(epochs=15, batch_size=8, learning_rate=1e-3, betas=(0.5, 0.999))
     positions = "bilinear"
+    undecided = 0.5
     config: AFRCLIPConfig
 
     def __init__(self, clip: CLIPBackbone, config: AFRCLIPConfig | None = None) -> None:
@@ -124,8 +123,6 @@ class AFRCLIP(CLIPDetector):
             for _ in self.taps
         )
         self.rectifier = Rectifier(D, generator)
-
-    # --- words --------------------------------------------------------------------------------
 
     def words(self, product: Product) -> dict[str, Tensor]:
         """The stateless text t_0 and the stateful ones t_n, t_a, unit length: ``(3, D)``."""
@@ -144,16 +141,6 @@ class AFRCLIP(CLIPDetector):
             )
         ]
         return F.normalize(self.text_features.means(groups), dim=-1).unflatten(0, (-1, 3))
-
-    def neutral_score(self, knowledge: Knowledge) -> float:
-        """Both texts equally likely."""
-        return 0.5
-
-    # --- forward pass -------------------------------------------------------------------------
-
-    def encode(self, images: Tensor) -> Features:
-        """Run the frozen image tower."""
-        return self.tapped(images, self.taps)
 
     def predict(
         self, encoded: Features, knowledge: Knowledge, left_out: Tensor | None = None
@@ -183,24 +170,13 @@ class AFRCLIP(CLIPDetector):
         return F.normalize(features.image, dim=-1)[:, None]
 
     def logits(self, p: Tensor, t_0: Tensor, t: Tensor) -> Tensor:
-        """Rectified texts against the stateful ones.
-
-        Args:
-            p: ``(B, N, D)``.
-            t_0: ``(B, D)``.
-            t: ``(B, 2, D)``.
-
-        Returns:
-            ``(B, N, 2)``: normal, anomalous.
-        """
+        """Rectified against stateful texts: ``(B, N, D), (B, D), (B, 2, D) -> (B, N, 2)``."""
         r = F.normalize(self.rectifier(p, t_0), dim=-1)
         return r @ t.transpose(1, 2) / self.config.temperature
 
     def probabilities(self, p: Tensor, t_0: Tensor, t: Tensor) -> Tensor:
         """Softmax of ``logits``."""
         return self.logits(p, t_0, t).softmax(-1)
-
-    # --- training -----------------------------------------------------------------------------
 
     def training_loss(self, batch: TrainingBatch) -> dict[str, Tensor]:
         """Focal and both Dice losses of every layer's map, cross-entropy of the class token."""

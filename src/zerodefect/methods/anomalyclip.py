@@ -11,8 +11,6 @@ damaged], N the number of patches, C the joint dimension, K the number of taps.
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 import torch.nn.functional as nnF
 from torch import Tensor
@@ -29,37 +27,28 @@ from zerodefect.detector.learned_sentences import (
 from zerodefect.detector.recipes import Recipe
 from zerodefect.detector.registry import register
 from zerodefect.layers.adapters import check_taps
-from zerodefect.layers.losses import dice_loss, focal_loss
+from zerodefect.layers.losses import map_losses
 from zerodefect.layers.similarity import cosine, text_probabilities
 from zerodefect.layers.smoothing import gaussian_smooth
 from zerodefect.types import Prediction, TrainingBatch
 
 _PAPER = "arXiv 2310.18961, table 1"
 _FIGURES = published_table(
-    _PAPER,
-    "0-shot",
-    ("image AUROC", "image AP", "pixel AUROC", "AUPRO"),
+    _PAPER, "0-shot", ("image AUROC", "image AP", "pixel AUROC", "AUPRO"),
     {
-        "MVTec AD": (91.5, 96.2, 91.1, 81.4),
-        "VisA": (82.1, 85.4, 95.5, 87.0),
-        "MPDD": (77.0, 82.0, 96.5, 88.7),
-        "BTAD": (88.3, 87.3, 94.2, 74.8),
-        "SDD": (84.7, 80.0, 90.6, 67.8),
-        "DAGM": (97.5, 92.3, 95.6, 91.0),
+        "MVTec AD": (91.5, 96.2, 91.1, 81.4), "VisA": (82.1, 85.4, 95.5, 87.0),
+        "MPDD": (77.0, 82.0, 96.5, 88.7), "BTAD": (88.3, 87.3, 94.2, 74.8),
+        "SDD": (84.7, 80.0, 90.6, 67.8), "DAGM": (97.5, 92.3, 95.6, 91.0),
         "DTD-Synthetic": (93.5, 97.0, 97.9, 92.3),
     },
-)
+)  # fmt: skip
 
 
 @hyper_parameters
 class AnomalyCLIPConfig(LearnedSentencesConfig):
-    """Hyper-parameters; the defaults are the paper's. Without ``taps`` the last block is read.
+    """Hyper-parameters; the defaults are the paper's. Without ``taps`` the last block is read."""
 
-    Attributes:
-        local_weight: weight of the map's losses against the image's.
-    """
-
-    local_weight: float = 4.0
+    local_weight: float = 4.0  # weight of the map's losses against the image's
 
 
 @register(
@@ -81,9 +70,7 @@ class AnomalyCLIP(LearnedSentencesDetector):
     """
 
     Config = AnomalyCLIPConfig
-    recipe: ClassVar[Recipe | None] = Recipe(
-        epochs=15, batch_size=8, learning_rate=1e-3, betas=(0.5, 0.999), seed=111
-    )
+    recipe = Recipe(epochs=15, batch_size=8, learning_rate=1e-3, betas=(0.5, 0.999), seed=111)
     config: AnomalyCLIPConfig
 
     def __init__(self, clip: CLIPBackbone, config: AnomalyCLIPConfig | None = None) -> None:
@@ -92,10 +79,6 @@ class AnomalyCLIP(LearnedSentencesDetector):
         self.taps = check_taps(self.config.taps or (layers,), layers)
         n = self.config.context_length
         self.prompts = self.learned_prompts({"ctx_pos": n, "ctx_neg": n})
-
-    def neutral_score(self, knowledge: Knowledge) -> float | None:
-        """0.5: normal and damaged equally likely."""
-        return 0.5
 
     def map_range(self, knowledge: Knowledge) -> tuple[float, float]:
         """Sum of K probabilities: [0, K]."""
@@ -125,10 +108,7 @@ class AnomalyCLIP(LearnedSentencesDetector):
         encoded, T = self.encode(batch.images), self.prompts(self.clip.text)
         tau, w = self.config.temperature, self.config.local_weight
         P = [self.probability_map(F, T, encoded.grid) for F in encoded.patches]
-        G = batch.masks
-        return {
-            "image": nnF.cross_entropy(cosine(encoded.image, T) / tau, batch.labels),
-            "focal": w * torch.stack([focal_loss(p, G) for p in P]).sum(),
-            "dice_abnormal": w * torch.stack([dice_loss(p[:, 1], G) for p in P]).sum(),
-            "dice_normal": w * torch.stack([dice_loss(p[:, 0], 1 - G) for p in P]).sum(),
-        }
+        image = nnF.cross_entropy(cosine(encoded.image, T) / tau, batch.labels)
+        focal, abnormal, normal = map_losses(P, batch.masks)
+        local = {"focal": w * focal, "dice_abnormal": w * abnormal, "dice_normal": w * normal}
+        return {"image": image, **local}

@@ -11,10 +11,11 @@ D the joint dimension, M the number of prompts, V the number of views, T that of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -31,28 +32,14 @@ from zerodefect.detector.registry import register
 from zerodefect.layers.adapters import linear
 from zerodefect.layers.similarity import anomaly_probability, text_probabilities
 from zerodefect.layers.smoothing import neighbourhood_mean
-from zerodefect.layers.views import anovl_views
+from zerodefect.prompts import ensemble
 from zerodefect.prompts.ensemble import PromptEnsemble, domain_templates
 from zerodefect.types import Prediction
 
-NORMAL_STATES = (
-    "normal {}",
-    "flawless {}",
-    "perfect {}",
-    "unblemished {}",
-    "{} without flaw",
-    "{} without defect",
-    "{} without damage",
-)
+NORMAL_STATES = ("normal {}", *ensemble.NORMAL_STATES[1:])
 ANOMALOUS_STATES = (
-    "damaged {}",
-    "abnormal {}",
-    "imperfect {}",
-    "blemished {}",
-    "{} with flaw",
-    "{} with defect",
-    "{} with damage",
-)
+    *("damaged {}", "abnormal {}", "imperfect {}", "blemished {}"), *ensemble.ANOMALOUS_STATES[1:]
+)  # fmt: skip
 TEXTURES = ("carpet", "leather", "grid", "tile", "wood")
 TEXTURE_DOMAINS = ("industrial photo", "textural photo", "surface picture")
 OBJECT_DOMAINS = ("industrial photo", "industrial image", "manufacturing image")
@@ -90,10 +77,7 @@ class AnoVLConfig:
 class Adapter(nn.Module):
     """``(1 - r) x + r tanh(W x/|x| + b) B``: a token moves towards the prompts it resembles.
 
-    Args:
-        bank: B, ``(M, D)``, rows of unit length.
-        residual: r.
-        generator: source of the initial values, torch's default ones of a linear layer.
+    The bank B is ``(M, D)``, rows of unit length; r is ``residual``.
     """
 
     bank: Tensor
@@ -114,17 +98,11 @@ class Adapter(nn.Module):
 def adapt(
     adapter: Adapter, X: Tensor, texts: Tensor, noise: Sequence[Tensor], config: AnoVLConfig
 ) -> Tensor:
-    """Optimise the adapter on the tokens of one picture.
+    """Optimise the adapter on the tokens ``(L, D)`` of one picture.
 
     Each step: the picture's tokens are to look normal and its noisy tokens anomalous, and what the
-    adapted tokens say is to be certain.
-
-    Args:
-        adapter: changed in place; the last gradients stay on it.
-        X: ``(L, D)``.
-        texts: ``(2, D)``.
-        noise: one ``(L, D)`` per step.
-        config: learning rate and weight decay.
+    adapted tokens say is to be certain. The adapter is changed in place, and the last gradients
+    stay on it; ``noise`` has one ``(L, D)`` per step.
 
     Returns:
         Loss before each step, ``(steps,)``.
@@ -148,13 +126,40 @@ def adapt(
 
 @dataclass(frozen=True)
 class Features(clip_detector.Features):
-    """Image side of one batch; ``patches`` is X ``(B, L, D)``, from the value stream.
+    """Image side of one batch; ``patches`` is X ``(B, L, D)``, from the value stream."""
 
-    Attributes:
-        views: ``(B, V, D)`` class tokens; V is 1 without views.
+    views: Tensor  # (B, V, D) class tokens; V is 1 without views
+
+
+ANGLES = tuple(math.pi * n / 16 for n in (-4, -3, -2, -1, 1, 2, 3, 4))
+SHIFTS = tuple((a * s, b * s) for s in (0.2, 0.1) for a, b in ((1, 1), (-1, 1), (-1, -1), (1, -1)))
+GREY = (0.299, 0.587, 0.114)
+
+
+def anovl_views(images: Tensor) -> list[Tensor]:
+    """The 22 views of AnoVL (arXiv 2308.15939, code) of normalised pictures.
+
+    The pictures themselves, turned by the eight ``ANGLES``, moved by the eight ``SHIFTS`` (in half
+    pictures), mirrored left to right, in grey, and turned by one, two and three quarters counter-
+    clockwise. What comes in at the border is the mirrored picture. All are ``(B, 3, H, W)`` but two
+    of the quarter turns, ``(B, 3, W, H)``.
     """
+    turned = [
+        _warp(images, [[math.cos(t), -math.sin(t), 0.0], [math.sin(t), math.cos(t), 0.0]])
+        for t in ANGLES
+    ]
+    moved = [_warp(images, [[1.0, 0.0, a], [0.0, 1.0, b]]) for a, b in SHIFTS]
+    weights = torch.tensor(GREY, dtype=images.dtype, device=images.device).view(3, 1, 1)
+    grey = (images * weights).sum(1, keepdim=True).expand_as(images)
+    quarters = [images.rot90(n, (2, 3)) for n in (1, 2, 3)]
+    return [images, *turned, *moved, images.flip(3), grey, *quarters]
 
-    views: Tensor
+
+def _warp(images: Tensor, matrix: list[list[float]]) -> Tensor:
+    theta = torch.tensor([matrix], dtype=images.dtype, device=images.device)
+    grid = F.affine_grid(theta, [1, *images.shape[1:]], align_corners=True)
+    grid = grid.expand(len(images), -1, -1, -1)
+    return F.grid_sample(images, grid, padding_mode="reflection", align_corners=True)
 
 
 @register(
@@ -177,18 +182,13 @@ class AnoVL(CLIPDetector):
 
     Config = AnoVLConfig
     tells_kinds = True
-    prepared: ClassVar[dict[str, Any]] = {
-        "interpolation": "bilinear",
-        "antialias": True,
-        "resize_on": "pil",
-    }
+    undecided = 0.5
+    prepared: ClassVar[dict] = {"interpolation": "bilinear", "antialias": True, "resize_on": "pil"}
     positions = "bicubic_antialias"
     config: AnoVLConfig
 
     def __init__(self, clip: CLIPBackbone, config: AnoVLConfig | None = None) -> None:
         super().__init__(clip, config or AnoVLConfig())
-
-    # --- words --------------------------------------------------------------------------------
 
     def words(self, product: Product) -> dict[str, Tensor]:
         """F ``(2, D)``, B ``(M, D)`` with the normal prompts first, one feature per kind."""
@@ -211,10 +211,6 @@ class AnoVL(CLIPDetector):
         domains = TEXTURE_DOMAINS if name in self.config.textures else OBJECT_DOMAINS
         templates = tuple(t for domain in domains for t in domain_templates(domain))
         return PromptEnsemble(NORMAL_STATES, ANOMALOUS_STATES, templates)
-
-    def neutral_score(self, knowledge: Knowledge) -> float:
-        """Both texts equally likely."""
-        return 0.5
 
     def map_range(self, knowledge: Knowledge) -> tuple[float, float]:
         """Softmax of two cosines without temperature: logistic function of [-2, 2]."""
@@ -275,10 +271,7 @@ class AnoVL(CLIPDetector):
             return adapter(x).detach()
 
     def _type_map(self, encoded: Features, kinds: Tensor) -> Tensor | None:
-        """Distribution over kinds ``(B, T, H, W)``, from the tokens as they came.
-
-        Ours: the paper knows one anomalous class.
-        """
+        """Ours: distribution over kinds ``(B, T, H, W)``, from the tokens as they came."""
         if not len(kinds):
             return None
         share = text_probabilities(encoded.patches[0], kinds, self.config.kind_temperature)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as nnF
@@ -31,73 +31,40 @@ from zerodefect.detector.patch_memory import PatchMemory
 from zerodefect.detector.recipes import Recipe
 from zerodefect.detector.registry import register
 from zerodefect.layers.adapters import linear
-from zerodefect.layers.losses import dice_loss, focal_loss
+from zerodefect.layers.losses import map_losses
 from zerodefect.layers.scaling import MinMax
 from zerodefect.layers.similarity import inner_products, two_class
-from zerodefect.prompts.ensemble import NORMAL_STATES, PromptEnsemble
+from zerodefect.prompts.ensemble import ANOMALOUS_STATES, NORMAL_STATES, PromptEnsemble
 from zerodefect.types import Prediction, TrainingBatch
 
+_IMAGE_METRICS = ("image AUROC", "image F1-max", "image AP")
 _FIGURES = (
     *published_table(
-        "a third party's run of the official code with the released layers",
-        "0-shot",
-        (
-            *("image AUROC", "image F1-max", "image AP"),
-            *("pixel AUROC", "pixel F1-max", "pixel AP", "AUPRO"),
-        ),
+        "a third party's run of the official code with the released layers", "0-shot",
+        (*_IMAGE_METRICS, "pixel AUROC", "pixel F1-max", "pixel AP", "AUPRO"),
         {"MVTec AD": (86.13, 90.35, 93.56, 87.63, 43.28, 40.78, 44.04)},
     ),
     *published_table(
-        "README of the authors of VisualAD, a later paper that compares with it",
-        "0-shot",
-        ("image AUROC", "image F1-max", "image AP"),
-        {"VisA": (77.4, 78.6, 80.9)},
+        "README of the authors of VisualAD, a later paper that compares with it", "0-shot",
+        _IMAGE_METRICS, {"VisA": (77.4, 78.6, 80.9)},
     ),
-)
+)  # fmt: skip
 
-_ANOMALOUS_STATES = (
-    "damaged {}",
-    "broken {}",
-    "{} with flaw",
-    "{} with defect",
-    "{} with damage",
-)
+_ANOMALOUS_STATES = ("damaged {}", "broken {}", *ANOMALOUS_STATES[1:])
+_PHOTOS = """
+a bad photo of a, a low resolution photo of the, a bad photo of the, a cropped photo of the, a
+bright photo of a, a dark photo of the, a photo of my, a photo of the cool, a close-up photo
+of a, a black and white photo of the, a bright photo of the, a cropped photo of a, a jpeg
+corrupted photo of a, a blurry photo of the, a photo of the, a good photo of the, a photo of
+one, a close-up photo of the, a photo of a, a low resolution photo of a, a photo of a large, a
+blurry photo of a, a jpeg corrupted photo of the, a good photo of a, a photo of the small, a
+photo of the large, a black and white photo of a, a dark photo of a, a photo of a cool, a
+photo of a small
+"""
+_SCENES = ("there is a", "there is the", "this is a", "this is the", "this is one")
 _TEMPLATES = (
-    "a bad photo of a {}.",
-    "a low resolution photo of the {}.",
-    "a bad photo of the {}.",
-    "a cropped photo of the {}.",
-    "a bright photo of a {}.",
-    "a dark photo of the {}.",
-    "a photo of my {}.",
-    "a photo of the cool {}.",
-    "a close-up photo of a {}.",
-    "a black and white photo of the {}.",
-    "a bright photo of the {}.",
-    "a cropped photo of a {}.",
-    "a jpeg corrupted photo of a {}.",
-    "a blurry photo of the {}.",
-    "a photo of the {}.",
-    "a good photo of the {}.",
-    "a photo of one {}.",
-    "a close-up photo of the {}.",
-    "a photo of a {}.",
-    "a low resolution photo of a {}.",
-    "a photo of a large {}.",
-    "a blurry photo of a {}.",
-    "a jpeg corrupted photo of the {}.",
-    "a good photo of a {}.",
-    "a photo of the small {}.",
-    "a photo of the large {}.",
-    "a black and white photo of a {}.",
-    "a dark photo of a {}.",
-    "a photo of a cool {}.",
-    "a photo of a small {}.",
-    "there is a {} in the scene.",
-    "there is the {} in the scene.",
-    "this is a {} in the scene.",
-    "this is the {} in the scene.",
-    "this is one {} in the scene.",
+    *(f"{photo} {{}}." for photo in " ".join(_PHOTOS.split()).split(", ")),
+    *(f"{scene} {{}} in the scene." for scene in _SCENES),
 )
 
 
@@ -108,9 +75,8 @@ class AprilGANConfig:
     Attributes:
         taps: image-tower blocks (from 1) whose tokens are read; None for quarters of the depth.
         logit_scale: factor on cosine similarities before the softmax.
-        activation: ``gelu`` runs both towers with it whatever the weights were trained with, as
-            the published code does at every input size but the weights' own, and as the published
-            layers need it; ``weights`` keeps the weights' own (OpenAI's: QuickGELU).
+        activation: see ``Activation``; the published code runs ``gelu`` at every input size but
+            the weights' own.
         normal_states, anomalous_states, templates: the sentences.
         seed: of the initial values.
     """
@@ -152,9 +118,8 @@ class AprilGAN(CLIPDetector):
     """
 
     Config = AprilGANConfig
-    recipe: ClassVar[Recipe | None] = Recipe(
-        epochs=15, batch_size=8, learning_rate=1e-3, betas=(0.5, 0.999), seed=111
-    )
+    undecided = 0.5
+    recipe = Recipe(epochs=15, batch_size=8, learning_rate=1e-3, betas=(0.5, 0.999), seed=111)
     positions = "bicubic_antialias"
     monotone_memory = True  # the distance to the nearest of more references never grows
     set_levels = ("image min-max",)
@@ -185,10 +150,6 @@ class AprilGAN(CLIPDetector):
         """Raw tokens of every tap."""
         return {f"tap{tap}": T for tap, T in zip(self.taps, encoded.patches, strict=True)}
 
-    def neutral_score(self, knowledge: Knowledge) -> float | None:
-        """0.5 zero-shot: both texts equally likely. With references there is no such point."""
-        return None if knowledge.shots else 0.5
-
     def map_range(self, knowledge: Knowledge) -> tuple[float, float]:
         """K probabilities: [0, K]; with references also K distances of at most 2: [0, 3K]."""
         return 0.0, float(len(self.taps) * (3 if knowledge.shots else 1))
@@ -200,10 +161,6 @@ class AprilGAN(CLIPDetector):
         return _ImageMinMax(len(self.taps)) if knowledge.shots else None
 
     # --- in the order of the paper ------------------------------------------------------------
-
-    def encode(self, images: Tensor) -> Features:
-        """Run the frozen image tower."""
-        return self.tapped(images, self.taps)
 
     def predict(
         self, encoded: Features, knowledge: Knowledge, left_out: Tensor | None = None
@@ -249,30 +206,17 @@ class AprilGAN(CLIPDetector):
         halves = [self.memory.distance(knowledge, name, T, left_out) for name, T in tokens]
         return features.grid.fold((2 * torch.stack(halves, dim=1)).clamp(min=0))
 
-    # --- training -----------------------------------------------------------------------------
-
     def training_loss(self, batch: TrainingBatch) -> dict[str, Tensor]:
         """Focal and Dice loss of each tap's map, summed over taps; the image score has none."""
         features = self.encode(batch.images)
         known = {name: self.words(Product(name))["texts"] for name in set(batch.objects)}
         texts = torch.stack([known[name] for name in batch.objects])  # (B, 2, D)
         p = two_class(self._upsampled(self.logits(self.projected(features), texts), features))
-        terms = [self.layer_losses(p_l, batch.masks) for p_l in p.unbind(dim=2)]
-        return {name: torch.stack([term[name] for term in terms]).sum() for name in terms[0]}
-
-    @staticmethod
-    def layer_losses(p: Tensor, masks: Tensor) -> dict[str, Tensor]:
-        """Loss terms of one tap's probabilities ``(B, 2, H, W)`` against masks ``(B, H, W)``."""
-        return {"focal": focal_loss(p, masks), "dice": dice_loss(p[:, 1], masks)}
-
-    # --- official checkpoints -----------------------------------------------------------------
+        focal, dice, _ = map_losses(p.unbind(dim=2), batch.masks)
+        return {"focal": focal, "dice": dice}
 
     def official_state(self, published: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Learned values from ``{"trainable_linearlayer": ...}``; its names are ours.
-
-        Raises:
-            ValueError: keys are missing or unknown, or shapes do not fit; all are listed.
-        """
+        """Learned values from ``{"trainable_linearlayer": ...}``; its names are ours."""
         checked = Checked(published, "APRIL-GAN checkpoint")
         layers = checked.inside("trainable_linearlayer")
         state = {name: layers.take(name, p.shape) for name, p in self.learned.items()}

@@ -14,7 +14,7 @@ the number of samples, C the joint dimension and text width, L the number of pat
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as nnF
@@ -23,42 +23,31 @@ from torch import Tensor, nn
 from zerodefect.backbones.clip_weights import CLIPBackbone
 from zerodefect.backbones.transformer import MLP, Attention, SecondStream, attend, same_depth
 from zerodefect.detector.clip_detector import CLIPDetector, Features
-from zerodefect.detector.configs import (
-    Count,
-    NotNegative,
-    Odd,
-    Positive,
-    Share,
-    hyper_parameters,
-)
-from zerodefect.detector.facts import Figure, MethodInfo
+from zerodefect.detector.configs import Count, NotNegative, Odd, Positive, Share, hyper_parameters
+from zerodefect.detector.facts import MethodInfo, published_table
 from zerodefect.detector.knowledge import Knowledge
 from zerodefect.detector.official_files import Checked
 from zerodefect.detector.recipes import Recipe
 from zerodefect.detector.registry import register
 from zerodefect.layers.grid import Grid
-from zerodefect.layers.losses import dice_loss, focal_loss
+from zerodefect.layers.losses import map_losses
 from zerodefect.layers.smoothing import gaussian_smooth, patch_mean
 from zerodefect.prompts.learnable import LearnedPrompts, Sentence, published_sizes
 from zerodefect.types import Prediction, TrainingBatch
 
-_SOURCE = "README of the authors' repository"
-_METRICS = ("image AUROC", "image AP", "pixel AUROC", "pixel AP")
-_PUBLISHED: dict[str, tuple[float | None, float | None, float | None, float | None]] = {
-    "MVTec AD": (95.0, 97.8, 93.4, 41.9),
-    "VisA": (85.4, 88.0, 95.7, 23.4),
-    "BTAD": (93.6, 94.9, 94.6, 42.6),
-    "MPDD": (78.6, 81.1, 97.5, 30.9),
-    "DTD-Synthetic": (95.2, 98.1, 98.4, 58.5),
-    "HeadCT": (96.1, 97.1, None, None),
-    "BrainMRI": (97.4, 97.6, None, None),
-    "Br35H": (98.7, 98.5, None, None),
-    "ISIC": (None, None, 93.8, 85.6),
-    "CVC-ColonDB": (None, None, 85.6, 37.2),
-    "CVC-ClinicDB": (None, None, 88.8, 49.9),
-    "Kvasir": (None, None, 85.8, 51.5),
-    "Endo": (None, None, 90.0, 58.7),
-}
+_FIGURES = published_table(
+    "README of the authors' repository", "0-shot",
+    ("image AUROC", "image AP", "pixel AUROC", "pixel AP"),
+    {
+        "MVTec AD": (95.0, 97.8, 93.4, 41.9), "VisA": (85.4, 88.0, 95.7, 23.4),
+        "BTAD": (93.6, 94.9, 94.6, 42.6), "MPDD": (78.6, 81.1, 97.5, 30.9),
+        "DTD-Synthetic": (95.2, 98.1, 98.4, 58.5), "HeadCT": (96.1, 97.1, None, None),
+        "BrainMRI": (97.4, 97.6, None, None), "Br35H": (98.7, 98.5, None, None),
+        "ISIC": (None, None, 93.8, 85.6), "CVC-ColonDB": (None, None, 85.6, 37.2),
+        "CVC-ClinicDB": (None, None, 88.8, 49.9), "Kvasir": (None, None, 85.8, 51.5),
+        "Endo": (None, None, 90.0, 58.7),
+    },
+)  # fmt: skip
 
 _SENTENCES = (Sentence("pos", ("ctx_pos",), "."), Sentence("neg", ("ctx_neg",), "."))
 
@@ -190,12 +179,7 @@ def _initialise(module: nn.Module, generator: torch.Generator) -> None:
         paper="CVPR 2026 Findings, arXiv 2508.03447",
         code_licence="MIT",
         parity="official code at a3a41fc, batch of one: forward, losses, gradients",
-        figures=tuple(
-            Figure(data, "0-shot", metric, value, _SOURCE)
-            for data, values in _PUBLISHED.items()
-            for metric, value in zip(_METRICS, values, strict=True)
-            if value is not None
-        ),
+        figures=_FIGURES,
     )
 )
 class CoPS(CLIPDetector):
@@ -206,9 +190,8 @@ class CoPS(CLIPDetector):
     """
 
     Config = CoPSConfig
-    recipe: ClassVar[Recipe] = Recipe(  # on VisA; 5 epochs on MVTec AD
-        epochs=10, batch_size=8, learning_rate=1e-3, betas=(0.5, 0.999)
-    )
+    # on VisA; 5 epochs on MVTec AD
+    recipe = Recipe(epochs=10, batch_size=8, learning_rate=1e-3, betas=(0.5, 0.999))
     positions = "bilinear"
     config: CoPSConfig
     z: Tensor
@@ -278,15 +261,10 @@ class CoPS(CLIPDetector):
         )
 
     def texts(self, P_n: Tensor, P_a: Tensor, bias: Tensor) -> Tensor:
-        """Texts of each image: the mean over its sentences with different class vectors.
+        """t, the mean over an image's sentences: ``(B, 2, C)``, unit length: normal, abnormal.
 
-        Args:
-            P_n: ``(B, M, C)``.
-            P_a: ``(B, M, C)``.
-            bias: class vectors ``(B, R, C)``, or ``(1, R, C)`` for all images.
-
-        Returns:
-            t ``(B, 2, C)``, unit length: normal, abnormal.
+        ``P_n`` and ``P_a`` are ``(B, M, C)``; ``bias``, the class vectors in which the sentences
+        differ, is ``(B, R, C)``, or ``(1, R, C)`` for all images.
         """
         return nnF.normalize(self.text_samples(P_n, P_a, bias).mean(1), dim=-1)
 
@@ -327,8 +305,6 @@ class CoPS(CLIPDetector):
             return grid.map(p)
         return nnF.interpolate(grid.fold(p), grid.size, mode="nearest")
 
-    # --- training -----------------------------------------------------------------------------
-
     def training_loss(self, batch: TrainingBatch) -> dict[str, Tensor]:
         """Alignment of image and patches, prototypes' centres, and the autoencoder's terms."""
         features = self.encode(batch.images)
@@ -336,13 +312,7 @@ class CoPS(CLIPDetector):
         return self.losses(features, batch, eps.to(features.image))
 
     def losses(self, features: Features, batch: TrainingBatch, eps: Tensor) -> dict[str, Tensor]:
-        """Terms of the loss.
-
-        Args:
-            features: of the batch's images.
-            batch: masks and labels.
-            eps: ``(B, C)``, normally distributed draw of each image.
-        """
+        """Terms of the loss; ``eps (B, C)`` is a normally distributed draw of each image."""
         g = features.image
         side = self.config.training_window
         F = patch_mean(features.patches[0], features.grid.shape, side, "zeros")
@@ -352,15 +322,11 @@ class CoPS(CLIPDetector):
         # the extractor learns from the centre losses alone
         t = self.texts(P_n.detach(), P_a.detach(), bias[:, None])
         p = self.upsampled(self.logits(F, t).softmax(-1).mT, features.grid)  # (B, 2, H, W)
-        patch = (
-            focal_loss(p, batch.masks)
-            + dice_loss(p[:, 1], batch.masks)
-            + dice_loss(p[:, 0], 1 - batch.masks)
-        )
+        focal, dice_abnormal, dice_normal = map_losses([p], batch.masks)
         abnormal = self.patch_labels(batch.masks)  # (B, L)
         return {
             "image": nnF.cross_entropy(self.logits(g[:, None], t)[:, 0], batch.labels),
-            "patch": 4 * patch,
+            "patch": 4 * (focal + dice_abnormal + dice_normal),
             "gather": _mean_where(distance(F, P_n), ~abnormal),
             "scatter": _mean_where(distance(F, P_a), abnormal),
             "kl": -0.5 * (1 + log_var - mean**2 - log_var.exp()).sum(1).mean(),
@@ -380,8 +346,6 @@ class CoPS(CLIPDetector):
         patch = self.clip.config.vision.patch_size
         return nnF.max_pool2d(masks[:, None].float(), patch).flatten(1) > 0
 
-    # --- official checkpoints -----------------------------------------------------------------
-
     @classmethod
     def official_options(cls, published: Mapping[str, Any]) -> dict[str, Any]:
         """Depth, length of the deep tokens and number of prototypes, from their shapes."""
@@ -400,10 +364,7 @@ class CoPS(CLIPDetector):
     def official_state(self, published: Mapping[str, Any]) -> dict[str, Tensor]:
         """Learned values from ``{"prompt_learner": ...}``.
 
-        The autoencoder's encoder is not published; it keeps its values, which only training reads.
-
-        Raises:
-            ValueError: keys are missing or unknown, or shapes do not fit; all are listed.
+        The autoencoder's encoder is not published; it keeps its values, which training alone reads.
         """
         checked = Checked(published, "CoPS checkpoint")
         learner = checked.inside("prompt_learner")

@@ -13,7 +13,7 @@ tower's width; small f and t are of unit length.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as nnF
@@ -37,14 +37,9 @@ from zerodefect.layers.smoothing import gaussian_smooth
 from zerodefect.prompts.learnable import Place, with_token
 from zerodefect.types import Prediction, TrainingBatch
 
-_METRICS = (
-    *("image AUROC", "image AP", "image F1-max"),
-    *("pixel AUROC", "AUPRO", "pixel F1-max"),
-)
+_METRICS = (*("image AUROC", "image AP", "image F1-max"), *("pixel AUROC", "AUPRO", "pixel F1-max"))
 _FIGURES = published_table(
-    "arXiv 2504.11055, table 1",
-    "0-shot",
-    _METRICS,
+    "arXiv 2504.11055, table 1", "0-shot", _METRICS,
     {
         "MVTec AD": (93.8, 97.5, 93.8, 91.3, 84.6, 41.3),
         "VisA": (85.3, 87.9, 82.6, 95.1, 87.5, 30.9),
@@ -55,9 +50,7 @@ _FIGURES = published_table(
         "DTD-Synthetic": (96.3, 98.5, 95.3, 98.3, 93.3, 68.8),
     },
 ) + published_table(
-    "arXiv 2504.11055, table 1",
-    "0-shot, Crane+",
-    _METRICS,
+    "arXiv 2504.11055, table 1", "0-shot, Crane+", _METRICS,
     {
         "MVTec AD": (93.9, 97.6, 93.6, 91.2, 88.1, 43.8),
         "VisA": (83.6, 86.7, 81.2, 95.3, 90.6, 30.2),
@@ -67,7 +60,7 @@ _FIGURES = published_table(
         "DAGM": (98.9, 96.1, 94.7, 96.2, 93.8, 66.8),
         "DTD-Synthetic": (95.8, 98.2, 94.6, 98.8, 96.0, 71.8),
     },
-)
+)  # fmt: skip
 
 _CONTEXTS = ("ctx_pos", "ctx_neg")
 
@@ -136,9 +129,7 @@ class Crane(LearnedSentencesDetector):
     """
 
     Config = CraneConfig
-    recipe: ClassVar[Recipe | None] = Recipe(
-        epochs=5, batch_size=8, learning_rate=1e-3, betas=(0.6, 0.999), seed=111
-    )
+    recipe = Recipe(epochs=5, batch_size=8, learning_rate=1e-3, betas=(0.6, 0.999), seed=111)
     rule = "qq+kk+vv"
     config: CraneConfig
 
@@ -187,10 +178,6 @@ class Crane(LearnedSentencesDetector):
             names = {"dino": self.dino.name, "dino_weights": self.dino.fingerprint}
             facts["config"] = {**facts["config"], **names}
         return facts
-
-    def neutral_score(self, knowledge: Knowledge) -> float | None:
-        """0.5: normal and damaged equally likely."""
-        return 0.5
 
     # --- in the order of the paper ------------------------------------------------------------
 

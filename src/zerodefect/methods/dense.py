@@ -22,13 +22,13 @@ from pydantic import Field
 from torch import Tensor
 
 from zerodefect.backbones.clip_weights import CLIPBackbone
+from zerodefect.detector.clip_detector import WordDetector
 from zerodefect.detector.configs import Positive, Share, hyper_parameters
 from zerodefect.detector.contract import PatchFeatures
 from zerodefect.detector.facts import MethodInfo
 from zerodefect.detector.knowledge import Knowledge
 from zerodefect.detector.patch_memory import PatchMemory
 from zerodefect.detector.registry import register
-from zerodefect.detector.word_ensembles import WordDetector
 from zerodefect.layers.grid import Grid
 from zerodefect.layers.similarity import anomaly_probability, text_probabilities, upsample
 from zerodefect.layers.smoothing import gaussian_smooth
@@ -65,19 +65,12 @@ class DenseConfig:
 
 @dataclass(frozen=True)
 class Features:
-    """Image side of one batch at one input size.
+    """Image side of one batch at one input size."""
 
-    Attributes:
-        grid: of the patches.
-        image: ``(B, D)`` class token, joint space.
-        patches: ``(B, N, D)`` patch tokens, joint space.
-        reference: ``(B, N, W)`` patch tokens after ``ln_post``, not projected.
-    """
-
-    grid: Grid
-    image: Tensor
-    patches: Tensor
-    reference: Tensor
+    grid: Grid  # of the patches
+    image: Tensor  # (B, D) class token, joint space
+    patches: Tensor  # (B, N, D) patch tokens, joint space
+    reference: Tensor  # (B, N, W) patch tokens after ln_post, not projected
 
 
 @register(
@@ -106,10 +99,6 @@ class DenseCLIP(WordDetector):
     def __init__(self, clip: CLIPBackbone, config: DenseConfig | None = None) -> None:
         super().__init__(clip, config or DenseConfig())
         self.memory: PatchMemory = PatchMemory()
-
-    def neutral_score(self, knowledge: Knowledge) -> float | None:
-        """0.5 zero-shot: both texts equally likely. With references there is no such point."""
-        return None if knowledge.shots else 0.5
 
     def usual_scale(self, knowledge: Knowledge) -> tuple[float, float]:
         """As the embedded model's maps of good products are."""
@@ -159,9 +148,9 @@ class DenseCLIP(WordDetector):
                 shares.append(upsample(each.grid.fold(share.transpose(1, 2)), finest.shape))
         M = torch.stack(maps).mean(0)
         if knowledge.shots:
-            w, D = (
-                self.config.reference_weight,
+            D, w = (
                 self._distance(encoded, finest, knowledge, left_out),
+                self.config.reference_weight,
             )
             M = (1 - w) * M + w * D
         map = finest.upsample(gaussian_smooth(M, self.config.smoothing))

@@ -11,7 +11,7 @@ Symbols: g the global feature, F the patch features, G and L the global and loca
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as nnF
@@ -28,25 +28,21 @@ from zerodefect.detector.learned_sentences import (
 )
 from zerodefect.detector.recipes import Recipe
 from zerodefect.detector.registry import register
-from zerodefect.layers.losses import dice_loss, focal_loss
+from zerodefect.layers.losses import map_losses
 from zerodefect.layers.similarity import cosine, text_probabilities
 from zerodefect.layers.smoothing import gaussian_smooth
 from zerodefect.prompts.learnable import Sentence
 from zerodefect.types import Prediction, TrainingBatch
 
 _FIGURES = published_table(
-    "arXiv 2411.06071, table 1",
-    "0-shot",
+    "arXiv 2411.06071, table 1", "0-shot",
     ("image AUROC", "image AP", "pixel AUROC", "AUPRO"),
     {
-        "MVTec AD": (91.7, 96.4, 91.4, 82.8),
-        "VisA": (83.7, 86.1, 95.9, 87.2),
-        "MPDD": (79.6, 83.9, 96.8, 89.5),
-        "BTAD": (89.1, 91.7, 96.2, 78.2),
-        "SDD": (86.6, 84.7, 93.1, 72.8),
-        "DTD-Synthetic": (93.8, 97.4, 98.2, 92.9),
+        "MVTec AD": (91.7, 96.4, 91.4, 82.8), "VisA": (83.7, 86.1, 95.9, 87.2),
+        "MPDD": (79.6, 83.9, 96.8, 89.5), "BTAD": (89.1, 91.7, 96.2, 78.2),
+        "SDD": (86.6, 84.7, 93.1, 72.8), "DTD-Synthetic": (93.8, 97.4, 98.2, 92.9),
     },
-)
+)  # fmt: skip
 
 SENTENCES = (
     Sentence("global_pos", ("ctx_global_pos",), "object.", "G"),
@@ -98,9 +94,7 @@ class GlocalCLIP(LearnedSentencesDetector):
     """
 
     Config = GlocalCLIPConfig
-    recipe: ClassVar[Recipe | None] = Recipe(
-        epochs=15, batch_size=8, learning_rate=1e-3, betas=(0.5, 0.999), seed=111
-    )
+    recipe = Recipe(epochs=15, batch_size=8, learning_rate=1e-3, betas=(0.5, 0.999), seed=111)
     main_context = "ctx_global_pos"
     config: GlocalCLIPConfig
 
@@ -123,10 +117,6 @@ class GlocalCLIP(LearnedSentencesDetector):
             if isinstance(further, Tensor) and further.dim() == 4:
                 sizes["abnormal_length"] = further.shape[2]
         return sizes
-
-    def neutral_score(self, knowledge: Knowledge) -> float | None:
-        """0.5: normal and damaged equally likely."""
-        return 0.5
 
     def map_range(self, knowledge: Knowledge) -> tuple[float, float]:
         """Sum of K probabilities: [0, K]."""
@@ -156,13 +146,14 @@ class GlocalCLIP(LearnedSentencesDetector):
         """Cross entropy with G, focal and two Dice losses per tap with L, and what ties G to L."""
         encoded = self.encode(batch.images)
         G, L = self.prompts(self.clip.text).split(2)
-        tau, masks, times = self.config.temperature, batch.masks, self.copies
         P = [self.probability_map(F, L, encoded.grid) for F in encoded.patches]
+        image = cosine(encoded.image, G) / self.config.temperature
+        focal, abnormal, normal = (self.copies * term for term in map_losses(P, batch.masks))
         return {
-            "image": nnF.cross_entropy(cosine(encoded.image, G) / tau, batch.labels),
-            "focal": times * torch.stack([focal_loss(p, masks) for p in P]).sum(),
-            "dice_abnormal": times * torch.stack([dice_loss(p[:, 1], masks) for p in P]).sum(),
-            "dice_normal": times * torch.stack([dice_loss(p[:, 0], 1 - masks) for p in P]).sum(),
+            "image": nnF.cross_entropy(image, batch.labels),
+            "focal": focal,
+            "dice_abnormal": abnormal,
+            "dice_normal": normal,
             "contrastive": self.config.alpha * self.contrastive(G, L).sum(),
         }
 

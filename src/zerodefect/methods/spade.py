@@ -147,7 +147,7 @@ class SPADE(FeatureDetector):
     def level(self, place: int, encoded: Pyramid, nearest: Tensor, knowledge: Knowledge) -> Tensor:
         """Distance ``(B, N)`` of each place to the nearest one of the gallery, on one level."""
         bank, owner = self.memory.bank(knowledge, f"level{place}"), self.owners(place, knowledge)
-        if self.memory.thinned(knowledge):
+        if not self.memory.leaves_out(knowledge):
             nearest = self.memory.bank(knowledge, "whole").groups[nearest]
         distances = []
         for row, f in enumerate(encoded.levels[place].values):
@@ -163,7 +163,7 @@ class SPADE(FeatureDetector):
 
         Of a thinned memory the number of its picture: what is left is in no known order of tiles.
         """
-        if self.memory.thinned(knowledge):
+        if not self.memory.leaves_out(knowledge):
             return self.memory.bank(knowledge, f"level{place}").groups
         counts = self.memory.bank(knowledge, f"places{place}").features[:, 0].long()
         return torch.arange(len(counts), device=counts.device).repeat_interleave(counts)

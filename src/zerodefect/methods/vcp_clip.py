@@ -11,7 +11,7 @@ and joint space (they must be equal here), N the number of patches, l a layer th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +31,7 @@ from zerodefect.detector.recipes import Recipe
 from zerodefect.detector.registry import register
 from zerodefect.layers.adapters import Projections, initialised, linear
 from zerodefect.layers.grid import Grid
-from zerodefect.layers.losses import dice_loss, focal_loss
+from zerodefect.layers.losses import map_losses
 from zerodefect.layers.scaling import MinMax
 from zerodefect.layers.similarity import inner_products, two_class
 from zerodefect.layers.smoothing import gaussian_smooth
@@ -56,9 +56,7 @@ class VCPCLIPConfig:
         sigma: of the map's Gaussian smoothing, in pixels.
         top_pixels: the image score averages this many of the highest pixels; None for the
             published share, which is 2000 of 518 x 518.
-        activation: ``gelu`` runs both towers with it whatever the weights were trained with, as
-            the published code does and the published layers need it; ``weights`` keeps the weights'
-            own (OpenAI's: QuickGELU).
+        activation: see ``Activation``.
         seed: of the initial values.
     """
 
@@ -155,15 +153,10 @@ class VCPCLIP(CLIPDetector):
     """
 
     Config = VCPCLIPConfig
-    recipe: ClassVar[Recipe | None] = Recipe(
-        epochs=10,
-        batch_size=32,
-        learning_rate=4e-5,
-        optimizer="adam",
-        betas=(0.5, 0.999),
-        augment="vcp",
-        seed=333,
+    recipe = Recipe(
+        epochs=10, batch_size=32, learning_rate=4e-5, betas=(0.5, 0.999), augment="vcp", seed=333
     )
+    undecided = 1.0  # the most anomalous pixels are as likely normal as anomalous, in both maps
     positions = "bicubic_antialias"
     set_levels = ("min-max",)
     config: VCPCLIPConfig
@@ -179,9 +172,8 @@ class VCPCLIP(CLIPDetector):
                 f"and a text tower of {C}. Choose another backbone, such as ViT-L-14-336/openai"
             )
         if W % self.config.heads:
-            raise ValueError(
-                f"heads={self.config.heads} does not divide the image tower's width {W}"
-            )
+            heads = self.config.heads
+            raise ValueError(f"heads={heads} does not divide the image tower's width {W}")
         self.taps = self.chosen_taps()
         prompts = (self.config.normal_prompt, self.config.anomalous_prompt)
         self.sentences = [self._around(prompt) for prompt in prompts]
@@ -210,19 +202,11 @@ class VCPCLIP(CLIPDetector):
             )
         return before, behind
 
-    def neutral_score(self, knowledge: Knowledge) -> float | None:
-        """1: the most anomalous pixels are as likely normal as anomalous, in both maps."""
-        return 1.0
-
     def set_level(self, name: str, knowledge: Knowledge) -> SetLevel | None:
         """``min-max``: scores and maps on [0, 1] over a class, as in the official test."""
         return _MinMax() if name in self.set_levels else super().set_level(name, knowledge)
 
     # --- in the order of the paper ------------------------------------------------------------
-
-    def encode(self, images: Tensor) -> Features:
-        """Global feature and the patches of all layers, from the frozen image tower."""
-        return self.tapped(images, self.taps)
 
     def predict(
         self, encoded: Features, knowledge: Knowledge, left_out: Tensor | None = None
@@ -237,14 +221,9 @@ class VCPCLIP(CLIPDetector):
         )
 
     def texts(self, g: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Text features of the images with global features ``g (B, C)``.
+        """Texts of images with global features ``g (B, C)``: ``(B, 2, C)``, unit length.
 
-        Args:
-            g: global features.
-            generator: draws the dropout of the deep tokens; None for no dropout.
-
-        Returns:
-            ``(B, 2, C)`` unit length: normal, anomalous.
+        Normal, anomalous. The generator draws the dropout of the deep tokens; None for no dropout.
         """
         text, n = self.clip.text, self.config.deep_length
         x, ends = self._sentences(self.pre_vcp(g))
@@ -286,19 +265,12 @@ class VCPCLIP(CLIPDetector):
         return tokens * kept.to(tokens.device) / (1 - p)
 
     def logits(self, patches: Sequence[Tensor], t: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Per layer ``(B, N, 2)``: patches against the texts before and after Post-VCP."""
-        return self.pre_logits(patches, t), self.post_logits(patches, t)
-
-    def pre_logits(self, patches: Sequence[Tensor], t: Tensor) -> list[Tensor]:
-        """``z_l``: mapped patches against the texts of Pre-VCP."""
+        """Per layer ``(B, N, 2)``: mapped patches against the texts, plain ones after Post-VCP."""
         d = [F.normalize(d_l, dim=-1) for d_l in self.trainable_linearlayer(patches)]
-        return [self.pre_vcp.prompt_temp.exp() * inner_products(d_l, t) for d_l in d]
-
-    def post_logits(self, patches: Sequence[Tensor], t: Tensor) -> list[Tensor]:
-        """``y_l``: patches as they are against the texts rewritten for their layer."""
+        z = [self.pre_vcp.prompt_temp.exp() * inner_products(d_l, t) for d_l in d]
         e = [F.normalize(e_l, dim=-1) for e_l in patches]
         scale = self.post_vcp.prompt_temp_l1.exp()
-        return [scale * inner_products(e_l, self.post_vcp(t, e_l)) for e_l in e]
+        return z, [scale * inner_products(e_l, self.post_vcp(t, e_l)) for e_l in e]
 
     def map(self, z: Sequence[Tensor], grid: Grid) -> Tensor:
         """Mean over layers of the anomaly probability per pixel, ``(B, H, W)``."""
@@ -315,8 +287,6 @@ class VCPCLIP(CLIPDetector):
         count = self.config.top_pixels or max(1, round(2000 / 518**2 * pixels.shape[1]))
         return pixels.topk(min(count, pixels.shape[1])).values.mean(dim=1)
 
-    # --- training -----------------------------------------------------------------------------
-
     def training_loss(self, batch: TrainingBatch) -> dict[str, Tensor]:
         """Focal and Dice loss of each layer's map before and after Post-VCP, summed over layers.
 
@@ -324,25 +294,18 @@ class VCPCLIP(CLIPDetector):
         """
         features = self.encode(batch.images)
         t = self.texts(features.image, batch.generator if self.training else None)
-        losses = {}
+        losses: dict[str, Tensor] = {}
         for stage, z in zip(("pre", "post"), self.logits(features.patches, t), strict=True):
-            terms = [self.layer_losses(z_l, features.grid, batch.masks) for z_l in z]
-            for name in terms[0]:
-                losses[f"{stage}_{name}"] = torch.stack([term[name] for term in terms]).sum()
+            p = [two_class(self._upsampled(z_l, features.grid)) for z_l in z]  # (B, 2, H, W)
+            focal, dice, _ = map_losses(p, batch.masks)
+            losses |= {f"{stage}_focal": focal, f"{stage}_dice": dice}
         return losses
-
-    def layer_losses(self, z: Tensor, grid: Grid, masks: Tensor) -> dict[str, Tensor]:
-        """Loss terms of one layer's logits ``(B, N, 2)`` against masks ``(B, H, W)``."""
-        p = two_class(self._upsampled(z, grid))  # (B, 2, H, W)
-        return {"focal": focal_loss(p, masks), "dice": dice_loss(p[:, 1], masks)}
 
     def parameter_groups(self, recipe: Recipe) -> list[dict[str, Any]]:
         """The two temperatures learn at 0.01, everything else at the recipe's rate."""
         temperatures = [self.pre_vcp.prompt_temp, self.post_vcp.prompt_temp_l1]
         others = [p for p in self.learned.values() if not any(p is t for t in temperatures)]
         return [{"params": others}, {"params": temperatures, "lr": 0.01}]
-
-    # --- official checkpoints -----------------------------------------------------------------
 
     @classmethod
     def official_options(cls, published: Mapping[str, Any]) -> dict[str, Any]:
@@ -353,11 +316,7 @@ class VCPCLIP(CLIPDetector):
         return {k: int(v.shape[1]) for k, v in shapes.items() if getattr(v, "ndim", 0) == 3}
 
     def official_state(self, published: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Learned values of an official checkpoint: three dictionaries and seven tensors.
-
-        Raises:
-            ValueError: keys are missing or unknown, or shapes do not fit; all are listed.
-        """
+        """Learned values of an official checkpoint: three dictionaries and seven tensors."""
         checked = Checked(published, "VCP-CLIP checkpoint")
         parts = {part: checked.inside(theirs) for part, theirs in _OFFICIAL_PARTS.items()}
         state = {}

@@ -20,12 +20,12 @@ from torch import Tensor
 
 from zerodefect.backbones.clip_weights import CLIPBackbone
 from zerodefect.detector import clip_detector
+from zerodefect.detector.clip_detector import WordDetector
 from zerodefect.detector.configs import Count, Positive, hyper_parameters
 from zerodefect.detector.facts import Figure, MethodInfo
 from zerodefect.detector.knowledge import Knowledge
 from zerodefect.detector.patch_memory import PatchMemory
 from zerodefect.detector.registry import register
-from zerodefect.detector.word_ensembles import WordDetector
 from zerodefect.layers.grid import Grid
 from zerodefect.layers.similarity import anomaly_probability, harmonic_mean, text_probabilities
 from zerodefect.layers.windows import harmonic_windows, spread, window_patches
@@ -61,13 +61,9 @@ class WinCLIPConfig:
 
 @dataclass(frozen=True)
 class Features(clip_detector.Features):
-    """Image side of one batch; ``patches`` is one ``(B, g*g, W)``, not projected.
+    """Image side of one batch; ``patches`` is one ``(B, g*g, W)``, not projected."""
 
-    Attributes:
-        windows: per scale ``(B, n_k, D)``.
-    """
-
-    windows: tuple[Tensor, ...]
+    windows: tuple[Tensor, ...]  # per scale (B, n_k, D)
 
 
 @register(
@@ -107,10 +103,6 @@ class WinCLIP(WordDetector):
     def __init__(self, clip: CLIPBackbone, config: WinCLIPConfig | None = None) -> None:
         super().__init__(clip, config or WinCLIPConfig())
         self.memory: PatchMemory = PatchMemory()
-
-    def neutral_score(self, knowledge: Knowledge) -> float | None:
-        """0.5 zero-shot: both texts equally likely. With references there is no such point."""
-        return None if knowledge.shots else 0.5
 
     # --- in the order of the paper ------------------------------------------------------------
 

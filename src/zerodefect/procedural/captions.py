@@ -110,14 +110,10 @@ def place_words(cover: torch.Tensor) -> str:
 def write_captions(
     draws: Draws, surfaces: list[str], objects: list[str], kinds: list[int], kind_map: torch.Tensor
 ) -> list[str]:
-    """One caption per picture.
+    """One caption per picture, of its surface, its structure or shape and its damage.
 
-    Args:
-        draws: decides the wording.
-        surfaces: surface of each picture.
-        objects: what is drawn: name of a structure or of a shape.
-        kinds: position in ``DEFECT_KINDS``, or -1 for good pictures.
-        kind_map: ``(B, S, S)`` where the damage lies.
+    ``kinds`` are positions in ``DEFECT_KINDS``, or -1 for good pictures; ``kind_map (B, S, S)``
+    says where the damage lies.
     """
     which = draws.uniform("caption.own").tolist()
     named = draws.chance("caption.named", 0.7).tolist()

@@ -61,19 +61,12 @@ def by_name(names: list[str], device: torch.device) -> Iterator[tuple[str, Tenso
 
 @dataclass(frozen=True)
 class Draws(PerPicture):
-    """Named random numbers of a batch of pictures: a pure function of (seed, index, name).
+    """Named random numbers of a batch of pictures: a pure function of (seed, index, name)."""
 
-    Attributes:
-        seed: any integer in [0, 2**63).
-        indices: ``(B,)`` uint64 numbers of the pictures.
-        device: where the drawn tensors go.
-        prefix: put before every name, to draw the same things again independently.
-    """
-
-    seed: int
-    indices: np.ndarray
-    device: torch.device
-    prefix: str = ""
+    seed: int  # any integer in [0, 2**63)
+    indices: np.ndarray  # (B,) uint64 numbers of the pictures
+    device: torch.device  # where the drawn tensors go
+    prefix: str = ""  # put before every name, to draw the same things again independently
 
     def __len__(self) -> int:
         return len(self.indices)

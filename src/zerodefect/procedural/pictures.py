@@ -36,21 +36,13 @@ _LEAST_STEP = 0.012  # mean change of brightness that can be seen; less is not d
 
 @dataclass(frozen=True)
 class ProceduralBatch:
-    """Pictures with their truth.
+    """Pictures with their truth."""
 
-    Attributes:
-        images: ``(B, 3, S, S)`` float32 in [0, 1], multiples of 1/255.
-        kind_map: ``(B, S, S)`` uint8: 0 is undamaged, ``k + 1`` is damage of kind ``k``.
-        kinds: ``(B,)`` int64 position in ``DEFECT_KINDS`` of the chief damage, -1 for good.
-        captions: one sentence per picture.
-        surfaces: name of the surface of each picture.
-    """
-
-    images: Tensor
-    kind_map: Tensor
-    kinds: Tensor
-    captions: list[str]
-    surfaces: list[str]
+    images: Tensor  # (B, 3, S, S) float32 in [0, 1], multiples of 1/255
+    kind_map: Tensor  # (B, S, S) uint8: 0 is undamaged, k + 1 is damage of kind k
+    kinds: Tensor  # (B,) int64 position in DEFECT_KINDS of the chief damage, -1 for good
+    captions: list[str]  # one sentence per picture
+    surfaces: list[str]  # name of the surface of each picture
 
     @property
     def masks(self) -> Tensor:

@@ -15,8 +15,7 @@ ANOMALOUS_STATES = ("damaged {}", "{} with flaw", "{} with defect", "{} with dam
 def domain_templates(kind: str) -> tuple[str, ...]:
     """The 22 sentences of AnoVL (arXiv 2308.15939) about one kind of picture, without full stop.
 
-    Args:
-        kind: what the picture is, such as ``industrial photo`` or ``surface picture``.
+    The kind is such as ``industrial photo`` or ``surface picture``.
     """
     article = "an" if kind.startswith("industrial") else "a"
     return (

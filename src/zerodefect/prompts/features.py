@@ -71,11 +71,7 @@ class TextFeatures:
         self._memory: dict[str, Tensor] = {}  # the one used last comes last
 
     def means(self, groups: Sequence[Sequence[str]]) -> Tensor:
-        """Mean embedding of each group of prompts, ``(len(groups), D)``.
-
-        Raises:
-            ValueError: a group without a prompt, or one that does not fit the context.
-        """
+        """Mean embedding of each group of prompts, ``(len(groups), D)``; raises as ``rows``."""
         return torch.stack(self._features(groups, "mean"))
 
     def rows(self, prompts: Sequence[str]) -> Tensor:

@@ -27,19 +27,12 @@ Place = Literal["pad_suffix", "pad_prefix", "replace_suffix", "replace_prefix"]
 
 @dataclass(frozen=True)
 class Sentence:
-    """One learned sentence.
+    """One learned sentence."""
 
-    Attributes:
-        name: as the official checkpoints call its token buffers (``token_prefix_<name>``).
-        contexts: names of the learned contexts, in order; sentences may share one.
-        words: what follows them, ending with a full stop.
-        placeholder: word that stands for a context vector in the official token ids.
-    """
-
-    name: str
-    contexts: tuple[str, ...]
-    words: str
-    placeholder: str = "X"
+    name: str  # as the official checkpoints call its token buffers (token_prefix_<name>)
+    contexts: tuple[str, ...]  # names of the learned contexts, in order; sentences may share one
+    words: str  # what follows them, ending with a full stop
+    placeholder: str = "X"  # word that stands for a context vector in the official token ids
 
 
 NORMAL_AND_DAMAGED = (

@@ -43,8 +43,7 @@ class Joint:
     """Joins the predictions of one picture's views as they come, in any order.
 
     Args:
-        picture: whose views they are.
-        viewing: how it was shown.
+        picture, viewing: whose views they are, and how it was shown.
         inspected: ``(H, W)`` bool, or None for all of it.
         lowest: value of the map where nothing is inspected.
         map_size: ``(height, width)`` of the map, instead of the picture's.

@@ -36,17 +36,11 @@ DEFAULT_BATCH = 8
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """What remembering pictures will take, known after the first batch of them.
+    """What remembering pictures will take, known after the first batch of them."""
 
-    Attributes:
-        views: that are remembered; tiles are counted, and turned or mirrored ones.
-        bytes: that all their features would take.
-        budget: bytes that are kept of them.
-    """
-
-    views: int
-    bytes: int
-    budget: int
+    views: int  # that are remembered; tiles are counted, and turned or mirrored ones
+    bytes: int  # that all their features would take
+    budget: int  # bytes that are kept of them
 
     def __str__(self) -> str:
         """One line, with what follows where it is too much."""
@@ -192,14 +186,9 @@ class Scorer:
         batch_size: int = DEFAULT_BATCH,
         on_plan: Callable[[MemoryPlan], None] = lambda plan: None,
     ) -> Knowledge:
-        """Let the detector remember pictures, tiles as far as they are cut.
+        """Let the detector remember normal pictures, tiles as far as they are cut.
 
-        Args:
-            knowledge: stays as it is.
-            pictures: normal ones.
-            areas: as of ``score``.
-            batch_size: network inputs that go through at once.
-            on_plan: told what it will take before anything is kept.
+        ``on_plan`` is told what it will take before anything is kept; the rest is as of ``score``.
 
         Raises:
             UnsupportedError: the method takes no references.
@@ -309,11 +298,7 @@ class Scorer:
     ) -> Iterator[Scored]:
         """Score pictures against each other; they are held as features, not as pixels.
 
-        Args:
-            pictures: of any sizes, gone through once.
-            area: gives the inspected area of a picture, or None.
-            knowledge: what the detector knows besides.
-            batch_size: network inputs that go through at once.
+        They are gone through once; ``area`` gives the inspected area of a picture, or None.
         """
         joints: list[Joint] = []
 
@@ -324,31 +309,20 @@ class Scorer:
                 yield picture, own
 
         with Spool() as spool:
+            taken = []
             for keys, inputs in self.batches(shown(), batch_size):
-                spool.add((keys, self.detector.encode(inputs)))
+                taken.append(keys)
+                spool.add(self.detector.encode(inputs))
             left = [1 + len(joint.tiles) for joint in joints]
             ready = 0
-            predictions = self.detector.score_set(_Encoded(spool), knowledge)
-            for (keys, _), prediction in zip(spool, predictions, strict=True):
+            predictions = self.detector.score_set(spool, knowledge)
+            for keys, prediction in zip(taken, predictions, strict=True):
                 _spread(joints, keys, prediction)
                 for number, _view in keys:
                     left[number] -= 1
                 while ready < len(joints) and not left[ready]:
                     yield joints[ready].scored()
                     ready += 1
-
-
-class _Encoded:
-    """The encoded batches of a spool, gone through again and again."""
-
-    def __init__(self, spool: Spool) -> None:
-        self.spool = spool
-
-    def __len__(self) -> int:
-        return len(self.spool)
-
-    def __iter__(self) -> Iterator[Any]:
-        return (encoded for _, encoded in self.spool)
 
 
 def _spread(joints: Sequence[Joint], keys: Sequence[Key], prediction: Prediction) -> None:

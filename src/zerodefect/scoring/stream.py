@@ -25,17 +25,11 @@ _READERS = 2  # threads that decode ahead; decoding releases the interpreter loc
 
 @dataclass(frozen=True)
 class Seen(Generic[S, R]):
-    """What came of one source.
+    """What came of one source."""
 
-    Attributes:
-        source: path, array, ...
-        picture: as opened; None where it could not be.
-        result: of the picture, or why there is none.
-    """
-
-    source: S
-    picture: Picture | None
-    result: R | Failure
+    source: S  # path, array,
+    picture: Picture | None  # as opened; None where it could not be
+    result: R | Failure  # of the picture, or why there is none
 
 
 def stream(
@@ -80,13 +74,7 @@ def scored_stream(
 ) -> Iterator[Seen[S, Scored]]:
     """``stream`` with a detector; a set method sees all sources before it says anything.
 
-    Args:
-        scorer: of the detector.
-        knowledge: what it knows.
-        sources: of pictures.
-        open: gives the picture of a source, or raises ImageError.
-        area: gives the inspected area of a picture, or None.
-        batch_size: network inputs that go through at once.
+    ``area`` gives the inspected area of a picture, or None.
 
     Raises:
         RuntimeError, KnowledgeError: the knowledge is not enough, or not this detector's.

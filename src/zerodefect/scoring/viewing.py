@@ -13,13 +13,11 @@ from zerodefect.images.tiling import MOST_VIEWS, Tile, Tiling
 class Viewing:
     """How a picture is shown to the network.
 
-    Attributes:
-        tiling: cut into tiles besides the global view, or None.
-        keep_aspect: the network's input takes the picture's aspect ratio at about the native
-            number of patches, instead of the field's square.
+    With ``keep_aspect`` the network's input takes the picture's aspect ratio at about the native
+    number of patches, instead of the field's square.
     """
 
-    tiling: Tiling | None = None
+    tiling: Tiling | None = None  # cut into tiles besides the global view
     keep_aspect: bool = False
 
     def preprocess(self, needed: Input, picture: Picture) -> Preprocess:
@@ -43,12 +41,9 @@ class Viewing:
 
 
 def aspect_size(picture: tuple[int, int], native: tuple[int, int], patch: int) -> tuple[int, int]:
-    """Network input with the picture's aspect ratio and about the native area.
+    """Network input ``(height, width)`` of the picture's aspect ratio and about the native area.
 
-    Args:
-        picture: ``(height, width)``.
-        native: the network's ``(height, width)``.
-        patch: both sides are multiples of this.
+    Both sides are multiples of ``patch``.
     """
     side = (native[0] * native[1]) ** 0.5
     ratio = (picture[0] / picture[1]) ** 0.5
