@@ -32,7 +32,7 @@ def test_file_is_small_finite_and_of_the_declared_shape() -> None:
 @pytest.mark.slow
 @torch.no_grad()
 def test_it_finds_damage_in_pictures_it_never_saw() -> None:
-    detector = load_detector(device="cpu")
+    detector = load_detector("dense", device="cpu")
     knowledge = detector.describe(detector.empty(), Product("product"))
     batch = generate(HELD_OUT, 0, 96, detector.preprocess.size[0])
     sharp = [DEFECT_KINDS.index(kind) for kind in ("crack", "hole", "break", "contamination")]
@@ -49,7 +49,7 @@ def test_it_finds_damage_in_pictures_it_never_saw() -> None:
 @pytest.mark.slow
 @torch.no_grad()
 def test_a_sound_reference_lowers_sound_pictures_more_than_damaged_ones() -> None:
-    detector = load_detector(device="cpu", reference_weight=1.0)
+    detector = load_detector("dense", device="cpu", reference_weight=1.0)
     words = detector.describe(detector.empty(), Product("product"))
     batch = generate(HELD_OUT, 0, 96, detector.preprocess.size[0], pictures_per_product=2)
     damaged = (batch.kinds >= 0).view(-1, 2)
