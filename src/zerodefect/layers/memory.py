@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -12,7 +13,9 @@ from torch import Tensor
 Metric = Literal["half_cosine", "euclidean"]
 
 _SPARE = 3  # further candidates, which rounding may have put behind
-_SEARCH_BYTES = 64 * 2**20  # of the distances that one search holds at once
+_SEARCH_BYTES = 32 * 2**20  # of the distances that one search holds at once
+_ROWS = 256  # queries of a block, at least: fewer make slow products
+_GROUP = 64  # neighbouring columns whose lowest value stands for them
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +76,7 @@ class MemoryBank:
             queries = F.normalize(queries, dim=-1)
         count, size = min(count, len(self.features)), self.features.element_size()
         cells = _SEARCH_BYTES // (4 * size)
-        rows = max(1, min(len(queries), cells // max(256, self.features.shape[1])))
+        rows = max(1, min(len(queries), max(_ROWS, cells // len(self.features)), cells // _ROWS))
         groups = left_out.split(rows) if left_out is not None else [None] * len(queries)
         parts = [
             self._search(block, group, count, max(1, cells // rows))
@@ -91,24 +94,28 @@ class MemoryBank:
         best = queries.new_full((len(queries), 0), torch.inf)
         index = torch.zeros_like(best, dtype=torch.long)
         for start in range(0, len(self.features), columns):
-            distance = self._distances(queries, self.features[start : start + columns])
+            block = slice(start, start + columns)
+            distance = self._distances(queries, block)
             if group is not None:
-                same = self.groups[start : start + columns] == group[:, None]
-                distance = distance.masked_fill(same, torch.inf)
-            found, where = distance.topk(min(asked, distance.shape[1]), dim=1, largest=False)
+                distance.masked_fill_(self.groups[block] == group[:, None], torch.inf)
+            found, where = _lowest(distance, asked)
             best, order = torch.cat([best, found], 1).sort(dim=1, stable=True)
             index = torch.cat([index, where + start], 1).gather(1, order)
             best, index = best[:, :asked], index[:, :asked]
-        if self.metric == "euclidean":
-            best, order = self._exact(queries, best, index).sort(dim=1, stable=True)
-            index = index.gather(1, order)
-        return best[:, :count], index[:, :count]
-
-    def _distances(self, queries: Tensor, stored: Tensor) -> Tensor:
-        """Half cosine distances, or squared Euclidean ones less ``|query|^2``: ``(Q, M)``."""
         if self.metric == "half_cosine":
-            return (1 - queries @ stored.T) / 2
-        return torch.addmm(stored.square().sum(1)[None], queries, stored.T, alpha=-2)
+            return (1 + best) / 2, index
+        best, order = self._exact(queries, best, index).sort(dim=1, stable=True)
+        return best[:, :count], index.gather(1, order)[:, :count]
+
+    @cached_property
+    def _squares(self) -> Tensor:
+        return torch.linalg.vecdot(self.features, self.features)
+
+    def _distances(self, queries: Tensor, block: slice) -> Tensor:
+        """What grows with the distance: -cos, or squared ones less ``|query|^2``: ``(Q, M)``."""
+        if self.metric == "half_cosine":
+            return (queries @ self.features[block].T).neg_()
+        return torch.addmm(self._squares[block], queries, self.features[block].T, alpha=-2)
 
     def _exact(self, queries: Tensor, best: Tensor, index: Tensor) -> Tensor:
         """Euclidean distances of the candidates.
@@ -118,3 +125,22 @@ class MemoryBank:
         """
         columns = [(queries - self.features[rows]).norm(dim=1) for rows in index.T]
         return torch.stack(columns, dim=1).masked_fill(best == torch.inf, torch.inf)
+
+
+def _lowest(distance: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """``distance.topk(count, largest=False)`` of ``(Q, M)``, or all where there are fewer.
+
+    The lowest values lie in the groups of the lowest minima, and minima cost a fraction of topk.
+    """
+    groups = distance.shape[1] // _GROUP
+    if groups < 4 * count:
+        return distance.topk(min(count, distance.shape[1]), dim=1, largest=False)
+    whole, rest = distance.tensor_split([groups * _GROUP], dim=1)
+    cells = whole.unflatten(1, (groups, _GROUP))
+    held = cells.amin(dim=2).topk(count, dim=1, largest=False, sorted=False).indices[:, :, None]
+    columns = torch.arange(distance.shape[1], device=distance.device)
+    inside = (held * _GROUP + columns[:_GROUP]).flatten(1)
+    among = torch.cat([cells.gather(1, held.expand(-1, -1, _GROUP)).flatten(1), rest], dim=1)
+    found, where = among.topk(count, dim=1, largest=False)
+    last = columns[groups * _GROUP :].expand(len(distance), -1)
+    return found, torch.cat([inside, last], dim=1).gather(1, where)
