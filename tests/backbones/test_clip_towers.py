@@ -36,7 +36,10 @@ def randomised_open_clip(name: str) -> torch.nn.Module:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["ViT-B-16", "ViT-L-14-336", "ViT-B-32-quickgelu"])
+@pytest.mark.parametrize(
+    "name",
+    ["ViT-B-16", "ViT-B-32-quickgelu", pytest.param("ViT-L-14-336", marks=pytest.mark.soak)],
+)
 def test_equal_to_open_clip(name):
     theirs = randomised_open_clip(name)
     config = CLIPConfig.from_open_clip(open_clip.get_model_config(name))
