@@ -66,6 +66,11 @@ def _cops(detector: Any) -> Published:
     }
 
 
+def _draem(detector: Any) -> Published:
+    """The two state dictionaries together, with running statistics."""
+    return {name.partition(".")[2]: value for name, value in detector.learned_values.items()}
+
+
 def _vcp_clip(detector: Any) -> Published:
     """Three dictionaries and some tensors; linear layers over patches are convolutions."""
     parts: Published = defaultdict(dict)
@@ -112,6 +117,7 @@ MAKERS: dict[str, Callable[[Any], Published]] = {
     "april_gan": _april_gan,
     "cops": _cops,
     "crane": _learned_sentences,
+    "draem": _draem,
     "glocalclip": _learned_sentences,
     "vcp_clip": _vcp_clip,
 }

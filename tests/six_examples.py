@@ -98,7 +98,7 @@ class Autoencoder(Detector):
     """Squared error of a reconstruction; built on no network at all."""
 
     Config = AutoencoderConfig
-    info = info("autoencoder", ("good",), backbones={})
+    info = info("toy_autoencoder", ("good",), backbones={})
     recipe = Recipe(epochs=2, batch_size=4, learning_rate=0.01, image_size=None)
 
     def __init__(self, config: AutoencoderConfig | None = None) -> None:

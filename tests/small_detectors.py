@@ -119,6 +119,10 @@ FURTHER: dict[str, dict[str, dict[str, Any]]] = {
     },
     "anovl": {"plain": {"views": False, "adapt": False}},
     "april_gan": {"two taps": {"taps": (1, 3), "templates": ("a photo of a {}.", "the {}.")}},
+    "autoencoder": {
+        "unet": {"network": "unet", "error": "l1", "sigma": 0.0},
+        "ssim": {"error": "ssim", "border": "zeros", "width": 2},
+    },
     "cops": {
         "own vectors": {"reconstruction": "own", "crossed": False, "upsampling": "bilinear"},
         "as on VisA": {"training_window": 3, "window": 3, "reconstruction": "none"},
@@ -131,6 +135,13 @@ FURTHER: dict[str, dict[str, dict[str, Any]]] = {
         "unconditioned": {"conditioning": "none"},
     },
     "dense": {"two sizes": {"sizes": (1.0, 0.5), "smoothing": 0.7, "image_score": "mean"}},
+    "draem": {
+        "own kinds": {"damage": "procedural", "damaged": 1.0, "reconstructive_width": 2},
+        "both": {"damage": "both", "turned": 1.0, "discriminative_width": 2},
+    },
+    "ganomaly": {
+        "anomalib": {"flavour": "anomalib", "padding": 4, "size": 64},
+    },
     "glocalclip": {
         "short": {"context_length": 6, "abnormal_length": 5},
         "distinct taps": {"distinct_taps": True, "margin": 1.0},
@@ -148,9 +159,15 @@ FURTHER: dict[str, dict[str, dict[str, Any]]] = {
     "winclip": {"mean": {"image_score": "mean", "patch_norm": False, "scales": (2,)}},
 }
 
-SETTINGS = [Setting(name, {}) for name in methods.names()]
+# Of networks that are not pretrained ones: widths at which tests take no time.
+SMALL: dict[str, dict[str, Any]] = {
+    "autoencoder": {"width": 4},
+    "ganomaly": {"size": 32, "width": 4, "code": 6},
+    "draem": {"reconstructive_width": 4, "discriminative_width": 4},
+}
+SETTINGS = [Setting(name, SMALL.get(name, {})) for name in methods.names()]
 SETTINGS += [
-    Setting(method, options, name=name)
+    Setting(method, {**SMALL.get(method, {}), **options}, name=name)
     for method, more in FURTHER.items()
     for name, options in more.items()
 ]

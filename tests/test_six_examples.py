@@ -260,8 +260,8 @@ def test_the_command_line_trains_and_inspects_without_any_network(parts, tmp_pat
             except SystemExit as ended:
                 assert not ended.code, capsys.readouterr().err
 
-    run("train", "autoencoder", "--data", parts, "--output", tmp_path / "run", "--epochs", 1)
-    checkpoint = tmp_path / "run" / "autoencoder.safetensors"
+    run("train", "toy_autoencoder", "--data", parts, "--output", tmp_path / "run", "--epochs", 1)
+    checkpoint = tmp_path / "run" / "toy_autoencoder.safetensors"
     test = parts / "p" / "test"
     run("inspect", test, "--checkpoint", checkpoint, "--output", tmp_path / "out", "--no-report")
     records = (tmp_path / "out" / "results.jsonl").read_text().splitlines()

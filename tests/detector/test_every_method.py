@@ -637,7 +637,9 @@ def test_set_level_steps_are_the_listed_ones(setting):
             at_once.see(whole)
             expected = at_once.apply(whole)
             assert expected.score.shape == (5,) and expected.score.isfinite().all()
-            assert expected.map.shape == whole.map.shape and expected.map.isfinite().all()
+            assert (expected.map is None) == (whole.map is None)
+            if whole.map is not None:
+                assert expected.map.shape == whole.map.shape and expected.map.isfinite().all()
             changed = [
                 row_of(step.apply(part), row) for part in parts for row in range(len(part.score))
             ]
@@ -655,7 +657,10 @@ UNREACHED = {
 UNREACHED_BY_GOOD = {"cops": {"t_a"}}  # prototypes of what is abnormal
 # Their losses are means over images at these options, and CoPS' are not at any: it compares
 # every image with every vector of the batch, and takes means over the patches of all of them.
-MEAN_OVER_IMAGES = {"adaclip": {"fusion": 0.0}}  # else images draw one after the other
+MEAN_OVER_IMAGES = {  # else images draw one after the other
+    "adaclip": {"fusion": 0.0},
+    "draem": {"damaged": 0.0, "turned": 0.0},
+}
 NO_MEAN = {"cops"}
 
 
@@ -750,11 +755,16 @@ def test_training_lowers_the_loss_and_shows_after_learning(setting):
     # the loss of one is the gain of another
     rivals = any(len(stage.learners) > 1 for stage in detector.stages())
     first = None
+    # where pictures are reproduced, from a code far smaller: something that can be
+    contrast = 0.01 if "good" in detector.info.knows_from else 1.0
     for _ in range(20):
         loss = 0.0
         for learner, optimiser in steps:
             optimiser.zero_grad()
-            terms = torch.stack(list(learner.loss(training_batch(detector, [0, 1])).values()))
+            batch = training_batch(detector, [0, 1])
+            if contrast < 1:
+                batch = dataclasses.replace(batch, images=0.5 + times(batch.images, contrast))
+            terms = torch.stack(list(learner.loss(batch).values()))
             terms.sum().backward()
             optimiser.step()
             loss += terms.sum().item()
@@ -823,11 +833,11 @@ def test_an_official_file_gives_its_values(setting):
     alter(written)
     file = official_file(written)
     state = reader.official_state(file)
-    assert state.keys() == reader.learned.keys()
+    assert reader.learned.keys() <= state.keys() <= reader.learned_values.keys()
     kept = NOT_PUBLISHED.get(setting.method, ())
     for name, value in state.items():
         source = reader if name.startswith(kept) else written
-        assert torch.equal(value, source.learned[name])
+        assert torch.equal(value, source.learned_values[name])
     more = reader.official_state(merged(file, unused(written)))
     assert all(torch.equal(more[name], value) for name, value in state.items())
     fill(reader, {**reader.learned_values, **state}, "here")

@@ -260,6 +260,9 @@ def test_rates_of_a_schedule():
     assert found[8] == pytest.approx(0.5)
     assert 0 < found[11] < 0.05
     assert rate_factor(Toy.recipe, 7, 12) == 1.0
+    stepped = dataclasses.replace(Toy.recipe, schedule="steps")
+    found = [rate_factor(stepped, step, 20) for step in (0, 15, 16, 17, 18, 19)]
+    assert found == pytest.approx([1, 1, 0.2, 0.2, 0.04, 0.04])
 
 
 # --- validation ----------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from small_detectors import inputs, same, small_networks, taught
+from small_detectors import SMALL, inputs, same, small_networks, taught
 from toy_method import read_steps, write_parts
 
 from zerodefect import methods
@@ -32,7 +32,7 @@ def test_two_steps_with_a_stop_between_them_and_back(name, examples, tmp_path, m
     monkeypatch.setattr(Journal, "draw", lambda journal: True)
 
     def made():
-        return methods.create(name, *small_networks(methods.get(name)))
+        return methods.create(name, *small_networks(methods.get(name)), **SMALL.get(name, {}))
 
     settings = Settings({"epochs": 1, "batch_size": 2}, log_every=1, state_steps=1)
     trained = made()

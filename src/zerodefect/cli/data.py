@@ -1,11 +1,11 @@
-"""``zerodefect data check``: what a data set holds, and what is missing."""
+"""``zerodefect data``: what a data set holds and what is missing; one made of good pictures."""
 
 from __future__ import annotations
 
 import json
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -15,7 +15,9 @@ from zerodefect.cli.telling import progress, tell
 if TYPE_CHECKING:
     from zerodefect.data import Dataset, FileCheck, Problem
 
-app = typer.Typer(help="Look at data sets.", no_args_is_help=True)
+app = typer.Typer(help="Look at data sets, and make them.", no_args_is_help=True)
+
+Damage = Literal["perlin", "procedural", "both"]
 
 _SHOWN = 3  # files named for each kind of problem
 _WITH_PROBLEMS = 3  # exit code
@@ -23,7 +25,7 @@ _WITH_PROBLEMS = 3  # exit code
 
 @app.callback()
 def data() -> None:
-    """Look at data sets."""
+    """Look at data sets, and make them."""
 
 
 @app.command()
@@ -54,6 +56,31 @@ def check(
         _explain(dataset, files, problems)
     if problems:
         raise typer.Exit(_WITH_PROBLEMS)
+
+
+@app.command()
+@flattened
+def synthesize(
+    folder: Annotated[Path, typer.Argument(help="Folder of good pictures.")],
+    output: Path = option(..., "New or empty folder.", "--output", "-o"),
+    count: int = option(100, "Damaged pictures to make.", min=1),
+    damage: Damage = option(
+        "both", "perlin (DRAEM's), procedural (scratches, dents, stains, ...), or both."
+    ),
+    seed: int = option(0, "Of all draws.", min=0),
+) -> None:
+    """Make a data set of good pictures: some of them are damaged, with masks.
+
+    Half of the pictures are to learn from; the others, good and damaged, to measure on. Figures on
+    drawn damage say what a method can find, not how it does on real defects.
+    """
+    from zerodefect.data.synthesis import synthesize as made
+
+    with progress("damaging", count) as bar:
+        wrote = made(folder, output, count, seed, damage, partial(bar, advance=1))
+    typer.echo(f"learn from: {wrote.train} good pictures")
+    typer.echo(f"measure on: {wrote.good} good, {wrote.damaged} damaged")
+    typer.echo(f"look:       zerodefect data check {output} --layout mvtec")
 
 
 def _facts(dataset: Dataset, files: FileCheck, problems: tuple[Problem, ...]) -> dict[str, Any]:

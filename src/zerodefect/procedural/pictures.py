@@ -123,12 +123,12 @@ def _lay_damage(
             damage = LAID[kind](draws, part)
             step = part.contrast.clamp_min(0.015) * draws.uniform("faint.step", 0.9, 1.8)
             faint = torch.where(draws.chance("faint", 0.15), step, 9.0)
-            alpha, cover = _visible(damage, light[rows], distance[rows] < 0.5, faint)
+            alpha, cover = visible(damage, light[rows], distance[rows] < 0.5, faint)
             light[rows] = light[rows] + (damage.target - light[rows]) * alpha[:, None]
             kind_map[rows] = kind_map[rows].masked_fill(cover, _number(kind))
 
 
-def _visible(
+def visible(
     damage: Damage, light: Tensor, on_product: Tensor, faint: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Opacity and cover ``(B, S, S)`` of damage on the product, zero where it is not enough.

@@ -292,7 +292,7 @@ class _Run:
     def _step(self, part: _Part, shard: Shard) -> dict[str, float]:
         """Let each learner change its values once; gives the losses over all processes."""
         state, losses, norms, rates = self.state, dict[str, float](), [], []
-        pairs = zip(part.stage.learners, state.optimizers, strict=True)
+        pairs = list(zip(part.stage.learners, state.optimizers, strict=True))
         for place, (learner, optimizer) in enumerate(pairs):
             recipe = learner.recipe or part.stage.recipe
             factor = rate_factor(recipe, state.step - part.first, part.last - part.first)
@@ -307,8 +307,12 @@ class _Run:
             self._check_finite(losses, norms[-1])
             if recipe.clip_norm is not None:
                 torch.nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
-            optimizer.step()
+            if not part.stage.together:
+                optimizer.step()
             rates.append(optimizer.param_groups[0]["lr"])
+        if part.stage.together:
+            for _, optimizer in pairs:
+                optimizer.step()
         state.step += 1
         named = {f"loss/{name}": value for name, value in losses.items()}
         norm = norms[0] if len(norms) == 1 else math.hypot(*norms)

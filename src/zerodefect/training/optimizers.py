@@ -51,4 +51,6 @@ def rate_factor(recipe: Recipe, step: int, steps: int) -> float:
     if recipe.schedule == "constant":
         return 1.0
     done = (step - recipe.warm_up) / max(1, steps - recipe.warm_up)
+    if recipe.schedule == "steps":
+        return 0.2 ** ((done >= 0.8) + (done >= 0.9))
     return (1 + math.cos(math.pi * done)) / 2

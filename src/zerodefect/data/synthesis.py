@@ -1,0 +1,118 @@
+"""A data set made of good pictures alone: some of them are damaged, with masks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zerodefect.data.dataset import DatasetError
+from zerodefect.files import atomic_write
+from zerodefect.images import encode_png, find_images, open_image
+from zerodefect.procedural.draws import Draws
+from zerodefect.procedural.on_pictures import DamageSort, damage_pictures
+
+_TRIES = 16  # damage may fall where nothing of it is seen; then it is drawn anew
+
+
+@dataclass(frozen=True)
+class Synthesized:
+    """What was written: pictures to learn from, good ones and damaged ones to measure on."""
+
+    train: int
+    good: int
+    damaged: int
+
+
+def damaged_picture(
+    pixels: np.ndarray, seed: int, number: int, sort: DamageSort
+) -> tuple[np.ndarray, np.ndarray, str]:
+    """Damage one picture; the same numbers give the same damage.
+
+    Args:
+        pixels: ``(H, W, 3)`` uint8.
+        seed: of the series, at least 0.
+        number: of the picture in it.
+        sort: which damage.
+
+    Returns:
+        ``(H, W, 3)`` uint8, ``(H, W)`` bool and the name of the damage.
+
+    Raises:
+        ValueError: no damage on it can be seen, as on a picture of a few pixels.
+    """
+    image = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
+    for attempt in range(_TRIES):
+        draws = Draws(seed, np.array([number], np.uint64), image.device).under(f"try{attempt}")
+        made = damage_pictures(image, draws, sort)
+        changed = _bytes(made.images[0])
+        if bool((changed != pixels).any(2)[made.masks[0].numpy()].any()):
+            return changed, made.masks[0].numpy(), made.kinds[0]
+    raise ValueError("damage on it cannot be seen")
+
+
+def _bytes(image: Tensor) -> np.ndarray:
+    pixels: np.ndarray = (image * 255).round().byte().permute(1, 2, 0).numpy()
+    return pixels
+
+
+def synthesize(
+    folder: str | Path,
+    output: str | Path,
+    count: int,
+    seed: int = 0,
+    sort: DamageSort = "both",
+    on_picture: Callable[[], None] = lambda: None,
+) -> Synthesized:
+    """Write a data set in the layout of MVTec AD, one product named as the output folder.
+
+    Half of the good pictures, drawn from the seed, go to ``train/good`` as they are, the others to
+    ``test/good``; those are also what is damaged, in turns, so that nothing learned from
+    ``train/good`` has seen them.
+
+    Args:
+        folder: with good pictures, at any depth.
+        output: new or empty folder.
+        count: damaged pictures.
+        seed: of all draws, at least 0.
+        sort: which damage.
+        on_picture: called after each damaged picture.
+
+    Raises:
+        DatasetError: fewer than two pictures, or the output folder holds something.
+        ImageError: a picture cannot be read.
+    """
+    files, root = find_images([folder]), Path(output)
+    if len(files) < 2:
+        reason = f"holds {len(files)} picture, and two are needed: one to learn from, one to damage"
+        raise DatasetError(Path(folder), reason, "Add good pictures")
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise DatasetError(root, "there is something already", "Name a new folder (--output)")
+    order = torch.randperm(len(files), generator=torch.Generator().manual_seed(seed)).tolist()
+    half = (len(files) + 1) // 2
+    parts = {"train": sorted(order[:half]), "test": sorted(order[half:])}
+    for split, numbers in parts.items():
+        for number in numbers:
+            name = f"{number:04d}{files[number].suffix.lower()}"
+            _write(root / split / "good" / name, files[number].read_bytes())
+    for number in range(count):
+        source = files[parts["test"][number % len(parts["test"])]]
+        pixels = open_image(source).to_uint8()
+        try:
+            changed, mask, kind = damaged_picture(pixels, seed, number, sort)
+        except ValueError as error:
+            raise DatasetError(source, str(error), "Leave it out") from None
+        kind, truth = kind.replace(" ", "_"), mask.astype(np.uint8) * 255
+        _write(root / "test" / kind / f"{number:04d}.png", encode_png(changed))
+        _write(root / "ground_truth" / kind / f"{number:04d}_mask.png", encode_png(truth))
+        on_picture()
+    return Synthesized(half, len(files) - half, count)
+
+
+def _write(path: Path, content: bytes) -> None:
+    with atomic_write(path, cached=True) as stream:
+        stream.write(content)
