@@ -78,9 +78,9 @@ def synthesize(
 
     with progress("damaging", count) as bar:
         wrote = made(folder, output, count, seed, damage, partial(bar, advance=1))
-    typer.echo(f"learn from: {wrote.train} good pictures")
-    typer.echo(f"measure on: {wrote.good} good, {wrote.damaged} damaged")
-    typer.echo(f"look:       zerodefect data check {output} --layout mvtec")
+    tell(f"learn from: {wrote.train} good pictures")
+    tell(f"measure on: {wrote.good} good, {wrote.damaged} damaged")
+    tell(f"look:       zerodefect data check {output} --layout mvtec")
 
 
 def _facts(dataset: Dataset, files: FileCheck, problems: tuple[Problem, ...]) -> dict[str, Any]:
