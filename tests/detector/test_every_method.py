@@ -20,6 +20,7 @@ from official_samples import MAKERS, NOT_PUBLISHED, leaves, merged, official_fil
 from small_detectors import (
     KINDS,
     SETTINGS,
+    SMALL,
     Setting,
     alter,
     differ,
@@ -822,7 +823,7 @@ with_files = settings_that(lambda kind: kind.info.name in MAKERS)
 def test_a_method_without_official_files_says_so(name):
     kind = methods.get(name)
     if kind.info.trained and name not in MAKERS:
-        detector = methods.create(name, *small_networks(kind))
+        detector = methods.create(name, *small_networks(kind), **SMALL.get(name, {}))
         with pytest.raises(UnsupportedError, match="no official checkpoint format"):
             detector.official_state({})
 

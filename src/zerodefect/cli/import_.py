@@ -13,7 +13,10 @@ from zerodefect.cli.telling import tell, told_size
 
 def import_(
     method: TrainableMethod,
-    file: Annotated[Path, typer.Argument(help="The authors' file (.pth, .pt, .safetensors).")],
+    file: Annotated[
+        list[Path],
+        typer.Argument(help="The authors' file (.pth, .pt, .safetensors); several for DRAEM."),
+    ],
     *,
     network: NetworkOptions,
     output: Path | None = option(None, "Default: METHOD.safetensors.", "--output", "-o"),
@@ -23,13 +26,14 @@ def import_(
     The weights that it was trained on must be at hand, since the result is bound to them.
     """
     from zerodefect.backbones.weight_files import file_hash
-    from zerodefect.training.official_import import import_checkpoint, read_published
+    from zerodefect.training.official_import import import_checkpoint, read_together
 
     target = output or Path(f"{method}.safetensors")
     if target.suffix != ".safetensors":
         raise ValueError(f"--output {target}: the name ends in .safetensors")
-    read_published(file)
-    tell(f"SHA-256 of {file.name}: {file_hash(file)}")
+    read_together(file)
+    for each in file:
+        tell(f"SHA-256 of {each.name}: {file_hash(each)}")
     made = import_checkpoint(method, file, target, **network.keywords())
     tell(f"checkpoint: {target} (SHA-256 {made.sha256[:12]}), {made.method} on")
     tell(f"            {made.backbone} at {told_size(made.image_size)}")

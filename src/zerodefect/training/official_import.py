@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,24 @@ def read_published(path: str | Path) -> Mapping[str, Any]:
     return {str(key): value for key, value in content.items()}
 
 
+def read_together(paths: Sequence[str | Path]) -> Mapping[str, Any]:
+    """The named values of one official checkpoint, which may lie in several files.
+
+    Raises:
+        CheckpointError: as of ``read_published``, or two files hold a value of the same name.
+    """
+    together: dict[str, Any] = {}
+    for path in paths:
+        found = read_published(path)
+        if twice := sorted(found.keys() & together.keys()):
+            raise CheckpointError(
+                f"{path}: {twice[0]} stands in another file, too. Give each part of the "
+                "checkpoint once"
+            )
+        together |= found
+    return together
+
+
 def _reason(error: Exception) -> str:
     """What is wrong with a file, without torch's advice to open it as code."""
     text = str(error)
@@ -62,7 +80,7 @@ def _reason(error: Exception) -> str:
 
 
 def import_checkpoint(
-    method: str, path: str | Path, output: str | Path, **options: Any
+    method: str, path: str | Path | Sequence[str | Path], output: str | Path, **options: Any
 ) -> Checkpoint:
     """Take an official checkpoint over.
 
@@ -71,7 +89,7 @@ def import_checkpoint(
 
     Args:
         method: a registered name.
-        path: the authors' file.
+        path: the authors' file, or several that belong together (DRAEM's two).
         output: ``.safetensors`` file to write; its side-car goes beside it.
         options: ``backbone``, ``weights``, ``image_size`` and hyper-parameters of the method, as
             for ``load_detector``.
@@ -81,14 +99,20 @@ def import_checkpoint(
         ValueError: keys or shapes do not fit; all are listed.
         WeightsError: the backbone's weights cannot be had; the message says how to get them.
     """
-    published = read_published(path)
+    paths = [path] if isinstance(path, (str, Path)) else list(path)
+    where, published = ", ".join(map(str, paths)), read_together(paths)
     network = {name: options.get(name) for name in ("backbone", "weights", "image_size")}
     try:
         detector, state = _taken_over(method, published, options)
     except _MisfitError as error:
-        raise CheckpointError(f"{path}: {_whose(method, published, network, str(error))}") from None
-    fill(detector, state, str(path))
-    origin = {"how": "imported", "file": Path(path).name, "sha256": file_hash(Path(path))}
+        raise CheckpointError(
+            f"{where}: {_whose(method, published, network, str(error))}"
+        ) from None
+    fill(detector, state, where)
+    files = [Path(each) for each in paths]
+    facts = {"file": [file.name for file in files], "sha256": [file_hash(file) for file in files]}
+    single = {name: values[0] if len(files) == 1 else values for name, values in facts.items()}
+    origin = {"how": "imported", **single}
     return save_checkpoint(detector, output, origin)
 
 
