@@ -153,7 +153,7 @@ def _row(record: dict[str, Any]) -> dict[str, Any]:
         "p_value": record.get("p_value"),
         "kinds": ", ".join(f"{n} x {kind}" if n > 1 else kind for kind, n in kinds.items()),
         "reason": record.get("reason") or "",
-        "notes": "; ".join(record.get("notes", [])),
+        "notes": "; ".join(n for n in record.get("notes", []) if n != record.get("reason")),
     }
 
 
