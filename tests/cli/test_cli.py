@@ -598,6 +598,19 @@ def test_backbones(run):
     assert code == 0 and all(line.startswith("at hand  ") for line in out.splitlines())
 
 
+def test_what_was_fetched_is_told_in_lines(run, tmp_path, monkeypatch):
+    from zerodefect.backbones import open_clip_weights
+
+    file = tmp_path / "weights.safetensors"
+    file.write_bytes(bytes(2**20))
+    monkeypatch.setattr(open_clip_weights, "weights_origin", lambda name: "a hub")
+    monkeypatch.setattr(open_clip_weights, "fetch", lambda name: (file, "ab12"))
+    code, out, _ = run("backbones", "--fetch", "ViT-B-32/openai")
+    assert (code, out.splitlines()) == (0, [f"file: {file}", "size: 1.0 MiB", "sha256: ab12"])
+    code, out, _ = run("backbones", "--fetch", "ViT-B-32/openai", "--json")
+    assert (code, json.loads(out)["file"]) == (0, str(file))
+
+
 def test_fetching_without_a_network_says_how_to_bring_the_file(run):
     code, out, err = run("backbones", "--fetch", "ViT-B-16-plus-240/laion400m_e32")
     assert (code, out) == (1, "")

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from models import write_tiny_weights
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from toy_method import registered, write_parts
 from typer.testing import CliRunner
@@ -130,6 +131,30 @@ def test_worst_cases_are_drawn_beside_the_results(parts, weights, tmp_path):
     (truth,) = (parts / "p/ground_truth/spot").glob(f"{Path(lowest['image']).stem}*")
     mask = open_image(truth).to_uint8()[..., 0] > 0
     assert ((shown[:, 2 * width :, 0] > 127) == mask).mean() > 0.97
+
+
+def test_pictures_of_twelve_bits_score_and_are_drawn_as_their_twins_of_eight(
+    parts, weights, tmp_path
+):
+    twelve = Path(shutil.copytree(parts, tmp_path / "twelve"))
+    for file in parts.rglob("*.png"):
+        if "ground_truth" not in file.parts:
+            grey = open_image(file).to_uint8().mean(axis=2).astype(np.uint8)
+            Image.fromarray(grey).save(file)
+            wide = grey.astype(np.uint32) * 4095 // 255
+            Image.fromarray(wide.astype(np.uint16)).save(twelve / file.relative_to(parts))
+    for data in (parts, twelve):
+        evaluate(data, weights)
+    eight, wide = (tmp_path / "evaluation" / data.name / "winclip" for data in (parts, twelve))
+    assert [stored(one)["bit_depths"] for one in (eight, wide)] == [{}, {"p": 12}]
+    scores = [[row["score"] for row in stored(one)["pictures"]] for one in (eight, wide)]
+    assert scores[1] == pytest.approx(scores[0], abs=5e-3)
+    brightness = []
+    for one in (eight, wide):
+        drawn = [open_image(file).pixels for file in (one / "worst").glob("highest-good-*.jpg")]
+        # a picture, its map beside it
+        brightness.append(np.mean([pixels[:, : pixels.shape[1] // 2].mean() for pixels in drawn]))
+    assert brightness[1] == pytest.approx(brightness[0], abs=3)
 
 
 # --- the cache -----------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ def backbones(
         size = path.stat().st_size
         facts = {"name": fetch, "file": str(path), "bytes": size, "sha256": digest}
         text = f"file: {path}\nsize: {size / 2**20:.1f} MiB\nsha256: {digest}"
-        tell(json.dumps(facts) if as_json else text)
+        tell(json.dumps(facts) if as_json else text, lines=not as_json)
         return
     rows: list[dict[str, str | None]] = [{"name": EMBEDDED, "file": str(embedded_file())}]
     for model, tag in open_clip_weights.runnable_models():

@@ -277,10 +277,10 @@ class Evaluator:
         what = name, sample.product, sample.kind, bool(sample.anomalous)
         self._pictures.append(PictureScore(*what, shots, seed, kept.score))
         if seed == 0:
-            crop = self._predictions.crops.get(sample.product)
-            self._worst.add(
-                WorstCase(sample.image, *what, shots, 0, kept.score, kept.map, sample.masks, crop)
-            )
+            of = self._predictions
+            shown = of.crops.get(sample.product), of.depths.get(sample.product)
+            scored = shots, 0, kept.score, kept.map
+            self._worst.add(WorstCase(sample.image, *what, *scored, sample.masks, *shown))
 
     def _add_saturated(
         self, state: SPROMetrics, sample: Sample, map: np.ndarray, valid: np.ndarray | None

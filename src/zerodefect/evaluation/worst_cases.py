@@ -29,6 +29,7 @@ class WorstCase:
         map: ``(h, w)`` float32, longest side at most 512, or None.
         masks: mask files of a defective picture.
         crop: side in pixels of the centre that was measured; None for the whole picture.
+        bit_depth: bits that a 16-bit picture uses; None where that is not known.
     """
 
     file: Path
@@ -42,6 +43,7 @@ class WorstCase:
     map: np.ndarray | None
     masks: tuple[Path, ...] = ()
     crop: int | None = None
+    bit_depth: int | None = None
 
     @property
     def drawing(self) -> str:

@@ -123,7 +123,7 @@ def _draw(cases: Sequence[WorstCase], folder: Path) -> Iterator[Path]:
 
 
 def _panels(case: WorstCase, low: float, high: float) -> Iterator[np.ndarray]:
-    pixels = open_image(case.file).to_uint8()
+    pixels = open_image(case.file, bit_depth=case.bit_depth).to_uint8()
     pixels = pixels if case.crop is None else centre(pixels, case.crop)
     shown = thumbnail(pixels, _SIDE)
     yield shown
