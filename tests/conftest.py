@@ -21,6 +21,7 @@ for folder in (Path(__file__).parent, Path(__file__).parent / "parity"):
 
 _MARKS = {
     "parity": ("parity/test_",),
+    "slow": ("cli/test_evaluate", "evaluation/test_protocol", "evaluation/test_metric_streaming"),
     "training": ("training/", "cli/test_train", "cli/test_cli_pretrain", "test_six_examples"),
 }
 

@@ -198,6 +198,7 @@ def test_the_tower_of_a_clip(tmp_path):
     assert load_features("embedded").name == "embedded"
 
 
+@pytest.mark.slow
 def test_timm_is_imported_only_when_needed():
     code = "import sys, zerodefect.methods; sys.exit('timm' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

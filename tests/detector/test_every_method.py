@@ -272,6 +272,7 @@ def test_forward_is_encode_and_predict_without_a_gradient(setting):
         total(fresh, training_batch(fresh, [1])).backward()
 
 
+@pytest.mark.slow
 @judging_alone
 def test_use_changes_neither_detector_nor_knowledge_nor_global_draws(setting):
     detector = setting.build()
@@ -313,6 +314,7 @@ def test_use_changes_neither_detector_nor_knowledge_nor_global_draws(setting):
     assert torch.equal(torch.get_rng_state(), draws)
 
 
+@pytest.mark.slow
 @judging_alone
 def test_one_detector_serves_two_threads_and_products_at_once(setting):
     detector = setting.build()
@@ -343,6 +345,7 @@ BFLOAT16_SCORE = {"adaclip": 0.1}  # patches near two clusters change theirs
 BFLOAT16_MAP = {"padim": 0.2}  # two references: ten times what is off in any other direction
 
 
+@pytest.mark.slow
 @judging_alone
 def test_bfloat16_stays_close_and_is_returned_as_float32(setting):
     detector = shared(setting)
@@ -468,6 +471,7 @@ def test_stored_knowledge_is_the_same_and_refused_by_another_detector(setting, t
 # --- references ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @with_memory
 def test_references_may_come_in_parts_and_before_or_after_words(setting):
     detector, knowledge = shared(setting), known(setting)
@@ -506,6 +510,7 @@ def test_an_image_is_at_no_distance_from_itself(setting):
         assert (detector(given, strange).map > detector(given, own).map + 1e-4).any()
 
 
+@pytest.mark.slow
 @with_memory
 @pytest.mark.parametrize("numbers", [[0, 1, 2, 3], [0, 0, 1, 2]], ids=["pictures", "tiles"])
 @pytest.mark.parametrize("before", [0, 2])
@@ -555,6 +560,7 @@ def test_more_references_never_raise_score_or_map(setting):
     assert (after.map < before.map - 1e-4).any()
 
 
+@pytest.mark.slow
 @with_memory
 def test_beyond_its_budget_a_memory_is_thinned_or_refuses(setting):
     detector = setting.build()

@@ -73,6 +73,7 @@ def same_limits(one: Policy, other: Policy) -> None:
 RATES = {"false_alarms": 0.2, "review_rate": 0.4}
 
 
+@pytest.mark.slow
 def test_a_policy_from_good_pictures_fits_and_is_learned_again(inspector):
     former = Policy.load(FORMER / "dense-split.json")
     inspector.policy = former
@@ -92,6 +93,7 @@ def test_a_policy_of_left_out_references_fits_and_is_learned_again(inspector):
     same_limits(inspector.calibrate(good(), leave_one_out=True, **RATES), former)
 
 
+@pytest.mark.slow
 def test_they_are_as_strict_as_they_were(inspector):
     inspector.policy = Policy.load(FORMER / "dense-split.json")
     with pytest.raises(PolicyMismatch, match="object"):

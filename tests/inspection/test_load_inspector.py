@@ -55,6 +55,7 @@ OPTIONS["everything"] = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chosen", OPTIONS)
 def test_the_same_options_give_the_same_detector_and_results(
     shelf, tmp_path, monkeypatch, capsys, chosen

@@ -307,6 +307,7 @@ def test_a_spawned_pool_inspects_as_this_process_does(inspector):
     assert [score for _, score in found] == pytest.approx([s for _, s in expected], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_names(inspector):
     kept = inspector.detector.text_features
     inspector.inspect(picture(0), object="part 0")

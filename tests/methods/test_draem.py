@@ -70,6 +70,7 @@ def test_it_learns_where_good_pictures_were_damaged():
     assert map[mask > 0].mean() > 1.5 * map[mask == 0].mean()
 
 
+@pytest.mark.slow
 def test_two_official_files_become_one_checkpoint(tmp_path):
     published = draem(seed=5)
     files = [tmp_path / "run.pckl", tmp_path / "run_seg.pckl"]

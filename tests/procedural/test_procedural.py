@@ -196,6 +196,7 @@ def test_captions_name_the_state(many: ProceduralBatch) -> None:
     assert len(NOUNS) >= 150
 
 
+@pytest.mark.slow
 def test_damage_changes_the_picture_under_the_mask() -> None:
     for name in PRODUCTS:
         for number, kind in enumerate(possible_kinds(name)):
