@@ -9,6 +9,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -85,6 +86,13 @@ def atomic_write(path: Path, *, cached: bool = False) -> Iterator[BinaryIO]:
         raise
     if not cached:
         sync_folder(path.parent)
+
+
+def free_space(path: Path) -> tuple[Path, int]:
+    """The folder that is there, of a path that may be made, and the bytes that are free on it."""
+    absolute = path.absolute()
+    folder = next(one for one in (absolute, *absolute.parents) if one.is_dir())
+    return folder, shutil.disk_usage(folder).free
 
 
 def sync_folder(folder: Path) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import errno
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from zerodefect.files import free_space
 from zerodefect.types import printable
 
 _FULL = {errno.ENOSPC: "no space left", errno.EDQUOT: "the disk quota is used up"}
@@ -63,12 +63,11 @@ def _where(place: Path | None) -> str:
     if place is None:
         return "on the disk: free some, or name another disk with --output"
     place, temporary = place.absolute(), Path(tempfile.gettempdir())
-    folder = next(folder for folder in place.parents if folder.is_dir())
-    free = shutil.disk_usage(folder).free / 1e6
+    folder, free = free_space(place.parent)
     ours = place.relative_to(temporary).parts[0] if place.is_relative_to(temporary) else ""
     remedy = "name another disk with --output"
     if place.is_relative_to(cache_folder().absolute()):
         remedy = "'zerodefect cache --clear', or name another disk with ZERODEFECT_CACHE"
     elif ours.startswith("zerodefect-"):
         remedy = "name another disk for temporary files with TMPDIR"
-    return f"on {folder} ({free:,.1f} MB free): free some, or {remedy}"
+    return f"on {folder} ({free / 1e6:,.1f} MB free): free some, or {remedy}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +23,7 @@ from zerodefect.cli.options import (
     option,
 )
 from zerodefect.cli.telling import progress, say, tell
+from zerodefect.files import free_space
 
 if TYPE_CHECKING:
     from zerodefect.data import Dataset
@@ -173,7 +173,7 @@ def _measured(
     folder.check(evaluator.facts())
     cache = evaluator.cache
     if cache.folder:
-        need, left = evaluator.cache_bytes(), _space_left(cache.folder)
+        need, (_, left) = evaluator.cache_bytes(), free_space(cache.folder)
         text = (
             f"cache: up to {need / 1e6:,.1f} MB for {evaluator.count()} predictions in "
             f"{cache.folder} (maps in {cache.precision}), which holds {cache.taken() / 1e6:,.1f} "
@@ -190,12 +190,6 @@ def _measured(
     for failure in evaluation.failures:
         say(f"left out: {failure}")
     return evaluation
-
-
-def _space_left(folder: Path) -> int:
-    """Free bytes where a folder is, or would be made."""
-    there = next(one for one in (folder, *folder.absolute().parents) if one.is_dir())
-    return shutil.disk_usage(there).free
 
 
 def _check_step(protocol: Protocol, methods: list[str]) -> None:

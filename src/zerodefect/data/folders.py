@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable
 from dataclasses import replace
@@ -13,7 +12,7 @@ from zerodefect.data.listing import Listing, is_good, pattern, tell_test_words
 from zerodefect.data.mask_files import marks
 from zerodefect.data.pairing import Pairing, is_by_product, masks_among, pair_masks
 from zerodefect.images import ImageError, find_images
-from zerodefect.images.find import is_picture, visible
+from zerodefect.images.find import is_folder, is_picture, visible
 
 SPLITS: dict[str, Split] = {
     "train": "train",
@@ -44,8 +43,7 @@ def subfolders(folder: Path) -> list[Path]:
     return [
         entry
         for entry in _inside(folder)
-        if os.path.isdir(entry)  # noqa: PTH112 - Path's own raises where a folder is closed
-        and not (entry.is_symlink() and entry.resolve() in above)
+        if is_folder(entry) and not (entry.is_symlink() and entry.resolve() in above)
     ]
 
 

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from zerodefect.detector.composed import Memory
+from zerodefect.detector.composed import Memory, numbered
 from zerodefect.detector.configs import Positive, Share, hyper_parameters
 from zerodefect.detector.contract import (
     Detector,
@@ -84,8 +84,8 @@ class Combined(Detector):
             raise ValueError(f"option shares={config.shares}: {len(parts)} parts, one for each")
         super().__init__(config, (), {})
         self.parts = nn.ModuleDict(parts)
-        self.info = joint_info([part.info for part in parts.values()])  # type: ignore[misc]
-        self.tells_kinds = any(p.tells_kinds for p in parts.values())  # type: ignore[misc]
+        self.info = joint_info([part.info for part in parts.values()])
+        self.tells_kinds = any(p.tells_kinds for p in parts.values())
         self.inputs = self._inputs()
         self.backbone = {name: part.backbone for name, part in parts.items()}
         if any(part.memory is not None for part in parts.values()):
@@ -93,7 +93,9 @@ class Combined(Detector):
 
     def each(self) -> Iterator[tuple[str, Detector]]:
         """Names and parts."""
-        yield from self.parts.items()  # type: ignore[misc]
+        for name, part in self.parts.items():
+            assert isinstance(part, Detector)
+            yield name, part
 
     def _inputs(self) -> dict[str, Input]:
         return {
@@ -140,12 +142,10 @@ class Combined(Detector):
         """
         if knowledge.shots:
             raise RuntimeError("describe(...) comes before remember(...): begin with empty()")
-        told = {
-            name: part.describe(self.of(knowledge, name), product) for name, part in self.each()
-        }
-        for name, own in told.items():
+        for name, part in self.each():
+            own = part.describe(self.of(knowledge, name), product)
             knowledge = self.nested(knowledge, name, own)
-        return knowledge.having({}, product=product)
+        return knowledge
 
     def neutral_score(self, knowledge: Knowledge) -> float | None:
         """That of the only part that is heard, if there is one alone."""
@@ -170,33 +170,24 @@ class Combined(Detector):
             raise self._unsupported("references")
         shown: list[tuple[Mapping[str, Any], Tensor]] = []
         known = {name: self.of(knowledge, name) for name, _ in self.each()}
-        numbered = self._numbered(batches, pictures, knowledge.shots)
-        while some := list(islice(numbered, _AT_ONCE)):
-            shots = 1 + max(int(numbers.max()) for _, numbers in some)
+        passing = numbered(batches, pictures, knowledge.shots, self._images)
+        while some := list(islice(passing, _AT_ONCE)):
             for name, part in self.each():
                 own = known[name]
                 if part.memory is not None:
-                    rows = [numbers for _, numbers in some]
-                    own = part.remember(own, (batch[name].value for batch, _ in some), rows)
-                known[name] = replace(own, shots=max(shots, own.shots))
-            shown += some[: max(0, _SCALE_FROM - sum(len(n) for _, n in shown))]
+                    rows = [numbers for _, numbers, _ in some]
+                    own = part.remember(own, (batch[name].value for batch, *_ in some), rows)
+                known[name] = replace(own, shots=some[-1][2])
+            room = max(0, _SCALE_FROM - sum(len(numbers) for _, numbers in shown))
+            shown += [(batch, numbers) for batch, numbers, _ in some[:room]]
         for name, part in self.each():
             own = part.settle(known[name])
             scale = {_SCALE: _scale(part, own, [(batch[name].value, n) for batch, n in shown])}
             knowledge = self.nested(knowledge, name, own.having(scale))
         return knowledge
 
-    def _numbered(
-        self, batches: Iterable[Mapping[str, Any]], pictures: Iterable[Tensor] | None, shots: int
-    ) -> Iterator[tuple[Mapping[str, Any], Tensor]]:
-        """Batches with the numbers of their pictures; counted on where none are given."""
-        if pictures is not None:
-            yield from zip(batches, pictures, strict=False)
-            return
-        for batch in batches:
-            count = len(next(iter(self.references(batch).values())))
-            yield batch, torch.arange(shots, shots + count)
-            shots += count
+    def _images(self, encoded: Mapping[str, Any]) -> int:
+        return len(next(iter(self.references(encoded).values())))
 
     def references(self, encoded: Mapping[str, Any]) -> Mapping[str, Tensor]:
         """What every part remembers."""
@@ -285,14 +276,9 @@ class _Later:
             self._made, self._inputs = self._part.encode(self._inputs), None
         return self._made
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __getstate__(self) -> dict[str, Any]:
         """Made before it goes elsewhere, without the network."""
-        return _Made, (self.value,)
-
-
-@dataclass(frozen=True)
-class _Made:
-    value: Any
+        return {"_part": None, "_inputs": None, "_made": self.value}
 
 
 @dataclass

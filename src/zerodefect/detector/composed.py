@@ -2,13 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import ClassVar, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import repeat
+from typing import ClassVar, Protocol, TypeVar
 
+import torch
 from torch import Tensor
 
 from zerodefect.detector.knowledge import Knowledge
 from zerodefect.types import Prediction
+
+_B = TypeVar("_B")
+
+
+def numbered(
+    batches: Iterable[_B],
+    pictures: Iterable[Tensor] | None,
+    shots: int,
+    count: Callable[[_B], int],
+) -> Iterator[tuple[_B, Tensor, int]]:
+    """Batches with the numbers of their pictures, and how many pictures there are then.
+
+    Args:
+        batches: gone through once.
+        pictures: per batch the numbers ``(B,)``; None to count them on.
+        shots: pictures that there were before.
+        count: gives the images of a batch.
+    """
+    given: Iterable[Tensor | None] = repeat(None) if pictures is None else pictures
+    for batch, numbers in zip(batches, given, strict=False):
+        own = torch.arange(shots, shots + count(batch)) if numbers is None else numbers
+        shots = max(shots, int(own.max()) + 1)
+        yield batch, own, shots
 
 
 class Memory(Protocol):

@@ -82,10 +82,10 @@ class Detector(nn.Module):
         learned_from: ``learned_pictures.picture_names`` of what they are from; None if unknown.
     """
 
-    info: ClassVar[MethodInfo]
+    info: MethodInfo
     Config: ClassVar[type]
     recipe: ClassVar[Recipe | None] = None
-    tells_kinds: ClassVar[bool] = False
+    tells_kinds: bool = False
     monotone_memory: bool = False
     fixed_grid: ClassVar[bool] = False
     set_levels: ClassVar[tuple[str, ...]] = ()

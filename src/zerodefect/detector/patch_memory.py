@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import repeat
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from zerodefect.detector.composed import numbered
 from zerodefect.detector.knowledge import Knowledge
 from zerodefect.layers.coreset import thinned
 from zerodefect.layers.memory import MemoryBank, Metric
@@ -43,11 +43,8 @@ class PatchMemory:
         """
         held = self._held(knowledge)
         shots, thin = knowledge.shots, not self.leaves_out(knowledge)
-        given: Iterable[Tensor | None] = repeat(None) if pictures is None else pictures
-        for features, numbers in zip(batches, given, strict=False):
-            count = len(next(iter(features.values())))
-            own = torch.arange(shots, shots + count) if numbers is None else numbers
-            shots = max(shots, int(own.max()) + 1)
+        for features, own, so_far in numbered(batches, pictures, knowledge.shots, _images):
+            shots = so_far
             for name, values in features.items():
                 flat = MemoryBank.stored(values, self.metric)
                 rows = own.to(flat.device).repeat_interleave(values.shape[1])
@@ -130,6 +127,10 @@ class PatchMemory:
 
 _PLACE, _NUMBERS = "memory/", "pictures/"
 _Held = dict[str, list[tuple[Tensor, Tensor]]]
+
+
+def _images(features: Mapping[str, Tensor]) -> int:
+    return len(next(iter(features.values())))
 
 
 def _bytes(held: _Held) -> int:

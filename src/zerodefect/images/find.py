@@ -70,7 +70,7 @@ def _existing(path: str | os.PathLike[str]) -> Path:
 
 
 def _expand(path: Path, closed: dict[Path, Exception]) -> list[Path]:
-    if not os.path.isdir(path):  # noqa: PTH112 - unlike Path.is_dir, it raises nothing
+    if not is_folder(path):
         return [path]
     images = list(_walk(path, closed))
     if not images:
@@ -91,9 +91,14 @@ def visible(folder: Path) -> list[Path]:
     return [folder / name for name in sorted(names, key=natural_key)]
 
 
+def is_folder(path: Path) -> bool:
+    """As ``Path.is_dir``, which up to Python 3.13 raises for what lies in a closed folder."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
 def is_picture(path: Path) -> bool:
     """Whether a file in a folder counts as a picture, by its ending or its first bytes."""
-    if os.path.isdir(path):  # noqa: PTH112 - Path's own raises where a folder is closed
+    if is_folder(path):
         return False
     return path.suffix.lower() in _LISTED_ENDINGS or formats.is_picture(_head(path))
 
@@ -104,7 +109,7 @@ def _walk(top: Path, closed: dict[Path, Exception]) -> Iterator[Path]:
     waiting = [top]
     while waiting:
         path = waiting.pop()
-        if os.path.isdir(path):  # noqa: PTH112 - unlike Path.is_dir, it raises nothing
+        if is_folder(path):
             try:
                 waiting += reversed(_enter(path, entered))
             except OSError as error:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import repeat
 from typing import ClassVar, Literal
 
 import torch
@@ -17,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zerodefect.backbones.backbone import LayeredBackbone
-from zerodefect.detector.composed import SetLevel
+from zerodefect.detector.composed import SetLevel, numbered
 from zerodefect.detector.configs import Count, Layers, NotNegative, Positive, hyper_parameters
 from zerodefect.detector.facts import Figure, MethodInfo
 from zerodefect.detector.feature_detector import FeatureDetector, Patches
@@ -174,11 +173,9 @@ class GaussianMemory:
             ValueError: features that are not finite, of another grid, or beyond the budget.
         """
         shots, tensors = knowledge.shots, dict(knowledge.tensors)
-        given: Iterable[Tensor | None] = repeat(None) if pictures is None else pictures
-        for features, numbers in zip(batches, given, strict=False):
-            e, grid = features["patches"], features["grid"][0, 0]
-            own = torch.arange(shots, shots + len(e)) if numbers is None else numbers
-            shots = max(shots, int(own.max()) + 1)
+        passing = numbered(batches, pictures, shots, lambda features: len(features["patches"]))
+        for features, _, so_far in passing:
+            shots, e, grid = so_far, features["patches"], features["grid"][0, 0]
             self._check(e, grid, tensors.get("grid"))
             x = e.permute(1, 0, 2).double()  # (N, B, C)
             sums = {"sum/count": torch.tensor(float(len(e)), dtype=torch.float64)}

@@ -51,7 +51,7 @@ class PyramidConfig:
         density: share of o(m) that is taken off.
         top: share of the highest values of the map whose mean makes half of the image score; the
             highest one makes the other half.
-        items: reference patches that each stage keeps, at most; more are thinned by a coreset.
+        items: reference patches that each stage keeps, at most, evenly spread over all.
     """
 
     layers: Layers | None = None
@@ -60,13 +60,6 @@ class PyramidConfig:
     density: NotNegative = 0.5
     top: Share = 0.01
     items: Count = 6_272
-
-
-@dataclass(frozen=True)
-class Stages:
-    """Patches of a batch at every stage, coarser to the end."""
-
-    stages: tuple[Patches, ...]
 
 
 @register(
@@ -97,23 +90,23 @@ class Pyramid(FeatureDetector):
         super().__init__(features, config or PyramidConfig(), preprocess)
         self.memory: StageMemory = StageMemory("euclidean", items=self.config.items)
 
-    def encode(self, images: Tensor) -> Stages:
-        """Averaged features of every stage."""
+    def encode(self, images: Tensor) -> tuple[Patches, ...]:
+        """Averaged features of every stage, coarser to the end."""
         stages = []
         for name, values in zip(self.layers, self.maps(images), strict=True):
             step = max(1, self.config.finest // self.features.layers[name])
             f = neighbourhood_mean(values, self.config.neighbourhood, "replicate")
             f = F.avg_pool2d(f, step, ceil_mode=True)
             stages.append(self.patches(f.flatten(2).mT, (f.shape[-2], f.shape[-1]), images))
-        return Stages(tuple(stages))
+        return tuple(stages)
 
-    def references(self, encoded: Stages) -> Mapping[str, Tensor]:
+    def references(self, encoded: tuple[Patches, ...]) -> Mapping[str, Tensor]:
         """Features of every stage."""
-        return {name: s.values for name, s in zip(self.layers, encoded.stages, strict=True)}
+        return {name: s.values for name, s in zip(self.layers, encoded, strict=True)}
 
-    def patch_features(self, encoded: Stages) -> tuple[PatchFeatures, ...]:
+    def patch_features(self, encoded: tuple[Patches, ...]) -> tuple[PatchFeatures, ...]:
         """Those of every stage."""
-        return tuple(PatchFeatures(stage.values, stage.grid) for stage in encoded.stages)
+        return tuple(PatchFeatures(stage.values, stage.grid) for stage in encoded)
 
     def settle(self, knowledge: Knowledge) -> Knowledge:
         """Thin the stages, and learn what the references say of each other."""
@@ -122,12 +115,12 @@ class Pyramid(FeatureDetector):
         return knowledge
 
     def predict(
-        self, encoded: Stages, knowledge: Knowledge, left_out: Tensor | None = None
+        self, encoded: tuple[Patches, ...], knowledge: Knowledge, left_out: Tensor | None = None
     ) -> Prediction:
         """The mean over the stages of their standardised distances."""
-        finest = max((stage.grid for stage in encoded.stages), key=lambda grid: grid.shape)
+        finest = max((stage.grid for stage in encoded), key=lambda grid: grid.shape)
         z = torch.zeros(())
-        for name, stage in zip(self.layers, encoded.stages, strict=True):
+        for name, stage in zip(self.layers, encoded, strict=True):
             d, row = self.memory.neighbours(knowledge, name, stage.values, 1, left_out)
             r = d[..., 0] - self.config.density * knowledge[f"own/{name}"][row[..., 0]]
             mean, deviation = knowledge[f"scale/{name}"]
