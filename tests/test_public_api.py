@@ -39,7 +39,7 @@ NAMES = [
 SIGNATURES = [
     (
         load,
-        "(method: 'str | None' = None, *, object: 'str | None' = None, "
+        "(method: 'str | Path | None' = None, *, object: 'str | None' = None, "
         "references: 'Source | Iterable[Source] | None' = None, "
         "vocabulary: 'Vocabulary | str | Path | None' = None, "
         "policy: 'Policy | str | Path | None' = None, tile: 'int | None' = None, "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -11,15 +11,19 @@ import numpy as np
 
 from zerodefect.detector.contract import Detector, UnsupportedError
 from zerodefect.images import ImageError, Picture
+from zerodefect.images.kept import KeptPicture
 from zerodefect.inspection.calibration import calibrate
 from zerodefect.inspection.conformal import CalibrationError, check_provable
 from zerodefect.inspection.explain import explain
 from zerodefect.inspection.frames import Frame, measure, why_unjudged
+from zerodefect.inspection.keepable import Keepable
 from zerodefect.inspection.made_with import made_with
 from zerodefect.inspection.policy import Policy
+from zerodefect.inspection.product_pictures import Keeping, keep
+from zerodefect.inspection.product_sections import Asked
 from zerodefect.inspection.regions import find_regions
 from zerodefect.inspection.sources import GoodPictures, Source, expand
-from zerodefect.inspection.teachable import Shown, Teachable
+from zerodefect.inspection.teachable import Shown
 from zerodefect.scoring.joining import Scored
 from zerodefect.scoring.scorer import DEFAULT_BATCH
 from zerodefect.scoring.stream import Seen, scored_stream
@@ -30,12 +34,13 @@ _Rates = dict[str, Any]  # those that were asked for, and frames, as ``calibrate
 _KEPT_POLICIES = 64  # made on the spot, for products that were named with a call
 
 
-class Inspector(Teachable):
+class Inspector(Keepable):
     """Inspects images with one detector.
 
     Args:
         detector: gives raw scores and maps; or what builds it at first use.
         policy: the user's calibration, or None; an attribute, too.
+        asked: how the detector was asked for, as plain data, so that a product file can say it.
         taught: ``vocabulary``, ``viewing``, ``bit_depth``, ``roi``, ``ignore`` of ``Teachable``.
     """
 
@@ -44,11 +49,11 @@ class Inspector(Teachable):
         detector: Detector | Callable[[], Detector],
         *,
         policy: Policy | None = None,
+        asked: Mapping[str, Any] | None = None,
         **taught: Any,
     ) -> None:
         super().__init__(detector, **taught)
-        self.policy = policy
-        self._automatic: dict[str, Policy] = {}  # by the fingerprint that each was made for
+        self.policy, self.asked = policy, asked
 
     def infer_bit_depth(self, sources: Sequence[Source]) -> None:
         """As ``Teachable`` does, but a calibration knows it first."""
@@ -108,13 +113,17 @@ class Inspector(Teachable):
             if false_alarms is not None:
                 check_provable(false_alarms, len(images), "false-alarm rate", confidence)
         good_ones = GoodPictures(self._open_good, on_failure)
-        rates = {"false_alarms": false_alarms, "review_rate": review_rate, "confidence": confidence}
+        rates: _Rates = {"false_alarms": false_alarms, "review_rate": review_rate}
+        rates["confidence"] = confidence
+        keeping = Keeping()
         if leave_one_out:
-            self.policy = self._calibrated_left_out(images, good_ones, rates)
+            policy = self._calibrated_left_out(images, good_ones, rates)
             on_scored(self.shots)
-            return self.policy
-        self.policy = self._calibrated_apart(images, good_ones, rates, batch_size, on_scored)
-        return self.policy
+        else:
+            every = images, good_ones, rates, batch_size, on_scored
+            policy = self._calibrated_apart(*every, keeping)
+        self.calibrated(policy, Asked(leave_one_out=leave_one_out, **rates), keeping)
+        return policy
 
     def _calibrated_apart(
         self,
@@ -123,17 +132,25 @@ class Inspector(Teachable):
         rates: _Rates,
         batch_size: int,
         on_scored: Callable[[int], None],
+        keeping: Keeping,
     ) -> Policy:
         shown, seen = self._ready(None), []
         for one in good_ones.once(images, partial(self._seen, shown), shown.digests, batch_size):
-            seen += [one] if one else []
+            if one:
+                keeping.add(one[2])
+                seen.append(one[:2])
             on_scored(1)
         rates = {**rates, "frames": [frame for _, frame in seen]}
         scored = [one for one, _ in seen]
         return self._policy_of(shown, scored, "split", rates, good_ones.notes())
 
-    def _seen(self, shown: Shown, pictures: Sequence[Picture]) -> list[tuple[Scored, Frame]]:
-        return list(zip(self._scores(shown, pictures), _frames(shown, pictures), strict=True))
+    def _seen(
+        self, shown: Shown, pictures: Sequence[Picture]
+    ) -> list[tuple[Scored, Frame, KeptPicture]]:
+        scores, frames = self._scores(shown, pictures), _frames(shown, pictures)
+        viewing = self.kept_viewing()
+        kept = [keep(one, frame, viewing) for one, frame in zip(pictures, frames, strict=True)]
+        return list(zip(scores, frames, kept, strict=True))
 
     def _scores(self, shown: Shown, pictures: Sequence[Picture]) -> list[Scored]:
         """Scores of pictures, whose maps are not kept."""
@@ -173,6 +190,8 @@ class Inspector(Teachable):
         fingerprint = identity["fingerprint"]
         with self._lock:
             if fingerprint not in self._automatic:
+                if len(shown.references) < len(shown.digests):
+                    self._not_of_a_file("another setting")
                 many = len(shown.references) >= 2  # a single image has no others
                 made = self._left_out_policy(shown, {}) if many else self._provisional(shown)
                 if len(self._automatic) >= _KEPT_POLICIES:
