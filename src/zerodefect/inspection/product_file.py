@@ -260,9 +260,7 @@ def write_product(inspector: Keepable, path: str | Path, pictures: bool = True) 
     viewing = inspector.kept_viewing()
     assert viewing.within is not None
     if kept is not None:
-        references, good = (
-            product_pictures.written(*each) for each in zip(_PLACES, kept, strict=True)
-        )
+        references, good = map(product_pictures.written, ("references", "good"), kept)
         members |= references[0] | good[0]
         members |= product_pictures.thumbnails([*kept[0], *kept[1]][:_THUMBNAILS])
         section = Pictures(kept=True, within=viewing.within, references=references[1], good=good[1])
