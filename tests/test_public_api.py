@@ -25,6 +25,7 @@ NAMES = [
     "Policy",
     "PolicyMismatch",
     "Prediction",
+    "ProductError",
     "Region",
     "Tiling",
     "Viewing",
@@ -67,6 +68,12 @@ SIGNATURES = [
         "(self, object: 'str', vocabulary: 'Vocabulary | None' = None) -> 'None'",
     ),
     (Inspector.forget, "(self) -> 'None'"),
+    (Inspector.save, "(self, path: 'str | Path', pictures: 'bool' = True) -> 'None'"),
+    (
+        Inspector.relearn,
+        "(self, references: 'Source | Iterable[Source] | None' = None, "
+        "good: 'Source | Iterable[Source] | None' = None, **calibrating: 'Any') -> 'Policy'",
+    ),
     (Inspector.active_policy, "(self, object: 'str | None' = None) -> 'Policy'"),
     (Detector.empty, "(self) -> 'Knowledge'"),
     (

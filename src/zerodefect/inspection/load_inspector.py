@@ -21,7 +21,11 @@ from zerodefect.methods import load_detector
 from zerodefect.prompts.vocabulary import Vocabulary
 from zerodefect.scoring.viewing import Viewing
 
-_DEFAULTS: dict[str, Any] = {"overlap": 0.25, "keep_aspect": False, "precision": "float32"}
+_USUAL: dict[str, tuple[Any, ...]] = {
+    "overlap": (0.25,),
+    "keep_aspect": (False,),
+    "precision": ("float32", "auto"),
+}
 _WHERE = ("device", "backbone", "weights", "checkpoint")  # of a product: where its weights are
 
 
@@ -169,7 +173,7 @@ def _given(said: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: value
         for name, value in said.items()
-        if value is not None and not (name in _DEFAULTS and value == _DEFAULTS[name])
+        if value is not None and not (name in _USUAL and value in _USUAL[name])
     }
 
 

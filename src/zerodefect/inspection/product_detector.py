@@ -101,10 +101,11 @@ def rebuilt(archive: Archive, made: Made, given: Mapping[str, Any]) -> Detector:
         WeightsError, CheckpointError: weights that are missing, or others.
         ProductError: this version builds another detector of it.
     """
-    facts, loading = made.facts, _where(archive.path, made, given)
+    facts = made.facts
     sizes: Any = made.sizes
     square = isinstance(sizes, tuple) and sizes[0] == sizes[1]
     try:
+        loading = _where(archive.path, made, given)
         with tempfile.TemporaryDirectory(prefix="zerodefect-") as folder:
             if made.checkpoint:
                 loading["checkpoint"] = _checkpoint(archive, Path(folder), given.get("checkpoint"))

@@ -318,7 +318,7 @@ def _kept(
 ) -> tuple[list[KeptPicture], list[KeptPicture]] | None:
     """References and further good pictures as the file keeps them; None where they are not had."""
     try:
-        references = inspector.recalled(shown).references
+        references = inspector.pictures(shown)
         good = inspector.good_pictures()
     except ProductError as error:
         _log.warning("written without pictures: %s", error)

@@ -251,9 +251,18 @@ class Teachable:
         Raises:
             ProductError: the file keeps none, or is no longer there.
         """
-        if self.file and len(shown.references) < len(shown.digests):
-            shown = replace(shown, references=self.file.references())
+        shown = replace(shown, references=self.pictures(shown))
         return replace(shown, knowledge=None) if self.see_as(shown.references) else shown
+
+    def pictures(self, shown: Shown) -> tuple[Picture, ...]:
+        """Of the references, where need be from the product file.
+
+        Raises:
+            ProductError: as of ``recalled``.
+        """
+        if self.file and len(shown.references) < len(shown.digests):
+            return self.file.references()
+        return shown.references
 
     def see_as(self, pictures: Sequence[Picture]) -> bool:
         """Show pictures as those were that a file kept, if any were; whether that is new."""
