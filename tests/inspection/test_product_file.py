@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import multiprocessing
 import pickle
 import shutil
 import subprocess
@@ -423,6 +422,46 @@ def test_limits_from_elsewhere_travel_but_cannot_be_computed_again(weights, tmp_
         again.relearn(good=good(3, first=70))
 
 
+@pytest.mark.parametrize(
+    ("member", "content", "told"),
+    [
+        ("product.json", b"[]", "not a product file of ZeroDefect"),
+        ("product.json", b"{", "product.json in it is damaged"),
+        ("product.json", b"[" * 100_000, "product.json in it is damaged"),
+        ("product.json", None, "a zip, but no product file"),
+        ("policy.json", b"{}", "policy.json in it: not a ZeroDefect policy"),
+        ("policy.json", None, "policy.json is missing"),
+        ("knowledge.safetensors", b"", "knowledge.safetensors: cannot be read as knowledge"),
+        ("knowledge.safetensors", b"\xff" * 99, "knowledge.safetensors: cannot be read"),
+        ("knowledge.safetensors", None, "knowledge.safetensors is missing"),
+        ("checks/0.png", b"x", "checks/0.png in it is no picture"),
+        ("good/00000.png", b"x", "good/00000.png in it is no picture"),
+        ("good/00001.png", encode_png(picture(0, 900, 900)), "is larger than the picture"),
+        ("power.json", b"{", "power.json in it is damaged"),
+    ],
+)
+def test_members_that_cannot_be_used_are_named(member, content, told, file, tmp_path):
+    def change(members):
+        members.pop(member, None) if content is None else members.update({member: content})
+
+    bad = rewritten(file, tmp_path / "bad.zd", change)
+    with pytest.raises(ProductError, match=r"bad\.zd: .*" + told) as caught:
+        zerodefect.load(bad, device="cpu").relearn(references=picture(70))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("section", ["product", "detector", "viewing", "memory", "calibration"])
+@pytest.mark.parametrize("value", [None, [], "x", {"facts": {}}, {"facts": {"parts": 3}}])
+def test_sections_of_another_shape_are_named(section, value, file, tmp_path):
+    bad = rewritten(file, tmp_path / "bad.zd", **{section: value})
+    try:
+        zerodefect.load(bad, device="cpu")
+    except ValueError as error:
+        assert str(error).startswith(str(tmp_path)) and "\n" not in str(error)
+    else:
+        assert isinstance(value, dict) and section != "detector"
+
+
 # --- later versions, several writers -------------------------------------------------------------
 
 
@@ -458,32 +497,6 @@ def test_power_travels_and_is_dropped_when_limits_change(file, weights, tmp_path
     again.save(tmp_path / "b.zd")
     assert "power.json" not in opened_product(tmp_path / "b.zd").archive
     assert "Not measured" in opened_product(file).card()
-
-
-def _write(path, folder, references):
-    import torch
-
-    torch.set_num_threads(1)
-    made = screw(Path(folder) / "tiny.safetensors", references)
-    for _ in range(5):
-        made.save(path)
-
-
-@pytest.mark.killing
-def test_two_processes_that_write_one_file_leave_one_of_both_whole(weights, tmp_path):
-    path = tmp_path / "one.zd"
-    spawn = multiprocessing.get_context("spawn")
-    jobs = [
-        spawn.Process(target=_write, args=(path, weights.parent, references))
-        for references in (2, 3)
-    ]
-    for job in jobs:
-        job.start()
-    for job in jobs:
-        job.join(120)
-        assert job.exitcode == 0
-    assert zerodefect.load(path, device="cpu").shots in (2, 3)
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_file_that_was_replaced_or_removed_while_in_use_is_told(file, weights, tmp_path):

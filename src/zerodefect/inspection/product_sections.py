@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from zerodefect.inspection.archive import ProductError
 from zerodefect.version import __version__
@@ -77,10 +77,18 @@ class Made(Section):
     memory_budget: int | None = None
     licence: str = ""
 
+    @field_validator("facts")
+    @classmethod
+    def _complete(cls, facts: dict[str, Any]) -> dict[str, Any]:
+        for own in (facts, *facts.get("parts", {}).values()):
+            if not isinstance(own["method"], str) or not isinstance(own["config"], dict):
+                raise ValueError("no method, or no hyper-parameters")
+        return facts
+
     @property
     def method(self) -> str:
         """Its name; several are joined by a plus."""
-        return str(self.facts.get("method"))
+        return str(self.facts["method"])
 
 
 class Seen(Section):
@@ -200,8 +208,8 @@ class Product(BaseModel):
             raise ProductError(path, reason, "Update ZeroDefect")
         try:
             return cls.model_validate(told)
-        except (ValidationError, RecursionError) as error:
-            fault = str(error)
+        except (ValidationError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            fault = f"{type(error).__name__}: {error}"
             if isinstance(error, ValidationError):
                 first = error.errors()[0]
                 fault = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
