@@ -6,10 +6,12 @@ the archive's own directory was checked as a whole.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import stat
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from zerodefect.files import atomic_write
@@ -35,7 +37,7 @@ class Archive:
     """The members of a zip, checked before the first one is read.
 
     Args:
-        path: of the file, which is opened anew for each reading.
+        path: of the file, which is opened anew for each reading, and must then be the same one.
 
     Attributes:
         sizes: bytes of each member, by name.
@@ -47,6 +49,7 @@ class Archive:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self._file: tuple[int, ...] | None = None
         with self._opened() as archive:
             self.sizes = self._checked(archive.infolist())
 
@@ -77,14 +80,25 @@ class Archive:
                 except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError) as error:
                     reason = f"{name} in it is damaged ({error})"
                     raise ProductError(self.path, reason, _COPY_AGAIN) from None
-                except KeyError:
-                    reason = "it was replaced while it was in use"
-                    raise ProductError(self.path, reason, "Load it again") from None
         return found
 
-    def _opened(self) -> zipfile.ZipFile:
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[zipfile.ZipFile]:
+        with contextlib.ExitStack() as stack:
+            yield self._entered(stack)
+
+    def _entered(self, stack: contextlib.ExitStack) -> zipfile.ZipFile:
         try:
-            return zipfile.ZipFile(self.path)
+            file = stack.enter_context(self.path.open("rb"))
+            told = os.fstat(file.fileno())
+            one = told.st_dev, told.st_ino, told.st_size, told.st_mtime_ns
+            self._file = self._file or one
+            if one != self._file:
+                reason = "it was replaced since it was loaded"
+                raise ProductError(self.path, reason, "Load it again")
+            return stack.enter_context(zipfile.ZipFile(file))
+        except ProductError:
+            raise
         except FileNotFoundError:
             raise ProductError(self.path, "no such file", "Check the path") from None
         except OSError as error:

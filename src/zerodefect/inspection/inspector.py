@@ -114,8 +114,7 @@ class Inspector(Keepable):
                 check_provable(false_alarms, len(images), "false-alarm rate", confidence)
         good_ones = GoodPictures(self._open_good, on_failure)
         rates: _Rates = {"false_alarms": false_alarms, "review_rate": review_rate}
-        rates["confidence"] = confidence
-        keeping = Keeping()
+        rates, keeping = {**rates, "confidence": confidence}, Keeping()
         if leave_one_out:
             policy = self._calibrated_left_out(images, good_ones, rates)
             on_scored(self.shots)

@@ -26,7 +26,7 @@ _USUAL: dict[str, tuple[Any, ...]] = {
     "keep_aspect": (False,),
     "precision": ("float32", "auto"),
 }
-_WHERE = ("device", "backbone", "weights", "checkpoint")  # of a product: where its weights are
+_WHERE = ("device", "backbone", "weights")  # of a product: where its weights are
 
 
 def load(
@@ -198,7 +198,7 @@ def renewed(path: str | Path, **said: Any) -> Inspector:
     """
     file, given = opened_product(path), _given(said)
     told, seen = file.told, file.told.viewing
-    free = {*_WHERE, "method", "precision", "image_size", *_options_said(given)}
+    free = {*_WHERE, "checkpoint", "method", "precision", "image_size", *_options_said(given)}
     if wrong := contradictions(file, {n: v for n, v in given.items() if n not in free}):
         remedy = "Leave out what a product file says itself, or calibrate anew with --output"
         raise ProductError(path, f"it is contradicted: {'; '.join(wrong)}", remedy)

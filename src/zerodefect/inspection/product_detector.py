@@ -94,8 +94,8 @@ def rebuilt(archive: Archive, made: Made, given: Mapping[str, Any]) -> Detector:
     Args:
         archive: the file.
         made: what it says of the detector.
-        given: ``device``, and ``backbone``, ``weights``, ``checkpoint`` where the weights lie
-            elsewhere than they did.
+        given: ``device``, and ``backbone`` and ``weights`` where the weights lie elsewhere than
+            they did.
 
     Raises:
         WeightsError, CheckpointError: weights that are missing, or others.
@@ -108,7 +108,7 @@ def rebuilt(archive: Archive, made: Made, given: Mapping[str, Any]) -> Detector:
         loading = _where(archive.path, made, given)
         with tempfile.TemporaryDirectory(prefix="zerodefect-") as folder:
             if made.checkpoint:
-                loading["checkpoint"] = _checkpoint(archive, Path(folder), given.get("checkpoint"))
+                loading["checkpoint"] = _checkpoint(archive, Path(folder))
             detector = load_detector(
                 made.method,
                 device=given.get("device") or "auto",
@@ -234,11 +234,8 @@ def _found(path: Path, network: Network) -> tuple[str | None, str | None]:
     )
 
 
-def _checkpoint(archive: Archive, folder: Path, given: Any) -> Path:
+def _checkpoint(archive: Archive, folder: Path) -> Path:
     """The checkpoint of the file, laid where it can be loaded."""
-    if given is not None:
-        reason = "it brings its checkpoint itself, and another was given"
-        raise ProductError(archive.path, reason, "Leave --checkpoint out")
     for name, data in zip(
         (CHECKPOINT, _SIDE_CAR), archive.read_all([CHECKPOINT, _SIDE_CAR]), strict=True
     ):

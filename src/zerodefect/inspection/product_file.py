@@ -6,7 +6,6 @@ the file. It is a zip without code: JSON, tensors, pictures.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import math
@@ -20,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zerodefect.detector.contract import Detector, plain
+from zerodefect.detector.contract import Detector, Input, plain
 from zerodefect.detector.knowledge import Knowledge, KnowledgeError
-from zerodefect.images import Picture
+from zerodefect.images import Picture, Preprocess
 from zerodefect.images.kept import KeptPicture
 from zerodefect.images.tiling import Tiling
 from zerodefect.inspection import product_pictures
@@ -71,6 +70,7 @@ TOLERANCE = {"float32": 1e-3, "bfloat16": 3e-2}
 
 _MOST_TEXT = 2**28  # bytes of a JSON member
 _CHECKED = 3  # inputs that are scored when a file is loaded
+_LARGE = 192  # pixels of an input's shorter side, from which on check inputs are smaller
 _THUMBNAILS = 12
 
 _log = logging.getLogger("zerodefect")
@@ -83,12 +83,10 @@ class ProductFile:
     Attributes:
         archive: its members.
         told: what ``product.json`` says.
-        stamp: of ``product.json``, to see whether the file was replaced meanwhile.
     """
 
     archive: Archive
     told: Product
-    stamp: str
 
     @property
     def path(self) -> Path:
@@ -158,8 +156,6 @@ class ProductFile:
             reason = f"it was written without the {count} good pictures that this needs"
             remedy = "Give them again: calibrate anew with the pictures and --output"
             raise ProductError(self.path, reason, remedy)
-        if opened_product(self.path).stamp != self.stamp:
-            raise ProductError(self.path, "it was replaced since it was loaded", "Load it again")
         return product_pictures.read(self.archive, about)
 
     def knowledge(self, detector: Detector) -> Knowledge:
@@ -242,9 +238,7 @@ def opened_product(path: str | Path) -> ProductFile:
     if PRODUCT not in archive:
         remedy = "Give a file that zerodefect calibrate --output or Inspector.save wrote"
         raise ProductError(path, "a zip, but no product file of ZeroDefect", remedy)
-    data = archive.read(PRODUCT, _MOST_TEXT)
-    told = Product.from_bytes(data, path)
-    return ProductFile(archive, told, hashlib.sha256(data).hexdigest())
+    return ProductFile(archive, Product.from_bytes(archive.read(PRODUCT, _MOST_TEXT), path))
 
 
 # --- written -------------------------------------------------------------------------------------
@@ -285,6 +279,8 @@ def write_product(inspector: Keepable, path: str | Path, pictures: bool = True) 
         if area is not None:
             first[name] = product_pictures.lossless(area.to_uint8())[0]
     write_archive(path, {**first, **inputs, **members})
+    if inspector.file and inspector.file.path == Path(path).absolute():
+        inspector.file = opened_product(path)
 
 
 def _told(
@@ -375,7 +371,22 @@ def _inputs(kept: Sequence[KeptPicture], scorer: Scorer) -> list[Picture]:
     return pictures
 
 
+@dataclass(frozen=True)
+class _Glance(Viewing):
+    """A quarter of the pixels of large inputs: all weights count, and loading takes no time."""
+
+    def preprocess(self, needed: Input, picture: Picture) -> Preprocess:
+        usual = super().preprocess(needed, picture)
+        high, wide = usual.size
+        if min(high, wide) < _LARGE:
+            return usual
+        step = 2 * needed.multiple
+        return replace(usual, size=(round(high / step) * step // 2, round(wide / step) * step // 2))
+
+
 def _checked(scorer: Scorer, known: Knowledge, pictures: Sequence[Picture]) -> list[Scored]:
+    if not scorer.detector.fixed_grid:
+        scorer = Scorer(scorer.detector, _Glance(**vars(scorer.viewing)))
     seen = scored_stream(scorer, known, list(pictures), lambda picture: picture)
     found = []
     for one in seen:
