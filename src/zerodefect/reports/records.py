@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from zerodefect.images.run_lengths import counts_to_text
 from zerodefect.types import Failure, Inspection, Region
 
 Record = dict[str, Any]
@@ -79,9 +80,7 @@ def region_rle(region: Region, height: int, width: int) -> dict[str, Any]:
     """Encode a region's mask within its ``height`` x ``width`` image as COCO does, holes included.
 
     The mask is read column by column; the lengths of its runs, beginning with background, are
-    written as text: from the fourth run on as the difference to the run two before, five bits per
-    character, least significant first, the sixth bit saying that more follows, shifted by 48
-    (Lin et al., "Microsoft COCO", ECCV 2014; the annotation format of the COCO data set).
+    written as text (``counts_to_text``).
 
     Returns:
         ``size`` is ``[height, width]``, ``counts`` the text.
@@ -103,17 +102,4 @@ def region_rle(region: Region, height: int, width: int) -> dict[str, Any]:
     counts = np.diff(edges, prepend=0, append=height * width).tolist()
     if counts[-1] == 0 and len(counts) > 1:
         counts.pop()
-    return {"size": [height, width], "counts": _to_text(counts)}
-
-
-def _to_text(counts: list[int]) -> str:
-    characters = []
-    for i, count in enumerate(counts):
-        value = count - counts[i - 2] if i > 2 else count
-        more = True
-        while more:
-            bits = value & 0x1F
-            value >>= 5
-            more = value != (-1 if bits & 0x10 else 0)  # the sign bit must be carried over
-            characters.append(chr(48 + bits + (0x20 if more else 0)))
-    return "".join(characters)
+    return {"size": [height, width], "counts": counts_to_text(counts)}
