@@ -91,12 +91,11 @@ def expected_layouts(layout: str = "auto") -> str:
     if layout == "auto":
         general = "\n".join(f"\n{one.name}:\n{one.tree}" for one in registry.drawn_layouts())
         sets = ", ".join(known.name for known in registry.published_sets())
-        of_sets = {known.layout for known in registry.published_sets()}
-        tools = [
-            one.name for one, _ in registry.layouts() if not (one.drawn or one.name in of_sets)
-        ]
+        others = {known.layout for known in registry.published_sets()}
+        others |= {one.name for one in registry.drawn_layouts()}
+        tools = [one.name for one, _ in registry.layouts() if one.name not in others]
         labelled = f"exports of labelling tools ({', '.join(tools)})"
-        known_sets = f"the published data sets, see 'zerodefect datasets NAME': {sets}"
+        known_sets = f"the published data sets, see 'zerodefect data list NAME': {sets}"
         return f"{general}\n\nand {labelled}, and {known_sets}"
     known, trees = find_known(layout), {one.name: one.tree for one, _ in registry.layouts()}
     tree = trees[known.layout if known and layout not in trees else layout]
