@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -354,3 +355,19 @@ def in_atomic_write(fault):
             fault()
 
     return write
+
+
+def test_outlines_and_parquet_on_request(inspector, tmp_path, monkeypatch):
+    parts, folder = parts_in(tmp_path / "parts", 4), tmp_path / "run"
+    inspect_files(inspector, parts, folder, coco="polygons", **NOTHING)
+    found = json.loads((folder / "coco.json").read_text())["annotations"]
+    assert any(isinstance(one["segmentation"], list) for one in found)
+    (folder / "results.parquet").write_text("of an earlier start")
+    inspect_files(inspector, parts, folder, **NOTHING)  # the form of a table is no other run
+    found = json.loads((folder / "coco.json").read_text())["annotations"]
+    assert all(isinstance(one["segmentation"], dict) for one in found)
+    assert not (folder / "results.parquet").exists()
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ValueError, match=r"zerodefect\[parquet\]"):  # before anything is inspected
+        inspect_files(inspector, parts, tmp_path / "other", parquet=True, **NOTHING)
+    assert not (tmp_path / "other").exists()

@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
@@ -56,6 +56,8 @@ class RunOptions(Options, panel="Output"):
     output: Path | None = output_option(None, "Run folder; default: one in runs.")
     maps: bool = option(False, "Write float TIFF anomaly maps.", "--maps")
     report: bool = option(True, "Write the HTML report.")
+    coco: Literal["rle", "polygons"] = option("rle", "Regions in coco.json; holes are always RLE.")
+    parquet: bool = option(False, "Write results.parquet, too.", "--parquet")
     overwrite: Overwrite = False
 
 
@@ -127,6 +129,8 @@ def _inspect(
             folder,
             maps=run.maps,
             report=run.report,
+            coco=run.coco,
+            parquet=run.parquet,
             batch_size=batch_size,
             overwrite=run.overwrite,
             on_record=on_record,
@@ -217,7 +221,9 @@ def _print_summary(summary: Summary, inspector: Inspector, quiet: bool) -> None:
             "UNCALIBRATED: these verdicts are provisional. Run 'zerodefect calibrate' on good "
             "parts, and pass its file with --policy."
         )
-    lines.append(f"results: {summary.folder} (results.jsonl, results.csv, regions.csv, coco.json)")
+    tables = ["results.jsonl", "results.csv", "regions.csv", "coco.json", "results.parquet"]
+    there = ", ".join(name for name in tables if (summary.folder / name).exists())
+    lines.append(f"results: {summary.folder} ({there})")
     if summary.report:
         lines.append(f"report:  {summary.report}")
     if summary.failed:

@@ -7,15 +7,18 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from zerodefect.inspection.inspector import Inspector
 from zerodefect.inspection.policy import Policy
 from zerodefect.reports.html_report import write_report
+from zerodefect.reports.parquet_file import require_pyarrow, write_parquet
 from zerodefect.reports.records import Record, failure_record, to_record
 from zerodefect.reports.report_pictures import write_assets
 from zerodefect.reports.result_files import (
+    CocoForm,
     map_path,
     write_coco,
     write_csv,
@@ -62,6 +65,8 @@ def inspect_files(
     *,
     maps: bool = False,
     report: bool = True,
+    coco: CocoForm = "rle",
+    parquet: bool = False,
     batch_size: int = 8,
     overwrite: bool = False,
     on_record: Callable[[Record], None] = lambda record: None,
@@ -77,6 +82,7 @@ def inspect_files(
             ``coco.json``, and what else is asked for.
         maps: write full-size float TIFF maps in the MVTec layout, ``maps/``.
         report: write the HTML report and its pictures.
+        coco, parquet: how ``coco.json`` has the regions; write ``results.parquet``, too.
         batch_size: images that go through the network at once.
         overwrite: throw away what the folder holds of another run.
         on_record: called with every record made now, and first with those of earlier runs.
@@ -84,7 +90,10 @@ def inspect_files(
     Raises:
         StoreError: the folder cannot be written, is in use, or holds a run with other settings.
         PolicyMismatch: the policy was made for something else.
+        ValueError: a Parquet file is wanted and pyarrow is not installed.
     """
+    if parquet:
+        require_pyarrow()
     inspector.infer_bit_depth(files)
     policy = inspector.active_policy()
     root = _common_root(files) if maps else None
@@ -94,35 +103,41 @@ def inspect_files(
     with RunStore(folder, manifest, overwrite=overwrite) as store:
         first = store.manifest["settings"].get("root")
         root = Path(first) if first and maps else root  # of the maps, whatever has come since
-        done = store.done()
-        keys = {path: image_key(path) for path in files}
+        done, keys = store.done(), {path: image_key(path) for path in files}
         waiting = [path for path in files if keys[path] not in done]
-        pending = {str(path) for path in waiting}
-        for record in store.records():
-            if record["image"] in wanted and record["image"] not in pending:
-                on_record(record)
+        for record in _recorded(store, wanted - {str(path) for path in waiting}):
+            on_record(record)
         for seen in inspector.stream(waiting, batch_size=batch_size):
             record = _finish(seen, store, policy.colour_range, root, report)
             store.append(record, keys[seen.source])
             on_record(record)
         store.sync()
-
-        def records() -> Iterator[Record]:
-            return (r for r in store.records() if r["image"] in wanted)
-
+        records = partial(_recorded, store, wanted)
         verdicts, notes = _counted(records())
-        _write_tables(folder, records, inspector.kinds())
+        _write_tables(folder, records, inspector.kinds(), coco, parquet)
         page = write_report(folder, records(), store.manifest) if report else None
     counts = len(files), len(waiting), dict(verdicts), dict(notes)
     return Summary(folder, *counts, page, policy.calibrated)
 
 
+def _recorded(store: RunStore, wanted: set[str]) -> Iterator[Record]:
+    return (record for record in store.records() if record["image"] in wanted)
+
+
 def _write_tables(
-    folder: Path, records: Callable[[], Iterable[Record]], kinds: Sequence[str]
+    folder: Path,
+    records: Callable[[], Iterable[Record]],
+    kinds: Sequence[str],
+    coco: CocoForm,
+    parquet: bool,
 ) -> None:
     write_csv(records(), folder / "results.csv")
     write_regions_csv(records(), folder / "regions.csv")
-    write_coco(records(), folder / "coco.json", kinds=kinds)
+    write_coco(records(), folder / "coco.json", kinds=kinds, form=coco)
+    if parquet:
+        write_parquet(records(), folder / "results.parquet")
+    else:  # that of an earlier start would lack what came since
+        (folder / "results.parquet").unlink(missing_ok=True)
 
 
 def _counted(records: Iterable[Record]) -> tuple[Counter[str], Counter[str]]:

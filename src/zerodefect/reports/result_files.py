@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tifffile
@@ -38,6 +38,8 @@ REGION_COLUMNS = (
     *("x", "y", "width", "height", "area", "area_percent", "score", "p_value"),
 )
 _NO_KIND = "anomaly"
+
+CocoForm = Literal["rle", "polygons"]
 
 # What spreadsheet programs take for the beginning of a formula, full-width forms included.
 _FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
@@ -73,7 +75,11 @@ def write_regions_csv(records: Iterable[Mapping[str, Any]], path: str | Path) ->
 
 
 def write_coco(
-    records: Iterable[Mapping[str, Any]], path: str | Path, *, kinds: Sequence[str] = ()
+    records: Iterable[Mapping[str, Any]],
+    path: str | Path,
+    *,
+    kinds: Sequence[str] = (),
+    form: CocoForm = "rle",
 ) -> None:
     """Write the regions as COCO annotations, with the raw score of each.
 
@@ -83,6 +89,8 @@ def write_coco(
         path: the JSON file.
         kinds: names that come first among the categories, in this order; further kinds follow as
             they come up. Regions without a kind are of category "anomaly".
+        form: how regions are written: run lengths, or outlines for tools that edit them. An
+            outline would fill a hole, so that regions with holes are run lengths in either form.
     """
     categories: dict[str, int] = {name: i for i, name in enumerate(kinds, start=1)}
     calibrated: set[bool] = set()
@@ -103,7 +111,7 @@ def write_coco(
                 annotations += 1
                 kind = region["kind"] or _NO_KIND
                 category = categories.setdefault(kind, len(categories) + 1)
-                item = _coco_annotation(region, annotations, images, category)
+                item = _coco_annotation(region, annotations, images, category, form)
                 _write_item(second.write, annotations, item)
         file.write(b'\n], "annotations": [')
         second.seek(0)
@@ -273,17 +281,30 @@ def _coco_image(record: Mapping[str, Any], number: int) -> Record:
     return {"id": number, "file_name": record["image"], **shared}
 
 
-def _coco_annotation(region: Mapping[str, Any], number: int, image: int, category: int) -> Record:
+def _coco_annotation(
+    region: Mapping[str, Any], number: int, image: int, category: int, form: CocoForm
+) -> Record:
+    outlined = form == "polygons" and not _has_holes(region)
     return {
         "id": number,
         "image_id": image,
         "category_id": category,
         "bbox": region["box"],
         "area": region["area"],
-        "segmentation": region["rle"],
+        "segmentation": region["polygons" if outlined else "rle"],
         "iscrowd": 0,
         **{name: region[name] for name in ("score", "p_value", "kind_score")},
     }
+
+
+def _has_holes(region: Mapping[str, Any]) -> bool:
+    """Whether the outlines, which run along edges of pixels, enclose more than the region."""
+    doubled = 0.0
+    for points in region["polygons"]:
+        x, y = points[::2], points[1::2]
+        corners = zip(x, y, [*x[1:], x[0]], [*y[1:], y[0]], strict=True)
+        doubled += abs(sum(a * d - b * c for a, b, c, d in corners))
+    return bool(doubled != 2 * region["area"])
 
 
 def _coco_info(calibrated: set[bool], failed: int) -> Record:
