@@ -287,9 +287,19 @@ def test_corners_of_yolo_outside_the_picture(tmp_path):
 )
 def test_descriptions_of_yolo_that_cannot_be_read(tmp_path, text, words):
     yolo(tmp_path, "")
-    write(tmp_path / "data.yaml", text)
     with pytest.raises(DatasetError, match=words):
-        load_dataset(tmp_path)
+        load_dataset(write(tmp_path / "data.yaml", text))
+
+
+def test_settings_of_other_programs_beside_a_folder_are_passed_over(tmp_path):
+    draw(tmp_path / "good/0.png")
+    draw(tmp_path / "dent/0.png")
+    write(tmp_path / "data.yaml", "path: here\n")
+    write(tmp_path / "state.json", {"version": 3, "images": [1]})
+    dataset = load_dataset(tmp_path)
+    assert dataset.layout == "folder" and len(dataset) == 2
+    with pytest.raises(DatasetError, match="no lists images, annotations and categories"):
+        load_dataset(tmp_path / "state.json")  # named, it is taken for what it looks like
 
 
 # Label Studio

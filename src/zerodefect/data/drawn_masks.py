@@ -87,9 +87,14 @@ def fill_outline(corners: np.ndarray, width: int, height: int) -> np.ndarray:
     share = (row + 0.5 - y[edge]) / (next_y - y)[edge]
     crossing = x[edge] + share * (next_x - x)[edge]
     column = np.clip(np.ceil(crossing - 0.5), 0, width).astype(np.int64)
-    crossed = np.zeros((height, width + 1), np.uint8)  # only whether the number is odd counts
-    np.add.at(crossed, (row, column), 1)
-    return (np.add.accumulate(crossed[:, :-1], axis=1, dtype=np.uint8) & 1).astype(np.bool_)
+    pixels = np.zeros((height, width), np.bool_)
+    if len(row):
+        top, left, right = row.min(), column.min(), column.max()
+        crossed = np.zeros((row.max() + 1 - top, right + 1 - left), np.uint8)
+        np.add.at(crossed, (row - top, column - left), 1)
+        odd = np.add.accumulate(crossed[:, :-1], axis=1, dtype=np.uint8) & 1
+        pixels[top : row.max() + 1, left:right] = odd
+    return pixels
 
 
 def box_outline(x: float, y: float, width: float, height: float, degrees: float = 0.0) -> Outline:

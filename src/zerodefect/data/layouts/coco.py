@@ -23,13 +23,15 @@ parts/
 └── images/0.png ...                   {"images", "annotations", "categories"}; a picture that is
                                        listed and has no annotation is good"""
 
+# The first key of such files; whatever goes before, where the user names the file.
 _HEAD = re.compile(rb'\s*\{\s*"(info|licenses|images|annotations|categories|type)"\s*:')
+_NAMED_HEAD = re.compile(rb'\s*\{.*"(info|licenses|images|annotations|categories)"\s*:', re.DOTALL)
 _REMEDY = "Export it anew as COCO (instances, segmentation)"
 
 
-def is_coco(file: Path) -> bool:
-    """Whether a JSON file begins as COCO's do."""
-    return _HEAD.match(json_head(file)) is not None
+def is_coco(file: Path, named: bool = True) -> bool:
+    """Whether a JSON file that the user named, or that lies in a folder, begins as COCO's do."""
+    return (_NAMED_HEAD if named else _HEAD).match(json_head(file)) is not None
 
 
 def _recognises(place: Path, named: bool) -> bool:
@@ -41,10 +43,10 @@ def _files(place: Path) -> list[Path]:
     if place.is_file():
         return [place] if is_coco(place) else []
     inner = sorted((place / "annotations").glob("*.json"), key=natural_key)
-    if files := [file for file in inner if is_coco(file)]:
+    if files := [file for file in inner if is_coco(file, named=False)]:
         return files
     outer = sorted(place.glob("*.json"), key=natural_key)
-    files = [file for file in outer if is_coco(file)]
+    files = [file for file in outer if is_coco(file, named=False)]
     return [] if files and mvtec_products(place) else files
 
 

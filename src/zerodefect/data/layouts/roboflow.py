@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ _YAML = ("data.yaml", "data.yml")
 
 def _recognises(place: Path, named: bool) -> bool:
     if place.is_file():
-        return place.name in _YAML
+        return place.suffix.lower() in (".yaml", ".yml")
     return bool(_coco_files(place)) or _yaml_of(place) is not None
 
 
@@ -43,8 +44,18 @@ def _coco_files(root: Path) -> list[tuple[Path, Split]]:
 
 
 def _yaml_of(place: Path) -> Path | None:
-    files = [place] if place.is_file() else [place / name for name in _YAML]
-    return next((file for file in files if file.is_file()), None)
+    if place.is_file():
+        return place
+    return next((place / name for name in _YAML if _describes(place / name)), None)
+
+
+def _describes(file: Path) -> bool:
+    """Whether a file names classes at its top level, as no other program's ``data.yaml`` need."""
+    try:
+        with file.open("rb") as stream:
+            return re.search(rb"^[\"']?names[\"']?\s*:", stream.read(2**20), re.M) is not None
+    except OSError:
+        return False
 
 
 @register(Layout("roboflow", TREE, _recognises, asked=20))
