@@ -56,7 +56,9 @@ class RunOptions(Options, panel="Output"):
     output: Path | None = output_option(None, "Run folder; default: one in runs.")
     maps: bool = option(False, "Write float TIFF anomaly maps.", "--maps")
     report: bool = option(True, "Write the HTML report.")
-    coco: Literal["rle", "polygons"] = option("rle", "Regions in coco.json; holes are always RLE.")
+    coco: Literal["rle", "polygons"] = option(
+        "rle", "Regions in coco.json; those with holes stay RLE.", metavar="rle|polygons"
+    )
     parquet: bool = option(False, "Write results.parquet, too.", "--parquet")
     overwrite: Overwrite = False
 
