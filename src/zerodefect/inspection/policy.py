@@ -41,6 +41,12 @@ VERSION: Final = 1
 LEARNED: Final = "Limits learned from"
 """How the note begins that says what limits rest on, and promises what they keep."""
 
+REMEDY: Final = (
+    "For verdicts that hold show it good parts: --reference good/, or limits from 'zerodefect "
+    "calibrate good/'."
+)
+"""What makes real verdicts of provisional ones."""
+
 Form = Literal["split", "leave-one-out", "none"]
 
 _NEARLY_ALL = 1 - 1e-9  # rates lie below 1
@@ -190,7 +196,7 @@ class Policy(BaseModel):
             limits=Limits(unsure=neutral, defect=neutral),
             region_limit=region_limit,
             colour_range=map_range,
-            notes=("Not calibrated: verdicts and regions are provisional.",),
+            notes=("Not calibrated: verdicts and regions are provisional.", REMEDY),
         )
 
     @property
