@@ -33,10 +33,7 @@ def load(
     memory_budget: int | None = None,
     **loading: Any,
 ) -> Inspector:
-    """Load an inspector that scores as ``zerodefect inspect`` with the same options does.
-
-    Verdicts are the same, too, where it was shown good parts or has a policy; without, the command
-    line compares the pictures of a run with each other (``inspection/self_comparison.py``).
+    """Load an inspector as ``zerodefect inspect`` has it, but for ``self_comparison``.
 
     Args:
         method: a name from ``zerodefect methods``; by default the checkpoint's, or chosen at first

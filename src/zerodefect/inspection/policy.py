@@ -23,6 +23,7 @@ from pydantic import (
 
 from zerodefect.files import atomic_write
 from zerodefect.inspection.conformal import (
+    REMEDY,
     USUAL_CONFIDENCE,
     PolicyError,
     check_provable,
@@ -40,12 +41,6 @@ VERSION: Final = 1
 
 LEARNED: Final = "Limits learned from"
 """How the note begins that says what limits rest on, and promises what they keep."""
-
-REMEDY: Final = (
-    "For verdicts that hold show it good parts: --reference good/, or limits from 'zerodefect "
-    "calibrate good/'."
-)
-"""What makes real verdicts of provisional ones."""
 
 Form = Literal["split", "leave-one-out", "none"]
 

@@ -22,8 +22,9 @@ from pathlib import Path
 import numpy as np
 
 from zerodefect.images import ImageError, Picture, picture_size
+from zerodefect.inspection.conformal import REMEDY
 from zerodefect.inspection.inspector import Inspector
-from zerodefect.inspection.policy import REMEDY, Limits, Policy
+from zerodefect.inspection.policy import Limits, Policy
 from zerodefect.inspection.sources import GoodPictures
 from zerodefect.scoring.scorer import DEFAULT_BATCH
 from zerodefect.types import Failure
