@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class LimitOptions(Options, panel="Limits"):
-    """What the limits guarantee, and from what they are learned."""
+class RateOptions(Options, panel="Limits"):
+    """What the limits guarantee."""
 
     false_alarms: float | None = option(
         None,
@@ -45,6 +45,12 @@ class LimitOptions(Options, panel="Limits"):
         "Keep --false-alarms with this confidence, such as 0.95, instead of on average.",
         metavar="SHARE",
     )
+
+
+@dataclass(frozen=True)
+class LimitOptions(RateOptions, panel="Limits"):
+    """What the limits guarantee, and from what they are learned."""
+
     leave_one_out: bool = option(
         False, "The good parts are the references, each left out in turn.", "--leave-one-out"
     )

@@ -92,6 +92,8 @@ def inspect(
         pictures = dataclasses.replace(pictures, bit_depth=given.bit_depth)
     inspector = load_inspector(product, detector, pictures, files, verdict.vocabulary)
     inspector.policy = given
+    if given is None and verdict.threshold is None and not product.references:
+        _compare_with_itself(inspector, files, batch.batch_size, quiet=as_json)
     if verdict.threshold is not None:
         inspector.policy = inspector.active_policy().with_threshold(verdict.threshold)
     # A policy made on the spot follows from the rest; its last digits vary with the machine's load.
@@ -102,6 +104,16 @@ def inspect(
     _print_summary(summary, inspector, quiet=as_json)
     if summary.failed:
         raise typer.Exit(3)
+
+
+def _compare_with_itself(
+    inspector: Inspector, files: list[Path], batch_size: int, *, quiet: bool
+) -> None:
+    """Provisional limits, where no good part was shown."""
+    from zerodefect.inspection.self_comparison import compare_with_itself
+
+    with progress("comparing with each other", len(files), quiet=quiet) as bar:
+        compare_with_itself(inspector, files, batch_size=batch_size, on_seen=lambda: bar(advance=1))
 
 
 def _inspect(
@@ -138,7 +150,7 @@ def _inspect(
             on_record=on_record,
         )
     if not as_json:
-        _print_table(rows)
+        _print_table(rows, summary.calibrated)
     return summary
 
 
@@ -176,7 +188,7 @@ def _row(record: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _print_table(rows: list[dict[str, Any]]) -> None:
+def _print_table(rows: list[dict[str, Any]], calibrated: bool) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -186,7 +198,8 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
     worst = list(_COLOURS)
     rows = sorted(rows, key=lambda r: (worst.index(r["verdict"]), -(r["score"] or 0.0)))
     table = Table(box=None, pad_edge=False)
-    for name, justify in (("verdict", "left"), ("score", "right"), ("p", "right")):
+    verdict = "verdict" if calibrated else "verdict (provisional)"
+    for name, justify in ((verdict, "left"), ("score", "right"), ("p", "right")):
         table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     table.add_column("regions")
     table.add_column("image", overflow="fold")
@@ -219,10 +232,7 @@ def _print_summary(summary: Summary, inspector: Inspector, quiet: bool) -> None:
     if summary.calibrated:
         lines += policy.notes
     else:
-        lines.append(
-            "UNCALIBRATED: these verdicts are provisional. Run 'zerodefect calibrate' on good "
-            "parts, and pass its file with --policy."
-        )
+        lines.append(f"UNCALIBRATED: {' '.join(policy.notes)}")
     tables = ["results.jsonl", "results.csv", "regions.csv", "coco.json", "results.parquet"]
     there = ", ".join(name for name in tables if (summary.folder / name).exists())
     lines.append(f"results: {summary.folder} ({there})")

@@ -203,10 +203,16 @@ ConfigFile = Annotated[
 
 
 @dataclass(frozen=True)
-class ProductOptions(Options, panel="Product"):
-    """What is known of the product."""
+class NameOptions(Options, panel="Product"):
+    """What the product is called."""
 
     object: str | None = option(None, "What the product is called, e.g. 'screw'.", "--object", "-n")
+
+
+@dataclass(frozen=True)
+class ProductOptions(NameOptions, panel="Product"):
+    """What is known of the product."""
+
     references: list[Path] | None = option(
         None,
         "Picture or folder of good parts; repeatable.",

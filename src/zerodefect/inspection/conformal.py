@@ -37,6 +37,10 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import betainc, betaincinv
 
+REMEDY = (  # what makes real verdicts of provisional ones
+    "For verdicts that hold show it good parts: --reference good/, or limits from 'zerodefect "
+    "calibrate good/'."
+)
 USUAL_CONFIDENCE = 0.9  # of the rate that is told beside the average
 
 

@@ -34,13 +34,7 @@ def explain(
 
 def _evidence(verdict: Verdict, score: float, policy: Policy) -> str:
     if not policy.calibrated:
-        if policy.limits.defect is None:
-            return f"Score {told_score(score)}; without calibration no verdict can be given."
-        side = "above" if score > policy.limits.defect else "not above"
-        return (
-            f"Score {told_score(score)} is {side} the provisional limit "
-            f"{told_score(policy.limits.defect)} (not calibrated)."
-        )
+        return _provisional(verdict, score, policy)
     n = len(policy.scores)
     reached = sum(s >= score for s in policy.scores)
     rank = {0: "none", n: "all"}.get(reached, str(reached))
@@ -54,6 +48,18 @@ def _evidence(verdict: Verdict, score: float, policy: Policy) -> str:
     return (
         f"Score {told_score(score)} {stands}: {rank} of {n} good images scored as high "
         f"(p = {policy.p_value(score):.3g})."
+    )
+
+
+def _provisional(verdict: Verdict, score: float, policy: Policy) -> str:
+    limits = policy.limits
+    limit = limits.defect if verdict == "defect" else limits.unsure
+    if limit is None:
+        return f"Score {told_score(score)}; without good parts no verdict can be given."
+    side = "above" if score > limit else "not above"
+    return (
+        f"Score {told_score(score)} is {side} the provisional limit {told_score(limit)} "
+        "(not calibrated on good parts)."
     )
 
 

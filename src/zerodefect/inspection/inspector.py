@@ -48,6 +48,7 @@ class Inspector(Teachable):
     ) -> None:
         super().__init__(detector, **taught)
         self.policy = policy
+        self.among_themselves = False  # see ``self_comparison``
         self._automatic: dict[str, Policy] = {}  # by the fingerprint that each was made for
 
     def infer_bit_depth(self, sources: Sequence[Source]) -> None:
@@ -269,7 +270,10 @@ class Inspector(Teachable):
             self.infer_bit_depth(sources)
         shown = self._ready(object)
         policy = self._policy_for(shown)
-        found = scored_stream(self.scorer, shown.known, sources, self._open, shown.area, batch_size)
+        out = shown.number if self.among_themselves and self.leaves_out() else None
+        found = scored_stream(
+            self.scorer, shown.known, sources, self._open, shown.area, batch_size, out
+        )
         return (Seen(s.source, s.picture, self._judged(s, shown, policy)) for s in found)
 
     def _judged(

@@ -23,6 +23,7 @@ from pydantic import (
 
 from zerodefect.files import atomic_write
 from zerodefect.inspection.conformal import (
+    REMEDY,
     USUAL_CONFIDENCE,
     PolicyError,
     check_provable,
@@ -190,7 +191,7 @@ class Policy(BaseModel):
             limits=Limits(unsure=neutral, defect=neutral),
             region_limit=region_limit,
             colour_range=map_range,
-            notes=("Not calibrated: verdicts and regions are provisional.",),
+            notes=("Not calibrated: verdicts and regions are provisional.", REMEDY),
         )
 
     @property

@@ -41,30 +41,35 @@ def fill_page(
     heading = str(manifest.get("object") or "Inspection")
     state = "" if calibrated else " (uncalibrated)"
     policy = manifest.get("policy") or {}
-    statements = _statements(policy) if calibrated else _provisional(policy)
+    told = promises(policy) if calibrated else _provisional(policy)
     parts = {
         "title": escape(f"{heading}: inspection report{state}"),
         "heading": escape(heading),
-        "style": _shipped("report.css"),
         "script": _shipped("report.js"),
         "body_class": "calibrated" if calibrated else "uncalibrated",
         "banner": "" if calibrated else _BANNER,
         "facts": _facts(manifest),
         "counts": _counts(verdicts, failures),
-        "statement": "".join(f"<p>{escape(s)}</p>" for s in statements),
+        "statement": "".join(f"<p>{escape(s)}</p>" for s in told),
         "failures": _failure_table(failures),
         "notes": _note_table(notes),
         "settings": _settings(manifest),
         "data": data,
     }
-    # One pass: a file name that looks like a placeholder is not filled in again.
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _shipped("template.html"))
+    return filled("template.html", parts)
 
 
 _BANNER = (
     '<div class="banner" role="alert"><strong>Uncalibrated: verdicts are provisional.</strong> '
-    "Run <code>zerodefect calibrate</code> on good parts.</div>"
+    "Show it good parts: <code>--reference</code>, or <code>zerodefect calibrate</code>.</div>"
 )
+
+
+def filled(template: str, parts: Mapping[str, str]) -> str:
+    """A shipped page with its parts, as HTML, in their places; the style is there for all."""
+    every = {"style": _shipped("report.css"), **parts}
+    # One pass: a file name that looks like a placeholder is not filled in again.
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: every[match[1]], _shipped(template))
 
 
 def _shipped(name: str) -> str:
@@ -73,12 +78,18 @@ def _shipped(name: str) -> str:
 
 
 def _facts(manifest: Record) -> str:
-    facts = {
-        "Method": manifest.get("method"),
-        "Backbone": _networks(manifest.get("backbone")),
-        "Date": _date(manifest.get("created")),
-        "ZeroDefect": manifest.get("zerodefect"),
-    }
+    return facts_list(
+        {
+            "Method": manifest.get("method"),
+            "Backbone": networks_in_words(manifest.get("backbone")),
+            "Date": _date(manifest.get("created")),
+            "ZeroDefect": manifest.get("zerodefect"),
+        }
+    )
+
+
+def facts_list(facts: Mapping[str, object]) -> str:
+    """Names and values as entries of a list, those that are known."""
     return "".join(
         f"<div><dt>{name}</dt><dd>{escape(str(value))}</dd></div>"
         for name, value in facts.items()
@@ -86,10 +97,10 @@ def _facts(manifest: Record) -> str:
     )
 
 
-def _networks(told: Any) -> str:
+def networks_in_words(told: Any) -> str:
     """Names of the networks: one, several, or by the parts of several methods in one."""
     if isinstance(told, dict):
-        return ", ".join(f"{_networks(own)} ({part})" for part, own in told.items() if own)
+        return ", ".join(f"{networks_in_words(own)} ({part})" for part, own in told.items() if own)
     return ", ".join(told) if isinstance(told, list) else str(told or "")
 
 
@@ -178,11 +189,13 @@ def _settings(manifest: Record) -> str:
 def _provisional(policy: Record) -> list[str]:
     limit = (policy.get("limits") or {}).get("defect")
     if limit is None:
-        return ["Without calibration no image is called good or defective: all are unsure."]
-    return [f"Without calibration an image is called defective above the score {limit:.4g}."]
+        told = "Without calibration no image is called good or defective: all are unsure."
+    else:
+        told = f"Without calibration an image is called defective above the score {limit:.4g}."
+    return [told, *(policy.get("notes") or ())]
 
 
-def _statements(policy: Record) -> list[str]:
+def promises(policy: Record) -> list[str]:
     """Sentences that say what the verdicts rest on; nothing is claimed that the limits break."""
     how = ", each scored against the others" if policy["form"] == "leave-one-out" else ""
     return [

@@ -125,6 +125,7 @@ class Scorer:
         knowledge: Knowledge,
         batch_size: int = DEFAULT_BATCH,
         change: Callable[[Prediction], Prediction] = lambda prediction: prediction,
+        left_out: Sequence[int] | None = None,
     ) -> list[Scored]:
         """Score pictures of any sizes.
 
@@ -135,11 +136,13 @@ class Scorer:
             knowledge: what the detector knows.
             batch_size: network inputs that go through at once; changes no number.
             change: a set-level step, applied to every batch of predictions.
+            left_out: per picture the number of the reference that does not count for it, -1 for
+                none; where the memory ``leaves_out``.
 
         Raises:
             ValueError: an inspected area that is empty or of another size.
         """
-        return self.score_under(pictures, areas, [knowledge], batch_size, change)[0]
+        return self.score_under(pictures, areas, [knowledge], batch_size, change, left_out)[0]
 
     def score_under(
         self,
@@ -148,6 +151,7 @@ class Scorer:
         known: Sequence[Knowledge],
         batch_size: int = DEFAULT_BATCH,
         change: Callable[[Prediction], Prediction] = lambda prediction: prediction,
+        left_out: Sequence[int] | None = None,
     ) -> list[list[Scored]]:
         """``score`` under each of several knowledges; the network runs once."""
         areas = areas or [None] * len(pictures)
@@ -155,8 +159,12 @@ class Scorer:
         with torch.inference_mode():
             for keys, inputs in self.batches(zip(pictures, areas, strict=True), batch_size):
                 encoded = self.detector.encode(inputs)
+                out: tuple[Tensor, ...] = ()
+                if left_out is not None:
+                    numbers = [left_out[picture] for picture, _ in keys]
+                    out = (torch.tensor(numbers, device=self.detector.device),)
                 for row, knowledge in zip(joints, known, strict=True):
-                    _spread(row, keys, change(self.detector.predict(encoded, knowledge)))
+                    _spread(row, keys, change(self.detector.predict(encoded, knowledge, *out)))
         return [[joint.scored() for joint in row] for row in joints]
 
     @torch.inference_mode()
