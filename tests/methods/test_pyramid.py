@@ -63,15 +63,17 @@ def test_good_pictures_lie_around_zero_and_strange_ones_above(count):
         assert abs(float(new.map.mean())) < 1
 
 
-def test_a_stage_keeps_so_many_items_at_most_and_no_picture_can_be_left_out():
+def test_a_stage_keeps_so_many_items_at_most_of_every_picture():
     detector = made(items=50)
     known = remembered(detector, detector.empty(), images(3, 64, 64))
     banks = [detector.memory.bank(known, name) for name in detector.layers]
     assert [len(bank.features) for bank in banks] == [50, 50, 48, 12]
     assert banks[0].groups.unique().tolist() == [0, 1, 2]
-    assert not detector.memory.leaves_out(known)
+    assert detector.memory.leaves_out(known)
+    two = remembered(detector, detector.empty(), images(2, 64, 64))
+    assert not detector.memory.leaves_out(two)
     with torch.no_grad(), pytest.raises(RuntimeError, match="leave"):
-        detector.predict(detector.encode(images(1, 64, 64)), known, torch.tensor([0]))
+        detector.predict(detector.encode(images(1, 64, 64)), two, torch.tensor([0]))
 
 
 def test_what_references_say_of_each_other():
@@ -83,7 +85,8 @@ def test_what_references_say_of_each_other():
     )
     memory: StageMemory = detector.memory
     learned = memory.measured(known, "x", 0.0)
-    assert learned["own/x"].tolist() == [1.0, 0.5, 1.0, 0.5]
+    assert learned["own/x"].tolist() == [[1.0, 10.5], [0.5, 9.0], [1.0, 9.5], [0.5, 9.5]]
+    assert learned["whose/x"].tolist() == [1, 2, 0, 0]
     d = torch.tensor([1.0, 0.5, 1.0, 0.5])
     torch.testing.assert_close(learned["scale/x"], torch.stack([d.mean(), d.std()]))
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -37,6 +38,7 @@ from zerodefect.types import Prediction
 
 _SIDE = 448  # pixels: at 224 small damage is lost
 _SAMPLE = 512  # patches of a picture, at most, that the scale of a stage is learned from
+_SPEAKING = 8  # pictures, at most, that it is learned from
 _BANDS = 8  # of a single picture
 
 
@@ -122,7 +124,9 @@ class Pyramid(FeatureDetector):
         z = torch.zeros(())
         for name, stage in zip(self.layers, encoded, strict=True):
             d, row = self.memory.neighbours(knowledge, name, stage.values, 1, left_out)
-            r = d[..., 0] - self.config.density * knowledge[f"own/{name}"][row[..., 0]]
+            out = None if left_out is None else left_out[:, None]
+            o = self.memory.own(knowledge, name, row[..., 0], out)
+            r = d[..., 0] - self.config.density * o
             mean, deviation = knowledge[f"scale/{name}"]
             z = z + upsample(stage.grid.fold((r - mean) / deviation), finest.shape)
         z = z / len(self.layers)  # (B, h, w)
@@ -142,17 +146,31 @@ class StageMemory(PatchMemory):
     """
 
     items: int = 6_272
-
-    def bytes_of(self, features: Mapping[str, Tensor]) -> int:
-        """Features, and o(m) of each."""
-        return sum(values.nbytes + values[..., 0].nbytes for values in features.values())
+    beside: ClassVar[int] = 16  # two o(m) and a picture
 
     def leaves_out(self, knowledge: Knowledge) -> bool:
-        """Never: what the references say of each other would still be said."""
-        return False
+        """Whether enough pictures are left to speak of each other.
+
+        The scale stays as it is, and what was thinned out for them is not brought back: a picture
+        that is left out lies a little further from the others than it would.
+        """
+        return knowledge.shots > 2
+
+    def own(
+        self, knowledge: Knowledge, name: str, rows: Tensor, left_out: Tensor | None
+    ) -> Tensor:
+        """o(m) of items, by their rows, where pictures ``left_out`` (of the same shape) are."""
+        o = knowledge[f"own/{name}"][rows]
+        if left_out is None:
+            return o[..., 0]
+        return torch.where(knowledge[f"whose/{name}"][rows] == left_out, o[..., 1], o[..., 0])
 
     def measured(self, knowledge: Knowledge, name: str, density: float) -> Knowledge:
-        """The knowledge with o(m) of every item ``own/NAME`` and ``scale/NAME``, mu and sigma."""
+        """The knowledge with what the references say of each other.
+
+        That is ``own/NAME (M, 2)``: o(m) of every item, and what it is without the picture
+        ``whose/NAME (M,)`` that holds the nearest patch; and ``scale/NAME (2,)``: mu and sigma.
+        """
         bank = self.bank(knowledge, name)
         if len(bank.features) > self.items:
             rows = torch.arange(len(bank.features), device=bank.features.device)
@@ -162,24 +180,19 @@ class StageMemory(PatchMemory):
         if knowledge.shots < 2:  # bands of the only picture speak of each other
             groups = torch.arange(len(groups), device=groups.device) * _BANDS // len(groups)
         bank = MemoryBank(bank.features, groups, "euclidean")
-        own, _ = bank.nearest(bank.features, groups)
-        r = torch.cat([_residual(bank, own, int(j), density) for j in _spread(groups.unique(), 8)])
+        o, row = bank.nearest(bank.features, groups)
+        whose = groups[row]
+        without = o  # of two pictures, there is no third
+        if len(groups.unique()) > 2:
+            without, _ = bank.nearest(bank.features, torch.stack([groups, whose], dim=1))
+        said = {f"own/{name}": torch.stack([o, without], dim=1), f"whose/{name}": whose}
+        knowledge = knowledge.having(said)
+        each = [(groups == one).nonzero()[:, 0] for one in _spread(groups.unique(), _SPEAKING)]
+        rows = torch.cat([_spread(own, _SAMPLE) for own in each])
+        d, row = bank.nearest(bank.features[rows], groups[rows])
+        r = d - density * self.own(knowledge, name, row, groups[rows])
         scale = torch.stack([r.mean(), r.std().clamp(min=1e-6)])
-        return knowledge.having({f"own/{name}": own, f"scale/{name}": scale})
-
-
-def _residual(bank: MemoryBank, own: Tensor, left_out: int, density: float) -> Tensor:
-    """r ``(n,)`` of patches of a picture, as if it had never been remembered."""
-    others = bank.groups != left_out
-    rest = MemoryBank(bank.features[others], bank.groups[others], bank.metric)
-    d, row = rest.nearest(_spread(bank.features[~others], _SAMPLE))
-    if not density:
-        return d
-    if len(rest.groups.unique()) > 1:
-        o, _ = rest.nearest(rest.features[row], rest.groups[row])
-    else:
-        o = own[others][row]
-    return d - density * o
+        return knowledge.having({f"scale/{name}": scale})
 
 
 def _spread(values: Tensor, count: int) -> Tensor:
