@@ -500,7 +500,7 @@ def test_an_image_is_at_no_distance_from_itself(setting):
     with torch.no_grad():
         encoded = detector.encode(given)
         kept = detector.references(encoded)
-    if isinstance(detector.memory, PatchMemory):
+    if isinstance(detector.memory, PatchMemory) and not own.facts.get("thinned"):
         for name, features in kept.items():
             assert detector.memory.distance(own, name, features).abs().max() < 1e-6
     if detector.monotone_memory:  # nothing that is added comes nearer

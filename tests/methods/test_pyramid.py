@@ -20,9 +20,9 @@ def made(size=64, **options):
 
 def test_stages_finer_than_asked_for_are_averaged_down():
     stages = made(finest=8).encode(images(2, 64, 96))
-    assert [stage.grid.shape for stage in stages] == [(8, 12), (8, 12), (4, 6), (2, 3)]
+    assert [stage.grid.shape for stage in stages.patches] == [(8, 12), (8, 12), (4, 6), (2, 3)]
     finer = made(finest=4).encode(images(2, 64, 96))
-    assert [stage.grid.shape for stage in finer] == [(16, 24), (8, 12), (4, 6), (2, 3)]
+    assert [stage.grid.shape for stage in finer.patches] == [(16, 24), (8, 12), (4, 6), (2, 3)]
 
 
 def test_its_map_is_the_formula_by_hand():
@@ -30,7 +30,7 @@ def test_its_map_is_the_formula_by_hand():
     detector = made(layers=("layer3",), neighbourhood=1, density=0.5)
     good, given = images(3, 64, 64), images(1, 64, 64, seed=5)
     got = detector(given, remembered(detector, detector.empty(), good))
-    sets = [one.double() for one in detector.encode(good)[0].values]
+    sets = [one.double() for one in detector.encode(good).patches[0].values]
 
     def nearest(x, others):
         return torch.cdist(x, torch.cat(others)).min(1)
@@ -42,9 +42,9 @@ def test_its_map_is_the_formula_by_hand():
         return d - 0.5 * torch.cat(owns)[row]
 
     left_out = torch.cat([residual(one, sets[:i] + sets[i + 1 :]) for i, one in enumerate(sets)])
-    r = residual(detector.encode(given)[0].values[0].double(), sets)
+    r = residual(detector.encode(given).patches[0].values[0].double(), sets)
     z = (r - left_out.mean()) / left_out.std()
-    grid = detector.encode(given)[0].grid
+    grid = detector.encode(given).patches[0].grid
     torch.testing.assert_close(
         got.map[0].double(), grid.map(z[None].float())[0].double(), atol=1e-3, rtol=0
     )

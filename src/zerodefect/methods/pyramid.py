@@ -15,8 +15,9 @@ mean and deviation of r over references left out in turn.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, tee
 from typing import ClassVar
 
 import torch
@@ -24,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zerodefect.backbones.backbone import LayeredBackbone
+from zerodefect.detector.composed import numbered
 from zerodefect.detector.configs import Count, Layers, NotNegative, Odd, Share, hyper_parameters
 from zerodefect.detector.contract import PatchFeatures
 from zerodefect.detector.facts import MethodInfo
@@ -34,12 +36,16 @@ from zerodefect.detector.registry import register
 from zerodefect.layers.memory import MemoryBank
 from zerodefect.layers.similarity import peak_and_spread, upsample
 from zerodefect.layers.smoothing import neighbourhood_mean
+from zerodefect.layers.turning import rotated
 from zerodefect.types import Prediction
 
 _SIDE = 448  # pixels: at 224 small damage is lost
 _SAMPLE = 512  # patches of a picture, at most, that the scale of a stage is learned from
 _SPEAKING = 8  # pictures, at most, that it is learned from
 _BANDS = 8  # of a single picture
+_TURNED = 8  # references, at most, that are turned: many show all directions by themselves
+_PATCHES = 64  # of a picture, at least, to tell from
+_BETTER = 0.9  # of the distance to others as they lie; between 0.94 and 1 where parts lie alike
 
 
 @hyper_parameters
@@ -54,6 +60,9 @@ class PyramidConfig:
         top: share of the highest values of the map whose mean makes half of the image score; the
             highest one makes the other half.
         items: reference patches that each stage keeps, at most, evenly spread over all.
+        turned: whether references are also remembered turned in ``directions``; None to find it
+            out from the first ones, see ``lie_anyhow``.
+        directions: how many, over the full circle.
     """
 
     layers: Layers | None = None
@@ -62,6 +71,21 @@ class PyramidConfig:
     density: NotNegative = 0.5
     top: Share = 0.01
     items: Count = 6_272
+    turned: bool | None = None
+    directions: Count = 8
+
+
+@dataclass(frozen=True)
+class Stages:
+    """What is made of a batch.
+
+    Attributes:
+        images: ``(B, 3, H, W)``, which are turned where they are references.
+        patches: averaged features of every stage, coarser to the end.
+    """
+
+    images: Tensor
+    patches: tuple[Patches, ...]
 
 
 @register(
@@ -92,7 +116,7 @@ class Pyramid(FeatureDetector):
         super().__init__(features, config or PyramidConfig(), preprocess)
         self.memory: StageMemory = StageMemory("euclidean", items=self.config.items)
 
-    def encode(self, images: Tensor) -> tuple[Patches, ...]:
+    def encode(self, images: Tensor) -> Stages:
         """Averaged features of every stage, coarser to the end."""
         stages = []
         for name, values in zip(self.layers, self.maps(images), strict=True):
@@ -100,15 +124,90 @@ class Pyramid(FeatureDetector):
             f = neighbourhood_mean(values, self.config.neighbourhood, "replicate")
             f = F.avg_pool2d(f, step, ceil_mode=True)
             stages.append(self.patches(f.flatten(2).mT, (f.shape[-2], f.shape[-1]), images))
-        return tuple(stages)
+        return Stages(images, tuple(stages))
 
-    def references(self, encoded: tuple[Patches, ...]) -> Mapping[str, Tensor]:
+    def references(self, encoded: Stages) -> Mapping[str, Tensor]:
         """Features of every stage."""
-        return {name: s.values for name, s in zip(self.layers, encoded, strict=True)}
+        return {name: s.values for name, s in zip(self.layers, encoded.patches, strict=True)}
 
-    def patch_features(self, encoded: tuple[Patches, ...]) -> tuple[PatchFeatures, ...]:
+    def patch_features(self, encoded: Stages) -> tuple[PatchFeatures, ...]:
         """Those of every stage."""
-        return tuple(PatchFeatures(stage.values, stage.grid) for stage in encoded)
+        return tuple(PatchFeatures(stage.values, stage.grid) for stage in encoded.patches)
+
+    def remember(
+        self,
+        knowledge: Knowledge,
+        batches: Iterable[Stages],
+        pictures: Iterable[Tensor] | None = None,
+    ) -> Knowledge:
+        """Add references, the first ones also turned where they lie anyhow."""
+        passing = numbered(batches, pictures, knowledge.shots, lambda batch: len(batch.images))
+        first: list[tuple[Stages, Tensor, int]] = []
+        turned = knowledge.facts.get("turned", self.config.turned)
+        while turned is None and (item := next(passing, None)):
+            first.append(item)
+            if item[2] >= _TURNED:
+                break
+        if first:
+            turned = self.lie_anyhow([(batch.images, numbers) for batch, numbers, _ in first])
+        if turned is not None:
+            knowledge = knowledge.having({}, facts={**knowledge.facts, "turned": turned})
+        left, right = tee(self._shown(chain(first, passing), bool(turned)))
+        shown = (batch for batch, _ in left)
+        return super().remember(knowledge, shown, (numbers for _, numbers in right))
+
+    def _shown(
+        self, batches: Iterable[tuple[Stages, Tensor, int]], turned: bool
+    ) -> Iterator[tuple[Stages, Tensor]]:
+        """Batches and the numbers of their pictures; after the first pictures turned ones."""
+        for batch, numbers, _ in batches:
+            yield batch, numbers
+            some = (numbers < _TURNED).to(batch.images.device)
+            if turned and some.any():
+                for images in self._turns(batch.images[some]):
+                    yield self.encode(images), numbers[numbers < _TURNED]
+
+    def _turns(self, images: Tensor) -> Iterator[Tensor]:
+        """In every direction but the first."""
+        for step in range(1, self.config.directions):
+            yield rotated(images, 360 * step / self.config.directions, "border")
+
+    def lie_anyhow(self, shown: Sequence[tuple[Tensor, Tensor]]) -> bool | None:
+        """Whether parts lie in any direction: turned, they match each other clearly better.
+
+        Seen at half the size, at the third stage.
+
+        Args:
+            shown: images ``(B, 3, H, W)`` and the numbers ``(B,)`` of their pictures.
+
+        Returns:
+            None for fewer than three pictures, pictures of several sizes, or such small ones that
+            chance alone finds nearer patches among more.
+        """
+        seen: dict[int, Tensor] = {}
+        for images, numbers in shown:
+            for image, number in zip(images, numbers.tolist(), strict=True):
+                seen.setdefault(number, image)
+        if len(seen) < 3 or len({image.shape for image in seen.values()}) > 1:
+            return None
+        small = F.interpolate(torch.stack(list(seen.values())), scale_factor=0.5, mode="area")
+        name = self.layers[min(2, len(self.layers) - 1)]
+        first, *others = (
+            self.features.maps(images, (name,))[0].flatten(2).mT.contiguous()  # (K, n, C)
+            for images in (small, *self._turns(small))
+        )
+        K, n, _ = first.shape
+        if n < _PATCHES:
+            return None
+        numbers = torch.arange(K, device=first.device).repeat_interleave(n)
+        d = [
+            MemoryBank(features.flatten(0, 1), numbers, "euclidean").nearest(
+                first.flatten(0, 1), numbers
+            )[0]
+            for features in (first, *others)
+        ]
+        turned = torch.stack(d).amin(0).mean()
+        return bool(turned < _BETTER * d[0].mean())
 
     def settle(self, knowledge: Knowledge) -> Knowledge:
         """Thin the stages, and learn what the references say of each other."""
@@ -117,12 +216,12 @@ class Pyramid(FeatureDetector):
         return knowledge
 
     def predict(
-        self, encoded: tuple[Patches, ...], knowledge: Knowledge, left_out: Tensor | None = None
+        self, encoded: Stages, knowledge: Knowledge, left_out: Tensor | None = None
     ) -> Prediction:
         """The mean over the stages of their standardised distances."""
-        finest = max((stage.grid for stage in encoded), key=lambda grid: grid.shape)
+        finest = max((stage.grid for stage in encoded.patches), key=lambda grid: grid.shape)
         z = torch.zeros(())
-        for name, stage in zip(self.layers, encoded, strict=True):
+        for name, stage in zip(self.layers, encoded.patches, strict=True):
             d, row = self.memory.neighbours(knowledge, name, stage.values, 1, left_out)
             out = None if left_out is None else left_out[:, None]
             o = self.memory.own(knowledge, name, row[..., 0], out)
