@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from small_detectors import inputs, remembered, small_dino
 
-from zerodefect.methods import create
 from zerodefect.layers.turning import rotated
+from zerodefect.methods import create
 from zerodefect.methods.anomalydino import first_component, rounded, top_mean
 
 

@@ -8,6 +8,7 @@ from small_detectors import images, remembered, small_cnn
 
 from zerodefect.layers.memory import MemoryBank
 from zerodefect.layers.similarity import highest_mean, peak_and_spread
+from zerodefect.layers.turning import rotated
 from zerodefect.methods import create
 from zerodefect.methods.pyramid import StageMemory
 
@@ -103,3 +104,42 @@ def test_banks_are_euclidean():
     known = remembered(detector, detector.empty(), images(2, 64, 64))
     bank: MemoryBank = detector.memory.bank(known, detector.layers[0])
     assert bank.metric == "euclidean"
+
+
+def bars(count: int, degrees: float, size: int = 256) -> torch.Tensor:
+    """Bars that lie in one direction, or, with ``degrees``, each turned by further ones."""
+    draw = torch.Generator().manual_seed(3)
+    picture = torch.zeros(1, 3, size, size)
+    picture[..., size // 2 - 12 : size // 2 + 12, size // 5 : -size // 5] = 2.0
+    picture[..., size // 2 - 12 : size // 2, size // 2 :] = 1.0
+    turned = [rotated(picture, degrees * number, "border") for number in range(count)]
+    return torch.cat(turned) + 0.05 * torch.randn(count, 3, size, size, generator=draw)
+
+
+def test_references_that_lie_anyhow_are_found_out_and_remembered_turned():
+    """Bars in four directions; a bar in one of them that was not shown is then as good."""
+    detector = made(256)
+    alike = remembered(detector, detector.empty(), bars(4, 0))
+    assert alike.facts["turned"] is False
+    anyhow = remembered(detector, detector.empty(), bars(4, 90)[:3])
+    assert anyhow.facts["turned"] is True
+    never = made(256, turned=False)
+    plain = remembered(never, never.empty(), bars(4, 90)[:3])
+    views = len(anyhow["pictures/layer3"]) / len(plain["pictures/layer3"])
+    assert views == 4 and anyhow.shots == 3
+    last = bars(4, 90)[3:]
+    features = detector.encode(last).patches[2].values
+    near, far = (detector.memory.distance(k, "layer3", features).mean() for k in (anyhow, plain))
+    assert near < 0.9 * far
+
+
+def test_two_references_do_not_tell_how_parts_lie():
+    detector = made(256)
+    assert "turned" not in remembered(detector, detector.empty(), bars(2, 90)).facts
+
+
+def test_only_the_first_references_are_turned():
+    detector = made(64, turned=True)
+    known = remembered(detector, detector.empty(), images(10, 64, 64))
+    per_view = 16  # patches of the third stage
+    assert len(known["pictures/layer3"]) == (10 + 8 * 3) * per_view

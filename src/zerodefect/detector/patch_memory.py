@@ -50,7 +50,7 @@ class PatchMemory:
                 flat = MemoryBank.stored(values, self.metric)
                 rows = own.to(flat.device).repeat_interleave(values.shape[1])
                 held.setdefault(name, []).append((flat, rows))
-            if self._bytes(held) > 1.5 * self.budget:  # half as much again, so that it is seldom done
+            if self._bytes(held) > 1.5 * self.budget:  # half as much again: seldom
                 held, thin = self._thin(held), True
         if self._bytes(held) > self.budget:
             held, thin = self._thin(held), True

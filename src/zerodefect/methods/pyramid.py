@@ -44,6 +44,7 @@ _SAMPLE = 512  # patches of a picture, at most, that the scale of a stage is lea
 _SPEAKING = 8  # pictures, at most, that it is learned from
 _BANDS = 8  # of a single picture
 _TURNED = 8  # references, at most, that are turned: many show all directions by themselves
+_ASKED = 8  # directions in which references are compared
 _PATCHES = 64  # of a picture, at least, to tell from
 _BETTER = 0.9  # of the distance to others as they lie; between 0.94 and 1 where parts lie alike
 
@@ -60,8 +61,9 @@ class PyramidConfig:
         top: share of the highest values of the map whose mean makes half of the image score; the
             highest one makes the other half.
         items: reference patches that each stage keeps, at most, evenly spread over all.
-        turned: whether references are also remembered turned in ``directions``; None to find it
-            out from the first ones, see ``lie_anyhow``.
+        turned: whether references are also remembered turned in ``directions``, and stages finer
+            than the third one averaged down to it, so that as many items stand for them; None to
+            find it out from the first ones, see ``lie_anyhow``.
         directions: how many, over the full circle.
     """
 
@@ -72,7 +74,7 @@ class PyramidConfig:
     top: Share = 0.01
     items: Count = 6_272
     turned: bool | None = None
-    directions: Count = 8
+    directions: Count = 4
 
 
 @dataclass(frozen=True)
@@ -161,21 +163,16 @@ class Pyramid(FeatureDetector):
     ) -> Iterator[tuple[Stages, Tensor]]:
         """Batches and the numbers of their pictures; after the first pictures turned ones."""
         for batch, numbers, _ in batches:
-            yield batch, numbers
+            yield _coarse(batch) if turned else batch, numbers
             some = (numbers < _TURNED).to(batch.images.device)
             if turned and some.any():
-                for images in self._turns(batch.images[some]):
-                    yield self.encode(images), numbers[numbers < _TURNED]
-
-    def _turns(self, images: Tensor) -> Iterator[Tensor]:
-        """In every direction but the first."""
-        for step in range(1, self.config.directions):
-            yield rotated(images, 360 * step / self.config.directions, "border")
+                for images in _turns(batch.images[some], self.config.directions):
+                    yield _coarse(self.encode(images)), numbers[numbers < _TURNED]
 
     def lie_anyhow(self, shown: Sequence[tuple[Tensor, Tensor]]) -> bool | None:
         """Whether parts lie in any direction: turned, they match each other clearly better.
 
-        Seen at half the size, at the third stage.
+        Seen at half the size, in eight directions, at the third stage.
 
         Args:
             shown: images ``(B, 3, H, W)`` and the numbers ``(B,)`` of their pictures.
@@ -194,7 +191,7 @@ class Pyramid(FeatureDetector):
         name = self.layers[min(2, len(self.layers) - 1)]
         first, *others = (
             self.features.maps(images, (name,))[0].flatten(2).mT.contiguous()  # (K, n, C)
-            for images in (small, *self._turns(small))
+            for images in (small, *_turns(small, _ASKED))
         )
         K, n, _ = first.shape
         if n < _PATCHES:
@@ -219,6 +216,8 @@ class Pyramid(FeatureDetector):
         self, encoded: Stages, knowledge: Knowledge, left_out: Tensor | None = None
     ) -> Prediction:
         """The mean over the stages of their standardised distances."""
+        if knowledge.facts.get("turned"):
+            encoded = _coarse(encoded)
         finest = max((stage.grid for stage in encoded.patches), key=lambda grid: grid.shape)
         z = torch.zeros(())
         for name, stage in zip(self.layers, encoded.patches, strict=True):
@@ -255,9 +254,7 @@ class StageMemory(PatchMemory):
         """
         return knowledge.shots > 2
 
-    def own(
-        self, knowledge: Knowledge, name: str, rows: Tensor, left_out: Tensor | None
-    ) -> Tensor:
+    def own(self, knowledge: Knowledge, name: str, rows: Tensor, left_out: Tensor | None) -> Tensor:
         """o(m) of items, by their rows, where pictures ``left_out`` (of the same shape) are."""
         o = knowledge[f"own/{name}"][rows]
         if left_out is None:
@@ -292,6 +289,24 @@ class StageMemory(PatchMemory):
         r = d - density * self.own(knowledge, name, row, groups[rows])
         scale = torch.stack([r.mean(), r.std().clamp(min=1e-6)])
         return knowledge.having({f"scale/{name}": scale})
+
+
+def _coarse(encoded: Stages) -> Stages:
+    """Finer stages averaged down to the third one."""
+    rows = encoded.patches[min(2, len(encoded.patches) - 1)].grid.rows
+    patches = []
+    for stage in encoded.patches:
+        f, step = stage.grid.fold(stage.values.mT), max(1, round(stage.grid.rows / rows))
+        f = F.avg_pool2d(f, step, ceil_mode=True)
+        grid = replace(stage.grid, rows=f.shape[-2], columns=f.shape[-1])
+        patches.append(Patches(grid, f.flatten(2).mT))
+    return Stages(encoded.images, tuple(patches))
+
+
+def _turns(images: Tensor, directions: int) -> Iterator[Tensor]:
+    """In every direction but the first."""
+    for step in range(1, directions):
+        yield rotated(images, 360 * step / directions, "border")
 
 
 def _spread(values: Tensor, count: int) -> Tensor:
