@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from zerodefect.inspection.conformal import (
+    LEARNED,
     CalibrationError,
     average_rate,
     check_provable,
@@ -16,7 +17,7 @@ from zerodefect.inspection.conformal import (
     smallest_rate,
 )
 from zerodefect.inspection.frames import Frame, FrameRange, learn_range
-from zerodefect.inspection.policy import LEARNED, Form, Limits, Policy
+from zerodefect.inspection.policy import Form, Limits, Policy
 
 DEFAULT_FALSE_ALARMS = 0.01
 DEFAULT_REVIEW_RATE = 0.05

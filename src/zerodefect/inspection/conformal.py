@@ -33,11 +33,15 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 from scipy.special import betainc, betaincinv
 
 USUAL_CONFIDENCE = 0.9  # of the rate that is told beside the average
+
+LEARNED: Final = "Limits learned from"
+"""How the note begins that says what limits rest on, and promises what they keep."""
 
 
 class PolicyError(ValueError):

@@ -10,8 +10,7 @@ from html import escape
 from importlib import resources
 from typing import Any
 
-from zerodefect.inspection.conformal import promise
-from zerodefect.inspection.policy import LEARNED
+from zerodefect.inspection.conformal import LEARNED, promise
 from zerodefect.reports.records import Record
 from zerodefect.types import printable
 
