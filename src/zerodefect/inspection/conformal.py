@@ -81,8 +81,12 @@ def needed_images(rate: float, confidence: float | None = None) -> int:
     return n
 
 
-def check_provable(rate: float, n: int, name: str, confidence: float | None = None) -> None:
+def check_provable(
+    rate: float, n: int, name: str, confidence: float | None = None, unit: str = "image"
+) -> None:
     """Make sure that ``n`` good images can guarantee a rate; ``name`` is the rate's, for the error.
+
+    ``unit`` is what was counted: an image, or a part of several.
 
     Raises:
         CalibrationError: they cannot, or rate or confidence are not in (0, 1).
@@ -92,11 +96,11 @@ def check_provable(rate: float, n: int, name: str, confidence: float | None = No
         _check_rate(confidence, "confidence")
     if _rank(rate, n, confidence) < 1:
         sure = f" with {100 * confidence:g} % confidence" if confidence else ""
-        images = f"{n} good image{'s' if n > 1 else ''}"
+        images = f"{n} good {unit}{'s' if n > 1 else ''}"
         raise CalibrationError(
             f"a {name} of {rate:g} cannot be guaranteed{sure} with {images}: the smallest provable "
             f"rate is {smallest_rate(n, confidence):.4g}. Give at least "
-            f"{needed_images(rate, confidence)} good images, or ask for a larger rate."
+            f"{needed_images(rate, confidence)} good {unit}s, or ask for a larger rate."
         )
 
 

@@ -79,7 +79,7 @@ def _breaks(scores: tuple[float, ...], limit: float | None, rate: float | None) 
 
 def _with_rate(policy: Policy, rate: float, text: str) -> Policy:
     scores = _good_scores(policy, text)
-    check_provable(rate, len(scores), "false-alarm rate")
+    check_provable(rate, len(scores), "false-alarm rate", unit=policy.unit)
     return _with_limit(policy, conformal_limit(scores, rate), rate, text)
 
 
@@ -118,7 +118,7 @@ def _with_limit(policy: Policy, limit: float | None, rate: float | None, text: s
     note = f"Defect limit replaced by {text!r}."
     if policy.calibrated and limit is not None:
         above = len(policy.scores) - bisect.bisect_right(policy.scores, limit)
-        note += f" {above} of the {len(policy.scores)} good images lie above it."
+        note += f" {above} of the {len(policy.scores)} good {policy.unit}s lie above it."
     return policy.model_copy(
         update={
             "limits": type(policy.limits)(unsure=unsure, defect=limit),

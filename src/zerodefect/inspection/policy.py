@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from zerodefect.files import atomic_write
+from zerodefect.inspection.allowances import Allowances, all_allowed
 from zerodefect.inspection.conformal import (
     USUAL_CONFIDENCE,
     PolicyError,
@@ -30,7 +31,8 @@ from zerodefect.inspection.conformal import (
 from zerodefect.inspection.frames import FrameRange
 from zerodefect.inspection.limit_changes import with_proven_rates, with_threshold
 from zerodefect.inspection.made_with import what_differs
-from zerodefect.types import Verdict
+from zerodefect.inspection.part_pictures import Parts
+from zerodefect.types import Region, Verdict
 from zerodefect.version import __version__
 
 FORMAT: Final = "zerodefect-policy"
@@ -38,11 +40,8 @@ VERSION: Final = 1
 
 Form = Literal["split", "leave-one-out", "none"]
 
-_LATER = (
-    "confidence",
-    "frames",
-    "made_with",
-)  # not in the first files: left out where nothing is known
+# not in the first files: left out where nothing is known
+_LATER = ("confidence", "frames", "made_with", "allowances", "parts")
 
 
 class PolicyMismatch(PolicyError):  # noqa: N818 - says what it is
@@ -65,6 +64,9 @@ class Limits(BaseModel):
 
 class Policy(BaseModel):
     """How scores become verdicts, p-values, regions and colours; a plain JSON file on disk.
+
+    A section of the file (an object) has a version of its own. What a later program adds to it, or
+    beside it as a section with a version, is passed over; a section in a later version is refused.
 
     The file may be edited by hand: verdicts follow ``limits``, p-values follow ``scores``. A rate
     that a lowered limit no longer keeps is taken back when the file is loaded. Scores that are NaN
@@ -89,6 +91,9 @@ class Policy(BaseModel):
         colour_range: raw map values at the two ends of the colour scale; None without maps.
         frames: light and focus outside which a picture is "unsure"; None where none was learned.
         made_with: what decided the scores, to say what differs where the policy does not fit.
+        allowances: regions that the user allows; None: none.
+        parts: of parts with several pictures: scores, maxima and rates are then those of parts, not
+            of images. None: each image stands for itself.
         created: ISO 8601 time in UTC.
         zerodefect: version of the program that wrote the policy.
         notes: what the reader should know about the limits.
@@ -114,6 +119,8 @@ class Policy(BaseModel):
     colour_range: tuple[float, float] | None
     frames: FrameRange | None = None
     made_with: dict[str, Any] | None = None
+    allowances: Allowances | None = None
+    parts: Parts | None = None
     created: str = Field(
         default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds")
     )
@@ -147,6 +154,8 @@ class Policy(BaseModel):
                 "map_maxima, region_limit and colour_range come together; a method without maps "
                 "has none of them"
             )
+        if self.parts and sum(self.parts.pictures.values()) != len(self.scores):
+            raise ValueError(f"parts.pictures does not count the {len(self.scores)} scored parts")
         if self.guaranteed and not self.calibrated:
             raise ValueError("guaranteed is true, but form 'none' proves nothing")
         return self
@@ -188,6 +197,11 @@ class Policy(BaseModel):
         )
 
     @property
+    def unit(self) -> str:
+        """What was scored: an "image", or a "part" of several."""
+        return "part" if self.parts else "image"
+
+    @property
     def calibrated(self) -> bool:
         """Whether the limits were learned from good images."""
         return self.form != "none"
@@ -203,10 +217,18 @@ class Policy(BaseModel):
         confidence = self.confidence or USUAL_CONFIDENCE
         return confident_rate(self.false_alarms, len(self.scores), confidence)
 
-    def verdict(self, score: float) -> Verdict:
-        """Judge a raw image score by the limits."""
+    def verdict(self, score: float, regions: Sequence[Region] = ()) -> Verdict:
+        """Judge a raw image score by the limits.
+
+        Args:
+            score: of the image.
+            regions: of the image, as ``marked`` gives them: where all are allowed the verdict is
+                that of the lowest score.
+        """
         if math.isnan(score):
             raise ValueError("the score is NaN")
+        if all_allowed(regions):
+            score = -math.inf
         if self.limits.defect is not None and score > self.limits.defect:
             return "defect"
         if self.limits.unsure is None or score > self.limits.unsure:
@@ -223,6 +245,21 @@ class Policy(BaseModel):
         None without calibration, and for a method without maps.
         """
         return p_value(self.map_maxima, score) if self.calibrated and self.map_maxima else None
+
+    def marked(self, regions: Sequence[Region]) -> tuple[Region, ...]:
+        """The regions of an image, each with the rule that allows it, if one does."""
+        return self.allowances.marked(regions) if self.allowances else tuple(regions)
+
+    def allowing(self, rules: Iterable[str], minimum_area: str | None = None) -> Policy:
+        """The same policy with other allowances in place of its own.
+
+        Args:
+            rules, minimum_area: as in ``Allowances.of``; the rule ``none`` takes all back.
+
+        Raises:
+            PolicyError: a rule that is not understood.
+        """
+        return self.model_copy(update={"allowances": Allowances.of(rules, minimum_area)})
 
     def with_threshold(self, text: str) -> Policy:
         """Replace the defect limit; the limit for "unsure" is lowered with it where needed.
@@ -266,19 +303,26 @@ class Policy(BaseModel):
             raise PolicyError(f"{path}: not valid JSON, or cut off ({error}). {remedy}") from error
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise PolicyError(f"{path}: not a ZeroDefect policy. {remedy}")
-        version = data.get("version")
-        if isinstance(version, int) and version > VERSION:
-            raise PolicyError(
-                f"{path}: written in policy version {version}, this program reads up to version "
-                f"{VERSION}. Update ZeroDefect, or calibrate again with this version."
-            )
+        sections = {name: value for name, value in data.items() if isinstance(value, dict)}
+        later = [n for n in sections if n not in cls.model_fields and "version" in sections[n]]
+        for name, section in {"policy": data, **sections}.items():
+            version = section.get("version")
+            if isinstance(version, int) and version > VERSION and name not in later:
+                raise PolicyError(
+                    f"{path}: written in {name} version {version}, this program reads up to "
+                    f"version {VERSION}. Update ZeroDefect, or calibrate again with this version."
+                )
+        known = {name: value for name, value in data.items() if name not in later}
         try:
             # versions that do not name a bit depth read 16-bit pictures as they were
-            return with_proven_rates(cls.model_validate({"bit_depth": 16, **data}))
+            policy = cls.model_validate({"bit_depth": 16, **known})
         except ValidationError as error:
             raise PolicyError(
                 f"{path}: {_first_reason(error)}. Correct it, or: {remedy}"
             ) from error
+        told = [f"Of a later version of ZeroDefect, and not used: {', '.join(later)}."]
+        notes = (*policy.notes, *(told if later else ()))
+        return with_proven_rates(policy.model_copy(update={"notes": notes}))
 
     def check(
         self,
