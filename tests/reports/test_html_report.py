@@ -350,7 +350,7 @@ def check_numbers(records: list[dict], summary: dict, details: list[dict]) -> No
         for key in ("image", "width", "height", "explanation", "notes"):
             assert detail[key] == record[key]
         shown = [{**region, "rle": None} for region in detail["regions"]]
-        assert shown == [{**region, "rle": None} for region in record["regions"]]
+        assert shown == [{**region, "rle": None, "allowed": None} for region in record["regions"]]
 
 
 def test_limits_and_legend_come_from_the_policy(tmp_path):

@@ -7,12 +7,14 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from zerodefect.inspection.inspector import Inspector
 from zerodefect.inspection.policy import Policy
 from zerodefect.reports.html_report import write_report
+from zerodefect.reports.part_records import PartsOfRun, parts_of_run, read_parts, write_parts
 from zerodefect.reports.records import Record, failure_record, to_record
 from zerodefect.reports.report_pictures import write_assets
 from zerodefect.reports.result_files import (
@@ -36,6 +38,7 @@ class Summary:
         images: files asked for.
         inspected: files inspected now; the others were done before.
         verdicts: count per verdict over all files, and of "failed" ones.
+        parts: count per verdict over parts of several pictures; None where each file is one.
         notes: how many files have a note, by what it says.
         report: the report's page, or None.
         calibrated: whether the verdicts rest on a calibration.
@@ -48,6 +51,7 @@ class Summary:
     notes: dict[str, int]
     report: Path | None
     calibrated: bool
+    parts: dict[str, int] | None = None
 
     @property
     def failed(self) -> int:
@@ -62,9 +66,11 @@ def inspect_files(
     *,
     maps: bool = False,
     report: bool = True,
+    part_by: str | None = None,
     batch_size: int = 8,
     overwrite: bool = False,
     on_record: Callable[[Record], None] = lambda record: None,
+    on_part: Callable[[Record], None] = lambda record: None,
 ) -> Summary:
     """Inspect files into a run folder, or go on with a run that was killed.
 
@@ -77,44 +83,71 @@ def inspect_files(
             ``coco.json``, and what else is asked for.
         maps: write full-size float TIFF maps in the MVTec layout, ``maps/``.
         report: write the HTML report and its pictures.
+        part_by: pattern that names the part that a file shows; None for the policy's, if any.
         batch_size: images that go through the network at once.
         overwrite: throw away what the folder holds of another run.
         on_record: called with every record made now, and first with those of earlier runs.
+        on_part: called with a part's record, after that of its last picture.
 
     Raises:
         StoreError: the folder cannot be written, is in use, or holds a run with other settings.
-        PolicyMismatch: the policy was made for something else.
+        PolicyError: the policy was made for something else, or for other parts.
     """
     inspector.infer_bit_depth(files)
     policy = inspector.active_policy()
+    parts = parts_of_run(files, part_by, policy)
+    files = parts.files if parts else files
     root = _common_root(files) if maps else None
     wanted = {str(path) for path in files}
-    settings = {"maps": maps, "report": report, "root": root and str(root)}
+    settings: dict[str, Any] = {"maps": maps, "report": report, "root": root and str(root)}
+    settings |= {"part_by": parts.by} if parts else {}
     manifest = {**_manifest(inspector, policy), "settings": settings}
+    tell = partial(_tell, parts, on_record, on_part)
     with RunStore(folder, manifest, overwrite=overwrite) as store:
         first = store.manifest["settings"].get("root")
         root = Path(first) if first and maps else root  # of the maps, whatever has come since
-        done = store.done()
-        keys = {path: image_key(path) for path in files}
+        done, keys = store.done(), {path: image_key(path) for path in files}
         waiting = [path for path in files if keys[path] not in done]
-        pending = {str(path) for path in waiting}
+        before = wanted - {str(path) for path in waiting}
         for record in store.records():
-            if record["image"] in wanted and record["image"] not in pending:
-                on_record(record)
+            if record["image"] in before:
+                tell(record)
         for seen in inspector.stream(waiting, batch_size=batch_size):
-            record = _finish(seen, store, policy.colour_range, root, report)
+            record = _finish(seen, store, policy.colour_range, root, report, parts)
             store.append(record, keys[seen.source])
-            on_record(record)
+            tell(record)
         store.sync()
+        told = _written(store, wanted, inspector.kinds(), parts, report)
+    return Summary(folder, len(files), len(waiting), calibrated=policy.calibrated, **told)
 
-        def records() -> Iterator[Record]:
-            return (r for r in store.records() if r["image"] in wanted)
 
-        verdicts, notes = _counted(records())
-        _write_tables(folder, records, inspector.kinds())
-        page = write_report(folder, records(), store.manifest) if report else None
-    counts = len(files), len(waiting), dict(verdicts), dict(notes)
-    return Summary(folder, *counts, page, policy.calibrated)
+def _tell(
+    parts: PartsOfRun | None,
+    on_record: Callable[[Record], None],
+    on_part: Callable[[Record], None],
+    record: Record,
+) -> None:
+    on_record(record)
+    if parts and (part := parts.add(record)) is not None:
+        on_part(part)
+
+
+def _written(
+    store: RunStore, wanted: set[str], kinds: Sequence[str], parts: PartsOfRun | None, report: bool
+) -> dict[str, Any]:
+    """Write tables and report; what a summary tells of all records."""
+
+    def records() -> Iterator[Record]:
+        return (r for r in store.records() if r["image"] in wanted)
+
+    folder = store.folder
+    verdicts, notes = _counted(records())
+    _write_tables(folder, records, kinds)
+    counts = write_parts(parts, records, folder) if parts else None
+    judged = read_parts(folder) if parts else ()
+    page = write_report(folder, records(), store.manifest, parts=judged) if report else None
+    told = {"verdicts": dict(verdicts), "notes": dict(notes), "report": page}
+    return {**told, "parts": None if counts is None else dict(counts)}
 
 
 def _write_tables(
@@ -151,11 +184,13 @@ def _finish(
     colour_range: tuple[float, float] | None,
     root: Path | None,
     report: bool,
+    parts: PartsOfRun | None,
 ) -> Record:
     """Write map (below ``root``) and pictures of one result, so that its record never lies."""
     path, picture, result = seen.source, seen.picture, seen.result
+    part = parts.name(path) if parts else None
     if isinstance(result, Failure):
-        return failure_record(result)
+        return failure_record(result, part=part)
     assert picture is not None
     map_name: str | None = None
     if root and result.map is not None:
@@ -169,7 +204,7 @@ def _finish(
         assets = write_assets(
             picture.to_uint8(), result, colour_range, store.folder / "assets", stem
         )
-    return to_record(result, map_path=map_name, assets=assets)
+    return to_record(result, map_path=map_name, assets=assets, part=part)
 
 
 def _common_root(files: Sequence[Path]) -> Path:

@@ -54,8 +54,7 @@ def calibrate(
         map_range: lowest and highest value that a map can take, if known; colours stay inside.
         frames: light and focus of the same images; without them no range of these is learned.
         notes: put in front of the policy's own notes.
-        whose: ``method``, ``fingerprint``, ``object``, ``made_with``, as in ``Policy``; ``parts``
-            where scores, maxima and rates are those of parts with several pictures.
+        whose: ``method``, ``fingerprint``, ``object``, ``made_with``, ``parts``, as in ``Policy``.
 
     Raises:
         CalibrationError: no scores, a score that is not finite, a rate that n images cannot

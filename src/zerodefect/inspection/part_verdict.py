@@ -46,7 +46,7 @@ class PartInspection:
 
     Attributes:
         part: its name.
-        images: names of its pictures.
+        outcomes: of its pictures, in short.
         verdict: the worst of its pictures'. Where one cannot be read, or their number is not that
             of the good parts, it is never good; "defect" only where that would hold with all
             pictures, too.
@@ -61,7 +61,7 @@ class PartInspection:
     """
 
     part: str
-    images: tuple[str, ...]
+    outcomes: tuple[Outcome, ...]
     verdict: Verdict
     calibrated: bool
     score: float | None
@@ -70,6 +70,11 @@ class PartInspection:
     explanation: str
     reason: str | None
     pictures: tuple[Inspection | Failure, ...] = ()
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """Names of its pictures."""
+        return tuple(one.image for one in self.outcomes)
 
     def __str__(self) -> str:
         """One line: part, verdict, score, number of pictures."""
@@ -106,7 +111,7 @@ def judge_part(
         verdict = "unsure"
     return PartInspection(
         part=part,
-        images=tuple(one.image for one in outcomes),
+        outcomes=tuple(outcomes),
         verdict=verdict,
         calibrated=policy.calibrated,
         score=highest,

@@ -26,7 +26,10 @@ FORMAT = "zerodefect-run"
 VERSION = 1
 
 # What a run leaves beside its manifest.
-_FILES = ("results.jsonl", "results.csv", "regions.csv", "coco.json", "report.html")
+_FILES = (
+    *("results.jsonl", "results.csv", "regions.csv", "coco.json", "report.html"),
+    *("parts.jsonl", "parts.csv"),
+)
 _FOLDERS = ("maps", "assets", "report")
 
 # A power cut can cost at most what came within these; a killed process costs nothing.
