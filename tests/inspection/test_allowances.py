@@ -225,7 +225,7 @@ def test_without_a_limit_for_unsure_nothing_is_called_good():
 
 def test_a_provisional_run_can_allow_too():
     made = uncalibrated()
-    made.policy = made.active_policy().allowing([], "50")
+    made.policy = made.active_policy().allowing(["area<50"])
     found = made.inspect(plate(50, SMALL))
     assert (found.verdict, found.calibrated) == ("good", False)
     assert made.inspect(plate(50, LARGE)).verdict == "defect"
@@ -288,10 +288,10 @@ def test_a_later_section_and_a_wrong_rule_are_refused_by_name(tmp_path):
 
 def test_rules_are_replaced_and_taken_back():
     policy = inspector(allow=["stain:area<50"]).policy
-    assert policy.allowing(["count<=2"], "0.1%").allowances.rules == ("count<=2", "area<0.1%")
+    assert policy.allowing(["count<=2", "area<0.1%"]).allowances.rules == ("count<=2", "area<0.1%")
     assert policy.allowing(["none"]).allowances is None
     with pytest.raises(PolicyError, match="alone"):
-        policy.allowing(["none"], "50")
+        policy.allowing(["none", "area<50"])
 
 
 def test_a_kind_is_validated_by_name_before_the_work():

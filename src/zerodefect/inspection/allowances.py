@@ -136,22 +136,20 @@ class Allowances(BaseModel):
         return tuple(dict.fromkeys(str(Rule.parse(rule)) for rule in rules))
 
     @classmethod
-    def of(cls, rules: Iterable[str], minimum_area: str | None = None) -> Allowances | None:
+    def of(cls, rules: Iterable[str]) -> Allowances | None:
         """The allowances that a user names; None where nothing is allowed.
 
         Args:
             rules: see above; or ``none``, alone.
-            minimum_area: of regions that count, such as ``50`` or ``0.1%``: short for ``area<...``.
 
         Raises:
             PolicyError: a rule that is not understood.
         """
         given = [rule.strip() for rule in rules]
         if NOTHING in given:
-            if len(given) > 1 or minimum_area is not None:
+            if len(given) > 1:
                 raise PolicyError("'none' allows nothing: give it alone, or leave it out.")
             return None
-        given += [] if minimum_area is None else [f"area<{minimum_area}"]
         parsed = [str(Rule.parse(rule)) for rule in given]
         return cls(rules=tuple(parsed)) if parsed else None
 

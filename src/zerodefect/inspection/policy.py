@@ -201,6 +201,10 @@ class Policy(BaseModel):
         """What was scored: an "image", or a "part" of several."""
         return "part" if self.parts else "image"
 
+    def told(self) -> tuple[str, ...]:
+        """What the reader should know: the notes, and what is allowed."""
+        return (*self.notes, *([self.allowances.sentence()] if self.allowances else []))
+
     @property
     def calibrated(self) -> bool:
         """Whether the limits were learned from good images."""
@@ -250,16 +254,16 @@ class Policy(BaseModel):
         """The regions of an image, each with the rule that allows it, if one does."""
         return self.allowances.marked(regions) if self.allowances else tuple(regions)
 
-    def allowing(self, rules: Iterable[str], minimum_area: str | None = None) -> Policy:
+    def allowing(self, rules: Iterable[str]) -> Policy:
         """The same policy with other allowances in place of its own.
 
         Args:
-            rules, minimum_area: as in ``Allowances.of``; the rule ``none`` takes all back.
+            rules: as in ``allowances``; the rule ``none`` takes all back.
 
         Raises:
             PolicyError: a rule that is not understood.
         """
-        return self.model_copy(update={"allowances": Allowances.of(rules, minimum_area)})
+        return self.model_copy(update={"allowances": Allowances.of(rules)})
 
     def with_threshold(self, text: str) -> Policy:
         """Replace the defect limit; the limit for "unsure" is lowered with it where needed.
