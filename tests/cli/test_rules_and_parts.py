@@ -115,7 +115,8 @@ def test_parts_are_calibrated_and_inspected_by_the_policys_pattern(run, good, pa
     assert "6 images: 1 defect, 4 good, 1 failed" in out
     table = [line.split()[0] for line in out.splitlines()[1:4]]
     assert table == ["defect", "unsure", "good"]
-    assert "2 pictures, decisive: " in out and "could not be inspected (the file is empty)" in out
+    assert out.splitlines()[0].split() == ["verdict", "score", "p", "pictures", "part"]
+    assert "decisive of 2: " in out and "could not be inspected (the file is empty)" in out
     found = {p["part"]: p["verdict"] for p in lines(tmp_path / "run" / "parts.jsonl")}
     assert found == {"0": "good", "1": "defect", "2": "unsure"}
     _, out, _ = run("inspect", parts, "-p", "policy.json", "-o", "run", "--json")

@@ -134,7 +134,7 @@ def _inspect(
 
         summary = inspect_files(inspector, files, on_record=on_record, on_part=on_part, **options)
     if not as_json:
-        _print_table(rows if summary.parts is None else parts)
+        _print_table(*((rows,) if summary.parts is None else (parts, "pictures", "part")))
     return summary
 
 
@@ -175,7 +175,7 @@ def _row(record: dict[str, Any]) -> dict[str, Any]:
 def _part_row(record: dict[str, Any]) -> dict[str, Any]:
     """The same of a part with several pictures."""
     shown = ("verdict", "score", "p_value")
-    decisive = f"{record['count']} pictures, decisive: {record['decisive']}"
+    decisive = f"decisive of {record['count']}: {record['decisive']}"
     return {
         **{name: record[name] for name in shown},
         "image": record["part"],
@@ -185,7 +185,9 @@ def _part_row(record: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _print_table(rows: list[dict[str, Any]]) -> None:
+def _print_table(
+    rows: list[dict[str, Any]], found_in: str = "regions", name_of: str = "image"
+) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -197,8 +199,8 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
     table = Table(box=None, pad_edge=False)
     for name, justify in (("verdict", "left"), ("score", "right"), ("p", "right")):
         table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
-    table.add_column("regions")
-    table.add_column("image", overflow="fold")
+    table.add_column(found_in)
+    table.add_column(name_of, overflow="fold")
     for row in rows[:_SHOWN]:
         score = "" if row["score"] is None else told_score(row["score"])
         p_value = "" if row["p_value"] is None else f"{row['p_value']:.3g}"
