@@ -350,7 +350,7 @@ def test_a_full_disk_is_a_clean_error_and_the_run_goes_on(
 
 
 def in_atomic_write(fault):
-    def write(folder, *_args):
+    def write(folder, *_args, **_parts):
         with files_module.atomic_write(folder / "report.html"):
             fault()
 

@@ -17,6 +17,7 @@ from zerodefect.cli.options import (
     Options,
     PictureOptions,
     ProductOptions,
+    RuleOptions,
     option,
     output_option,
 )
@@ -60,6 +61,7 @@ def calibrate(
     good: GoodPaths,
     *,
     product: ProductOptions,
+    rules: RuleOptions,
     limits: LimitOptions,
     detector: DetectorOptions,
     pictures: PictureOptions,
@@ -81,7 +83,7 @@ def calibrate(
     if limits.leave_one_out and product.references:
         raise ValueError("--leave-one-out makes the good parts the references; drop --reference")
     tell_views(pictures, [*files, *find_images(product.references or [])])
-    inspector = load_inspector(product, detector, pictures, files)
+    inspector = load_inspector(product, detector, pictures, files, rules.vocabulary)
     failures: list[Failure] = []
 
     def on_failure(failure: Failure) -> None:
@@ -91,6 +93,8 @@ def calibrate(
     with progress("calibrating", len(files), quiet=as_json) as bar:
         policy = inspector.calibrate(
             files,
+            part_by=rules.part_by,
+            allow=rules.rules,
             **limits.keywords(),
             **batch.keywords(),
             on_scored=lambda count: bar(advance=count),
@@ -114,15 +118,15 @@ def _tell(policy: Policy, output: Path, leave_one_out: bool) -> None:
     from zerodefect.types import told_score
 
     limits = policy.limits
-    for note in policy.notes:
+    for note in policy.told():
         tell(note)
     tell(
         f"defect above {told_score(limits.defect)}, unsure above {told_score(limits.unsure)}"
         if limits.defect is not None and limits.unsure is not None
-        else "too few images for a finite limit"
+        else f"too few {policy.unit}s for a finite limit"
     )
     n = len(policy.scores)
-    images = f"{n} image{'s' * (n != 1)}"
+    images = f"{n} {policy.unit}{'s' * (n != 1)}"
     sure = f" with {100 * policy.confidence:.4g} % confidence" if policy.confidence else ""
     smallest = smallest_rate(n, policy.confidence)
     tell(f"smallest false-alarm rate that {images} can prove{sure}: {smallest:.3g}")

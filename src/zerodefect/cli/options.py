@@ -231,6 +231,33 @@ class ProductOptions(NameOptions, panel="Product"):
 
 
 @dataclass(frozen=True)
+class RuleOptions(Options, panel="Product"):
+    """What of a picture is no defect, and which pictures show one part."""
+
+    vocabulary: Path | None = option(None, "Defect kinds: a kind a line, or JSON with phrases.")
+    allow: list[str] | None = option(
+        None,
+        "Regions that are no defect: stain:area<50, count<=2, ...; none takes back the policy's.",
+        metavar="RULE",
+    )
+    min_area: str | None = option(
+        None,
+        "Short for --allow area<...: 50 pixels, or 0.1% of the inspected area.",
+        metavar="AREA",
+    )
+    part_by: str | None = option(
+        None,
+        "Parts of several pictures, by file name: '(?P<part>[0-9]+)_.*'.",
+        metavar="PATTERN",
+    )
+
+    @property
+    def rules(self) -> list[str]:
+        """What is allowed, the minimum area among it."""
+        return [*(self.allow or []), *([] if self.min_area is None else [f"area<{self.min_area}"])]
+
+
+@dataclass(frozen=True)
 class MethodOptions(Options, panel="Detector"):
     """Which method inspects."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -11,13 +11,16 @@ import numpy as np
 
 from zerodefect.detector.contract import Detector, UnsupportedError
 from zerodefect.images import ImageError, Picture
+from zerodefect.inspection.allowances import Allowances, allowed_in_words
 from zerodefect.inspection.calibration import calibrate
 from zerodefect.inspection.conformal import CalibrationError, check_provable
 from zerodefect.inspection.explain import explain
 from zerodefect.inspection.frames import Frame, measure, why_unjudged
 from zerodefect.inspection.made_with import made_with
+from zerodefect.inspection.part_pictures import agreed, check_form, grouped, whole_parts
+from zerodefect.inspection.part_verdict import Outcome, PartInspection, judge_part
 from zerodefect.inspection.policy import Policy
-from zerodefect.inspection.regions import find_regions
+from zerodefect.inspection.regions import USUAL_MINIMUM, find_regions
 from zerodefect.inspection.sources import GoodPictures, Source, expand
 from zerodefect.inspection.teachable import Shown, Teachable
 from zerodefect.scoring.joining import Scored
@@ -61,23 +64,27 @@ class Inspector(Teachable):
 
     def calibrate(
         self,
-        good: Source | Iterable[Source],
+        good: Source | Iterable[Source] | Mapping[str, Iterable[Source]],
         *,
         object: str | None = None,
+        part_by: str | None = None,
         false_alarms: float | None = None,
         review_rate: float | None = None,
         confidence: float | None = None,
         leave_one_out: bool = False,
+        allow: Iterable[str] = (),
         batch_size: int = DEFAULT_BATCH,
         on_scored: Callable[[int], None] = lambda count: None,
         on_failure: Callable[[Failure], None] | None = None,
     ) -> Policy:
         """Learn the limits from good images only, use them from now on, and return them.
 
-        A picture that is given several times counts once: copies prove nothing.
+        A picture that is given several times counts once: copies prove nothing. Where parts have
+        several pictures, rates are those of parts, and a part counts if all its pictures do.
 
         Args:
-            good: files, folders or arrays of good parts.
+            good: files, folders or arrays of good parts; pictures by the names of their parts.
+            part_by: pattern that names the part of a file, see ``part_names``.
             object: product name, from now on.
             false_alarms: largest share of good parts that may be called defective, on average over
                 calibrations.
@@ -85,7 +92,8 @@ class Inspector(Teachable):
             confidence: such as 0.95: ``false_alarms`` is to hold with it for these very limits, not
                 on average. It takes more images.
             leave_one_out: the good images are the references, too: each is scored against the
-                others, and afterwards all are remembered.
+                others, and afterwards all are remembered. Not of parts.
+            allow: rules on regions that are no defects: ``stain:area<50``; see ``allowances``.
             batch_size: images that go through the network at once.
             on_scored: called with the number of images just scored.
             on_failure: called with every image that cannot be used; it is left out, and the
@@ -96,42 +104,95 @@ class Inspector(Teachable):
             FileNotFoundError, ImageError: something cannot be used, and there is no ``on_failure``.
             UnsupportedError: the method's scores depend on the other images of a set.
         """
+        self._check_calibrates()
+        if object is not None:
+            self.describe(object)
+        rates = {"false_alarms": false_alarms, "review_rate": review_rate, "confidence": confidence}
+        good_ones = GoodPictures(self._open_good, on_failure)
+        allowances = Allowances.of(allow)
+        if allowances is not None:  # before the long work
+            allowances.check(self.kinds())
+        how = (good_ones, rates, batch_size, on_scored)
+        if part_by is not None or isinstance(good, Mapping):
+            check_form(leave_one_out)
+            made = self._calibrated_parts(good, part_by, *how)
+        else:
+            made = self._calibrated_images(good, leave_one_out, *how)
+        if allowances is not None:
+            allowances.check(self.kinds(), made.region_limit is not None)
+        self.policy = made.model_copy(update={"allowances": allowances})
+        return self.policy
+
+    def _check_calibrates(self) -> None:
         if "set" in self.detector.info.needs:
             raise UnsupportedError(
                 f"{self.detector.info.name} scores the images of a set against each other, so that "
                 "limits learned from one set say nothing of the next"
             )
-        if object is not None:
-            self.describe(object)
-        images = expand(good, tolerant=on_failure is not None)
-        if isinstance(images, Sequence):  # before the long work
-            self.infer_bit_depth(images)
-            if false_alarms is not None:
-                check_provable(false_alarms, len(images), "false-alarm rate", confidence)
-        good_ones = GoodPictures(self._open_good, on_failure)
-        rates = {"false_alarms": false_alarms, "review_rate": review_rate, "confidence": confidence}
-        if leave_one_out:
-            self.policy = self._calibrated_left_out(images, good_ones, rates)
-            on_scored(self.shots)
-            return self.policy
-        self.policy = self._calibrated_apart(images, good_ones, rates, batch_size, on_scored)
-        return self.policy
 
-    def _calibrated_apart(
+    def _prepare(self, images: Sequence[Source], n: int, rates: _Rates, unit: str) -> None:
+        """Settle the bit depth, and refuse a rate that n images or parts cannot prove."""
+        self.infer_bit_depth(images)
+        if rates["false_alarms"] is not None:
+            asked = rates["false_alarms"], n, "false-alarm rate", rates["confidence"], unit
+            check_provable(*asked)
+
+    def _calibrated_images(
         self,
-        images: Iterable[Source],
+        good: Source | Iterable[Source],
+        leave_one_out: bool,
         good_ones: GoodPictures,
         rates: _Rates,
         batch_size: int,
         on_scored: Callable[[int], None],
     ) -> Policy:
-        shown, seen = self._ready(None), []
-        for one in good_ones.once(images, partial(self._seen, shown), shown.digests, batch_size):
-            seen += [one] if one else []
-            on_scored(1)
+        images = expand(good, tolerant=good_ones.on_failure is not None)
+        if isinstance(images, Sequence):
+            self._prepare(images, len(images), rates, "image")
+        if leave_one_out:
+            made = self._calibrated_left_out(images, good_ones, rates)
+            on_scored(self.shots)
+            return made
+        shown = self._ready(None)
+        found = self._good_seen(shown, images, good_ones, batch_size, on_scored)
+        seen = [one for one in found if one]
         rates = {**rates, "frames": [frame for _, frame in seen]}
         scored = [one for one, _ in seen]
         return self._policy_of(shown, scored, "split", rates, good_ones.notes())
+
+    def _calibrated_parts(
+        self,
+        good: Any,
+        part_by: str | None,
+        good_ones: GoodPictures,
+        rates: _Rates,
+        batch_size: int,
+        on_scored: Callable[[int], None],
+    ) -> Policy:
+        """The same of parts: see ``grouped`` for what they are given as."""
+        groups = grouped(good, part_by, tolerant=good_ones.on_failure is not None)
+        names = [name for name, group in groups.items() for _ in group]
+        images = [one for group in groups.values() for one in group]
+        self._prepare(images, len(groups), rates, "part")
+        shown = self._ready(None)
+        found = self._good_seen(shown, images, good_ones, batch_size, on_scored)
+        scored, learned = whole_parts(part_by, names, found)
+        notes = [*good_ones.notes(), *learned.pop("notes")]
+        return self._policy_of(shown, scored, "split", {**rates, **learned}, notes)
+
+    def _good_seen(
+        self,
+        shown: Shown,
+        images: Iterable[Source],
+        good_ones: GoodPictures,
+        batch_size: int,
+        on_scored: Callable[[int], None],
+    ) -> Iterator[tuple[Scored, Frame] | None]:
+        """What each good picture shows; None for what does not count."""
+        seen = partial(self._seen, shown)
+        for one in good_ones.once(images, seen, shown.digests, batch_size):
+            on_scored(1)
+            yield one
 
     def _seen(self, shown: Shown, pictures: Sequence[Picture]) -> list[tuple[Scored, Frame]]:
         return list(zip(self._scores(shown, pictures), _frames(shown, pictures), strict=True))
@@ -170,6 +231,9 @@ class Inspector(Teachable):
         identity = self._identity(shown)
         if self.policy is not None:
             self.policy.check(**identity, bit_depth=self.bit_depth)
+            if self.policy.allowances is not None:
+                kinds, has_maps = self.detector.kinds(shown.known), self.policy.region_limit
+                self.policy.allowances.check(kinds, has_maps is not None)
             return self.policy
         fingerprint = identity["fingerprint"]
         with self._lock:
@@ -262,6 +326,37 @@ class Inspector(Teachable):
         seen = self.stream(expand(sources), object, batch_size=batch_size)
         return (one.result for one in seen)
 
+    def inspect_parts(
+        self,
+        sources: Source | Iterable[Source] | Mapping[str, Iterable[Source]],
+        object: str | None = None,
+        *,
+        part_by: str | None = None,
+        batch_size: int = DEFAULT_BATCH,
+    ) -> Iterator[PartInspection]:
+        """Inspect parts of several pictures one after the other.
+
+        Args:
+            sources: files and folders; or pictures by the names of their parts.
+            object: product name, for this call alone.
+            part_by: pattern that names the part of a file, see ``part_names``; None for the
+                policy's.
+            batch_size: images that go through the network at once.
+
+        Raises:
+            PolicyError: the policy was learned from single pictures or with another pattern, or a
+                file has no part.
+            FileNotFoundError, PolicyMismatch: as ``inspect_many`` does.
+        """
+        policy = self.active_policy(object)
+        by = agreed(policy.parts, policy.calibrated, part_by)
+        groups = grouped(sources, part_by if isinstance(sources, Mapping) else by)
+        images = [one for group in groups.values() for one in group]
+        found = self.stream(images, object, batch_size=batch_size)
+        for name, group in groups.items():
+            results = [next(found).result for _ in group]
+            yield judge_part(name, list(map(Outcome.of, results)), policy, results)
+
     def stream(
         self, sources: Iterable[Any], object: str | None = None, *, batch_size: int = DEFAULT_BATCH
     ) -> Iterator[Seen[Any, Inspection]]:
@@ -291,13 +386,16 @@ class Inspector(Teachable):
         regions = find_regions(
             scored.map,
             policy.region_limit,
+            minimum_area=1 if policy.allowances else USUAL_MINIMUM,
             type_map=scored.type_map,
             kinds=self.detector.kinds(shown.known),
             inspected=area,
             p_value=policy.region_p_value,
         )
+        regions = policy.marked(regions)
         unjudged = why_unjudged(picture, area, policy.frames)
-        verdict: Verdict = policy.verdict(scored.score) if unjudged is None else "unsure"
+        verdict: Verdict = policy.verdict(scored.score, regions) if not unjudged else "unsure"
+        by_rule = unjudged is None and verdict != policy.verdict(scored.score)
         return Inspection(
             image=picture.path,
             object=shown.name,
@@ -313,6 +411,7 @@ class Inspector(Teachable):
             notes=picture.notes if unjudged is None else (*picture.notes, unjudged),
             map=scored.map,
             reason=unjudged,
+            allowed=allowed_in_words(regions) if by_rule else None,
         )
 
     def _identity(self, shown: Shown) -> dict[str, Any]:

@@ -15,7 +15,11 @@ Record = dict[str, Any]
 
 
 def to_record(
-    inspection: Inspection, *, map_path: str | None = None, assets: Mapping[str, str] | None = None
+    inspection: Inspection,
+    *,
+    map_path: str | None = None,
+    assets: Mapping[str, str] | None = None,
+    part: str | None = None,
 ) -> Record:
     """Turn an inspection into a record of ``results.jsonl``.
 
@@ -23,6 +27,7 @@ def to_record(
         inspection: the outcome; its map is not part of the record.
         map_path: where the map was written, relative to the run folder, or None.
         assets: pictures for the report, relative to the run folder, or None.
+        part: name of the part that the image shows, where parts have several; or None.
 
     Raises:
         ValueError: a number is NaN or infinite, which JSON cannot say.
@@ -42,15 +47,17 @@ def to_record(
         "explanation": inspection.explanation,
         "answer": inspection.answer,
         "reason": inspection.reason,
+        "allowed": inspection.allowed,
+        "part": part,
         "notes": list(inspection.notes),
         "map": map_path,
         "assets": None if assets is None else dict(assets),
     }
 
 
-def failure_record(failure: Failure) -> Record:
-    """Turn a failure into a record of ``results.jsonl``."""
-    told = {"reason": failure.reason, "remedy": failure.remedy}
+def failure_record(failure: Failure, *, part: str | None = None) -> Record:
+    """Turn a failure into a record of ``results.jsonl``; ``part`` as in ``to_record``."""
+    told = {"reason": failure.reason, "remedy": failure.remedy, "part": part}
     return {"image": failure.image, "status": "failed", **told}
 
 
@@ -63,6 +70,7 @@ def _region_record(region: Region, inspection: Inspection) -> Record:
         "p_value": _number(region.p_value, "region p_value"),
         "kind": region.kind,
         "kind_score": _number(region.kind_score, "kind_score"),
+        "allowed": region.allowed,
         # Outlines run along pixel edges: 12 instead of 12.0 saves a third of the file.
         "polygons": [[int(v) if v.is_integer() else v for v in one] for one in region.polygons],
         "rle": region_rle(region, inspection.height, inspection.width),

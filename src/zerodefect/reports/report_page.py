@@ -10,9 +10,10 @@ from html import escape
 from importlib import resources
 from typing import Any
 
-from zerodefect.inspection.conformal import promise
-from zerodefect.inspection.policy import LEARNED
+from zerodefect.inspection.allowances import Allowances
+from zerodefect.inspection.conformal import LEARNED, promise
 from zerodefect.reports.records import Record
+from zerodefect.reports.report_parts import ReportParts
 from zerodefect.types import printable
 
 MAX_FAILURES = 1000
@@ -27,6 +28,7 @@ def fill_page(
     calibrated: bool,
     notes: Mapping[str, int],
     data: str,
+    groups: ReportParts | None = None,
 ) -> str:
     """Fill the page's template; whatever comes from outside is escaped.
 
@@ -37,6 +39,7 @@ def fill_page(
         calibrated: whether all verdicts rest on limits learned from good images.
         notes: how many images have each note on their file.
         data: HTML of the scripts that carry the results; put in as it is.
+        groups: parts with several pictures, or None.
     """
     heading = str(manifest.get("object") or "Inspection")
     state = "" if calibrated else " (uncalibrated)"
@@ -50,6 +53,8 @@ def fill_page(
         "banner": "" if calibrated else _BANNER,
         "facts": _facts(manifest),
         "counts": _counts(verdicts, failures),
+        "part_counts": groups.counts() if groups else "",
+        "parts": groups.panel() if groups else "",
         "statement": "".join(f"<p>{escape(s)}</p>" for s in told),
         "failures": _failure_table(failures),
         "notes": _note_table(notes),
@@ -192,23 +197,31 @@ def _provisional(policy: Record) -> list[str]:
         told = "Without calibration no image is called good or defective: all are unsure."
     else:
         told = f"Without calibration an image is called defective above the score {limit:.4g}."
-    return [told, *(policy.get("notes") or ())]
+    return [told, *(policy.get("notes") or ()), *_allowed(policy)]
 
 
 def promises(policy: Record) -> list[str]:
     """Sentences that say what the verdicts rest on; nothing is claimed that the limits break."""
     how = ", each scored against the others" if policy["form"] == "leave-one-out" else ""
     return [
-        f"Limits learned from {_images(len(policy['scores']))}{how}.",
+        f"Limits learned from {_images(policy)}{how}.",
         _promise(policy, "defect", policy["false_alarms"], "defective"),
         _promise(policy, "unsure", policy["review_rate"], "unsure or worse"),
         # The policy's own sentence is left out: it cannot know of limits edited later.
         *(note for note in policy["notes"] if not note.startswith(LEARNED)),
+        *_allowed(policy),
     ]
 
 
-def _images(count: int) -> str:
-    return f"{count:,} good image" + ("" if count == 1 else "s")
+def _allowed(policy: Record) -> list[str]:
+    allowances = policy.get("allowances")
+    return [Allowances.model_validate(allowances).sentence()] if allowances else []
+
+
+def _images(policy: Record) -> str:
+    """How many good images, or parts, limits were learned from."""
+    count, unit = len(policy["scores"]), "part" if policy.get("parts") else "image"
+    return f"{count:,} good {unit}" + ("" if count == 1 else "s")
 
 
 def _promise(policy: Record, name: str, rate: float | None, called: str) -> str:
@@ -224,7 +237,7 @@ def _promise(policy: Record, name: str, rate: float | None, called: str) -> str:
     scores = policy["scores"]
     above = sum(score > limit for score in scores)
     if rate is None or (above + 1) / (len(scores) + 1) > rate * (1 + 1e-9):
-        counted = f"{above} of the {_images(len(scores))} lie above it"
+        counted = f"{above} of the {_images(policy)} lie above it"
         return f"The limit for “{name}” was set by hand: {counted}."
     if not policy["guaranteed"]:
         share = f"{100 * rate:.3g} %"

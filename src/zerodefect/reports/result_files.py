@@ -31,11 +31,16 @@ from zerodefect.version import __version__
 IMAGE_COLUMNS = (
     *("image", "status", "object", "verdict", "calibrated", "score", "p_value", "count", "kinds"),
     *("largest_area_percent", "width", "height", "explanation", "answer", "notes"),
-    *("reason", "remedy"),
+    *("reason", "remedy", "allowed", "part"),
 )
 REGION_COLUMNS = (
     *("image", "object", "verdict", "calibrated", "region", "kind", "kind_score"),
     *("x", "y", "width", "height", "area", "area_percent", "score", "p_value"),
+    "allowed",
+)
+PART_COLUMNS = (
+    *("part", "verdict", "calibrated", "score", "p_value", "count", "decisive", "images"),
+    *("explanation", "reason"),
 )
 _NO_KIND = "anomaly"
 
@@ -72,6 +77,18 @@ def write_regions_csv(records: Iterable[Mapping[str, Any]], path: str | Path) ->
     """Write one row per region (``REGION_COLUMNS``), numbered from 1 in each image; UTF-8."""
     rows = (row for record in records for row in _region_rows(record))
     _write_table(path, REGION_COLUMNS, rows)
+
+
+def write_parts_csv(records: Iterable[Mapping[str, Any]], path: str | Path) -> None:
+    """Write one row per part of several pictures (``PART_COLUMNS``); UTF-8.
+
+    ``images`` lists the names of its pictures, separated by ``"; "``.
+    """
+    rows = (
+        {**record, "images": "; ".join(one["image"] for one in record["pictures"])}
+        for record in records
+    )
+    _write_table(path, PART_COLUMNS, ([row.get(c) for c in PART_COLUMNS] for row in rows))
 
 
 def write_coco(
@@ -239,7 +256,7 @@ def _region_rows(record: Mapping[str, Any]) -> Iterator[list[Any]]:
         place = {"region": number, "x": x, "y": y, "width": width, "height": height}
         shared = {name: record[name] for name in ("image", "object", "verdict", "calibrated")}
         row = {**region, **shared, **place}
-        yield [row[column] for column in REGION_COLUMNS]
+        yield [row.get(column) for column in REGION_COLUMNS]
 
 
 def _write_table(path: str | Path, columns: Sequence[str], rows: Iterable[list[Any]]) -> None:
@@ -293,7 +310,7 @@ def _coco_annotation(
         "area": region["area"],
         "segmentation": region["polygons" if outlined else "rle"],
         "iscrowd": 0,
-        **{name: region[name] for name in ("score", "p_value", "kind_score")},
+        **{name: region.get(name) for name in ("score", "p_value", "kind_score", "allowed")},
     }
 
 

@@ -27,7 +27,7 @@ VERSION = 1
 
 # What a run leaves beside its manifest.
 _TABLES = ("results.csv", "regions.csv", "coco.json", "results.parquet")
-_FILES = ("results.jsonl", *_TABLES, "report.html")
+_FILES = ("results.jsonl", *_TABLES, "report.html", "parts.jsonl", "parts.csv")
 _FOLDERS = ("maps", "assets", "report")
 
 # A power cut can cost at most what came within these; a killed process costs nothing.
