@@ -208,7 +208,7 @@ class Teachable:
         sources = expand(references)
         if isinstance(sources, Sequence):
             self.infer_bit_depth(sources)
-        opened = [self._open_good(source) for source in sources]
+        opened = [self.open_good(source) for source in sources]
         with self._lock:
             shown = self._shown
             new = {name: p for p in opened if (name := digest(p)) not in shown.digests}
@@ -221,6 +221,18 @@ class Teachable:
                 added = replace(added, knowledge=known)
             self._shown = added
         return len(new)
+
+    @property
+    def shown(self) -> Shown:
+        """What it was told and shown, at this moment; frozen."""
+        return self._shown
+
+    def without_each(self, numbers: Sequence[int]) -> list[Knowledge]:
+        """What would be known without one reference, for each of these numbers of references."""
+        shown = self._ready(None)
+        alone = self._learned(shown.without_references()).known
+        areas = [shown.area(picture) for picture in shown.references]
+        return list(self.scorer.without_each(numbers, shown.references, areas, alone))
 
     def forget(self) -> None:
         """Drop all references."""
@@ -298,7 +310,7 @@ class Teachable:
         self.infer_bit_depth([source])
         return open_source(source, self.bit_depth)
 
-    def _open_good(self, source: Source) -> Picture:
+    def open_good(self, source: Source) -> Picture:
         """A picture to learn from.
 
         Raises:
