@@ -5,10 +5,10 @@ be told from it too easily. So damage is drawn on good pictures that are no refe
 are, on references that are left out of the memory one by one, as in a calibration by
 leave-one-out; a single reference is mirrored.
 
-**The order.** Two sizes of each kind at the middle contrast come first, then the other contrasts,
-then the sizes between, then more of each. Within a stage every cell gets its next picture before
-any gets one more, so that whatever the time, kinds are measured alike. What is drawn is a function
-of the seed alone; time decides how much of it.
+**The order.** One size of each kind at the middle contrast comes first, then a larger one, then the
+other contrasts, then the sizes between, then more of each. Within a stage every cell gets its next
+picture before any gets one more, so that whatever the time, kinds are measured alike. What is drawn
+is a function of the seed alone; time decides how much of it.
 """
 
 from __future__ import annotations
@@ -224,22 +224,16 @@ def design(inspector: Inspector, bases: Sequence[Base]) -> list[Cell]:
 def order(cells: Sequence[Cell]) -> Iterator[tuple[int, int]]:
     """Numbers of cells, each with the how manieth picture of it comes next; see above."""
     sizes = {kind: sorted({c.size for c in cells if c.kind == kind}) for kind in SIZED_KINDS}
-    coarse = {kind: own[1::2] or own for kind, own in sizes.items()}
-    middle = CONTRASTS[len(CONTRASTS) // 2]
-    some = [n for n, cell in enumerate(cells) if cell.size in coarse[cell.kind]]
-    stages = [([n for n in some if cells[n].contrast == middle], _ROUNDS[0]), (some, _ROUNDS[0])]
+    rank = [sizes[cell.kind].index(cell.size) for cell in cells]
+    some = [n for n, cell in enumerate(cells) if rank[n] % 2 or len(sizes[cell.kind]) == 1]
+    middle = [n for n in some if cells[n].contrast == CONTRASTS[len(CONTRASTS) // 2]]
+    first = [n for n in middle if rank[n] < 2]
+    stages = [(numbers, _ROUNDS[0]) for numbers in (first, middle, some)]
     stages += [(list(range(len(cells))), rounds) for rounds in _ROUNDS]
     given = Counter[int]()
     for numbers, rounds in stages:
         # of the kinds in turns, so that whatever is cut off is cut off of all of them
-        turns = sorted(
-            numbers,
-            key=lambda n: (
-                sizes[cells[n].kind].index(cells[n].size),
-                cells[n].contrast,
-                cells[n].kind,
-            ),
-        )
+        turns = sorted(numbers, key=lambda n: (rank[n], cells[n].contrast))
         for number in range(rounds):
             for cell in turns:
                 if given[cell] == number:

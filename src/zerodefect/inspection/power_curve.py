@@ -30,6 +30,7 @@ _NAMES = {  # of several, and what their size is
     "contamination": ("particles", "across"),
 }
 _MOSTLY, _HALF = 0.9, 0.5
+_ENOUGH = 5  # pictures from which on a sentence speaks of a cell
 
 
 class _Frozen(BaseModel):
@@ -192,12 +193,25 @@ class PowerCurve(_Frozen):
                 "Which damage would be found was not measured: the time allowed "
                 f"({self.seconds:g} s) was over before the first picture."
             ]
-        told = [self._what_was_done()]
+        return [self._what_was_done(), *self._of_kinds(), *self._not_measured()]
+
+    def _of_kinds(self) -> Iterator[str]:
         for kind in dict.fromkeys(cell.kind for cell in self.cells):
             for contrast in self.contrasts:
                 own = [c for c in self.cells if (c.kind, c.contrast) == (kind, contrast)]
-                told.append(_of_sizes(kind, contrast, own))
-        return told
+                if measured := [cell for cell in own if cell.drawn]:
+                    yield _of_sizes(kind, contrast, measured)
+
+    def _not_measured(self) -> Iterator[str]:
+        missing: dict[tuple[str, ...], list[str]] = {}
+        for contrast in self.contrasts:
+            measured = {c.kind for c in self.cells if c.contrast == contrast and c.drawn}
+            rest = dict.fromkeys(cell.kind for cell in self.cells if cell.kind not in measured)
+            if rest:
+                missing.setdefault(tuple(rest), []).append(f"{contrast:g} %")
+        for kinds, contrasts in missing.items():
+            names = _listed([_NAMES[kind][0] if kind in _NAMES else kind for kind in kinds])
+            yield f"Not measured, for lack of time: {names} of {_listed(contrasts)} contrast."
 
     def _what_was_done(self) -> str:
         pictures = f"{self.pictures} good picture{'s' * (self.pictures != 1)}"
@@ -213,32 +227,32 @@ class PowerCurve(_Frozen):
         return f"{text} Undamaged, {alarms} of {n} were not called good."
 
 
-def _of_sizes(kind: str, contrast: float, cells: list[Cell]) -> str:
+def _of_sizes(kind: str, contrast: float, measured: list[Cell]) -> str:
     """One sentence: the smallest sizes found in nine and in five of ten, and what was not seen."""
     name, across = _NAMES.get(kind, (kind, "large"))
     begin = f"{name.capitalize()} of {contrast:g} % contrast: "
-    measured = sorted((cell for cell in cells if cell.drawn), key=lambda cell: cell.size)
-    if not measured:
-        return begin + "not measured."
-    parts, claimed = [], set()
-    for share, text in ((_MOSTLY, "at least 90 %"), (_HALF, "at least 50 %")):
-        first = _smallest(measured, share)
-        if first is not None and first.size not in claimed:
-            claimed.add(first.size)
-            parts.append(f"from {first.size} px {across} on {text} are found ({_numbers(first)})")
-    least = min(claimed, default=None)
-    below = [cell for cell in measured if least is None or cell.size < least]
-    if below and not any(cell.found for cell in below):
-        parts.append(f"up to {below[-1].size} px {across} not seen ({_numbers(below[-1])})")
-    elif below:
-        parts.append(f"up to {below[-1].size} px {across} fewer are found ({_numbers(below[-1])})")
+    cells = sorted((c for c in measured if c.drawn >= _ENOUGH), key=lambda cell: cell.size)
+    if not cells:
+        drawn, found = sum(c.drawn for c in measured), sum(c.found for c in measured)
+        return f"{begin}too few pictures to tell ({found} of {drawn} found)."
+    parts = []
+    for share in (_MOSTLY, _HALF):
+        first = _smallest(cells, share)
+        if first is not None:
+            percent = f"at least {100 * share:.0f} % found"
+            parts.append(f"{percent} from {first.size} px {across} on ({_numbers(first)})")
+            cells = [cell for cell in cells if cell.size < first.size]
+    seen = any(cell.found for cell in cells)
+    if cells:
+        what = "fewer found" if seen else "not seen"
+        parts.append(f"{what} up to {cells[-1].size} px ({_numbers(cells[-1])})")
     return begin + "; ".join(parts) + "."
 
 
-def _smallest(measured: list[Cell], share: float) -> Cell | None:
+def _smallest(cells: list[Cell], share: float) -> Cell | None:
     """The smallest size from which on all sizes reach a share."""
     first = None
-    for cell in reversed(measured):
+    for cell in reversed(cells):
         if (cell.share or 0.0) < share:
             break
         first = cell
@@ -246,4 +260,8 @@ def _smallest(measured: list[Cell], share: float) -> Cell | None:
 
 
 def _numbers(cell: Cell) -> str:
-    return f"{cell.found} of {cell.drawn} at {cell.size} px"
+    return f"{cell.found} of {cell.drawn}"
+
+
+def _listed(words: list[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]] if words[1:] else words)
