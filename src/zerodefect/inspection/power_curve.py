@@ -8,8 +8,6 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from scipy.special import betaincinv
 
-from zerodefect.inspection.policy import Policy
-
 FORMAT: Final = "zerodefect-power"
 VERSION: Final = 1
 
@@ -156,10 +154,10 @@ class PowerCurve(_Frozen):
             place = ".".join(map(str, first["loc"])) or "power curve"
             raise ValueError(f"a damaged power curve: {place}: {first['msg']}. {remedy}") from None
 
-    def fits(self, policy: Policy) -> bool:
-        """Whether it was measured at these limits; others find another share."""
-        now = (policy.fingerprint, policy.limits.unsure, policy.region_limit)
-        return now == (self.fingerprint, self.unsure_limit, self.region_limit)
+    def fits(self, fingerprint: str, unsure: float | None, region_limit: float | None) -> bool:
+        """Whether it was measured with this detector at these limits; others find other shares."""
+        measured = (self.fingerprint, self.unsure_limit, self.region_limit)
+        return measured == (fingerprint, unsure, region_limit)
 
     @property
     def drawn(self) -> int:

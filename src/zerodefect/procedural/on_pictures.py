@@ -25,7 +25,7 @@ DamageSort = Literal["perlin", "procedural", "both"]
 
 _MOST_SIDE = 512  # pixels at which damage is drawn; larger pictures get it enlarged
 _APART = 0.12  # colour distance from the border's at which a pixel belongs to a product
-_UNEVEN = 0.4  # of the picture's border that may stand out from a plain ground
+_CLEAR = 0.7  # how much more of a product's pixels than of its ground's stand out; textures: 0.4
 _SHARES = (0.05, 0.9)  # of the picture that a product on a plain ground takes
 
 
@@ -103,8 +103,8 @@ def _laid(images: Tensor, draws: Draws) -> tuple[Tensor, Tensor, list[str]]:
 def product_distance(images: Tensor, plane: Field) -> tuple[Tensor, Tensor]:
     """About the distance to the product's border, and the colour of the picture's border.
 
-    A product is told from a plain ground by that colour; where the border is not plain, or nothing
-    or nearly everything stands out from it, the whole picture is the product.
+    A product is told from a plain ground by that colour; where pixels that stand out lie all over, as
+    in a texture, or nothing or nearly everything stands out, the whole picture is the product.
 
     Args:
         images: ``(B, 3, S, S)`` in [0, 1].
@@ -118,9 +118,12 @@ def product_distance(images: Tensor, plane: Field) -> tuple[Tensor, Tensor]:
     apart = ((images - ground).abs().amax(1) > _APART).float()
     side = _near(plane)
     near = F.avg_pool2d(apart[:, None], side, 1, side // 2)[:, 0]
-    uneven = ((edge - ground[..., 0]).abs().amax(1) > _APART).float().mean(1) > _UNEVEN
-    whole = uneven | (near.mean((1, 2)) > _SHARES[1])
-    whole |= (near > 0.5).float().mean((1, 2)) < _SHARES[0]
+    on = (near > 0.5).float()
+    share, far = on.mean((1, 2)), apart.sum((1, 2))
+    inside = (apart * on).sum((1, 2))
+    outside = (far - inside) / (1 - on).sum((1, 2)).clamp_min(1)
+    clear = inside / on.sum((1, 2)).clamp_min(1) - outside > _CLEAR
+    whole = ~clear | (share < _SHARES[0]) | (share > _SHARES[1])
     return torch.where(column(whole), -20.0, 20 * (0.5 - near)), ground
 
 
