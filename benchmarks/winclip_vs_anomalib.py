@@ -177,21 +177,23 @@ def child(python: str, role: list[str], folder: Path, arguments) -> dict:
 
 
 def compare(arguments) -> None:
+    from zerodefect.backbones.precision import computes_bfloat16
     from zerodefect.evaluation.metrics import image_metrics
 
+    precisions = ["float32", "bfloat16"] if computes_bfloat16("cpu") else ["float32"]
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         prepare(folder, arguments.images)
         found = {"anomalib, float32": child(arguments.peer, ["peer"], folder, arguments)}
-        for precision in ("float32", "bfloat16"):
+        for precision in precisions:
             role = ["ours", precision]
             found[f"zerodefect, {precision}"] = child(sys.executable, role, folder, arguments)
         labels = np.load(folder / "labels.npy")
         maps = {
             name: np.load(folder / f"maps-{part}.npy")
-            for name, part in zip(found, ("peer", "float32", "bfloat16"), strict=True)
+            for name, part in zip(found, ("peer", *precisions), strict=True)
         }
-        peaks = {name: matmul_peak(name) for name in ("float32", "bfloat16")}
+        peaks = {name: matmul_peak(name) for name in precisions}
     base = found["anomalib, float32"]
     print(f"WinCLIP zero-shot, {MODEL}, {arguments.images} pictures, {arguments.threads} threads")
     print(

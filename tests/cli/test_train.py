@@ -129,7 +129,14 @@ def test_what_cannot_be_is_refused_in_words(tmp_path, weights):
     )  # fmt: skip
     run("train", "toy", *data, "--output", weights, fails="this is a file")
     run("train", "toy", *data, "--set", "width=3", fails="toy has no option 'width'")
-    run("train", "toy", *data, "--precision", "float16", fails="precision is float32 or bfloat16")
+    run(
+        "train",
+        "toy",
+        *data,
+        "--precision",
+        "float16",
+        fails="precision is float32, bfloat16 or auto",
+    )
     blank = tmp_path / "blank"
     blank.mkdir()
     (blank / "a.png").write_bytes((parts / "p" / "train" / "good" / "0.png").read_bytes())

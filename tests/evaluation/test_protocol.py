@@ -363,9 +363,28 @@ def test_the_command_prints_what_it_writes(command, tree, tmp_path):
     assert (tmp_path / "evaluation/mine/winclip/results.md").read_text() in out
     stored = json.loads((tmp_path / "evaluation/mine/winclip/results.json").read_text())
     assert stored["names"] == {"bolt": "bolt", "nut": "hex nut"}
-    code, out, _ = command("-d", tree, "-b", weights, "--json", "--no-cache")
+    for shots in ("0", "1"):
+        mean = next(
+            cell["mean"]
+            for cell in stored["summary"]
+            if (cell["product"], cell["shots"]) == ("mean over products", int(shots))
+        )
+        last = out.splitlines()[-2]
+        assert last.startswith("winclip on mine: 0-shot ") and f"{shots}-shot" in last
+        assert f"{100 * mean:.1f}" in last
+    assert out.splitlines()[-1] == "results: evaluation"
+    code, out, err = command("-d", tree, "-b", weights, "--json", "--no-cache")
     assert code == 0
     assert json.loads(out)[0]["data"]["name"] == "parts"
+    assert "winclip on parts: 0-shot" in err and err.splitlines()[-1] == "results: evaluation"
+
+
+@pytest.mark.parametrize("named", [("-m", "winclip,dense"), ("-m", "winclip", "-m", "dense")])
+def test_methods_are_named_one_by_one_or_with_commas(command, tree, tmp_path, named):
+    weights = write_tiny_weights(tmp_path)
+    code, out, _ = command("-d", tree, "-b", weights, *named, "--json")
+    assert code == 0
+    assert [one["detector"]["method"] for one in json.loads(out)] == ["winclip", "dense"]
 
 
 @pytest.mark.parametrize(

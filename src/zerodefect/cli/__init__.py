@@ -9,17 +9,15 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import typer
-from typer.core import TyperGroup
 
 from zerodefect.cli import (
     backbones,
     cache,
     calibrate,
     data,
-    datasets,
+    data_list,
     demo,
     doctor,
     evaluate,
@@ -29,32 +27,18 @@ from zerodefect.cli import (
     pretrain,
     train,
 )
+from zerodefect.cli.help_panels import COMPLETION, Verb, Verbs
 from zerodefect.cli.options import flattened
 from zerodefect.cli.telling import listen, say, tell
-from zerodefect.types import printable
-
-
-class _Verbs(TyperGroup):
-    """All verbs; what they say of a command line that cannot be read acts on no terminal."""
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the verb that was named."""
-        try:
-            return super().invoke(ctx)
-        except Exception as error:
-            if isinstance(said := getattr(error, "message", None), str):
-                error.message = printable(said)  # type: ignore[attr-defined]
-            raise
-
 
 app = typer.Typer(
     name="zerodefect",
-    cls=_Verbs,
+    cls=Verbs,
     help="Find defects on products that nobody trained on.",
+    epilog=COMPLETION,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    rich_markup_mode="rich",
 )
 
 _INTERRUPTED = 130
@@ -80,23 +64,33 @@ def root(
     listen()
 
 
-_VERBS: dict[str, Callable[..., None]] = {
-    "inspect": inspect.inspect,
-    "calibrate": calibrate.calibrate,
-    "evaluate": evaluate.evaluate,
-    "train": train.train,
-    "import": import_.import_,
-    "pretrain": pretrain.pretrain,
-    "methods": methods.methods,
-    "datasets": datasets.datasets,
-    "backbones": backbones.backbones,
-    "cache": cache.cache,
-    "doctor": doctor.doctor,
-    "demo": demo.demo,
+_METHODS = "Methods and data"
+_VERBS: dict[str, dict[str, Callable[..., None]]] = {
+    "Inspect": {
+        "inspect": inspect.inspect,
+        "calibrate": calibrate.calibrate,
+        "demo": demo.demo,
+    },
+    _METHODS: {
+        "methods": methods.methods,
+        "backbones": backbones.backbones,
+        "evaluate": evaluate.evaluate,
+        "train": train.train,
+    },
+    "For developers": {
+        "doctor": doctor.doctor,
+        "cache": cache.cache,
+        "import": import_.import_,
+        "pretrain": pretrain.pretrain,
+    },
 }
-for _name, _verb in _VERBS.items():
-    app.command(_name)(flattened(_verb))
-app.add_typer(data.app, name="data")
+for _panel, _verbs in _VERBS.items():
+    for _name, _verb in _verbs.items():
+        app.command(_name, cls=Verb, rich_help_panel=_panel)(flattened(_verb))
+app.add_typer(data.app, name="data", rich_help_panel=_METHODS)
+app.command("datasets", cls=Verb, hidden=True)(
+    data_list.data_list
+)  # the former name of "data list"
 
 
 def main() -> None:

@@ -15,7 +15,10 @@ def backbones(
     at_hand: bool = option(False, "Only those on this machine.", "--at-hand"),
     as_json: AsJson = False,
 ) -> None:
-    """List the CLIP weights that the methods run on, and whether they are on this machine."""
+    """List the weights that methods run on, or fetch some.
+
+    Says of each CLIP whether it is on this machine.
+    """
     from zerodefect.backbones import open_clip_weights
     from zerodefect.backbones.clip_weights import EMBEDDED, embedded_file
 

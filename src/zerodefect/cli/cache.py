@@ -6,11 +6,9 @@ import json
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from zerodefect.cli.options import AsJson
+from zerodefect.cli.options import AsJson, option
 from zerodefect.cli.telling import tell
 
 if TYPE_CHECKING:
@@ -18,12 +16,13 @@ if TYPE_CHECKING:
 
 
 def cache(
-    clear: Annotated[bool, typer.Option("--clear", help="Remove all of it.")] = False,
+    clear: bool = option(False, "Remove all of it.", "--clear"),
     as_json: AsJson = False,
 ) -> None:
-    """Show what is kept to save time, predictions of 'evaluate' above all: what, size, age.
+    """Show what is kept to save time, or remove it.
 
-    All of it can be made anew. Predictions stay below the --cache-limit of 'evaluate'.
+    Predictions of 'evaluate' above all: what, size, age. All of it can be made anew. Predictions
+    stay below the --cache-limit of 'evaluate'.
     """
     from zerodefect.evaluation.prediction_cache import PredictionCache
     from zerodefect.paths import cache_folder

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from zerodefect.cli.opening import load_inspector, tell_views
 from zerodefect.cli.options import (
     AsJson,
-    BatchSize,
+    BatchOptions,
     DetectorOptions,
+    GoodPaths,
     Options,
     PictureOptions,
     ProductOptions,
     option,
+    output_option,
 )
 from zerodefect.cli.telling import progress, say, tell
 
@@ -26,19 +28,22 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class LimitOptions(Options):
+class LimitOptions(Options, panel="Limits"):
     """What the limits guarantee, and from what they are learned."""
 
     false_alarms: float | None = option(
         None,
         "Share of good parts called defective, at most, on average; default 0.01, or what n "
         "allows.",
+        metavar="SHARE",
     )
     review_rate: float | None = option(
-        None, "Share of good parts called unsure or worse, at most; default 0.05."
+        None, "Share of good parts called unsure or worse, at most; default 0.05.", metavar="SHARE"
     )
     confidence: float | None = option(
-        None, "Keep --false-alarms with this confidence, such as 0.95, instead of on average."
+        None,
+        "Keep --false-alarms with this confidence, such as 0.95, instead of on average.",
+        metavar="SHARE",
     )
     leave_one_out: bool = option(
         False, "The good parts are the references, each left out in turn.", "--leave-one-out"
@@ -46,17 +51,20 @@ class LimitOptions(Options):
 
 
 def calibrate(
-    good: Annotated[list[Path], typer.Argument(help="Pictures or folders of good parts only.")],
+    good: GoodPaths,
     *,
     product: ProductOptions,
     limits: LimitOptions,
-    output: Path = option(Path("policy.json"), "Policy file.", "--output", "-o"),
     detector: DetectorOptions,
     pictures: PictureOptions,
-    batch_size: BatchSize = 8,
+    output: Path = output_option(Path("policy.json"), "Policy file.", metavar="FILE"),
+    batch: BatchOptions,
     as_json: AsJson = False,
 ) -> None:
-    """Learn the two limits (unsure, defect) from good parts and write them to a policy file.
+    """Learn the limits of verdicts from good parts.
+
+    The two limits (unsure, defect) are written to a policy file.
+
 
     Exit code 0: the policy is written. 1: nothing could be done. 3: it is written, but some files
     could not be used and do not count.
@@ -78,13 +86,14 @@ def calibrate(
         policy = inspector.calibrate(
             files,
             **limits.keywords(),
-            batch_size=batch_size,
+            **batch.keywords(),
             on_scored=lambda count: bar(advance=count),
             on_failure=on_failure,
         )
     policy.save(output)
     if as_json:
         tell(policy.model_dump_json())
+        say(f"policy: {output}")
     else:
         _tell(policy, output, limits.leave_one_out)
     if failures:

@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from zerodefect.cli.options import AsJson, BitDepth, Layout, flattened, option
+from zerodefect.cli.data_list import data_list
+from zerodefect.cli.help_panels import Verb
+from zerodefect.cli.options import AsJson, BitDepth, Layout, flattened, option, output_option
 from zerodefect.cli.telling import progress, tell
 
 if TYPE_CHECKING:
     from zerodefect.data import Dataset, FileCheck, Problem
 
-app = typer.Typer(help="Look at data sets, and make them.", no_args_is_help=True)
+app = typer.Typer(
+    help="Look at data sets, and make them.", no_args_is_help=True, rich_markup_mode="rich"
+)
 
 Damage = Literal["perlin", "procedural", "both"]
 
@@ -28,10 +32,15 @@ def data() -> None:
     """Look at data sets, and make them."""
 
 
-@app.command()
+app.command("list", cls=Verb)(data_list)
+
+
+@app.command(cls=Verb)
 @flattened
 def check(
-    path: Annotated[Path, typer.Argument(help="Folder, meta.json, or CSV/JSON-lines table.")],
+    path: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Folder, meta.json, CSV or JSON lines.")
+    ],
     layout: Layout = "auto",
     deep: bool = option(False, "Open every picture, too.", "--deep"),
     bit_depth: BitDepth = None,
@@ -58,11 +67,11 @@ def check(
         raise typer.Exit(_WITH_PROBLEMS)
 
 
-@app.command()
+@app.command(cls=Verb)
 @flattened
 def synthesize(
-    folder: Annotated[Path, typer.Argument(help="Folder of good pictures.")],
-    output: Path = option(..., "New or empty folder.", "--output", "-o"),
+    folder: Annotated[Path, typer.Argument(metavar="GOOD", help="Folder of good pictures.")],
+    output: Path = output_option(..., "New or empty folder."),
     count: int = option(100, "Damaged pictures to make.", min=1),
     damage: Damage = option(
         "both", "perlin (DRAEM's), procedural (scratches, dents, stains, ...), or both."

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zerodefect.cli.options import option
+from zerodefect.cli.options import option, output_option
 from zerodefect.cli.telling import progress, tell
 
 if TYPE_CHECKING:
@@ -22,12 +22,13 @@ _CHOSEN = {
 
 
 def demo(
-    output: Path = option(Path("demo-run"), "Folder for everything.", "--output", "-o"),
+    output: Path = output_option(Path("demo-run"), "Folder for everything."),
     good: int = option(40, "Good pieces to calibrate on, a product.", min=4),
 ) -> None:
-    """Draw three products, calibrate on good pieces, inspect others, and write the reports.
+    """Try it all on drawn products.
 
-    Needs no network and no pictures. Run again, it goes on where it stopped.
+    Draws three products, calibrates on good pieces, inspects others, and writes the reports. Needs
+    no network and no pictures. Run again, it goes on where it stopped.
     """
     from zerodefect.engines.local import inspect_files
     from zerodefect.images import find_images

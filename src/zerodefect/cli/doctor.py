@@ -16,7 +16,10 @@ _CORE = ("torch", "torchvision", "open_clip_torch", "timm", "numpy", "pillow", "
 
 
 def doctor(as_json: AsJson = False) -> None:
-    """Say what this installation has and what it lacks; exit code 1 if it cannot inspect."""
+    """Say what this installation has and lacks.
+
+    Exit code 1 if it cannot inspect.
+    """
     facts, problems = _facts()
     if as_json:
         tell(json.dumps({**facts, "problems": problems}, indent=2), lines=True)

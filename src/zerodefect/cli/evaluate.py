@@ -14,13 +14,15 @@ import typer
 from zerodefect.cli.opening import open_dataset, product_names, tell_views
 from zerodefect.cli.options import (
     AsJson,
-    BatchSize,
+    BatchOptions,
     Layout,
     LoadingOptions,
     ObjectNames,
     Options,
+    Overwrite,
     PictureOptions,
     option,
+    output_option,
 )
 from zerodefect.cli.telling import progress, say, tell
 from zerodefect.files import free_space
@@ -34,35 +36,47 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class DataOptions(Options):
+class DataOptions(Options, panel="Product"):
     """Labelled pictures, and what is on them."""
 
-    data: list[str] = option(..., "NAME=PATH or PATH; repeatable.", "--data", "-d")
+    data: list[str] = option(
+        ...,
+        "Folder or table, as NAME=FOLDER to name it; repeatable.",
+        "--data",
+        "-d",
+        metavar="FOLDER",
+    )
     object: ObjectNames = None
     layout: Layout = "auto"
 
 
 @dataclass(frozen=True)
-class ContenderOptions(Options):
+class ContenderOptions(Options, panel="Detector"):
     """Methods to measure side by side."""
 
-    method: str | None = option(None, "One or more methods, comma separated.", "--method", "-m")
+    method: list[str] | None = option(
+        None, "Method to measure, or several with commas; repeatable.", "--method", "-m"
+    )
     checkpoint: list[Path] | None = option(None, "Of a trained method; repeatable.")
 
 
 @dataclass(frozen=True)
-class ProtocolOptions(Options):
+class ProtocolOptions(Options, panel="Measuring"):
     """What is measured, and how."""
 
-    k_shot: str = option("0", "Numbers of references, such as 0,1,2,4.", "--k-shot", "-k")
+    k_shot: str = option(
+        "0", "Numbers of references, such as 0,1,2,4.", "--k-shot", "-k", metavar="N,..."
+    )
     seeds: int = option(1, "Draws of references for each number.", min=1)
     resolution: str = option(
-        "picture", "Where map and mask meet: picture, network, or pixels (256)."
+        "picture", "Where map and mask meet: picture, network, or pixels (256).", metavar="SIZE"
     )
     mask_rule: str = option("nonzero", "How masks are resized; see docs/evaluation.md.")
-    smoothing: float = option(0.0, "Gaussian on the maps, pixels.", min=0)
+    smoothing: float = option(0.0, "Gaussian on the maps.", min=0, metavar="PIXELS")
     pixel_metric: list[str] | None = option(
-        None, "NAME[:VARIANT][@LIMIT], such as aupro:steps200@0.3; repeatable."
+        None,
+        "Such as auroc or aupro:steps200@0.3, see docs/evaluation.md; repeatable.",
+        metavar="METRIC",
     )
     approximate: bool = option(
         False, "Pixel metrics in constant memory, with a stated error.", "--approximate"
@@ -92,11 +106,13 @@ class ProtocolOptions(Options):
 
 
 @dataclass(frozen=True)
-class CacheOptions(Options):
+class CacheOptions(Options, panel="Machine"):
     """What is kept of predictions."""
 
     cache: bool = option(True, "Keep predictions and reuse them.")
-    cache_limit: float = option(20.0, "Gigabytes; the longest unused predictions give way.", min=0)
+    cache_limit: float = option(
+        20.0, "The longest unused predictions give way.", min=0, metavar="GIGABYTES"
+    )
     full_maps: bool = option(False, "Keep maps as float32 instead of 16 bits.", "--full-maps")
 
     def opened(self) -> PredictionCache:
@@ -113,26 +129,29 @@ def evaluate(
     data: DataOptions,
     contenders: ContenderOptions,
     protocol: ProtocolOptions,
-    output: Path = option(Path("evaluation"), "Folder of the results.", "--output", "-o"),
-    overwrite: bool = option(False, "Throw away results of other settings there.", "--overwrite"),
-    cache: CacheOptions,
     loading: LoadingOptions,
     pictures: PictureOptions,
-    batch_size: BatchSize = 8,
+    output: Path = output_option(Path("evaluation"), "Folder of the results."),
+    overwrite: Overwrite = False,
+    batch: BatchOptions,
+    cache: CacheOptions,
     as_json: AsJson = False,
 ) -> None:
-    """Measure methods on labelled pictures; killed and started again, it goes on.
+    """Measure methods on labelled pictures.
+
+    Killed and started again, it goes on.
+
 
     Exit code 0: everything was measured. 1: nothing could be done. 3: some files were left out.
     """
     from zerodefect.data import distinct
     from zerodefect.evaluation.evaluator import Evaluator
     from zerodefect.evaluation.protocol import Protocol
-    from zerodefect.evaluation.result_tables import merged_table
+    from zerodefect.evaluation.result_tables import headline, merged_table
     from zerodefect.methods import load_detector
     from zerodefect.reports.evaluation_folder import EvaluationFolder
 
-    measured = Protocol(batch_size=batch_size, **protocol.keywords())
+    measured = Protocol(**batch.keywords(), **protocol.keywords())
     chosen = _chosen(contenders, loading)
     _check_step(measured, [method for _, method, _ in chosen])
     datasets = distinct([_open(entry, data.layout) for entry in data.data])
@@ -140,7 +159,7 @@ def evaluate(
         wanted = (s for d in datasets for s in d if s.split != "train" or max(measured.shots))
         tell_views(pictures, (sample.image for sample in wanted))
     shown, kept = {**pictures.opened(), "bit_depth": pictures.bit_depth}, cache.opened()
-    stored, left_out = [], 0
+    stored, summary, left_out = [], [], 0
     for dataset in datasets:
         results = []
         options = {"names": product_names(data.object, [dataset]), "cache": kept, **shown}
@@ -152,15 +171,16 @@ def evaluate(
             files = folder.write(evaluation, method)
             stored.append(json.loads(files[0].read_text(encoding="utf-8")))
             results.append((name, evaluation))
+            summary.append(headline(name, evaluation))
             left_out += len(evaluation.failures)
             if not as_json:
                 tell(files[1].read_text(encoding="utf-8"), lines=True)
                 tell(f"written: {folder.told(files)}")
         if len(results) > 1 and not as_json:
-            for line in merged_table(results):
-                tell(line)
+            tell("\n".join(merged_table(results)), lines=True)
     if as_json:
         tell(json.dumps(stored))
+    tell("\n".join([*summary, f"results: {output}"]), lines=True, err=as_json)
     if left_out:
         raise typer.Exit(3)
 
@@ -229,11 +249,11 @@ def _chosen(
     from zerodefect.methods import default_method
 
     found = [read_checkpoint(path) for path in contenders.checkpoint or []]
-    named = [part.strip() for part in (contenders.method or "").split(",") if part.strip()]
+    named = [part.strip() for part in ",".join(contenders.method or []).split(",") if part.strip()]
     for one in found:
         if named and one.method not in named:
             raise ValueError(
-                f"{one.path}: a checkpoint of {one.method}, which --method {contenders.method} "
+                f"{one.path}: a checkpoint of {one.method}, which --method {','.join(named)} "
                 "leaves out"
             )
     names = named or list(dict.fromkeys(one.method for one in found))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from zerodefect.cli.options import NetworkOptions, TrainableMethod, option
+from zerodefect.cli.options import NetworkOptions, TrainableMethod, output_option
 from zerodefect.cli.telling import tell, told_size
 
 
@@ -15,15 +15,19 @@ def import_(
     method: TrainableMethod,
     file: Annotated[
         list[Path],
-        typer.Argument(help="The authors' file (.pth, .pt, .safetensors); several for DRAEM."),
+        typer.Argument(
+            metavar="FILE",
+            help="The authors' file (.pth, .pt, .safetensors); several for DRAEM.",
+        ),
     ],
     *,
     network: NetworkOptions,
-    output: Path | None = option(None, "Default: METHOD.safetensors.", "--output", "-o"),
+    output: Path | None = output_option(None, "Default: METHOD.safetensors.", metavar="FILE"),
 ) -> None:
-    """Check the authors' checkpoint key by key and write it as ours; nothing in it is run.
+    """Take the authors' checkpoint over.
 
-    The weights that it was trained on must be at hand, since the result is bound to them.
+    It is checked key by key and written as ours; nothing in it is run. The weights that it was
+    trained on must be at hand, since the result is bound to them.
     """
     from zerodefect.backbones.weight_files import file_hash
     from zerodefect.training.official_import import import_checkpoint, read_together

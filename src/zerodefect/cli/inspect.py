@@ -14,13 +14,15 @@ import typer
 from zerodefect.cli.opening import load_inspector, tell_views
 from zerodefect.cli.options import (
     AsJson,
-    BatchSize,
+    BatchOptions,
     DetectorOptions,
     Options,
+    Overwrite,
     Paths,
     PictureOptions,
     ProductOptions,
     option,
+    output_option,
 )
 from zerodefect.cli.telling import progress, tell
 from zerodefect.types import printable
@@ -35,31 +37,42 @@ _COLOURS = {"failed": "red", "defect": "red", "unsure": "yellow", "good": "green
 
 
 @dataclass(frozen=True)
-class RunOptions(Options):
+class VerdictOptions(Options, panel="Product"):
+    """What decides of a score."""
+
+    policy: Path | None = option(None, "Calibration from 'calibrate'.", "--policy", "-p")
+    threshold: str | None = option(
+        None,
+        "Defect limit for this run: a score (0.62), rate:0.02, q:0.99, x1.05 or 105%.",
+        metavar="LIMIT",
+    )
+    vocabulary: Path | None = option(None, "Defect kinds: a kind a line, or JSON with phrases.")
+
+
+@dataclass(frozen=True)
+class RunOptions(Options, panel="Output"):
     """What a run leaves, and where."""
 
-    output: Path | None = option(None, "Run folder; default: runs/<name>.", "--output", "-o")
+    output: Path | None = output_option(None, "Run folder; default: one in runs.")
     maps: bool = option(False, "Write float TIFF anomaly maps.", "--maps")
     report: bool = option(True, "Write the HTML report.")
-    overwrite: bool = option(False, "Throw away an older run in that folder.", "--overwrite")
+    overwrite: Overwrite = False
 
 
 def inspect(
     paths: Paths,
     *,
     product: ProductOptions,
-    policy: Path | None = option(None, "Calibration from 'calibrate'.", "--policy", "-p"),
-    threshold: str | None = option(
-        None, "Defect limit for this run: a score (0.62), rate:0.02, q:0.99, x1.05 or 105%."
-    ),
-    run: RunOptions,
+    verdict: VerdictOptions,
     detector: DetectorOptions,
     pictures: PictureOptions,
-    vocabulary: Path | None = option(None, "Defect kinds: a kind a line, or JSON with phrases."),
-    batch_size: BatchSize = 8,
+    run: RunOptions,
+    batch: BatchOptions,
     as_json: AsJson = False,
 ) -> None:
-    """Inspect pictures: verdict, regions, kinds, scores; killed and started again, it goes on.
+    """Inspect pictures: verdict, regions, kinds, scores.
+
+    Killed and started again, it goes on.
 
     Exit code 0: all inspected. 1: nothing could be done. 3: some files could not be inspected.
     """
@@ -68,20 +81,20 @@ def inspect(
 
     files = find_images(paths)
     tell_views(pictures, [*files, *find_images(product.references or [])])
-    given = Policy.load(policy) if policy else None
+    given = Policy.load(verdict.policy) if verdict.policy else None
     if product.object is None and given:
         product = dataclasses.replace(product, object=given.object)
     if pictures.bit_depth is None and given:
         pictures = dataclasses.replace(pictures, bit_depth=given.bit_depth)
-    inspector = load_inspector(product, detector, pictures, files, vocabulary)
+    inspector = load_inspector(product, detector, pictures, files, verdict.vocabulary)
     inspector.policy = given
-    if threshold is not None:
-        inspector.policy = inspector.active_policy().with_threshold(threshold)
+    if verdict.threshold is not None:
+        inspector.policy = inspector.active_policy().with_threshold(verdict.threshold)
     # A policy made on the spot follows from the rest; its last digits vary with the machine's load.
-    choices: list[Any] = [given and given.model_dump(mode="json", exclude={"created"}), threshold]
-    choices.append(inspector.bit_depth)
+    choices: list[Any] = [given and given.model_dump(mode="json", exclude={"created"})]
+    choices += [verdict.threshold, inspector.bit_depth]
     folder = run.output or default_folder(inspector, paths, [*choices, run.maps, run.report])
-    summary = _inspect(inspector, files, folder, run, batch_size, as_json)
+    summary = _inspect(inspector, files, folder, run, batch.batch_size, as_json)
     _print_summary(summary, inspector, quiet=as_json)
     if summary.failed:
         raise typer.Exit(3)

@@ -37,11 +37,15 @@ _COMPLETION = (
 
 def methods(
     name: Annotated[
-        str | None, typer.Argument(help="One method, or a+b, with options and all figures.")
+        str | None,
+        typer.Argument(metavar="NAME", help="One method, or a+b, with options and all figures."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the methods: what each learns from, paper, licence, parity, published figures."""
+    """List the methods.
+
+    What each learns from, its paper, licence, parity and published figures.
+    """
     from zerodefect.methods import get, names
 
     if name is None:

@@ -15,34 +15,57 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_args, get_type_hints
 
 import typer
+
+from zerodefect.cli.config_file import read_config
 
 if TYPE_CHECKING:
     from zerodefect.images.tiling import Tiling
 
 # --- the mechanism -------------------------------------------------------------------------------
 
+_METAVARS = {Path: "FILE", int: "N", float: "NUMBER", str: "NAME"}
+
 
 @dataclass(frozen=True)
 class Options:
-    """A group of options: fields whose defaults are an ``option``."""
+    """A group of options: fields whose defaults are an ``option``.
+
+    ``class Group(Options, panel="Product")`` names the panel of the help that its own fields stand
+    in; those of a base stand in the base's.
+    """
+
+    panel: ClassVar[str | None] = None
+
+    def __init_subclass__(cls, panel: str | None = None) -> None:
+        cls.panel = panel
 
     def keywords(self) -> dict[str, Any]:
         """What the options are in Python: keyword arguments of the call that they stand for."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
 
-def option(default: Any, help: str, *names: str, **limits: Any) -> Any:
-    """An option and its default, ``...`` if it must be given: of a group or, alone, of a verb."""
+def option(default: Any, help: str, *names: str, **facts: Any) -> Any:
+    """An option and its default, ``...`` if it must be given: of a group or, alone, of a verb.
+
+    ``facts`` are those of ``typer.Option``: limits, ``metavar`` where that of the type says too
+    little, ``rich_help_panel`` where it is not that of the group.
+    """
     given = {} if default is ... else {"default": default}
-    said = typer.Option(*names, help=help, **limits)
-    return dataclasses.field(**given, metadata={"option": said})
+    return dataclasses.field(**given, metadata={"option": (names, {"help": help, **facts})})
+
+
+def output_option(default: Any, help: str, metavar: str = "FOLDER") -> Any:
+    """Where a verb writes to."""
+    return option(default, help, "--output", "-o", metavar=metavar, rich_help_panel="Output")
 
 
 def flattened(verb: Callable[..., None]) -> Callable[..., None]:
     """A verb as typer takes it: one parameter for each field of each group that it asks for.
+
+    A verb that asks for groups can be given a file of options besides (``--config``).
 
     Raises:
         ValueError: two options of the verb have the same name.
@@ -51,15 +74,21 @@ def flattened(verb: Callable[..., None]) -> Callable[..., None]:
     parameters: list[inspect.Parameter] = []
     for name, asked in inspect.signature(verb, eval_str=True).parameters.items():
         if dataclasses.is_dataclass(asked.annotation):
-            group = groups[name] = asked.annotation
+            group: Any = asked.annotation
+            groups[name] = group
             hints = get_type_hints(group, include_extras=True)
-            fields = dataclasses.fields(group)
-            parameters += [_parameter(field.name, hints[field.name], field) for field in fields]
+            parameters += [
+                _parameter(field.name, hints[field.name], field, _panel(group, field.name))
+                for field in dataclasses.fields(group)
+            ]
         else:
             parameters.append(_parameter(name, asked.annotation, asked.default))
+    if groups:
+        parameters.append(_parameter("config", ConfigFile, None))
 
     @functools.wraps(verb)
     def command(**given: Any) -> None:
+        given.pop("config", None)  # it has become the defaults of the others
         built = {}
         for name, group in groups.items():
             fields = [field.name for field in dataclasses.fields(group)]
@@ -71,48 +100,119 @@ def flattened(verb: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def _parameter(name: str, hint: Any, default: Any) -> inspect.Parameter:
+def _panel(group: type[Options], field: str) -> str | None:
+    """Panel of the class that declares the field."""
+    kinds = (kind for kind in group.__mro__ if issubclass(kind, Options))
+    return next(kind.panel for kind in kinds if field in inspect.get_annotations(kind))
+
+
+def _parameter(name: str, hint: Any, default: Any, panel: str | None = None) -> inspect.Parameter:
     """Of a command; ``default`` may be a field, which brings its option with it."""
     if isinstance(default, dataclasses.Field):
         if said := default.metadata.get("option"):
-            hint = Annotated[hint, said]
+            names, facts = said
+            usual = {"metavar": _metavar(hint), "rich_help_panel": panel}
+            hint = Annotated[hint, typer.Option(*names, **{**usual, **facts})]
         has_none = default.default is dataclasses.MISSING
         default = inspect.Parameter.empty if has_none else default.default
     kind = inspect.Parameter.KEYWORD_ONLY
     return inspect.Parameter(name, kind, default=default, annotation=hint)
 
 
+def _metavar(hint: Any) -> str | None:
+    """Plain word for a value of this type, or of a list of them; None for what typer names."""
+    parts = [part for part in get_args(hint) if part is not type(None)]
+    return _metavar(parts[0]) if parts else _METAVARS.get(hint)
+
+
 # --- options that verbs take one by one ----------------------------------------------------------
 
-Paths = Annotated[list[Path], typer.Argument(help="Pictures and folders of pictures.")]
-TrainableMethod = Annotated[str, typer.Argument(help="A trainable method of 'zerodefect methods'.")]
+Paths = Annotated[
+    list[Path], typer.Argument(metavar="PICTURES", help="Pictures and folders of pictures.")
+]
+GoodPaths = Annotated[
+    list[Path], typer.Argument(metavar="GOOD", help="Pictures or folders of good parts only.")
+]
+TrainableMethod = Annotated[
+    str, typer.Argument(metavar="METHOD", help="A trainable method of 'zerodefect methods'.")
+]
 ObjectNames = Annotated[
     list[str] | None,
-    typer.Option("--object", "-n", help="Words for the product, or PRODUCT=WORDS; repeatable."),
+    typer.Option(
+        "--object",
+        "-n",
+        metavar="NAME",
+        rich_help_panel="Product",
+        help="Words for the product, or PRODUCT=WORDS; repeatable.",
+    ),
 ]
 Layout = Annotated[
-    str, typer.Option(help="Layout or data set (see 'zerodefect datasets'); else recognised.")
-]
-BatchSize = Annotated[
-    int, typer.Option(min=1, help="Pictures that go through the network at once.")
+    str,
+    typer.Option(
+        metavar="NAME",
+        rich_help_panel="Product",
+        help="Layout or data set (see 'zerodefect data list'); else recognised.",
+    ),
 ]
 BitDepth = Annotated[
     int | None,
-    typer.Option(min=8, max=16, help="Bits that 16-bit pictures use; else inferred once."),
+    typer.Option(
+        min=8,
+        max=16,
+        metavar="N",
+        rich_help_panel="Pictures",
+        help="Bits that 16-bit pictures use; else inferred once.",
+    ),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
-AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
+Device = Annotated[
+    str,
+    typer.Option(metavar="NAME", rich_help_panel="Machine", help="auto, cpu, cuda, cuda:1, ..."),
+]
+Precision = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        rich_help_panel="Machine",
+        help="float32, bfloat16, or auto: bfloat16 where the machine has it.",
+    ),
+]
+Overwrite = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite",
+        rich_help_panel="Output",
+        help="Throw away an older run in that folder.",
+    ),
+]
+AsJson = Annotated[
+    bool,
+    typer.Option("--json", rich_help_panel="Output", help="Machine-readable output on stdout."),
+]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        is_eager=True,
+        callback=read_config,
+        help="TOML file of options by these names; the command line wins.",
+    ),
+]
 
 # --- groups --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class ProductOptions(Options):
+class ProductOptions(Options, panel="Product"):
     """What is known of the product."""
 
     object: str | None = option(None, "What the product is called, e.g. 'screw'.", "--object", "-n")
     references: list[Path] | None = option(
-        None, "Picture or folder of good parts; repeatable.", "--reference", "-r"
+        None,
+        "Picture or folder of good parts; repeatable.",
+        "--reference",
+        "-r",
+        metavar="FOLDER",
     )
     memory_budget: int | None = option(
         None, "Megabytes that references may take; default 2147.", min=1
@@ -125,7 +225,7 @@ class ProductOptions(Options):
 
 
 @dataclass(frozen=True)
-class MethodOptions(Options):
+class MethodOptions(Options, panel="Detector"):
     """Which method inspects."""
 
     method: str | None = option(
@@ -135,7 +235,7 @@ class MethodOptions(Options):
 
 
 @dataclass(frozen=True)
-class NetworkOptions(Options):
+class NetworkOptions(Options, panel="Detector"):
     """The weights that a method runs on, and the method's hyper-parameters."""
 
     backbone: list[str] | None = option(
@@ -145,11 +245,17 @@ class NetworkOptions(Options):
         "-b",
     )
     weights: list[str] | None = option(
-        None, "Local weights for the named backbone; NAME=... for each of several."
+        None,
+        "Local weights for the named backbone; NAME=... for each of several.",
+        metavar="FILE",
     )
     image_size: int | None = option(None, "Input side in pixels instead of the weights'.")
     settings: list[str] | None = option(
-        None, "Hyper-parameter of the method as NAME=VALUE; repeatable.", "--set", "--option"
+        None,
+        "Hyper-parameter of the method; repeatable.",
+        "--set",
+        "--option",
+        metavar="NAME=VALUE",
     )
 
     def keywords(self) -> dict[str, Any]:
@@ -167,11 +273,16 @@ class NetworkOptions(Options):
 
 
 @dataclass(frozen=True)
-class LoadingOptions(NetworkOptions):
-    """How a detector is loaded, whatever the method."""
+class MachineOptions(Options, panel="Machine"):
+    """Where the networks run, and how."""
 
     device: Device = "auto"
-    precision: str = option("float32", "float32 or bfloat16.")
+    precision: Precision = "float32"
+
+
+@dataclass(frozen=True)
+class LoadingOptions(NetworkOptions, MachineOptions):
+    """How a detector is loaded, whatever the method."""
 
 
 @dataclass(frozen=True)
@@ -180,13 +291,20 @@ class DetectorOptions(LoadingOptions, MethodOptions):
 
 
 @dataclass(frozen=True)
-class ViewOptions(Options):
+class BatchOptions(Options, panel="Machine"):
+    """How much goes through the networks at once."""
+
+    batch_size: int = option(8, "Pictures that go through the network at once.", min=1)
+
+
+@dataclass(frozen=True)
+class ViewOptions(Options, panel="Pictures"):
     """How pictures are shown to the network, and what of them counts."""
 
     tile: int | None = option(
         None, "Side of tiles in pixels, for large pictures; 4096 views of one at most.", min=16
     )
-    overlap: float = option(0.25, "Of neighbour tiles.", min=0.0, max=0.5)
+    overlap: float = option(0.25, "Of neighbour tiles.", min=0.0, max=0.5, metavar="SHARE")
     keep_aspect: bool = option(False, "Keep the aspect ratio instead of squaring.", "--keep-aspect")
     roi: Path | None = option(None, "Mask picture: only what is white is inspected.")
     ignore: Path | None = option(None, "Mask picture: what is white does not count.")
@@ -214,7 +332,7 @@ class ViewOptions(Options):
 
 
 @dataclass(frozen=True)
-class PictureOptions(ViewOptions):
+class PictureOptions(ViewOptions, panel="Pictures"):
     """How pictures are read, shown to the network, and what of them counts."""
 
     bit_depth: BitDepth = None

@@ -5,14 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from zerodefect.cli.options import Device, option
+from zerodefect.cli.options import Device, Precision, option, output_option
 from zerodefect.cli.telling import progress, tell
 
 
 def pretrain(
-    output: Path = option(
-        Path("pretrain-run"), "Run folder; the same folder resumes.", "--output", "-o"
-    ),
+    output: Path = output_option(Path("pretrain-run"), "Run folder; the same folder resumes."),
     steps: int | None = option(
         None, "Optimiser steps of the schedule; default: the packaged one.", min=1
     ),
@@ -23,9 +21,14 @@ def pretrain(
     seed: int = option(0, "Decides weights, pictures, prompts."),
     threads: int | None = option(None, "Processor threads.", min=1),
     device: Device = "auto",
+    precision: Precision = "auto",
     preview: bool = option(False, "Only write a contact sheet of training pictures.", "--preview"),
 ) -> None:
-    """Train the embedded model from nothing but a seed; killed and started again, it goes on."""
+    """Train the embedded model from nothing but a seed.
+
+    Killed and started again, it goes on.
+    """
+    from zerodefect.backbones.precision import pick_precision
     from zerodefect.detector.load_detector import pick_device
     from zerodefect.pretraining import model_and_sheets, pretrain_clip
     from zerodefect.training import journal
@@ -36,7 +39,9 @@ def pretrain(
         return
     chosen: dict[str, Any] = {"steps": steps, "batch": batch, "threads": threads}
     given = {name: value for name, value in chosen.items() if value is not None}
-    config = pretrain_clip.PretrainConfig(seed=seed, device=str(pick_device(device)), **given)
+    where = str(pick_device(device))
+    given["precision"] = pick_precision(precision, where)
+    config = pretrain_clip.PretrainConfig(seed=seed, device=where, **given)
     with progress("pretraining", min(config.steps, until or config.steps)) as bar:
 
         def on_step(step: int, losses: dict[str, float]) -> None:

@@ -16,13 +16,14 @@ import typer
 from zerodefect.cli.opening import open_dataset, product_names
 from zerodefect.cli.options import (
     BitDepth,
-    Device,
     Layout,
+    MachineOptions,
     NetworkOptions,
     ObjectNames,
     Options,
     TrainableMethod,
     option,
+    output_option,
 )
 from zerodefect.cli.telling import progress, say, tell, told_size
 
@@ -39,16 +40,19 @@ _PROCEDURAL = "procedural"
 
 
 @dataclass(frozen=True)
-class DataOptions(Options):
+class DataOptions(Options, panel="Product"):
     """Pictures to learn from and to measure on, and what is on them."""
 
     data: list[str] = option(
         ...,
-        "NAME=PATH, PATH, procedural:COUNT or procedural-good:COUNT; repeatable.",
+        "Folder, NAME=FOLDER, procedural:N or procedural-good:N; repeatable.",
         "--data",
         "-d",
+        metavar="FOLDER",
     )
-    val: list[str] | None = option(None, "NAME=PATH to measure on after each epoch; repeatable.")
+    val: list[str] | None = option(
+        None, "Data set to measure on after each epoch; repeatable.", metavar="FOLDER"
+    )
     train_good: bool = option(False, "Learn from the train/good pictures, too.", "--train-good")
     object: ObjectNames = None
     layout: Layout = "auto"
@@ -56,24 +60,25 @@ class DataOptions(Options):
 
 
 @dataclass(frozen=True)
-class RecipeOptions(Options):
+class RecipeOptions(Options, panel="Training"):
     """What is otherwise as the paper has it."""
 
     epochs: int | None = option(None, "Default: as the paper.", min=1)
     batch_size: int | None = option(None, "Pictures a step, over all processes.", min=1)
-    learning_rate: float | None = option(None, "Learning rate; default: as the paper.", "--lr")
+    learning_rate: float | None = option(
+        None, "Learning rate; default: as the paper.", "--lr", metavar="RATE"
+    )
     seed: int | None = option(None, "Of order, draws and initial values.")
 
 
 @dataclass(frozen=True)
-class RunOptions(Options):
+class RunOptions(Options, panel="Training"):
     """How the run goes."""
 
     max_steps: int | None = option(None, "Stop after so many steps.", min=1)
     mosaic: float = option(
-        0.0, "Probability of 2 x 2 mosaics (papers: 0.2 on MVTec AD).", min=0, max=1
+        0.0, "Of 2 x 2 mosaics (papers: 0.2 on MVTec AD).", min=0, max=1, metavar="SHARE"
     )
-    precision: str = option("float32", "float32, or bfloat16 under autocast.")
     workers: int = option(0, "Processes that prepare pictures ahead.", min=0)
     state_steps: int | None = option(
         None, "Steps between states on disk; default 5 minutes and epochs.", "--save-every", min=1
@@ -84,16 +89,19 @@ def train(
     method: TrainableMethod,
     *,
     data: DataOptions,
-    output: Path | None = option(
-        None, "Run folder, default runs/METHOD; the same resumes.", "--output", "-o"
-    ),
-    recipe: RecipeOptions,
     network: NetworkOptions,
-    device: Device = "auto",
+    recipe: RecipeOptions,
     run: RunOptions,
-    processes: int = option(1, "Train in so many processes on this machine.", min=1),
+    output: Path | None = output_option(None, "Run folder, default runs/METHOD; the same resumes."),
+    machine: MachineOptions,
+    processes: int = option(
+        1, "Train in so many processes on this machine.", min=1, rich_help_panel="Machine"
+    ),
 ) -> None:
-    """Train a method on labelled pictures; killed and started again, it goes on.
+    """Train a method on labelled pictures.
+
+    Killed and started again, it goes on.
+
 
     From each data set it takes the TEST split (good and defective pictures with masks), as the
     field does, or all labelled pictures where there are no splits. Pictures of --val are never
@@ -105,9 +113,9 @@ def train(
     _check_trainable(method)  # before any process is started
     if processes > 1 and "RANK" not in os.environ:
         raise typer.Exit(_launch(processes))
-    joined = Processes.join(device)
+    joined = Processes.join(machine.device)
     try:
-        settings = Settings(recipe.keywords(), **run.keywords())
+        settings = Settings(recipe.keywords(), precision=machine.precision, **run.keywords())
         _train(method, _Data(data), output or Path("runs") / method, settings, joined, network)
     finally:
         joined.leave()

@@ -90,7 +90,7 @@ def expected_layouts(layout: str = "auto") -> str:
     if layout == "auto":
         general = "\n".join(f"\n{one.name}:\n{one.tree}" for one in registry.drawn_layouts())
         sets = ", ".join(known.name for known in registry.published_sets())
-        return f"{general}\n\nand the published data sets, see 'zerodefect datasets NAME': {sets}"
+        return f"{general}\n\nand the published data sets, see 'zerodefect data list NAME': {sets}"
     known, trees = find_known(layout), {one.name: one.tree for one, _ in registry.layouts()}
     tree = trees[known.layout if known and layout not in trees else layout]
     if known and known.products:

@@ -13,6 +13,7 @@ from zerodefect.backbones.backbone import Backbone
 from zerodefect.backbones.clip_weights import EMBEDDED, load_clip, recommended_method
 from zerodefect.backbones.efficientnet import EFFICIENTNET
 from zerodefect.backbones.layered_features import load_features
+from zerodefect.backbones.precision import pick_precision
 from zerodefect.backbones.vision import DINOV2_SMALL
 from zerodefect.backbones.weight_files import WeightsError
 from zerodefect.detector.checkpoint_file import (
@@ -65,7 +66,8 @@ def load_detector(
             other features: see ``load_features``); by name where ``info.backbones`` has several.
         weights: local weights file for the architecture that ``backbone`` names, likewise.
         device: ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
-        precision: of the networks: float32 or bfloat16.
+        precision: of the networks: ``"float32"``, ``"bfloat16"``, or ``"auto"``, see
+            ``pick_precision``.
         image_size: side of the input in pixels, instead of the checkpoint's, or else what the
             weights' side-car recommends for the method, or else the weights' own.
         untrained: a trainable method starts with its initial values, for whoever fills them.
@@ -106,7 +108,7 @@ def _single(
     kind = _method(method, found, backbone, weights, untrained)
     if found and backbone is None and weights is None:
         backbone = _backbones_of(found, kind)
-    where = {"device": chosen, "dtype": _dtype(precision)}
+    where = {"device": chosen, "dtype": getattr(torch, pick_precision(precision, chosen))}
     networks = load_backbones(kind, backbone, weights, **where)
     advised = _advised(kind, networks)
     advised_size = advised.pop("image_size", None)
@@ -314,13 +316,6 @@ def _square(side: int, detector: Detector, networks: Sequence[Backbone]) -> tupl
                 *(side, many, times, own[0], network.name),
             )
     return side, side
-
-
-def _dtype(precision: str) -> torch.dtype:
-    if precision not in ("float32", "bfloat16"):
-        raise ValueError(f"precision is float32 or bfloat16, not {precision!r}")
-    made: torch.dtype = getattr(torch, precision)
-    return made
 
 
 def pick_device(name: str) -> torch.device:

@@ -239,6 +239,19 @@ def draw_curves(evaluation: Evaluation, path: Path) -> bool:
     return True
 
 
+def headline(method: str, evaluation: Evaluation) -> str:
+    """The figures of a method in one line: of all products, first settings first."""
+    cells = [cell for cell in summarise(evaluation.rows) if cell.group == ALL]
+    products = {cell.product for cell in cells}
+    told: dict[int, list[str]] = {}
+    for cell in cells:
+        if len(products) == 1 or cell.product == MEAN:
+            told.setdefault(cell.shots, []).append(f"{cell.metric} {cell}")
+    name = evaluation.facts["data"]["name"]
+    figures = "; ".join(f"{shots}-shot {', '.join(each)}" for shots, each in told.items())
+    return f"{method} on {name}: {figures or 'no figures'}"
+
+
 def merged_table(results: Iterable[tuple[str, Evaluation]]) -> Iterator[str]:
     """Markdown table of several methods side by side: their pooled rows."""
     cells = []

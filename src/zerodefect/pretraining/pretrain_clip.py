@@ -11,15 +11,16 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.data import Dataset
 
 from zerodefect.backbones.clip import CLIP, CLIPConfig, TextConfig, VisionConfig
+from zerodefect.backbones.precision import pick_precision
 from zerodefect.images import normalised
 from zerodefect.pretraining.initial_weights import prepare
 from zerodefect.pretraining.model_and_sheets import export, samples
@@ -65,7 +66,7 @@ class PretrainConfig:
             the tower see more pictures in the same time.
         late_sizes: sides that the remaining steps take in turn; the sizes of use.
         early: share of the steps with pictures that take early sizes.
-        precision: of matrix products; ``bfloat16`` where the processor has it in hardware.
+        precision: of matrix products; ``auto``: see ``pick_precision``.
         device: where the model is trained and pictures are drawn.
         threads: of this process; another number may change the last bits.
         model: shape of the towers.
@@ -88,7 +89,7 @@ class PretrainConfig:
     early_sizes: tuple[int, ...] = (96, 96, 64, 96, 96, 160)
     late_sizes: tuple[int, ...] = (128, 128, 192, 128, 96, 128, 128, 256, 128, 160)
     early: float = 0.6
-    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    precision: str = "auto"
     device: str = "cpu"
     threads: int = 2
     model: CLIPConfig = EMBEDDED
@@ -255,6 +256,7 @@ def pretrain(
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(config.threads)
+    config = replace(config, precision=pick_precision(config.precision, config.device))
     clip, average, state = _started(config)
     checkpoint, identity, optimizers = folder / CHECKPOINT, config.identity(), state.optimizers
     if checkpoint.exists():

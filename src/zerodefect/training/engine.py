@@ -13,14 +13,15 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
+from zerodefect.backbones.precision import check_precision, pick_precision
 from zerodefect.detector.checkpoint_file import Checkpoint, save_checkpoint
 from zerodefect.detector.contract import Detector
 from zerodefect.detector.learned_pictures import picture_names
@@ -44,8 +45,8 @@ class Settings:
         changes: fields of ``Recipe`` that differ from the paper's, in every stage.
         max_steps: end each stage after so many steps, or None for all epochs; the schedule ends
             there, too.
-        precision: of the forward pass; ``bfloat16`` under autocast. Learned values and optimiser
-            are float32.
+        precision: of the forward pass; ``bfloat16`` under autocast, ``auto``: see
+            ``pick_precision``. Learned values and optimiser are float32.
         mosaic: probability of 2 x 2 mosaics, see ``batches.Steps``.
         workers: processes that prepare pictures ahead, 0 for none.
         log_every: steps between lines of the journal, which are means over them; by default 10,
@@ -57,7 +58,7 @@ class Settings:
 
     changes: Mapping[str, Any] = field(default_factory=dict)
     max_steps: int | None = None
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: str = "float32"
     mosaic: float = 0.0
     workers: int = 0
     log_every: int | None = None
@@ -69,8 +70,7 @@ class Settings:
             raise ValueError("the log interval is at least 1")
         if self.max_steps is not None and self.max_steps < 1:
             raise ValueError(f"max steps {self.max_steps}: at least 1")
-        if self.precision not in ("float32", "bfloat16"):
-            raise ValueError(f"precision is float32 or bfloat16, not {self.precision!r}")
+        check_precision(self.precision)
         if not 0 <= self.mosaic <= 1:
             raise ValueError(f"mosaic {self.mosaic}: a probability lies in [0, 1]")
 
@@ -127,7 +127,9 @@ def fit(
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder, processes or Processes()), _deterministic():
-        run = _Run(detector, examples, folder, settings or Settings(), processes or Processes())
+        chosen = settings or Settings()
+        chosen = replace(chosen, precision=pick_precision(chosen.precision, detector.device))
+        run = _Run(detector, examples, folder, chosen, processes or Processes())
         return run.go(validate, on_step)
 
 

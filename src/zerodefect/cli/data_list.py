@@ -1,4 +1,4 @@
-"""``zerodefect datasets``: the published data sets that can be read, and on whose terms."""
+"""``zerodefect data list``: the published data sets that can be read, and on whose terms."""
 
 from __future__ import annotations
 
@@ -21,13 +21,16 @@ _TERMS = (
 )
 
 
-def datasets(
+def data_list(
     name: Annotated[
-        str | None, typer.Argument(help="Show one data set with its tree on disk.")
+        str | None, typer.Argument(metavar="NAME", help="Show one data set with its tree on disk.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the published data sets: what each shows, its terms, source and layout on disk."""
+    """List the published data sets that can be read.
+
+    What each shows, its terms, source and layout on disk.
+    """
     from zerodefect.data import CATALOGUE, expected_layouts, find_known
 
     known = find_known(name) if name else None
@@ -52,7 +55,7 @@ def datasets(
         return
     for one in chosen:
         tell(_details(one, notes=False), lines=True)
-    tell(f"\n{_TERMS}\nOn disk: zerodefect datasets NAME", lines=True)
+    tell(f"\n{_TERMS}\nOn disk: zerodefect data list NAME", lines=True)
 
 
 def _details(known: KnownSet, notes: bool = True) -> str:
