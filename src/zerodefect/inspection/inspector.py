@@ -108,7 +108,7 @@ class Inspector(Teachable):
             self.infer_bit_depth(images)
             if false_alarms is not None:
                 check_provable(false_alarms, len(images), "false-alarm rate", confidence)
-        good_ones = GoodPictures(self.open_good, on_failure)
+        good_ones = GoodPictures(self._open_good, on_failure)
         rates = {"false_alarms": false_alarms, "review_rate": review_rate, "confidence": confidence}
         if leave_one_out:
             self.policy = self._calibrated_left_out(images, good_ones, rates)

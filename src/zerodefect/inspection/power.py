@@ -26,9 +26,10 @@ from zerodefect.detector.contract import UnsupportedError
 from zerodefect.detector.knowledge import Knowledge
 from zerodefect.images import ImageError, Picture
 from zerodefect.inspection.conformal import CalibrationError
+from zerodefect.inspection.frames import shows_nothing
 from zerodefect.inspection.inspector import Inspector
 from zerodefect.inspection.power_curve import Cell, Origin, PowerCurve, Share
-from zerodefect.inspection.sources import Source, digest, expand
+from zerodefect.inspection.sources import Source, digest, expand, open_source
 from zerodefect.procedural.draws import Draws
 from zerodefect.procedural.sized_damage import LINES, SIZED_KINDS, lay, on_product, sized_damage
 from zerodefect.scoring.scorer import DEFAULT_BATCH
@@ -156,7 +157,7 @@ def good_bases(
         CalibrationError: none can be used.
     """
     pictures = _some(inspector, good, seed)
-    places = {name: number for number, name in enumerate(inspector.shown.digests)}
+    places = {name: number for number, name in enumerate(inspector.snapshot().digests)}
     fresh = [picture for name, picture in pictures.items() if name not in places]
     if fresh:
         return [_base(inspector, picture) for picture in fresh], "held out"
@@ -180,22 +181,26 @@ def _some(inspector: Inspector, good: Source | Iterable[Source], seed: int) -> d
     sources = list(expand(good, tolerant=True))
     inspector.infer_bit_depth(sources)
     order = np.random.default_rng(seed).permutation(len(sources))
-    names, found, pixels = set(inspector.shown.digests), dict[str, Picture](), 0
+    shown, found, pixels = inspector.snapshot(), dict[str, Picture](), 0
     for place in order.tolist():
         try:
-            picture = inspector.open_good(sources[place])
-        except (ImageError, FileNotFoundError):
+            picture = open_source(sources[place], inspector.bit_depth)
+            if shows_nothing(picture, shown.area(picture)):
+                continue
+        except ImageError:
             continue
         found[digest(picture)] = picture
         pixels += picture.height * picture.width
-        fresh = len(found.keys() - names)  # references do not take the places of others
+        fresh = len(
+            found.keys() - set(shown.digests)
+        )  # references do not take the places of others
         if fresh >= _MOST_PICTURES or pixels >= _MOST_PIXELS:
             break
     return found
 
 
 def _base(inspector: Inspector, picture: Picture) -> Base:
-    area = inspector.shown.area(picture)
+    area = inspector.snapshot().area(picture)
     product = on_product(picture.pixels)
     inside = product if area is None else product & area
     if not inside.any() and area is not None:

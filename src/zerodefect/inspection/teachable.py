@@ -208,7 +208,7 @@ class Teachable:
         sources = expand(references)
         if isinstance(sources, Sequence):
             self.infer_bit_depth(sources)
-        opened = [self.open_good(source) for source in sources]
+        opened = [self._open_good(source) for source in sources]
         with self._lock:
             shown = self._shown
             new = {name: p for p in opened if (name := digest(p)) not in shown.digests}
@@ -222,14 +222,13 @@ class Teachable:
             self._shown = added
         return len(new)
 
-    @property
-    def shown(self) -> Shown:
-        """What it was told and shown, at this moment; frozen."""
-        return self._shown
+    def snapshot(self) -> Shown:
+        """What is known now, with what the detector makes of it."""
+        return self._ready(None)
 
     def without_each(self, numbers: Sequence[int]) -> list[Knowledge]:
         """What would be known without one reference, for each of these numbers of references."""
-        shown = self._ready(None)
+        shown = self.snapshot()
         alone = self._learned(shown.without_references()).known
         areas = [shown.area(picture) for picture in shown.references]
         return list(self.scorer.without_each(numbers, shown.references, areas, alone))
@@ -310,7 +309,7 @@ class Teachable:
         self.infer_bit_depth([source])
         return open_source(source, self.bit_depth)
 
-    def open_good(self, source: Source) -> Picture:
+    def _open_good(self, source: Source) -> Picture:
         """A picture to learn from.
 
         Raises:

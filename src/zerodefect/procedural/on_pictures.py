@@ -103,8 +103,8 @@ def _laid(images: Tensor, draws: Draws) -> tuple[Tensor, Tensor, list[str]]:
 def product_distance(images: Tensor, plane: Field) -> tuple[Tensor, Tensor]:
     """About the distance to the product's border, and the colour of the picture's border.
 
-    A product is told from a plain ground by that colour; where pixels that stand out lie all over, as
-    in a texture, or nothing or nearly everything stands out, the whole picture is the product.
+    A product is told from a plain ground by that colour. Where nothing or nearly everything stands
+    out, or what does lies all over, as in a texture, the whole picture is the product.
 
     Args:
         images: ``(B, 3, S, S)`` in [0, 1].

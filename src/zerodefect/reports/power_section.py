@@ -12,9 +12,18 @@ _STYLE = """<style>
 .power table { width: auto; }
 .power td.share { min-width: 130px; white-space: nowrap; font-variant-numeric: tabular-nums; }
 .power td.share small { color: var(--quiet, #5a666f); }
-.power .bar { height: 6px; border-radius: 3px; background: var(--line, #d9dee2); margin-top: 3px; }
-.power .bar i { display: block; height: 100%; border-radius: 3px; background: var(--link, #0b5cad); }
+.power .bar { height: 6px; border-radius: 3px; margin-top: 3px; }
+.power .bar { background: var(--line, #d9dee2); }
+.power .bar i { display: block; height: 100%; border-radius: 3px; }
+.power .bar i { background: var(--link, #0b5cad); }
 </style>"""
+
+_READING = (
+    "Share of drawn damage that was found, and how many of how many; the range is where the share "
+    f"lies with {100 * CONFIDENCE:.0f} % confidence. Size: width of lines, diameter of what is "
+    "round, in pixels of the picture. Contrast: percent of the grey range, against the surface "
+    "around."
+)
 
 
 def power_section(curve: PowerCurve) -> str:
@@ -34,11 +43,8 @@ def power_section(curve: PowerCurve) -> str:
         f'{_STYLE}<details class="panel power" id="power" open>'
         f"<summary>Which damage would be found</summary>{sentences}"
         '<div class="table"><table><thead><tr><th scope="col">Damage</th>'
-        f'<th scope="col" class="number">Size</th>{heading}</tr></thead><tbody>{rows}</tbody></table>'
-        f'</div><p class="quiet">Share of drawn damage that was found, and how many of how many; the '
-        f"range is where the share lies with {100 * CONFIDENCE:.0f} % confidence. Size: width of "
-        "lines, diameter of what is round, in pixels of the picture. Contrast: percent of the grey "
-        "range, against the surface around.</p></details>"
+        f'<th scope="col" class="number">Size</th>{heading}</tr></thead>'
+        f'<tbody>{rows}</tbody></table></div><p class="quiet">{_READING}</p></details>'
     )
 
 
@@ -75,6 +81,6 @@ def _cell(cell: Cell) -> str:
     percent = f"{100 * cell.share:.0f}"
     return (
         f'<td class="share"><b>{percent} %</b> <small>{cell.found} of {cell.drawn}; '
-        f"{100 * low:.0f}–{100 * high:.0f} %</small>"
+        f"{100 * low:.0f}-{100 * high:.0f} %</small>"
         f'<div class="bar"><i style="width:{percent}%"></i></div></td>'
     )
