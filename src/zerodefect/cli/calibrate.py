@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from zerodefect.cli.drawn_damage import measured_power, power_option, power_seconds
 from zerodefect.cli.opening import load_inspector, tell_views
 from zerodefect.cli.options import (
     AsJson,
@@ -66,6 +67,7 @@ def calibrate(
     detector: DetectorOptions,
     pictures: PictureOptions,
     output: Path = output_option(Path("policy.json"), "Policy file.", metavar="FILE"),
+    power: str = power_option("off"),
     batch: BatchOptions,
     as_json: AsJson = False,
 ) -> None:
@@ -79,7 +81,7 @@ def calibrate(
     """
     from zerodefect.images import find_images
 
-    files = find_images(good)
+    files, seconds = find_images(good), power_seconds(power)
     if limits.leave_one_out and product.references:
         raise ValueError("--leave-one-out makes the good parts the references; drop --reference")
     tell_views(pictures, [*files, *find_images(product.references or [])])
@@ -106,6 +108,9 @@ def calibrate(
         say(f"policy: {output}")
     else:
         _tell(policy, output, limits.leave_one_out)
+    if seconds:
+        for sentence in measured_power(inspector, files, seconds, as_json).sentences():
+            (say if as_json else tell)(sentence)
     if failures:
         again = "; remove them before they are --reference" if limits.leave_one_out else ""
         files_failed = f"{len(failures)} file{'s' * (len(failures) != 1)}"

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from zerodefect.detector.contract import Detector, UnsupportedError
+from zerodefect.detector.knowledge import Knowledge
 from zerodefect.images import ImageError, Picture
 from zerodefect.inspection.allowances import Allowances, allowed_in_words
 from zerodefect.inspection.calibration import calibrate
@@ -370,6 +371,24 @@ class Inspector(Teachable):
             self.scorer, shown.known, sources, self._open, shown.area, batch_size, out
         )
         return (Seen(s.source, s.picture, self._judged(s, shown, policy)) for s in found)
+
+    def judge(
+        self, pictures: Sequence[Picture], known: Knowledge | None = None
+    ) -> list[Inspection | Failure]:
+        """Inspect pictures by the limits in force, under another knowledge of the product.
+
+        Args:
+            pictures: what is judged.
+            known: such as ``without_each`` gives it; by default all that is known.
+
+        Raises:
+            PolicyMismatch: the policy was made for something else.
+        """
+        shown = self._ready(None)
+        policy = self._policy_for(shown)
+        shown = shown if known is None else replace(shown, knowledge=known)
+        found = scored_stream(self.scorer, shown.known, pictures, self._open, shown.area)
+        return [self._judged(one, shown, policy) for one in found]
 
     def _judged(
         self, seen: Seen[Any, Scored], shown: Shown, policy: Policy

@@ -232,6 +232,17 @@ class Teachable:
         memory = self.detector.memory
         return memory is not None and memory.leaves_out(self._ready(None).known)
 
+    def snapshot(self) -> Shown:
+        """What is known now, with what the detector makes of it."""
+        return self._ready(None)
+
+    def without_each(self, numbers: Sequence[int]) -> list[Knowledge]:
+        """What would be known without one reference, for each of these numbers of references."""
+        shown = self.snapshot()
+        alone = self._learned(shown.without_references()).known
+        areas = [shown.area(picture) for picture in shown.references]
+        return list(self.scorer.without_each(numbers, shown.references, areas, alone))
+
     def forget(self) -> None:
         """Drop all references."""
         with self._lock:

@@ -12,6 +12,7 @@ from typing import Any
 
 from zerodefect.inspection.allowances import Allowances
 from zerodefect.inspection.conformal import LEARNED, promise
+from zerodefect.reports.power_section import power_of_run
 from zerodefect.reports.records import Record
 from zerodefect.reports.report_parts import ReportParts
 from zerodefect.types import printable
@@ -58,6 +59,7 @@ def fill_page(
         "statement": "".join(f"<p>{escape(s)}</p>" for s in told),
         "failures": _failure_table(failures),
         "notes": _note_table(notes),
+        "power": power_of_run(manifest),
         "settings": _settings(manifest),
         "data": data,
     }
@@ -178,7 +180,7 @@ def _settings(manifest: Record) -> str:
     """The run's settings and policy for the record, without the long lists of scores."""
     policy = manifest.get("policy") or {}
     shown = {
-        **{key: value for key, value in manifest.items() if key != "policy"},
+        **{key: value for key, value in manifest.items() if key not in ("policy", "power")},
         "policy": {key: v for key, v in policy.items() if key not in ("scores", "map_maxima")},
     }
     text = escape(json.dumps(shown, indent=2, ensure_ascii=False, default=str))

@@ -272,24 +272,47 @@ class Scorer:
         self, pictures: Sequence[Picture], areas: Areas, knowledge: Knowledge, batch_size: int
     ) -> list[Scored]:
         """The same by a memory of the others for each picture, where none can be left out."""
+        everyone = range(len(pictures))
+        known = self.without_each(everyone, pictures, areas, knowledge, batch_size)
+        shown = zip(pictures, areas, known, strict=True)
+        return [self.score([one], [area], k, batch_size)[0] for one, area, k in shown]
+
+    def without_each(
+        self,
+        numbers: Sequence[int],
+        pictures: Sequence[Picture],
+        areas: Areas,
+        knowledge: Knowledge,
+        batch_size: int = DEFAULT_BATCH,
+    ) -> Iterator[Knowledge]:
+        """Knowledge of all the pictures but one, for each number in turn.
+
+        The network runs once for each view; ``knowledge`` is what is known besides the pictures.
+        """
         with Spool() as spool:
             for picture, area in zip(pictures, areas, strict=True):
-                parts = []
-                for _, inputs in self.batches([(picture, area)], batch_size):
-                    further = self.detector.augmented(inputs)
-                    parts += [self.detector.encode(more) for more in (inputs, *further)]
-                spool.add(parts)
-            scored = []
-            for own, (picture, area) in enumerate(zip(pictures, areas, strict=True)):
+                spool.add(self._encoded_views(picture, area, batch_size))
+            for own in numbers:
                 others = (
                     (batch, torch.full((self._count(batch),), knowledge.shots + number))
                     for number, parts in enumerate(spool)
                     if number != own
                     for batch in parts
                 )
-                known = self._remembered(knowledge, others)
-                scored += self.score([picture], [area], known, batch_size)
-        return scored
+                with torch.no_grad():  # not while whoever asked goes on
+                    known = self._remembered(knowledge, others)
+                yield known
+
+    @torch.no_grad()
+    def _encoded_views(
+        self, picture: Picture, area: np.ndarray | None, batch_size: int
+    ) -> list[Any]:
+        """A reference as it is remembered: its views, and those turned or mirrored."""
+        parts = []
+        for _, inputs in self.batches([(picture, area)], batch_size):
+            further = self.detector.augmented(inputs)
+            parts += [self.detector.encode(more) for more in (inputs, *further)]
+        return parts
 
     def _count(self, encoded: Any) -> int:
         return len(next(iter(self.detector.references(encoded).values())))
