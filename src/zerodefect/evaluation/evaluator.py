@@ -233,7 +233,7 @@ class Evaluator:
         return {
             "detector": self.detector.facts(),
             "names": {p: self.names.get(p, p) for p in data.products},
-            "viewing": asdict(self._predictions.scorer.viewing),
+            "viewing": self._predictions.scorer.viewing.facts(),
             "areas": [picture and digest(picture) for picture in (self.roi, self.ignore)],
             "bit_depths": self._predictions.depths,
             "data": {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -95,7 +95,7 @@ class Predictions:
             "object": words.name if "words" in self.detector.info.knows_from else None,
             "references": references,
             "memory": dict(knowledge.facts),
-            "viewing": asdict(self.scorer.viewing),
+            "viewing": self.scorer.viewing.facts(),
             "crop": self.crops.get(product),
             "bit_depth": self.depths.get(product),
             "areas": [picture and digest(picture) for picture in (self.roi, self.ignore)],
