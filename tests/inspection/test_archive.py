@@ -69,7 +69,7 @@ def test_members_that_could_do_harm_are_refused_before_anything_is_read(members,
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_the_same_name_twice_is_refused(tmp_path):
     path = zipped(tmp_path / "twice.zd", ("product.json", b"{}"), ("product.json", b"[]"))
-    with pytest.raises(ProductError, match="'product.json' in it stands there twice"):
+    with pytest.raises(ProductError, match=r"'product.json' in it stands there twice"):
         Archive(path)
 
 
@@ -77,7 +77,7 @@ def test_encrypted_members_and_rare_packing_are_refused(tmp_path):
     data = bytearray(zipped(tmp_path / "a.zd", ("product.json", b"{}")).read_bytes())
     data[data.index(b"PK\x01\x02") + 8] |= 1  # the flag in the directory
     (tmp_path / "locked.zd").write_bytes(data)
-    with pytest.raises(ProductError, match="'product.json' in it is encrypted"):
+    with pytest.raises(ProductError, match=r"'product.json' in it is encrypted"):
         Archive(tmp_path / "locked.zd")
     path = zipped(tmp_path / "rare.zd", ("product.json", b"{}"), method=zipfile.ZIP_LZMA)
     with pytest.raises(ProductError, match="is packed by a method that is not read"):
@@ -101,7 +101,9 @@ def test_members_that_share_their_bytes_are_refused(tmp_path):
     place = packed.index(b"PK\x01\x02")
     end = packed.index(b"PK\x05\x06")
     entry = packed[place:end]
-    names = [entry[:46] + bytes([letter]) + entry[47:] for letter in b"abcdefghijklmnopqrstuvwxyz" * 9]
+    names = [
+        entry[:46] + bytes([letter]) + entry[47:] for letter in b"abcdefghijklmnopqrstuvwxyz" * 9
+    ]
     unique = [
         e[:28] + (2).to_bytes(2, "little") + e[30:46] + f"{n:02x}".encode() + e[47:]
         for n, e in enumerate(names)
@@ -111,7 +113,7 @@ def test_members_that_share_their_bytes_are_refused(tmp_path):
     tail[8:10] = tail[10:12] = len(unique).to_bytes(2, "little")
     tail[12:16] = len(directory).to_bytes(4, "little")
     (tmp_path / "shared.zd").write_bytes(packed[:place] + directory + tail)
-    with pytest.raises(ProductError, match="shared.zd"):
+    with pytest.raises(ProductError, match=r"shared.zd"):
         found = Archive(tmp_path / "shared.zd")
         found.read_all(list(found.sizes))
 
@@ -119,7 +121,7 @@ def test_members_that_share_their_bytes_are_refused(tmp_path):
 def test_a_member_larger_than_asked_for_or_missing_is_told(tmp_path):
     write_archive(tmp_path / "a.zd", MEMBERS)
     read = Archive(tmp_path / "a.zd")
-    with pytest.raises(ProductError, match="knowledge.safetensors in it takes 2,048 bytes"):
+    with pytest.raises(ProductError, match=r"knowledge.safetensors in it takes 2,048 bytes"):
         read.read("knowledge.safetensors", 2047)
     with pytest.raises(ProductError, match=r"none\.json is missing in it"):
         read.read("none.json")

@@ -87,7 +87,9 @@ def rewritten(path, target, change=lambda members: None, **told):
 @pytest.mark.parametrize("name", [*methods.names(), "dense+pyramid", "winclip+patchcore"])
 def test_every_method_says_the_same_from_its_file_to_the_last_bit(name, weights, tmp_path):
     info = methods.facts_of(name)
-    networks = {n: str(weights) if kind == "clip" else "embedded" for n, kind in info.backbones.items()}
+    networks = {
+        n: str(weights) if kind == "clip" else "embedded" for n, kind in info.backbones.items()
+    }
     options = {"backbone": networks, "device": "cpu", "image_size": 64}
     if info.trained:
         options |= SMALL.get(name, {})
@@ -120,7 +122,9 @@ VIEWS = {
     "depth": {"bit_depth": 12},
     "half": {"precision": "bfloat16"},
     "options": {"temperature": 0.03, "scales": (2,), "image_size": 48},
-    "words": {"vocabulary": zerodefect.Vocabulary.of({"rust": ["rusty {}"], "burr": ["{} with a burr"]})},
+    "words": {
+        "vocabulary": zerodefect.Vocabulary.of({"rust": ["rusty {}"], "burr": ["{} with a burr"]})
+    },
     "budget": {"memory_budget": 60_000},
 }
 
@@ -175,7 +179,7 @@ def test_one_detector_serves_many_products(file, weights, tmp_path):
     copied = pickle.loads(pickle.dumps(products[0]))
     same(copied, products[0])
     other = load_detector("winclip", backbone=str(weights), device="cpu", image_size=48)
-    with pytest.raises(ProductError, match="its detector is another one here .*preprocess"):
+    with pytest.raises(ProductError, match=r"its detector is another one here .*preprocess"):
         load_product(file, other)
 
 
@@ -198,6 +202,7 @@ def test_small_pictures_are_whole_and_everything_is_computed_again_to_the_last_b
     weights, tmp_path
 ):
     """They fit the network's input: adding to the file is the same as having had all at once."""
+
     def small(count, first=0):
         return good(count, first, 64, 64)
 
@@ -331,7 +336,7 @@ def test_with_other_weights_it_is_learned_anew_from_the_pictures_inside(file, tm
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_what_contradicts_the_file_is_refused_by_name(said, told, file):
-    with pytest.raises(ProductError, match="it is contradicted: .*" + told) as caught:
+    with pytest.raises(ProductError, match=r"it is contradicted: .*" + told) as caught:
         zerodefect.load(file, device="cpu", **said)
     assert "\n" not in str(caught.value) and str(caught.value).startswith(str(file))
 
@@ -357,7 +362,7 @@ def test_a_path_that_exists_wins_over_a_name(file, tmp_path, monkeypatch):
     shutil.copy(file, tmp_path / "winclip")
     assert zerodefect.load("winclip", device="cpu").object == "screw"
     for name in ("none.zd", "./none", Path("none")):
-        with pytest.raises(ProductError, match="none.*: no such file. Check the path"):
+        with pytest.raises(ProductError, match=r"none.*: no such file. Check the path"):
             zerodefect.load(name)
 
 
@@ -368,7 +373,9 @@ def test_weights_that_are_missing_are_named_with_what_brings_them(weights, tmp_p
     (tmp_path / "there").mkdir()
     moved = shutil.copy(tmp_path / "here.zd", tmp_path / "there" / "here.zd")
     shutil.rmtree(local)
-    with pytest.raises(WeightsError, match=r"here\.zd: its weights tiny\.safetensors \(SHA-256") as e:
+    with pytest.raises(
+        WeightsError, match=r"here\.zd: its weights tiny\.safetensors \(SHA-256"
+    ) as e:
         zerodefect.load(moved, device="cpu")
     assert "Put the file beside the product file, or name it (--backbone" in str(e.value)
     for one in weights.parent.iterdir():
@@ -384,10 +391,14 @@ def test_check_pictures_that_score_otherwise_are_refused(file, tmp_path):
     inputs = told["checks"]["inputs"]
     inputs[1]["score"] *= 1 + 1e-6  # as another processor may
     near = rewritten(file, tmp_path / "near.zd", checks={"inputs": inputs, "machine": {}})
-    assert 0 < zerodefect.load(near, device="cpu").file.check(
-        zerodefect.load(near, device="cpu").scorer,
-        zerodefect.load(near, device="cpu").snapshot().known,
-    ) < 1e-4
+    assert (
+        0
+        < zerodefect.load(near, device="cpu").file.check(
+            zerodefect.load(near, device="cpu").scorer,
+            zerodefect.load(near, device="cpu").snapshot().known,
+        )
+        < 1e-4
+    )
     inputs[1]["score"] *= 1.01
     far = rewritten(file, tmp_path / "far.zd", checks={"inputs": inputs, "machine": {}})
     with pytest.raises(ProductError, match=r"far\.zd: its own check pictures score otherwise"):
@@ -482,7 +493,7 @@ def test_unknown_sections_fields_and_members_survive(file, tmp_path):
     assert copy.told.model_extra == {"future": {"what": [1, 2]}}
     assert copy.archive.read("notes/later.txt") == b"hello"
     newer = rewritten(file, tmp_path / "newer.zd", version=2)
-    with pytest.raises(ProductError, match="version 2, this program reads up to 1. Update"):
+    with pytest.raises(ProductError, match=r"version 2, this program reads up to 1. Update"):
         zerodefect.load(newer)
 
 
@@ -503,7 +514,7 @@ def test_a_file_that_was_replaced_or_removed_while_in_use_is_told(file, weights,
     path = Path(shutil.copy(file, tmp_path / "screw.zd"))
     loaded = zerodefect.load(path, device="cpu")
     screw(weights, references=2).save(path)
-    with pytest.raises(ProductError, match="it was replaced since it was loaded. Load it again"):
+    with pytest.raises(ProductError, match=r"it was replaced since it was loaded. Load it again"):
         loaded.relearn(references=picture(70))
     path.unlink()
     with pytest.raises(ProductError, match="no such file"):
