@@ -188,6 +188,7 @@ def _manifest(
         "backbone": inspector.detector.backbone,
         "detector": inspector.facts(),
         "policy": policy.model_dump(mode="json"),
+        **({"power": inspector.power} if inspector.power else {}),
     }
 
 

@@ -181,6 +181,15 @@ class Keepable(Teachable):
             found = list(self.file.good()) if self.file else None
         return found if found and len(found) == len(self.policy.scores) else None
 
+    def known_digests(self) -> set[str]:
+        """Digests of all pictures that knowledge and limits were learned from, as far as known."""
+        found = set(self.snapshot().digests)
+        if self._learned_from:
+            found |= {one.digest for one in self._learned_from.pictures or ()}
+        elif self.file:
+            found |= {one.digest for one in self.file.told.pictures.good}
+        return found
+
     def save(self, path: str | Path, pictures: bool = True) -> None:
         """Write all of it to one product file, which ``zerodefect.load`` reads.
 

@@ -75,43 +75,40 @@ def load(
         UnsupportedError: references for a method that takes none.
     """
     words = Vocabulary.load(vocabulary) if isinstance(vocabulary, (str, Path)) else vocabulary
-    told: dict[str, Any] = {"object": object, "vocabulary": words, "tile": tile}
-    told |= {"overlap": overlap, "keep_aspect": keep_aspect, "roi": roi, "ignore": ignore}
-    told |= {"bit_depth": bit_depth, "memory_budget": memory_budget, **loading}
+    told: dict[str, Any] = {"object": object, "references": references, "policy": policy}
+    told |= {"vocabulary": words, "tile": tile, "overlap": overlap, "keep_aspect": keep_aspect}
+    told |= {"roi": roi, "ignore": ignore, "bit_depth": bit_depth, "memory_budget": memory_budget}
     if is_product(method):
         assert method is not None
-        return load_product(method, references=references, policy=policy, **told)
-    return _new(None if method is None else str(method), references, policy, told, loading)
+        return load_product(method, **told, **loading)
+    return _of_method(None if method is None else str(method), told, loading)
 
 
-def _new(
-    method: str | None,
-    references: Source | Iterable[Source] | None,
-    policy: Policy | str | Path | None,
-    told: Mapping[str, Any],
-    loading: Mapping[str, Any],
+def _of_method(
+    method: str | None, told: Mapping[str, Any], loading: Mapping[str, Any]
 ) -> Inspector:
-    """Not from a product file."""
-    known = Policy.load(policy) if isinstance(policy, (str, Path)) else policy
+    """An inspector by keyword arguments of ``load``: its own, and those for the detector."""
+    policy, roi, ignore, tile = (told[name] for name in ("policy", "roi", "ignore", "tile"))
+    known: Policy | None = Policy.load(policy) if isinstance(policy, (str, Path)) else policy
     build = partial(_detector, method, told["memory_budget"], loading)
     at_first_use = method is None and not loading
-    tiling = None if told["tile"] is None else Tiling(told["tile"], told["overlap"])
-    areas = {n: None if told[n] is None else open_source(told[n]) for n in ("roi", "ignore")}
-    bit_depth = told["bit_depth"]
+    tiling = Tiling(tile, told["overlap"]) if tile is not None else None
+    depth = told["bit_depth"]
     inspector = Inspector(
         build if at_first_use else build(),
         policy=known,
         asked={"method": method, **loading},
         vocabulary=told["vocabulary"],
         viewing=Viewing(tiling, told["keep_aspect"]),
-        bit_depth=known.bit_depth if bit_depth is None and known else bit_depth,
-        **areas,
+        bit_depth=known.bit_depth if depth is None and known else depth,
+        roi=None if roi is None else open_source(roi),
+        ignore=None if ignore is None else open_source(ignore),
     )
-    named = known.object if told["object"] is None and known else told["object"]
-    if named is not None:
-        inspector.describe(named)
-    if references is not None:
-        inspector.remember(references)
+    name = known.object if told["object"] is None and known else told["object"]
+    if name is not None:
+        inspector.describe(name)
+    if told["references"] is not None:
+        inspector.remember(told["references"])
     return inspector
 
 
