@@ -96,9 +96,8 @@ def calibrate(
 ) -> None:
     """Learn the limits of verdicts from good parts.
 
-    Into a product file (--output screw.zd) goes all that 'inspect --product screw.zd' needs; into a
-    policy file (policy.json) the two limits alone. To a product file more good parts can be added:
-    --product screw.zd --reference more/.
+    A product file (--output screw.zd) holds all that 'inspect --product screw.zd' needs, a policy
+    file (policy.json) the limits alone. To add good parts: --product screw.zd --reference more/.
 
     Exit code 0: the file is written. 1: nothing could be done. 3: it is written, but some files
     could not be used and do not count.
