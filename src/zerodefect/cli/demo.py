@@ -59,7 +59,8 @@ def _try(inspector: Inspector, folder: Path, shots: int, bar: Callable[..., None
     from zerodefect.images import find_images
 
     good = find_images([folder / "parts" / "train"])
-    inspector.remember(good[:shots])
+    if shots:
+        inspector.remember(good[:shots])
     how = f"{shots} good parts" if shots else "words alone"
     parts = find_images([folder / "parts" / "test"])
     bar(description=f"{inspector.object}: {how}", total=len(parts), completed=0)
