@@ -198,8 +198,9 @@ def test_sixteen_bits_stay_sixteen(weights, tmp_path):
 # --- more good pictures, other weights -----------------------------------------------------------
 
 
+@pytest.mark.parametrize("method", ["winclip", "dense+pyramid"])
 def test_small_pictures_are_whole_and_everything_is_computed_again_to_the_last_bit(
-    weights, tmp_path
+    method, weights, tmp_path
 ):
     """They fit the network's input: adding to the file is the same as having had all at once."""
 
@@ -207,7 +208,11 @@ def test_small_pictures_are_whole_and_everything_is_computed_again_to_the_last_b
         return good(count, first, 64, 64)
 
     def inspector():
-        return zerodefect.load("winclip", backbone=str(weights), device="cpu", object="screw")
+        named = {"clip": str(weights), "dense.clip": str(weights), "pyramid.features": "embedded"}
+        kinds = methods.facts_of(method).backbones
+        networks = {name: file for name, file in named.items() if name in kinds}
+        options = {"backbone": networks, "image_size": 64, "device": "cpu"}
+        return zerodefect.load(method, object="screw", **options)
 
     made, whole = inspector(), inspector()
     made.remember(small(3))

@@ -117,7 +117,7 @@ def _licences(told: Product) -> Iterator[str]:
         yield "No pretrained weights"
     if told.detector.checkpoint:
         yield "Learned values: as whoever trained them and their pictures allow"
-    if told.detector.licence:
+    if told.detector.licence not in ("", "ours"):
         yield f"Authors' code of the method: {told.detector.licence} (none of it is in ZeroDefect)"
     yield "ZeroDefect: Apache-2.0, commercial use allowed"
 

@@ -40,7 +40,7 @@ def described(detector: Detector, asked: Mapping[str, Any] | None) -> Made:
         asked=None if asked is None else _in_json(asked),
         checkpoint=bool(_learned(detector)),
         memory_budget=None if detector.memory is None else detector.memory.budget,
-        licence=detector.info.code_licence,
+        licence=detector.info.code_licence.removeprefix("ours; ").removesuffix("; ours"),
     )
 
 

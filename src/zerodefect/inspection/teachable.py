@@ -235,6 +235,8 @@ class Teachable:
             references, digests = (*shown.references, *new.values()), (*shown.digests, *new)
             added = replace(shown, references=references, digests=digests, knowledge=None)
             waits = self._detector is None or (self._detector.words_first and not shown.product)
+            # to a product they are added as if all had been there at once
+            waits = waits or self.file is not None
             if new and self._detector is not None and not waits:
                 known = shown.knowledge or self._learned(shown).known
                 known = self._with_references(known, shown, list(new.values()))
