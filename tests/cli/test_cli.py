@@ -21,6 +21,7 @@ from zerodefect.types import Inspection, told_score
 VERBS = (
     "inspect",
     "calibrate",
+    "show",
     "evaluate",
     "train",
     "import",
