@@ -25,6 +25,7 @@ NAMES = [
     "Policy",
     "PolicyMismatch",
     "Prediction",
+    "ProductError",
     "Region",
     "Tiling",
     "Viewing",
@@ -39,7 +40,7 @@ NAMES = [
 SIGNATURES = [
     (
         load,
-        "(method: 'str | None' = None, *, object: 'str | None' = None, "
+        "(method: 'str | Path | None' = None, *, object: 'str | None' = None, "
         "references: 'Source | Iterable[Source] | None' = None, "
         "vocabulary: 'Vocabulary | str | Path | None' = None, "
         "policy: 'Policy | str | Path | None' = None, tile: 'int | None' = None, "
@@ -69,6 +70,12 @@ SIGNATURES = [
         "(self, object: 'str', vocabulary: 'Vocabulary | None' = None) -> 'None'",
     ),
     (Inspector.forget, "(self) -> 'None'"),
+    (Inspector.save, "(self, path: 'str | Path', pictures: 'bool' = True) -> 'None'"),
+    (
+        Inspector.relearn,
+        "(self, references: 'Source | Iterable[Source] | None' = None, "
+        "good: 'Source | Iterable[Source] | None' = None, **calibrating: 'Any') -> 'Policy'",
+    ),
     (Inspector.active_policy, "(self, object: 'str | None' = None) -> 'Policy'"),
     (Detector.empty, "(self) -> 'Knowledge'"),
     (

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from zerodefect.detector.contract import Detector
     from zerodefect.images import ImageError, Picture, find_images, open_image
     from zerodefect.images.tiling import Tiling
+    from zerodefect.inspection.archive import ProductError
     from zerodefect.inspection.conformal import CalibrationError
     from zerodefect.inspection.inspector import Inspector
     from zerodefect.inspection.load_inspector import load
@@ -40,6 +41,7 @@ _HOMES = {
     "Policy": "zerodefect.inspection.policy",
     "PolicyMismatch": "zerodefect.inspection.policy",
     "Prediction": "zerodefect.types",
+    "ProductError": "zerodefect.inspection.archive",
     "Region": "zerodefect.types",
     "Tiling": "zerodefect.images.tiling",
     "Viewing": "zerodefect.scoring.viewing",
@@ -61,6 +63,7 @@ __all__ = [
     "Policy",
     "PolicyMismatch",
     "Prediction",
+    "ProductError",
     "Region",
     "Tiling",
     "Viewing",

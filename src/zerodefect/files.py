@@ -50,7 +50,7 @@ def store_error(path: str | Path, error: OSError) -> StoreError:
 
 
 @contextlib.contextmanager
-def atomic_write(path: Path, *, cached: bool = False) -> Iterator[BinaryIO]:
+def atomic_write(path: Path, *, cached: bool = False, shared: bool = False) -> Iterator[BinaryIO]:
     """Open ``path`` for writing; it appears under its name only when it is complete.
 
     Missing parent folders are made. When the block fails, whatever stood at ``path`` before
@@ -60,11 +60,12 @@ def atomic_write(path: Path, *, cached: bool = False) -> Iterator[BinaryIO]:
         path: where the file shall stand.
         cached: for what can be made anew: it is not forced to the disk, which takes time, and
             several processes may write the same file at once.
+        shared: several processes may write the same file at once: the last one's stays.
 
     Raises:
         StoreError: the operating system refused to write (disk full, no permission, ...).
     """
-    if cached:
+    if cached or shared:
         temporary = path.parent / f".{uuid4().hex}.tmp"
     else:
         # The name depends on the target alone: a leftover of a killed run is overwritten, not kept.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -56,6 +56,20 @@ class Backbone(Protocol):
     @property
     def activation(self) -> str | None:
         """That it runs with, where files of learned values hang on it."""
+
+
+def network_facts(backbone: Backbone) -> dict[str, Any]:
+    """Which weights these are, for whoever has to find them again; plain data.
+
+    ``licence`` and ``file`` are None where the backbone does not tell them.
+    """
+    licence, file = getattr(backbone, "licence", None), getattr(backbone, "file", None)
+    return {
+        "name": backbone.name,
+        "sha256": backbone.fingerprint,
+        "licence": licence,
+        "file": None if file is None else str(file),
+    }
 
 
 class LayeredBackbone(Backbone, Protocol):

@@ -43,6 +43,7 @@ class CLIPBackbone:
         patches_match_texts: whether the last block's patches were trained to match texts in place.
             OpenAI's were not, and methods then read them through a second stream.
         reload: gives the same towers anew, mapped from their file, or None where that would copy.
+        file: that the weights were read from; None for what came from no file.
     """
 
     name: str
@@ -54,6 +55,7 @@ class CLIPBackbone:
     recommended: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     patches_match_texts: bool = False
     reload: Callable[[], CLIP] | None = None
+    file: Path | None = None
 
     @property
     def stride(self) -> int:
@@ -126,6 +128,7 @@ def load_clip(
     """
     name, path = _place(name, weights)
     facts: dict[str, Any] = {"licence": "see source", "source": f"local file {path}"}
+    facts["file"] = path and path.absolute()
     if path is None:
         assert name is not None
         path, config, preprocess, facts["source"] = cached_weights(name)

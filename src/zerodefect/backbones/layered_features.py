@@ -36,6 +36,8 @@ class TimmFeatures(nn.Module):
     """
 
     activation = None  # no file of learned values hangs on it
+    licence: str | None = None
+    file: Path | None = None
 
     def __init__(self, model: Any, name: str, fingerprint: str) -> None:
         super().__init__()
@@ -87,6 +89,7 @@ class CLIPFeatures(nn.Module):
         super().__init__()
         self.visual = clip.clip.visual
         self.name, self.fingerprint, self.preprocess = clip.name, clip.fingerprint, clip.preprocess
+        self.licence, self.file = clip.licence, clip.file
         self.stride, self.width, self.precision = clip.stride, clip.width, clip.precision
         blocks = clip.clip.config.vision.layers
         self.layers = dict.fromkeys((f"blocks.{i}" for i in range(blocks)), clip.stride)
@@ -135,6 +138,8 @@ def load_features(
         model, path = lite_network(name, weights)
         model.reset_classifier(0)
         made = TimmFeatures(model.to(dtype), _told(name, weights), file_hash(path))
+        made.file = path.absolute()
+        made.licence = None if weights else "Apache-2.0"
     else:
         made = _from_timm(name, weights, dtype, **shape)
     return made.to(device).eval().requires_grad_(False)
@@ -152,6 +157,9 @@ def _from_timm(
     model, path = timm_network(name, weights, dtype, **shape)
     kind = VisionEncoder if isinstance(model, VisionTransformer) else TimmFeatures
     try:
-        return kind(model, _told(name, weights), file_hash(path))
+        made: VisionEncoder | TimmFeatures = kind(model, _told(name, weights), file_hash(path))
     except ValueError as error:
         raise WeightsError(str(error)) from None
+    made.file = path.absolute()
+    made.licence = None if weights else model.pretrained_cfg.get("license")
+    return made

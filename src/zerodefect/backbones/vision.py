@@ -37,6 +37,8 @@ class VisionEncoder(nn.Module):
     """
 
     activation = None  # no file of learned values hangs on it
+    licence: str | None = None  # of the weights, where timm tells it
+    file: Path | None = None
 
     def __init__(self, model: Any, name: str, fingerprint: str) -> None:
         from timm.models.vision_transformer import VisionTransformer
@@ -173,6 +175,8 @@ def load_vision(
     """
     model, path = timm_network(name, weights, dtype, **shape)
     encoder = VisionEncoder(model, name, file_hash(path))
+    encoder.file = path.absolute()
+    encoder.licence = None if weights else model.pretrained_cfg.get("license")
     return encoder.to(device).eval().requires_grad_(False)
 
 

@@ -25,6 +25,7 @@ from zerodefect.cli import (
     inspect,
     methods,
     pretrain,
+    show,
     train,
 )
 from zerodefect.cli.help_panels import COMPLETION, Verb, Verbs
@@ -69,6 +70,7 @@ _VERBS: dict[str, dict[str, Callable[..., None]]] = {
     "Inspect": {
         "inspect": inspect.inspect,
         "calibrate": calibrate.calibrate,
+        "show": show.show,
         "demo": demo.demo,
     },
     _METHODS: {

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from zerodefect.cli.drawn_damage import measured_power, power_option, power_seconds
-from zerodefect.cli.opening import load_inspector, tell_views
+from zerodefect.cli.opening import load_inspector
 from zerodefect.cli.options import (
     AsJson,
     BatchOptions,
@@ -25,6 +27,7 @@ from zerodefect.cli.options import (
 from zerodefect.cli.telling import progress, say, tell
 
 if TYPE_CHECKING:
+    from zerodefect.inspection.inspector import Inspector
     from zerodefect.inspection.policy import Policy
     from zerodefect.types import Failure
 
@@ -58,67 +61,195 @@ class LimitOptions(RateOptions, panel="Limits"):
     )
 
 
+@dataclass(frozen=True)
+class KeepOptions(Options, panel="Output"):
+    """What is written, and where."""
+
+    output: Path | None = output_option(
+        None,
+        "Product file NAME.zd, or policy file NAME.json; default: the product's, or policy.json.",
+        metavar="FILE",
+    )
+    keep_pictures: bool = option(
+        True, "Keep the good pictures in a product file.", "--pictures/--no-pictures"
+    )
+
+
 def calibrate(
-    good: GoodPaths,
+    good: GoodPaths = None,
     *,
     product: ProductOptions,
+    renew: bool = option(
+        False,
+        "With --product: learn all anew from the pictures inside, on present or other weights.",
+        "--renew",
+        rich_help_panel="Product",
+    ),
     rules: RuleOptions,
     limits: LimitOptions,
     detector: DetectorOptions,
     pictures: PictureOptions,
-    output: Path = output_option(Path("policy.json"), "Policy file.", metavar="FILE"),
+    keep: KeepOptions,
     power: str = power_option("off"),
     batch: BatchOptions,
     as_json: AsJson = False,
 ) -> None:
     """Learn the limits of verdicts from good parts.
 
-    The two limits (unsure, defect) are written to a policy file.
+    A product file (--output screw.zd) holds all that 'inspect --product screw.zd' needs, a policy
+    file (policy.json) the limits alone. To add good parts: --product screw.zd --reference more/.
 
-
-    Exit code 0: the policy is written. 1: nothing could be done. 3: it is written, but some files
+    Exit code 0: the file is written. 1: nothing could be done. 3: it is written, but some files
     could not be used and do not count.
     """
     from zerodefect.images import find_images
 
-    files, seconds = find_images(good), power_seconds(power)
-    if limits.leave_one_out and product.references:
-        raise ValueError("--leave-one-out makes the good parts the references; drop --reference")
-    tell_views(pictures, [*files, *find_images(product.references or [])])
-    inspector = load_inspector(product, detector, pictures, files, rules.vocabulary)
+    files, seconds = find_images(good or []), power_seconds(power)
+    _check(files, product, renew, limits, rules, seconds)
     failures: list[Failure] = []
 
     def on_failure(failure: Failure) -> None:
         failures.append(failure)
         say(f"left out: {failure}")
 
-    with progress("calibrating", len(files), quiet=as_json) as bar:
-        policy = inspector.calibrate(
-            files,
-            part_by=rules.part_by,
-            allow=rules.rules,
-            **limits.keywords(),
-            **batch.keywords(),
-            on_scored=lambda count: bar(advance=count),
-            on_failure=on_failure,
-        )
-    policy.save(output)
+    inspector = _opened(product, detector, pictures, limits, files, rules, renew)
+    with progress("calibrating", len(files) or None, quiet=as_json) as bar:
+        told: dict[str, Any] = {"on_scored": lambda count: bar(advance=count)}
+        told |= {"on_failure": on_failure, **batch.keywords()}
+        if renew:
+            policy = inspector.active_policy()
+        elif product.product:
+            policy = _relearned(inspector, product, files, limits, rules, told)
+        else:
+            told |= {"part_by": rules.part_by, "allow": rules.rules, **limits.keywords()}
+            policy = inspector.calibrate(files, **told)
+    finds = _finds(inspector, files, seconds, as_json)
+    output, whole = _kept(inspector, policy, product, keep)
     if as_json:
         tell(policy.model_dump_json())
-        say(f"policy: {output}")
+        say(f"{'product' if whole else 'policy'}: {output}")
     else:
-        _tell(policy, output, limits.leave_one_out)
-    if seconds:
-        for sentence in measured_power(inspector, files, seconds, as_json).sentences():
-            (say if as_json else tell)(sentence)
+        _tell(policy, output, whole, limits.leave_one_out)
+    for sentence in finds:
+        (say if as_json else tell)(sentence)
     if failures:
-        again = "; remove them before they are --reference" if limits.leave_one_out else ""
-        files_failed = f"{len(failures)} file{'s' * (len(failures) != 1)}"
-        say(f"{files_failed} could not be used and do not count{again}")
+        _tell_failures(len(failures), limits.leave_one_out and not whole)
         raise typer.Exit(3)
 
 
-def _tell(policy: Policy, output: Path, leave_one_out: bool) -> None:
+def _tell_failures(count: int, again: bool) -> None:
+    files = f"{count} file{'s' * (count != 1)}"
+    remedy = "; remove them before they are --reference" if again else ""
+    say(f"{files} could not be used and do not count{remedy}")
+
+
+def _finds(
+    inspector: Inspector, files: Sequence[Path], seconds: float | None, as_json: bool
+) -> Sequence[str]:
+    """Sentences on the drawn damage that would be found; none where nobody asked."""
+    if not seconds:
+        return ()
+    curve = measured_power(inspector, files, seconds, as_json)
+    inspector.power = curve.as_dict()
+    return curve.sentences()
+
+
+def _kept(
+    inspector: Inspector, policy: Policy, product: ProductOptions, keep: KeepOptions
+) -> tuple[Path, bool]:
+    """The file that is written, and whether it is a product file."""
+    output = keep.output or product.product or Path("policy.json")
+    whole = output.suffix == ".zd" or output == product.product
+    if whole:
+        inspector.save(output, keep.keep_pictures)
+    else:
+        policy.save(output)
+    return output, whole
+
+
+def _check(
+    files: Sequence[Path],
+    product: ProductOptions,
+    renew: bool,
+    limits: LimitOptions,
+    rules: RuleOptions,
+    seconds: float | None,
+) -> None:
+    """Refuse what cannot go together, before anything is loaded.
+
+    Raises:
+        ValueError: saying what to drop.
+    """
+    if limits.leave_one_out and product.references:
+        raise ValueError("--leave-one-out makes the good parts the references; drop --reference")
+    if renew and not product.product:
+        raise ValueError("--renew learns a product anew: name its file (--product FILE)")
+    if renew and (files or product.references):
+        raise ValueError("--renew learns from the pictures inside: add others afterwards")
+    if not files and not product.product:
+        raise ValueError("name pictures or folders of good parts, or a product file (--product)")
+    if product.product and rules.part_by:
+        raise ValueError("--part-by: the limits of parts are learned anew, without --product")
+    if renew and rules.rules:
+        raise ValueError("--allow: --renew keeps the product's rules: change them afterwards")
+    if seconds and not files:
+        raise ValueError("--power draws onto good parts named here: name some, or drop it")
+
+
+def _known(product: ProductOptions) -> ProductOptions:
+    """Without the references that are to be added to a product file."""
+    return dataclasses.replace(product, references=None) if product.product else product
+
+
+def _opened(
+    product: ProductOptions,
+    detector: DetectorOptions,
+    pictures: PictureOptions,
+    limits: LimitOptions,
+    files: list[Path],
+    rules: RuleOptions,
+    renew: bool,
+) -> Inspector:
+    if renew:
+        return _renewed(product, detector, pictures, limits)
+    return load_inspector(_known(product), detector, pictures, files, rules.vocabulary)
+
+
+def _renewed(
+    product: ProductOptions,
+    detector: DetectorOptions,
+    pictures: PictureOptions,
+    limits: LimitOptions,
+) -> Inspector:
+    from zerodefect.inspection.load_inspector import renewed
+
+    if any(value not in (None, False) for value in limits.keywords().values()):
+        raise ValueError("--renew keeps what the limits were asked for: change that afterwards")
+    assert product.product is not None
+    options = {**product.keywords(), **detector.keywords(), **pictures.keywords()}
+    return renewed(product.product, **options)
+
+
+def _relearned(
+    inspector: Inspector,
+    product: ProductOptions,
+    files: Sequence[Path],
+    limits: LimitOptions,
+    rules: RuleOptions,
+    told: dict[str, Any],
+) -> Policy:
+    """Limits from all pictures of a product file and further ones."""
+    rates = {**limits.keywords(), **({"allow": rules.rules} if rules.rules else {})}
+    left_out = rates.pop("leave_one_out")
+    if left_out and not inspector.calibration.leave_one_out:
+        raise ValueError(
+            f"--leave-one-out: the limits of {product.product} come from good parts that are no "
+            "references. Calibrate anew with --output"
+        )
+    return inspector.relearn(product.references, list(files) or None, **rates, **told)
+
+
+def _tell(policy: Policy, output: Path, whole: bool, leave_one_out: bool) -> None:
     from zerodefect.inspection.conformal import smallest_rate
     from zerodefect.types import told_score
 
@@ -135,5 +266,8 @@ def _tell(policy: Policy, output: Path, leave_one_out: bool) -> None:
     sure = f" with {100 * policy.confidence:.4g} % confidence" if policy.confidence else ""
     smallest = smallest_rate(n, policy.confidence)
     tell(f"smallest false-alarm rate that {images} can prove{sure}: {smallest:.3g}")
+    if whole:
+        tell(f"product: {output}; inspect with it: zerodefect inspect PICTURES --product {output}")
+        return
     flag = " and the same good parts as --reference" if leave_one_out else ""
     tell(f"policy: {output}; pass it with --policy{flag}")

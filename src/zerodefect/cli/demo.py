@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,10 +12,8 @@ from zerodefect.cli.telling import progress, tell
 
 if TYPE_CHECKING:
     from zerodefect.engines.local import Summary
-    from zerodefect.inspection.inspector import Inspector
 
 _PER_KIND = 2
-_SHOTS = 4  # references
 _CHOSEN = {
     "metal plate": ("scratch", "hole", "break"),
     "woven fabric": ("hole", "stain", "contamination"),
@@ -25,14 +23,15 @@ _CHOSEN = {
 
 def demo(
     output: Path = output_option(Path("demo-run"), "Folder for everything."),
-    good: int = option(40, "Good pieces to show and to calibrate on, a product.", min=8),
+    good: int = option(40, "Good pieces to calibrate on, a product.", min=4),
 ) -> None:
     """Try it all on drawn products.
 
-    Draws three products, inspects pieces of each from words alone and then again with four good
-    pieces as references, each time with limits from other good pieces, and writes the reports.
-    Needs no network and no pictures. Run again, it goes on where it stopped.
+    Draws three products, calibrates on good pieces, inspects others, and writes the reports. Needs
+    no network and no pictures. Run again, it goes on where it stopped.
     """
+    from zerodefect.engines.local import inspect_files
+    from zerodefect.images import find_images
     from zerodefect.inspection.load_inspector import load
 
     inspector = load()
@@ -45,31 +44,20 @@ def demo(
             for path, index, kind in pictures:
                 _draw(path, product, index, kind)
                 bar(advance=1)
-            tell(product)
-            for shots in (0, _SHOTS):
-                inspector.policy = None
-                inspector.forget()
-                inspector.describe(product)
-                _try(inspector, folder, shots, bar)
-
-
-def _try(inspector: Inspector, folder: Path, shots: int, bar: Callable[..., None]) -> None:
-    """Calibrate on good pieces besides ``shots`` references, and inspect the others."""
-    from zerodefect.engines.local import inspect_files
-    from zerodefect.images import find_images
-
-    good = find_images([folder / "parts" / "train"])
-    inspector.remember(good[:shots])
-    how = f"{shots} good parts" if shots else "words alone"
-    parts = find_images([folder / "parts" / "test"])
-    bar(description=f"{inspector.object}: {how}", total=len(parts), completed=0)
-    policy = inspector.calibrate(good[shots:])
-    name = how.replace(" ", "-")
-    policy.save(folder / f"policy-{name}.json")
-    summary = inspect_files(
-        inspector, parts, folder / name, maps=True, on_record=lambda record: bar(advance=1)
-    )
-    _tell(how, summary, policy.notes if shots else ())
+            inspector.policy = None
+            inspector.describe(product)
+            policy = inspector.calibrate(find_images([folder / "parts" / "train"]))
+            policy.save(folder / "policy.json")
+            parts = find_images([folder / "parts" / "test"])
+            bar(description=f"{product}: inspecting", total=len(parts), completed=0)
+            summary = inspect_files(
+                inspector,
+                parts,
+                folder / "run",
+                maps=True,
+                on_record=lambda record: bar(advance=1),
+            )
+            _tell(product, policy.notes, summary, folder)
 
 
 def _pieces(
@@ -107,7 +95,7 @@ def _draw(path: Path, product: str, index: int, kind: str | None) -> None:
         file.write(encode_png(image))
 
 
-def _tell(how: str, summary: Summary, notes: Iterable[str]) -> None:
+def _tell(product: str, notes: tuple[str, ...], summary: Summary, folder: Path) -> None:
     """Say how the verdicts compare with what was drawn."""
     flagged: dict[str, list[bool]] = {}
     with (summary.folder / "results.jsonl").open(encoding="utf-8") as lines:
@@ -115,7 +103,8 @@ def _tell(how: str, summary: Summary, notes: Iterable[str]) -> None:
             truth = Path(record["image"]).parent.name
             flagged.setdefault(truth, []).append(record["verdict"] != "good")
     found = ", ".join(f"{truth} {sum(v)}/{len(v)}" for truth, v in flagged.items())
-    tell(f"  from {how}, called defective or unsure, by what was drawn: {found}")
+    tell(f"{product}")
     for note in notes:
-        tell(f"    {note}")
-    tell(f"    report: {summary.report}")
+        tell(f"  {note}")
+    tell(f"  called defective or unsure, by what was drawn: {found}")
+    tell(f"  report: {summary.report}")

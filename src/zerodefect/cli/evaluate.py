@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from zerodefect.cli.opening import open_dataset, product_names, tell_views
+from zerodefect.cli.contenders import (
+    ContenderOptions,
+    methods_of,
+    of_product,
+    pictures_of,
+    product_of,
+)
+from zerodefect.cli.opening import open_dataset, tell_views
 from zerodefect.cli.options import (
     AsJson,
     BatchOptions,
@@ -48,16 +55,6 @@ class DataOptions(Options, panel="Product"):
     )
     object: ObjectNames = None
     layout: Layout = "auto"
-
-
-@dataclass(frozen=True)
-class ContenderOptions(Options, panel="Detector"):
-    """Methods to measure side by side."""
-
-    method: list[str] | None = option(
-        None, "Method to measure, or several with commas; repeatable.", "--method", "-m"
-    )
-    checkpoint: list[Path] | None = option(None, "Of a trained method; repeatable.")
 
 
 @dataclass(frozen=True)
@@ -148,30 +145,31 @@ def evaluate(
     from zerodefect.evaluation.evaluator import Evaluator
     from zerodefect.evaluation.protocol import Protocol
     from zerodefect.evaluation.result_tables import headline, merged_table
-    from zerodefect.methods import load_detector
     from zerodefect.reports.evaluation_folder import EvaluationFolder
 
     measured = Protocol(**batch.keywords(), **protocol.keywords())
-    chosen = _chosen(contenders, loading)
-    _check_step(measured, [method for _, method, _ in chosen])
+    said = contenders, loading, pictures, data.object
+    chosen = [product_of(*said)] if contenders.product else methods_of(*said)
+    _check_step(measured, [one.method for one in chosen])
     datasets = distinct([_open(entry, data.layout) for entry in data.data])
-    if not measured.alike:  # else the pictures are cropped first
+    if contenders.product:
+        measured = of_product(chosen[0], measured)
+        datasets = [pictures_of(chosen[0], dataset) for dataset in datasets]
+    elif not measured.alike:  # else the pictures are cropped first
         wanted = (s for d in datasets for s in d if s.split != "train" or max(measured.shots))
         tell_views(pictures, (sample.image for sample in wanted))
-    shown, kept = {**pictures.opened(), "bit_depth": pictures.bit_depth}, cache.opened()
-    stored, summary, left_out = [], [], 0
+    kept, stored, summary, left_out = cache.opened(), [], list[str](), 0
     for dataset in datasets:
         results = []
-        options = {"names": product_names(data.object, [dataset]), "cache": kept, **shown}
-        for name, method, checkpoint in chosen:
-            detector = load_detector(method, checkpoint=checkpoint, **loading.keywords())
-            evaluator = Evaluator(detector, dataset, measured, **options)
+        for one in chosen:
+            name, options = one.name, one.options(dataset)
+            evaluator = Evaluator(one.load(), dataset, measured, cache=kept, **options)
             folder = EvaluationFolder(output / _slug(dataset.name) / name, overwrite=overwrite)
             evaluation = _measured(evaluator, folder, f"{name} on {dataset.name}", quiet=as_json)
-            files = folder.write(evaluation, method)
+            files = folder.write(evaluation, one.method)
             stored.append(json.loads(files[0].read_text(encoding="utf-8")))
             results.append((name, evaluation))
-            summary.append(headline(name, evaluation))
+            summary += filter(None, [headline(name, evaluation), one.told(evaluation)])
             left_out += len(evaluation.failures)
             if not as_json:
                 tell(files[1].read_text(encoding="utf-8"), lines=True)
@@ -239,34 +237,6 @@ def _open(entry: str, layout: str) -> Dataset:
     for remark in dataset.remarks():
         say(remark)
     return dataset
-
-
-def _chosen(
-    contenders: ContenderOptions, loading: LoadingOptions
-) -> list[tuple[str, str, Path | None]]:
-    """Label, method and checkpoint of each detector to measure, in the order of the methods."""
-    from zerodefect.detector.checkpoint_file import read_checkpoint
-    from zerodefect.methods import default_method
-
-    found = [read_checkpoint(path) for path in contenders.checkpoint or []]
-    named = [part.strip() for part in ",".join(contenders.method or []).split(",") if part.strip()]
-    for one in found:
-        if named and one.method not in named:
-            raise ValueError(
-                f"{one.path}: a checkpoint of {one.method}, which --method {','.join(named)} "
-                "leaves out"
-            )
-    names = named or list(dict.fromkeys(one.method for one in found))
-    chosen: list[tuple[str, str, Path | None]] = []
-    given = loading.keywords()
-    for name in names or [default_method(given["backbone"], given["weights"])]:
-        own = [one for one in found if one.method == name]
-        for one in own:
-            label = name if len(own) == 1 else f"{name}-{one.sha256[:8]}"
-            chosen.append((label, name, one.path))
-        if not own:
-            chosen.append((name, name, None))
-    return chosen
 
 
 def _slug(name: str) -> str:

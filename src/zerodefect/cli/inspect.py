@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
-from zerodefect.cli.opening import load_inspector, tell_views
+from zerodefect.cli.opening import load_inspector
 from zerodefect.cli.options import (
     AsJson,
     BatchOptions,
@@ -85,13 +85,16 @@ def inspect(
     from zerodefect.inspection.policy import Policy
 
     files = find_images(paths)
-    tell_views(pictures, [*files, *find_images(product.references or [])])
+    if product.product and verdict.policy:
+        raise ValueError("--policy: the product file has its own limits (--threshold changes one)")
     given = Policy.load(verdict.policy) if verdict.policy else None
     if product.object is None and given:
         product = dataclasses.replace(product, object=given.object)
     if pictures.bit_depth is None and given:
         pictures = dataclasses.replace(pictures, bit_depth=given.bit_depth)
     inspector = load_inspector(product, detector, pictures, files, rules.vocabulary)
+    if product.product:
+        given = inspector.policy
     inspector.policy = given
     if given is None and verdict.threshold is None and not product.references:
         _compare_with_itself(inspector, files, batch.batch_size, quiet=as_json)

@@ -21,20 +21,32 @@ def load_inspector(
     files: Sequence[Path],
     vocabulary: Path | None = None,
 ) -> Inspector:
-    """Load a method and tell it the product's name, the inspected area and the references.
+    """Load a product file, or a method that is told name, inspected area and references.
 
     Args:
         product, detector, pictures: options. A bit depth that is not stated is inferred, once,
             from references and files together.
         files: pictures that will be inspected.
         vocabulary: file of the defect kinds.
+
+    Raises:
+        ProductError: options that contradict the product file.
     """
     from zerodefect.images import find_images
-    from zerodefect.inspection.load_inspector import load
+    from zerodefect.inspection.load_inspector import load, load_product
     from zerodefect.inspection.teachable import DEFAULT_OBJECT
+    from zerodefect.prompts.vocabulary import Vocabulary
 
     options = {**product.keywords(), **detector.keywords(), **pictures.keywords()}
+    if product.product:
+        words = Vocabulary.load(vocabulary) if vocabulary else None
+        inspector = load_product(product.product, vocabulary=words, **options)
+        inspector.infer_bit_depth(files)
+        tiling = inspector.viewing.tiling
+        tell_views(ViewOptions(tiling.size, tiling.overlap) if tiling else ViewOptions(), files)
+        return inspector
     references = find_images(options.pop("references") or [])
+    tell_views(pictures, [*files, *references])
     inspector = load(vocabulary=vocabulary, **options)
     inspector.infer_bit_depth([*references, *files])
     if references:

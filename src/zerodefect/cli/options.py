@@ -131,7 +131,11 @@ Paths = Annotated[
     list[Path], typer.Argument(metavar="PICTURES", help="Pictures and folders of pictures.")
 ]
 GoodPaths = Annotated[
-    list[Path], typer.Argument(metavar="GOOD", help="Pictures or folders of good parts only.")
+    list[Path] | None,
+    typer.Argument(metavar="GOOD", help="Pictures or folders of good parts only."),
+]
+ProductPath = Annotated[
+    Path, typer.Argument(metavar="FILE", help="Product file, from 'calibrate --output NAME.zd'.")
 ]
 TrainableMethod = Annotated[
     str, typer.Argument(metavar="METHOD", help="A trainable method of 'zerodefect methods'.")
@@ -206,6 +210,9 @@ ConfigFile = Annotated[
 class NameOptions(Options, panel="Product"):
     """What the product is called."""
 
+    product: Path | None = option(
+        None, "Product file from 'calibrate': it says all that the options below say."
+    )
     object: str | None = option(None, "What the product is called, e.g. 'screw'.", "--object", "-n")
 
 
@@ -225,9 +232,10 @@ class ProductOptions(NameOptions, panel="Product"):
     )
 
     def keywords(self) -> dict[str, Any]:
-        """Keyword arguments of ``load``; the budget in bytes."""
-        budget = self.memory_budget and self.memory_budget * 10**6
-        return {**super().keywords(), "memory_budget": budget}
+        """Keyword arguments of ``load``, or ``load_product``; the budget in bytes."""
+        given = super().keywords()
+        del given["product"]  # it takes the place of a method
+        return {**given, "memory_budget": self.memory_budget and self.memory_budget * 10**6}
 
 
 @dataclass(frozen=True)

@@ -103,6 +103,7 @@ def save_checkpoint(
         file.write(json.dumps({"format": FORMAT, "version": VERSION, **facts}, indent=1).encode())
         file.write(b"\n")
     detector.checkpoint, detector.learned_from = made.sha256, learned_from
+    detector.origin = made.origin
     return made
 
 
@@ -201,6 +202,7 @@ def load_checkpoint(detector: Detector, source: str | Path | Checkpoint) -> Chec
     learned_from = values.pop(LEARNED_FROM, None)
     fill(detector, values, str(found.path))
     detector.checkpoint, detector.learned_from = found.sha256, learned_from
+    detector.origin = found.origin
     return found
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from zerodefect.backbones.backbone import Backbone
+from zerodefect.backbones.backbone import Backbone, network_facts
 from zerodefect.detector.composed import Memory, SetLevel
 from zerodefect.detector.configs import configured
 from zerodefect.detector.facts import MethodInfo
@@ -78,7 +78,9 @@ class Detector(nn.Module):
         config: hyper-parameters.
         inputs: what it takes of a picture, by name; most methods take one ``image``.
         memory: how it keeps references, or None.
+        networks: ``backbone.network_facts`` of each backbone.
         checkpoint: SHA-256 of the file that the learned values are from, or None.
+        origin: how these came about, see ``checkpoint_file.Checkpoint``; None if unknown.
         learned_from: ``learned_pictures.picture_names`` of what they are from; None if unknown.
     """
 
@@ -111,9 +113,11 @@ class Detector(nn.Module):
         super().__init__()
         self.config = config
         self.checkpoint: str | None = None
+        self.origin: dict[str, Any] | None = None
         self.learned_from: Tensor | None = None
         self.backbone = told(backbones, "name")
         self.weights = told(backbones, "fingerprint")
+        self.networks = tuple(network_facts(backbone) for backbone in backbones)
         self.precision = told(backbones, "precision") or "float32"
         self.activation = told(backbones, "activation")
         if inputs is None or isinstance(inputs, Preprocess):

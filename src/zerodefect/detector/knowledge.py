@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from zerodefect.files import atomic_write
@@ -20,6 +20,7 @@ from zerodefect.prompts.vocabulary import Vocabulary
 FORMAT = "zerodefect-knowledge"
 VERSION = 1
 
+Bytes = bytes  # whose name a property of ``Knowledge`` has
 _LONGEST = 1000  # characters of a name, beyond what any text tower reads
 
 
@@ -117,6 +118,11 @@ class Knowledge:
         Raises:
             StoreError: the operating system refused to write.
         """
+        with atomic_write(Path(path)) as file:
+            file.write(self.to_bytes())
+
+    def to_bytes(self) -> Bytes:
+        """What ``save`` writes."""
         about = {
             "version": VERSION,
             "detector": dict(self.detector),
@@ -126,8 +132,7 @@ class Knowledge:
         }
         header = {FORMAT: json.dumps(about)}  # one entry: several come in no fixed order
         tensors = {name: t.detach().cpu().contiguous() for name, t in self.tensors.items()}
-        with atomic_write(Path(path)) as file:
-            file.write(save(tensors, header))
+        return save(tensors, header)
 
     @classmethod
     def load(cls, path: str | Path, device: torch.device | str = "cpu") -> Knowledge:
@@ -137,26 +142,45 @@ class Knowledge:
             KnowledgeError: no such file, damaged, of another kind or of a newer version.
         """
         try:
-            with safe_open(path, "pt", device=str(device)) as file:
-                header = file.metadata() or {}
-                if FORMAT not in header:
-                    raise KnowledgeError(f"{path}: not a file of ZeroDefect's knowledge")
-                about = json.loads(header[FORMAT])
-                if about["version"] > VERSION:
-                    raise KnowledgeError(
-                        f"{path}: written by a newer ZeroDefect (version {about['version']}, this "
-                        f"one reads up to {VERSION}). Update the package"
-                    )
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            data = Path(path).read_bytes()
+        except OSError as error:
+            raise _unreadable(path, error) from None
+        return cls.from_bytes(data, str(path), device)
+
+    @classmethod
+    def from_bytes(cls, data: Bytes, name: str, device: torch.device | str = "cpu") -> Knowledge:
+        """Read what ``to_bytes`` gave; ``name`` is that of the file, for errors.
+
+        Raises:
+            KnowledgeError: as of ``load``.
+        """
+        try:
+            length = int.from_bytes(data[:8], "little")
+            header = json.loads(data[8 : 8 + length]).get("__metadata__") or {}
+            if FORMAT not in header:
+                raise KnowledgeError(f"{name}: not a file of ZeroDefect's knowledge")
+            about = json.loads(header[FORMAT])
+            if about["version"] > VERSION:
+                raise KnowledgeError(
+                    f"{name}: written by a newer ZeroDefect (version {about['version']}, this "
+                    f"one reads up to {VERSION}). Update the package"
+                )
+            tensors = {key: tensor.to(device) for key, tensor in load(data).items()}
             product = about["product"] and _product(about["product"])
             return cls(about["detector"], product, about["shots"], tensors, about["facts"])
         except KnowledgeError:
             raise
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise KnowledgeError(
-                f"{path}: cannot be read as knowledge ({error}). Copy it again, or let the "
-                "detector learn anew"
-            ) from None
+        except (SafetensorError, LookupError, TypeError, ValueError, AttributeError) as error:
+            raise _unreadable(name, error) from None
+        except RecursionError:
+            raise _unreadable(name, "its header is nested too deep") from None
+
+
+def _unreadable(name: object, error: object) -> KnowledgeError:
+    return KnowledgeError(
+        f"{name}: cannot be read as knowledge ({error}). Copy it again, or let the detector learn "
+        "anew"
+    )
 
 
 def _product(facts: Mapping[str, Any]) -> Product:

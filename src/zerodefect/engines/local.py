@@ -76,23 +76,19 @@ def inspect_files(
     on_record: Callable[[Record], None] = lambda record: None,
     on_part: Callable[[Record], None] = lambda record: None,
 ) -> Summary:
-    """Inspect files into a run folder, or go on with a run that was killed.
-
-    What is recorded is not inspected again, what failed is tried again.
+    """Inspect files into a run folder, or go on with a killed run: what failed is tried again.
 
     Args:
         inspector: ready to judge: described, with references and policy as wanted.
         files: pictures.
         folder: the run folder: ``run.json``, ``results.jsonl``, ``results.csv``, ``regions.csv``,
             ``coco.json``, and what else is asked for.
-        maps: write full-size float TIFF maps in the MVTec layout, ``maps/``.
-        report: write the HTML report and its pictures.
+        maps, report: write full-size float TIFF maps in the MVTec layout, ``maps/``; the report.
         coco, parquet: how ``coco.json`` has the regions; write ``results.parquet``, too.
         part_by: pattern that names the part that a file shows; None for the policy's, if any.
         batch_size: images that go through the network at once.
         overwrite: throw away what the folder holds of another run.
-        on_record: called with every record made now, and first with those of earlier runs.
-        on_part: called with a part's record, after that of its last picture.
+        on_record, on_part: called with every record, of earlier runs first, and with every part's.
 
     Raises:
         StoreError: the folder cannot be written, is in use, or holds a run with other settings.
@@ -106,27 +102,25 @@ def inspect_files(
     parts = parts_of_run(files, part_by, policy)
     files = parts.files if parts else files
     root = _common_root(files) if maps else None
-    wanted = {str(path) for path in files}
-    settings: dict[str, Any] = {"maps": maps, "report": report, "root": root and str(root)}
-    settings |= {"part_by": parts.by} if parts else {}
-    manifest = {**_manifest(inspector, policy), "settings": settings}
+    settings = {"maps": maps, "report": report, "root": root and str(root)}
+    manifest = _manifest(inspector, policy, settings, parts)
     tell = partial(_tell, parts, on_record, on_part)
     with RunStore(folder, manifest, overwrite=overwrite) as store:
         first = store.manifest["settings"].get("root")
         root = Path(first) if first and maps else root  # of the maps, whatever has come since
         done, keys = store.done(), {path: image_key(path) for path in files}
         waiting = [path for path in files if keys[path] not in done]
-        for record in _recorded(store, wanted - {str(path) for path in waiting}):
+        for record in _recorded(store, set(files) - set(waiting)):
             tell(record)
         for seen in inspector.stream(waiting, batch_size=batch_size):
             record = _finish(seen, store, policy.colour_range, root, report, parts)
             store.append(record, keys[seen.source])
             tell(record)
         store.sync()
-        records = partial(_recorded, store, wanted)
+        records = partial(_recorded, store, files)
         _write_tables(folder, records, inspector.kinds(), coco, parquet)
-        told = _written(store, records, parts, report)
-    return Summary(folder, len(files), len(waiting), calibrated=policy.calibrated, **told)
+        told = {"calibrated": policy.calibrated, **_written(store, records, parts, report)}
+    return Summary(folder, len(files), len(waiting), **told)
 
 
 def _tell(
@@ -153,7 +147,8 @@ def _written(
     return {**told, "parts": None if counts is None else dict(counts)}
 
 
-def _recorded(store: RunStore, wanted: set[str]) -> Iterator[Record]:
+def _recorded(store: RunStore, files: Iterable[Path]) -> Iterator[Record]:
+    wanted = {str(path) for path in files}
     return (record for record in store.records() if record["image"] in wanted)
 
 
@@ -183,13 +178,17 @@ def _counted(records: Iterable[Record]) -> tuple[Counter[str], Counter[str]]:
     return verdicts, notes
 
 
-def _manifest(inspector: Inspector, policy: Policy) -> dict[str, Any]:
+def _manifest(
+    inspector: Inspector, policy: Policy, settings: dict[str, Any], parts: PartsOfRun | None
+) -> dict[str, Any]:
     return {
+        "settings": {**settings, **({"part_by": parts.by} if parts else {})},
         "object": inspector.object,
         "method": inspector.detector.info.title,
         "backbone": inspector.detector.backbone,
         "detector": inspector.facts(),
         "policy": policy.model_dump(mode="json"),
+        **({"power": inspector.power} if inspector.power else {}),
     }
 
 

@@ -14,7 +14,7 @@ from zerodefect.detector.contract import Detector, UnsupportedError
 from zerodefect.detector.learned_pictures import known_among
 from zerodefect.evaluation.metrics import PIXEL_PANEL, MetricError, Saturation, SPROMetrics
 from zerodefect.evaluation.prediction_cache import Kept, PredictionCache
-from zerodefect.evaluation.predictions import Predictions, Setting
+from zerodefect.evaluation.predictions import Predictions, Setting, Taught
 from zerodefect.evaluation.protocol import Evaluation, PictureScore, Protocol, Row, Tally
 from zerodefect.evaluation.worst_cases import WorstCase, WorstCases
 from zerodefect.images import ImageError, Picture
@@ -37,6 +37,8 @@ class Evaluator:
         roi, ignore: mask pictures; what lies outside counts nowhere.
         bit_depth: bits that 16-bit pictures use; by default inferred once for each product.
         cache: predictions of earlier runs, reused and added to.
+        taught: what is known already; the protocol's shots then only say how many references
+            that are, and none is drawn.
     """
 
     def __init__(
@@ -51,14 +53,16 @@ class Evaluator:
         ignore: Picture | None = None,
         bit_depth: int | None = None,
         cache: PredictionCache | None = None,
+        taught: Taught | None = None,
     ) -> None:
         self.detector, self.dataset, self.protocol = detector, dataset, protocol
         self.names, self.roi, self.ignore = names or {}, roi, ignore
         self.cache = cache or PredictionCache(None)
         areas = roi, ignore
         self._predictions = Predictions(
-            detector, dataset, protocol, viewing, self.names, areas, bit_depth, self.cache
+            detector, dataset, protocol, viewing, self.names, areas, bit_depth, self.cache, taught
         )
+        self.taught = taught
         self._failures: dict[str, Failure] = {}
         self._notes: dict[str, None] = {}
         self._worst = WorstCases()
@@ -122,7 +126,7 @@ class Evaluator:
             )
         for product in self.dataset.products:
             good = len(self.dataset.good_train(product))
-            if most > good:
+            if most > good and not self.taught:
                 raise ValueError(
                     f"{self.dataset.name}: {most}-shot needs {most} good training pictures of "
                     f"{product!r}, and there are {good}. Put good ones into train/good, or ask "
@@ -135,8 +139,11 @@ class Evaluator:
 
         Pictures are compared by content, whatever their names; it takes reading them once.
         """
-        if self.detector.checkpoint is None:
-            return 0  # learned from no file, or still learning
+        if self.taught and self._learned is None:
+            samples = (s for p in self.dataset.products for s in self.test_samples(p))
+            self._learned = self._predictions.taught_from(samples)
+        if self.taught or self.detector.checkpoint is None:
+            return self._learned or 0  # learned from no file, or still learning
         if self.detector.learned_from is not None and self._learned is None:
             files = [s.image for p in self.dataset.products for s in self.test_samples(p)]
             self._learned = len(known_among(files, self.detector.learned_from))
@@ -152,7 +159,8 @@ class Evaluator:
         elif found and not allowed:
             name = self.detector.info.name
             raise ValueError(
-                f"{self.dataset.name}: this checkpoint of {name} learned from {found} of the "
+                f"{self.dataset.name}: this {'product' if self.taught else 'checkpoint'} of {name} "
+                f"learned from {found} of the "
                 f"{self.count() // len(list(self.protocol.settings()))} pictures that it would be "
                 "measured on, so figures would say nothing of new pictures. Measure on others, or "
                 "ask for it: --allow-training-pictures"
@@ -233,7 +241,7 @@ class Evaluator:
         return {
             "detector": self.detector.facts(),
             "names": {p: self.names.get(p, p) for p in data.products},
-            "viewing": asdict(self._predictions.scorer.viewing),
+            "viewing": self._predictions.scorer.viewing.facts(),
             "areas": [picture and digest(picture) for picture in (self.roi, self.ignore)],
             "bit_depths": self._predictions.depths,
             "data": {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -46,6 +46,21 @@ class Setting:
     step: SetLevel | None
 
 
+@dataclass(frozen=True)
+class Taught:
+    """What a detector knows already, so that nothing is drawn from the data set.
+
+    Attributes:
+        knowledge: of the product.
+        references: digests of the pictures that it remembers.
+        good: digests of all pictures that it, or its limits, were learned from.
+    """
+
+    knowledge: Knowledge
+    references: tuple[str, ...] = ()
+    good: frozenset[str] = frozenset()
+
+
 class Predictions:
     """Scores and maps of one detector on one data set; arguments as of ``Evaluator``.
 
@@ -64,8 +79,10 @@ class Predictions:
         areas: tuple[Picture | None, Picture | None],
         bit_depth: int | None,
         cache: PredictionCache,
+        taught: Taught | None = None,
     ) -> None:
         self.detector, self.dataset, self.protocol = detector, dataset, protocol
+        self.taught = taught
         self.names, self.cache, self.bit_depth = names, cache, bit_depth
         self.roi, self.ignore = areas
         self.scorer = Scorer(detector, viewing, sized=False)
@@ -80,9 +97,12 @@ class Predictions:
     def setting(self, product: str, shots: int, seed: int) -> Setting:
         """Words and references of one setting, and the shelf of its predictions."""
         words = Product(self.names.get(product, product))
-        knowledge = self.detector.describe(self.detector.empty(), words)
         references: list[str] = []
-        if shots:
+        if self.taught:
+            knowledge, references = self.taught.knowledge, sorted(self.taught.references)
+        else:
+            knowledge = self.detector.describe(self.detector.empty(), words)
+        if shots and not self.taught:
             drawn = self._drawn(product, shots, seed)
             pictures = list(drawn.values())
             areas, size = self._areas(pictures), self.protocol.batch_size
@@ -95,7 +115,7 @@ class Predictions:
             "object": words.name if "words" in self.detector.info.knows_from else None,
             "references": references,
             "memory": dict(knowledge.facts),
-            "viewing": asdict(self.scorer.viewing),
+            "viewing": self.scorer.viewing.facts(),
             "crop": self.crops.get(product),
             "bit_depth": self.depths.get(product),
             "areas": [picture and digest(picture) for picture in (self.roi, self.ignore)],
@@ -222,6 +242,15 @@ class Predictions:
     def _open(self, sample: Sample) -> Picture:
         picture = open_image(sample.image, bit_depth=self.depths.get(sample.product))
         return replace(picture, pixels=self.cropped(picture.pixels, sample.product))
+
+    def taught_from(self, samples: Iterable[Sample]) -> int:
+        """How many of these pictures are, whatever their names, among those it was taught from."""
+        good, found = self.taught.good if self.taught else frozenset(), 0
+        for sample in samples if good else ():
+            with contextlib.suppress(ImageError):  # it fails again, with a record, when measured
+                opened = open_image(sample.image, bit_depth=self.depths.get(sample.product))
+                found += digest(opened) in good
+        return found
 
     def _area(self, picture: Picture) -> np.ndarray | None:
         return read_area(self.roi, self.ignore, picture.height, picture.width, picture.path)

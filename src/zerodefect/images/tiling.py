@@ -28,10 +28,15 @@ class Tile:
     column: int
 
     def cut(self, picture: Picture) -> Picture:
-        """Take the tile out of the picture; a view, nothing is copied."""
-        rows = slice(self.top, self.top + self.height)
-        pixels = picture.pixels[rows, self.left : self.left + self.width]
-        return Picture(picture.path, pixels, picture.notes)
+        """Take the tile out of the picture, shrunk as it is; a view, nothing is copied."""
+        rows = _span(self.top, self.height, picture.pixels.shape[0] / picture.height)
+        columns = _span(self.left, self.width, picture.pixels.shape[1] / picture.width)
+        return Picture(picture.path, picture.pixels[rows, columns], picture.notes)
+
+
+def _span(start: int, length: int, scale: float) -> slice:
+    first = round(start * scale)
+    return slice(first, max(first + 1, round((start + length) * scale)))
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from zerodefect.images import Picture
-from zerodefect.scoring.areas import paint_over
+from zerodefect.images.kept import KeptPicture
+from zerodefect.scoring.areas import paint_over, resize_area
 
 _SIDE = 512  # pixels: what is lost below this is lost to networks, too
 _LEVEL = 1 / 255
@@ -163,8 +164,13 @@ def _square(value: float) -> float:
 
 
 def measure(picture: Picture, area: np.ndarray | None = None) -> Frame:
-    """Light and focus of a picture, or of the inspected part of it."""
-    height, width = picture.height, picture.width
+    """Light and focus of a picture, or of the inspected part of it.
+
+    Of a picture that was shrunk they are those that were measured on the whole one.
+    """
+    if isinstance(picture, KeptPicture) and picture.light:
+        return Frame(picture.path, *picture.light)
+    height, width = picture.pixels.shape[:2]
     step = max(1, min(math.ceil(max(height, width) / _SIDE), height, width))
     rows, columns = height // step, width // step
     pixels = paint_over(picture, area).pixels[: rows * step, : columns * step]
@@ -189,6 +195,8 @@ def why_unjudged(picture: Picture, area: np.ndarray | None, seen: FrameRange | N
 
 def shows_nothing(picture: Picture, area: np.ndarray | None = None) -> str | None:
     """Why nothing can be seen in a picture, as of a covered camera; None where something can."""
+    if area is not None:
+        area = resize_area(area, picture.pixels.shape[:2])  # where it was shrunk
     pixels = picture.pixels if area is None else picture.pixels[area]
     colours, white = pixels.reshape(-1, 3), np.iinfo(pixels.dtype).max
     some = colours[:: max(1, len(colours) // 4096)]

@@ -12,18 +12,20 @@ import numpy as np
 from zerodefect.detector.contract import Detector, UnsupportedError
 from zerodefect.detector.knowledge import Knowledge
 from zerodefect.images import ImageError, Picture
+from zerodefect.images.kept import KeptPicture
 from zerodefect.inspection.allowances import Allowances, allowed_in_words
-from zerodefect.inspection.calibration import calibrate
 from zerodefect.inspection.conformal import CalibrationError, check_provable
 from zerodefect.inspection.explain import explain
 from zerodefect.inspection.frames import Frame, measure, why_unjudged
-from zerodefect.inspection.made_with import made_with
+from zerodefect.inspection.keepable import Keepable
 from zerodefect.inspection.part_pictures import agreed, check_form, grouped, whole_parts
 from zerodefect.inspection.part_verdict import Outcome, PartInspection, judge_part
 from zerodefect.inspection.policy import Policy
+from zerodefect.inspection.product_pictures import Keeping, keep
+from zerodefect.inspection.product_sections import Asked
 from zerodefect.inspection.regions import USUAL_MINIMUM, find_regions
 from zerodefect.inspection.sources import GoodPictures, Source, expand
-from zerodefect.inspection.teachable import Shown, Teachable
+from zerodefect.inspection.teachable import Shown
 from zerodefect.scoring.joining import Scored
 from zerodefect.scoring.scorer import DEFAULT_BATCH
 from zerodefect.scoring.stream import Seen, scored_stream
@@ -34,12 +36,13 @@ _Rates = dict[str, Any]  # those that were asked for, and frames, as ``calibrate
 _KEPT_POLICIES = 64  # made on the spot, for products that were named with a call
 
 
-class Inspector(Teachable):
+class Inspector(Keepable):
     """Inspects images with one detector.
 
     Args:
         detector: gives raw scores and maps; or what builds it at first use.
         policy: the user's calibration, or None; an attribute, too.
+        asked: how the detector was asked for, as plain data, so that a product file can say it.
         taught: ``vocabulary``, ``viewing``, ``bit_depth``, ``roi``, ``ignore`` of ``Teachable``.
     """
 
@@ -48,18 +51,12 @@ class Inspector(Teachable):
         detector: Detector | Callable[[], Detector],
         *,
         policy: Policy | None = None,
+        asked: Mapping[str, Any] | None = None,
         **taught: Any,
     ) -> None:
         super().__init__(detector, **taught)
-        self.policy = policy
+        self.policy, self.asked = policy, asked
         self.among_themselves = False  # see ``self_comparison``
-        self._automatic: dict[str, Policy] = {}  # by the fingerprint that each was made for
-
-    def infer_bit_depth(self, sources: Sequence[Source]) -> None:
-        """As ``Teachable`` does, but a calibration knows it first."""
-        if self.bit_depth is None and self.policy is not None:
-            self.bit_depth = self.policy.bit_depth
-        super().infer_bit_depth(sources)
 
     # --- calibration ---------------------------------------------------------------------------
 
@@ -97,23 +94,22 @@ class Inspector(Teachable):
             allow: rules on regions that are no defects: ``stain:area<50``; see ``allowances``.
             batch_size: images that go through the network at once.
             on_scored: called with the number of images just scored.
-            on_failure: called with every image that cannot be used; it is left out, and the
-                guarantee is that of the rest.
+            on_failure: called with every image that cannot be used; the rest count.
 
         Raises:
             CalibrationError: too few images for the asked rate; it says how many it takes.
             FileNotFoundError, ImageError: something cannot be used, and there is no ``on_failure``.
             UnsupportedError: the method's scores depend on the other images of a set.
         """
-        self._check_calibrates()
-        if object is not None:
-            self.describe(object)
-        rates = {"false_alarms": false_alarms, "review_rate": review_rate, "confidence": confidence}
+        self._check_calibrates(object)
+        rates: _Rates = {"false_alarms": false_alarms, "review_rate": review_rate}
+        rates["confidence"] = confidence
         good_ones = GoodPictures(self._open_good, on_failure)
         allowances = Allowances.of(allow)
         if allowances is not None:  # before the long work
             allowances.check(self.kinds())
-        how = (good_ones, rates, batch_size, on_scored)
+        keeping = Keeping()
+        how = (good_ones, rates, batch_size, on_scored, keeping)
         if part_by is not None or isinstance(good, Mapping):
             check_form(leave_one_out)
             made = self._calibrated_parts(good, part_by, *how)
@@ -121,15 +117,18 @@ class Inspector(Teachable):
             made = self._calibrated_images(good, leave_one_out, *how)
         if allowances is not None:
             allowances.check(self.kinds(), made.region_limit is not None)
-        self.policy = made.model_copy(update={"allowances": allowances})
-        return self.policy
+        made = made.model_copy(update={"allowances": allowances})
+        self.calibrated(made, Asked(leave_one_out=leave_one_out, **rates), keeping)
+        return made
 
-    def _check_calibrates(self) -> None:
+    def _check_calibrates(self, object: str | None) -> None:
         if "set" in self.detector.info.needs:
             raise UnsupportedError(
                 f"{self.detector.info.name} scores the images of a set against each other, so that "
                 "limits learned from one set say nothing of the next"
             )
+        if object is not None:
+            self.describe(object)
 
     def _prepare(self, images: Sequence[Source], n: int, rates: _Rates, unit: str) -> None:
         """Settle the bit depth, and refuse a rate that n images or parts cannot prove."""
@@ -146,6 +145,7 @@ class Inspector(Teachable):
         rates: _Rates,
         batch_size: int,
         on_scored: Callable[[int], None],
+        keeping: Keeping,
     ) -> Policy:
         images = expand(good, tolerant=good_ones.on_failure is not None)
         if isinstance(images, Sequence):
@@ -155,7 +155,7 @@ class Inspector(Teachable):
             on_scored(self.shots)
             return made
         shown = self._ready(None)
-        found = self._good_seen(shown, images, good_ones, batch_size, on_scored)
+        found = self._good_seen(shown, images, good_ones, batch_size, on_scored, keeping)
         seen = [one for one in found if one]
         rates = {**rates, "frames": [frame for _, frame in seen]}
         scored = [one for one, _ in seen]
@@ -169,6 +169,7 @@ class Inspector(Teachable):
         rates: _Rates,
         batch_size: int,
         on_scored: Callable[[int], None],
+        keeping: Keeping,
     ) -> Policy:
         """The same of parts: see ``grouped`` for what they are given as."""
         groups = grouped(good, part_by, tolerant=good_ones.on_failure is not None)
@@ -176,7 +177,7 @@ class Inspector(Teachable):
         images = [one for group in groups.values() for one in group]
         self._prepare(images, len(groups), rates, "part")
         shown = self._ready(None)
-        found = self._good_seen(shown, images, good_ones, batch_size, on_scored)
+        found = self._good_seen(shown, images, good_ones, batch_size, on_scored, keeping)
         scored, learned = whole_parts(part_by, names, found)
         notes = [*good_ones.notes(), *learned.pop("notes")]
         return self._policy_of(shown, scored, "split", {**rates, **learned}, notes)
@@ -188,15 +189,23 @@ class Inspector(Teachable):
         good_ones: GoodPictures,
         batch_size: int,
         on_scored: Callable[[int], None],
+        keeping: Keeping,
     ) -> Iterator[tuple[Scored, Frame] | None]:
         """What each good picture shows; None for what does not count."""
         seen = partial(self._seen, shown)
         for one in good_ones.once(images, seen, shown.digests, batch_size):
             on_scored(1)
-            yield one
+            if one:
+                keeping.add(one[2])
+            yield one and one[:2]
 
-    def _seen(self, shown: Shown, pictures: Sequence[Picture]) -> list[tuple[Scored, Frame]]:
-        return list(zip(self._scores(shown, pictures), _frames(shown, pictures), strict=True))
+    def _seen(
+        self, shown: Shown, pictures: Sequence[Picture]
+    ) -> list[tuple[Scored, Frame, KeptPicture]]:
+        scores, frames = self._scores(shown, pictures), _frames(shown, pictures)
+        viewing = self.kept_viewing()
+        kept = [keep(one, frame, viewing) for one, frame in zip(pictures, frames, strict=True)]
+        return list(zip(scores, frames, kept, strict=True))
 
     def _scores(self, shown: Shown, pictures: Sequence[Picture]) -> list[Scored]:
         """Scores of pictures, whose maps are not kept."""
@@ -239,6 +248,8 @@ class Inspector(Teachable):
         fingerprint = identity["fingerprint"]
         with self._lock:
             if fingerprint not in self._automatic:
+                if len(shown.references) < len(shown.digests):
+                    self._not_of_a_file("another setting")
                 many = len(shown.references) >= 2  # a single image has no others
                 made = self._left_out_policy(shown, {}) if many else self._provisional(shown)
                 if len(self._automatic) >= _KEPT_POLICIES:
@@ -252,23 +263,6 @@ class Inspector(Teachable):
         scored = self.scorer.score_left_out(shown.references, areas, alone)
         rates = {**rates, "frames": _frames(shown, shown.references)}
         return self._policy_of(shown, scored, "leave-one-out", rates, notes)
-
-    def _policy_of(
-        self, shown: Shown, scored: Sequence[Scored], form: Any, rates: _Rates, notes: Sequence[str]
-    ) -> Policy:
-        detector, memory, known = self.detector, self.detector.memory, shown.known
-        exact = memory is not None and memory.leaves_out(known)
-        made = calibrate(
-            [one.score for one in scored],
-            [one.highest for one in scored if one.highest is not None],
-            form=form,
-            map_range=detector.map_range(known) or (0.0, 1.0),
-            monotone=detector.monotone_memory and exact,
-            notes=notes,
-            **rates,
-            **self._identity(shown),
-        )
-        return made.model_copy(update={"bit_depth": self.bit_depth})
 
     def _provisional(self, shown: Shown) -> Policy:
         known = shown.known
@@ -430,17 +424,6 @@ class Inspector(Teachable):
             reason=unjudged,
             allowed=allowed_in_words(regions) if by_rule else None,
         )
-
-    def _identity(self, shown: Shown) -> dict[str, Any]:
-        return {**self._whose(shown), "made_with": made_with(self._facts(shown))}
-
-    def _whose(self, shown: Shown) -> dict[str, Any]:
-        fingerprint = self._facts(shown)["fingerprint"]
-        return {
-            "method": self.detector.info.name,
-            "fingerprint": fingerprint,
-            "object": shown.name,
-        }
 
 
 def _frames(shown: Shown, pictures: Sequence[Picture]) -> list[Frame]:

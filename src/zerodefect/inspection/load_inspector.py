@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from zerodefect.detector.contract import Detector
 from zerodefect.images.tiling import Tiling
+from zerodefect.inspection.archive import ProductError
 from zerodefect.inspection.inspector import Inspector
 from zerodefect.inspection.policy import Policy
+from zerodefect.inspection.product_detector import check_detector, rebuilt
+from zerodefect.inspection.product_file import contradictions, opened_product
+from zerodefect.inspection.product_sections import SUFFIX
 from zerodefect.inspection.sources import Source, open_source
 from zerodefect.methods import load_detector
 from zerodefect.prompts.vocabulary import Vocabulary
 from zerodefect.scoring.viewing import Viewing
 
+_USUAL: dict[str, tuple[Any, ...]] = {
+    "overlap": (0.25,),
+    "keep_aspect": (False,),
+    "precision": ("float32", "auto"),
+}
+_WHERE = ("device", "backbone", "weights", "checkpoint")  # of a product: where its weights are
+
 
 def load(
-    method: str | None = None,
+    method: str | Path | None = None,
     *,
     object: str | None = None,
     references: Source | Iterable[Source] | None = None,
@@ -36,8 +48,11 @@ def load(
     """Load an inspector as ``zerodefect inspect`` has it, but for ``self_comparison``.
 
     Args:
-        method: a name from ``zerodefect methods``; by default the checkpoint's, or chosen at first
-            use: what the weights' side-car recommends, or WinCLIP.
+        method: a name from ``zerodefect methods``, several as ``"dense+patchcore"``, or the path of
+            a product file; a file of that name wins. By default the checkpoint's, or chosen at
+            first use: what the weights' side-car recommends, or WinCLIP. With a product file,
+            whatever else is said must be what the file says; only ``device``, and ``backbone`` and
+            ``weights`` where its weights lie elsewhere, are free.
         object: what the product is called; by default the policy's name for it.
         references: good parts, as files, folders or arrays.
         vocabulary: defect kinds to tell apart, or the file of them.
@@ -54,28 +69,46 @@ def load(
     Raises:
         ValueError: unknown method, option or device, a value of another type, or a file that is
             no policy, vocabulary or picture.
+        ProductError: a product file that cannot be used, or is contradicted.
         CheckpointError: a checkpoint that does not fit, or none for a method that must be trained.
         WeightsError: weights that cannot be had or do not fit.
         UnsupportedError: references for a method that takes none.
     """
-    known = Policy.load(policy) if isinstance(policy, (str, Path)) else policy
     words = Vocabulary.load(vocabulary) if isinstance(vocabulary, (str, Path)) else vocabulary
-    build = partial(_detector, method, memory_budget, loading)
+    told: dict[str, Any] = {"object": object, "references": references, "policy": policy}
+    told |= {"vocabulary": words, "tile": tile, "overlap": overlap, "keep_aspect": keep_aspect}
+    told |= {"roi": roi, "ignore": ignore, "bit_depth": bit_depth, "memory_budget": memory_budget}
+    if is_product(method):
+        assert method is not None
+        return load_product(method, **told, **loading)
+    return _of_method(None if method is None else str(method), told, loading)
+
+
+def _of_method(
+    method: str | None, told: Mapping[str, Any], loading: Mapping[str, Any]
+) -> Inspector:
+    """An inspector by keyword arguments of ``load``: its own, and those for the detector."""
+    policy, roi, ignore, tile = (told[name] for name in ("policy", "roi", "ignore", "tile"))
+    known: Policy | None = Policy.load(policy) if isinstance(policy, (str, Path)) else policy
+    build = partial(_detector, method, told["memory_budget"], loading)
     at_first_use = method is None and not loading
+    tiling = Tiling(tile, told["overlap"]) if tile is not None else None
+    depth = told["bit_depth"]
     inspector = Inspector(
         build if at_first_use else build(),
         policy=known,
-        vocabulary=words,
-        viewing=Viewing(Tiling(tile, overlap) if tile is not None else None, keep_aspect),
-        bit_depth=known.bit_depth if bit_depth is None and known else bit_depth,
+        asked={"method": method, **loading},
+        vocabulary=told["vocabulary"],
+        viewing=Viewing(tiling, told["keep_aspect"]),
+        bit_depth=known.bit_depth if depth is None and known else depth,
         roi=None if roi is None else open_source(roi),
         ignore=None if ignore is None else open_source(ignore),
     )
-    name = known.object if object is None and known else object
+    name = known.object if told["object"] is None and known else told["object"]
     if name is not None:
         inspector.describe(name)
-    if references is not None:
-        inspector.remember(references)
+    if told["references"] is not None:
+        inspector.remember(told["references"])
     return inspector
 
 
@@ -84,3 +117,123 @@ def _detector(method: str | None, budget: int | None, loading: Mapping[str, Any]
     if budget is not None and detector.memory is not None:
         detector.memory.budget = budget
     return detector
+
+
+# --- product files -------------------------------------------------------------------------------
+
+
+def is_product(name: str | Path | None) -> bool:
+    """Whether a method's place names a product file: a file that is there, or one that is not."""
+    if name is None:
+        return False
+    path = Path(name)
+    written = isinstance(name, Path) or path.suffix == SUFFIX or path.name != name
+    return written or path.is_file()
+
+
+def load_product(path: str | Path, detector: Detector | None = None, **said: Any) -> Inspector:
+    """The inspector of a product file, whose check pictures were scored again.
+
+    Args:
+        path: of the file.
+        detector: one that is loaded already, for many products of one detector.
+        said: as of ``load``, ``method`` among them.
+
+    Raises:
+        ProductError, CheckpointError, WeightsError: as of ``load``.
+    """
+    file = opened_product(path)
+    given = _given(said)
+    where = {name: given.pop(name) for name in _WHERE if name in given}
+    if wrong := contradictions(file, given):
+        remedy = "Leave out what a product file says itself, or calibrate anew with --output"
+        raise ProductError(path, f"it is contradicted: {'; '.join(wrong)}", remedy)
+    made = file.told.detector
+    if detector is None:
+        detector = rebuilt(file.archive, made, where)
+    else:
+        check_detector(file.path, made, detector)
+    roi, ignore = file.areas()
+    inspector = Inspector(
+        detector,
+        asked=made.asked,
+        vocabulary=file.vocabulary(),
+        viewing=file.viewing(),
+        bit_depth=file.told.viewing.bit_depth,
+        roi=roi,
+        ignore=ignore,
+    )
+    known = file.knowledge(detector)
+    if file.told.product.name is not None:
+        inspector.describe(file.told.product.name)
+    shown = replace(
+        inspector.words(),
+        digests=file.told.memory.references,
+        hashed=file.told.viewing.areas,
+        knowledge=known,
+    )
+    inspector.restore(shown, file)
+    file.check(inspector.scorer, known)
+    return inspector
+
+
+def _given(said: Mapping[str, Any]) -> dict[str, Any]:
+    """What was said: neither absent nor what it would be anyway."""
+    return {
+        name: value
+        for name, value in said.items()
+        if value is not None and not (name in _USUAL and value in _USUAL[name])
+    }
+
+
+def renewed(path: str | Path, **said: Any) -> Inspector:
+    """A product learned anew from the pictures in its file, with present or other weights.
+
+    Args:
+        path: of the file.
+        said: ``method``, weights and hyper-parameters that are to be others than it was asked for.
+
+    Raises:
+        ProductError: it keeps no pictures; and as of ``load``.
+    """
+    file, given = opened_product(path), _given(said)
+    told, seen = file.told, file.told.viewing
+    free = {*_WHERE, "method", "precision", "image_size", *_options_said(given)}
+    if wrong := contradictions(file, {n: v for n, v in given.items() if n not in free}):
+        remedy = "Leave out what a product file says itself, or calibrate anew with --output"
+        raise ProductError(path, f"it is contradicted: {'; '.join(wrong)}", remedy)
+    references, good = file.references(), file.good()
+    asked = dict(told.detector.asked or {"method": told.detector.method})
+    if given.get("method", asked.get("method")) != asked.get("method"):
+        asked = {}  # another method has other options
+    roi, ignore = file.areas()
+    inspector = load(
+        **{**asked, **{n: v for n, v in given.items() if n in free}},
+        object=told.product.name,
+        vocabulary=file.vocabulary(),
+        tile=seen.tile,
+        overlap=seen.overlap,
+        keep_aspect=seen.keep_aspect,
+        bit_depth=seen.bit_depth,
+        roi=roi,
+        ignore=ignore,
+        memory_budget=told.detector.memory_budget,
+    )
+    shrunk = any(picture.shrunk for picture in (*references, *good))
+    within = file.within if shrunk else seen.within
+    inspector.viewing = replace(inspector.viewing, within=within)
+    if references:
+        inspector.remember(references)
+    if not told.calibration.automatic:
+        if told.calibration.leave_one_out:
+            inspector.calibrate(references, **told.calibration.rates())
+        else:
+            inspector.calibrate(good, **told.calibration.rates())
+    inspector.restore(inspector.snapshot(), file, renewed=True)
+    return inspector
+
+
+def _options_said(given: Mapping[str, Any]) -> set[str]:
+    """Hyper-parameters among keyword arguments: all that are none of ``load``'s own."""
+    own = {"object", "references", "vocabulary", "policy", "tile", "overlap", "keep_aspect", "roi"}
+    return given.keys() - own - {"ignore", "bit_depth", "memory_budget"}

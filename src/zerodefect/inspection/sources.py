@@ -14,6 +14,7 @@ from PIL import Image
 
 from zerodefect.images import ImageError, Picture, find_images, is_source, open_image
 from zerodefect.images.decode import Encoded
+from zerodefect.images.kept import KeptPicture
 from zerodefect.scoring.scorer import DEFAULT_BATCH
 from zerodefect.scoring.stream import stream
 from zerodefect.types import Failure
@@ -64,7 +65,9 @@ def open_source(source: Source, bit_depth: int | None = None) -> Picture:
 
 
 def digest(picture: Picture) -> str:
-    """Name of a picture's pixels; 16 hexadecimal digits."""
+    """Name of a picture's pixels, of the whole ones where it was shrunk; 16 hexadecimal digits."""
+    if isinstance(picture, KeptPicture) and picture.digest:
+        return picture.digest
     found = hashlib.sha256(str((picture.pixels.shape, picture.pixels.dtype)).encode())
     found.update(np.ascontiguousarray(picture.pixels).tobytes())
     return found.hexdigest()[:16]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import logging
@@ -10,13 +9,15 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from zerodefect.detector.contract import Detector, plain
 from zerodefect.detector.knowledge import Knowledge, Product
 from zerodefect.images import BitDepth, ImageError, Picture, bit_depth_of
+from zerodefect.images.kept import KeptPicture
+from zerodefect.inspection.archive import ProductError
 from zerodefect.inspection.frames import shows_nothing
 from zerodefect.inspection.sources import Source, digest, expand, open_source
 from zerodefect.prompts.unfamiliar import unfamiliar
@@ -24,6 +25,9 @@ from zerodefect.prompts.vocabulary import Vocabulary
 from zerodefect.scoring.areas import read_area
 from zerodefect.scoring.scorer import MemoryPlan, Scorer
 from zerodefect.scoring.viewing import Viewing
+
+if TYPE_CHECKING:
+    from zerodefect.inspection.product_file import ProductFile
 
 DEFAULT_OBJECT = "object"
 
@@ -43,7 +47,8 @@ class Shown:
 
     Attributes:
         product: its name and words, or None.
-        references: normal pictures, each once.
+        references: normal pictures, each once; none as long as those of a product file were not
+            needed, see ``Teachable.recalled``.
         digests: of the references.
         areas: mask pictures: what counts (white in ``roi``) and what does not (``ignore``).
         hashed: digests of the areas.
@@ -97,6 +102,8 @@ class Teachable:
         viewing: how pictures are shown to the network.
         bit_depth: bits that 16-bit pictures use, stated or inferred once from the first ones; None
             as long as there was none.
+        file: product file that it was loaded from, or None; words and areas are then as they are
+            there.
 
     Args:
         detector: gives raw scores and maps; or what builds it at first use.
@@ -120,6 +127,7 @@ class Teachable:
         self.bit_depth = bit_depth
         self._too_dark: BitDepth | None = None  # told already
         self._shown = Shown().with_areas(roi, ignore)
+        self.file: ProductFile | None = None
         self._lock = threading.RLock()
         self._detector = detector if isinstance(detector, Detector) else None
         self._build = detector
@@ -156,6 +164,7 @@ class Teachable:
 
     @roi.setter
     def roi(self, picture: Picture | None) -> None:
+        self._not_of_a_file("roi")
         with self._lock:
             self._shown = self._shown.with_areas(picture, self.ignore)
 
@@ -166,6 +175,7 @@ class Teachable:
 
     @ignore.setter
     def ignore(self, picture: Picture | None) -> None:
+        self._not_of_a_file("ignore")
         with self._lock:
             self._shown = self._shown.with_areas(self.roi, picture)
 
@@ -179,16 +189,20 @@ class Teachable:
     @property
     def shots(self) -> int:
         """Number of references."""
-        return len(self._shown.references)
+        return len(self._shown.digests)
 
     def describe(self, object: str, vocabulary: Vocabulary | None = None) -> None:
         """Name the product; optionally replace the defect vocabulary.
 
         Raises:
             ValueError: an empty name, or a prompt that the text tower cannot read.
+            ProductError: another name or vocabulary than those of the product file.
         """
         with self._lock:
             product = Product(object, vocabulary or self.vocabulary)
+            if self.file and product == self._shown.product:
+                return
+            self._not_of_a_file("another name or vocabulary")
             known = self._shown.knowledge
             if self._detector is not None and self._detector.words_first:
                 known = None
@@ -209,17 +223,20 @@ class Teachable:
             ImageError, FileNotFoundError: a reference cannot be used, or shows nothing. References
                 are few and all matter, so none is skipped.
             UnsupportedError: the method takes no references.
+            ProductError: loaded from a product file that keeps no pictures, which this takes.
         """
         sources = expand(references)
         if isinstance(sources, Sequence):
             self.infer_bit_depth(sources)
         opened = [self._open_good(source) for source in sources]
         with self._lock:
-            shown = self._shown
+            shown = self.recalled(self._shown)
             new = {name: p for p in opened if (name := digest(p)) not in shown.digests}
             references, digests = (*shown.references, *new.values()), (*shown.digests, *new)
             added = replace(shown, references=references, digests=digests, knowledge=None)
             waits = self._detector is None or (self._detector.words_first and not shown.product)
+            # to a product they are added as if all had been there at once
+            waits = waits or self.file is not None
             if new and self._detector is not None and not waits:
                 known = shown.knowledge or self._learned(shown).known
                 known = self._with_references(known, shown, list(new.values()))
@@ -232,10 +249,6 @@ class Teachable:
         memory = self.detector.memory
         return memory is not None and memory.leaves_out(self._ready(None).known)
 
-    def snapshot(self) -> Shown:
-        """What is known now, with what the detector makes of it."""
-        return self._ready(None)
-
     def without_each(self, numbers: Sequence[int]) -> list[Knowledge]:
         """What would be known without one reference, for each of these numbers of references."""
         shown = self.snapshot()
@@ -247,6 +260,58 @@ class Teachable:
         """Drop all references."""
         with self._lock:
             self._shown = self._shown.without_references()
+
+    def recalled(self, shown: Shown) -> Shown:
+        """With the pictures of references that a product file keeps.
+
+        Where these are smaller than they were, all pictures are shrunk alike from now on, and what
+        was learned of whole ones is no longer there.
+
+        Raises:
+            ProductError: the file keeps none, or is no longer there.
+        """
+        shown = replace(shown, references=self.pictures(shown))
+        return replace(shown, knowledge=None) if self.see_as(shown.references) else shown
+
+    def pictures(self, shown: Shown) -> tuple[Picture, ...]:
+        """Of the references, where need be from the product file.
+
+        Raises:
+            ProductError: as of ``recalled``.
+        """
+        if self.file and len(shown.references) < len(shown.digests):
+            return self.file.references()
+        return shown.references
+
+    def see_as(self, pictures: Sequence[Picture]) -> bool:
+        """Show pictures as those were that a file kept, if any were; whether that is new."""
+        shrunk = any(isinstance(one, KeptPicture) and one.shrunk for one in pictures)
+        if not (self.file and shrunk and self.viewing.within is None):
+            return False
+        self.viewing = replace(self.viewing, within=self.file.within)
+        return True
+
+    def kept_viewing(self) -> Viewing:
+        """How pictures are shrunk that a product file keeps."""
+        return replace(self.viewing, within=self.viewing.within or self.scorer.network_size)
+
+    def snapshot(self) -> Shown:
+        """What is known now, with what the detector makes of it."""
+        return self._ready(None)
+
+    def words(self) -> Shown:
+        """What it was told, whatever the detector makes of it."""
+        return self._shown
+
+    def restore(self, shown: Shown, file: ProductFile) -> None:
+        """Know what a product file holds."""
+        with self._lock:
+            self._shown, self.file = shown, file
+
+    def _not_of_a_file(self, what: str) -> None:
+        if self.file:
+            reason = f"{what} cannot be given to a product that was loaded: it has its own"
+            raise ProductError(self.file.path, reason, "Load a method by its name instead")
 
     def _with_references(
         self, known: Knowledge, shown: Shown, pictures: Sequence[Picture]
@@ -267,6 +332,7 @@ class Teachable:
 
     def _learned(self, shown: Shown) -> Shown:
         """The same with what the detector makes of it."""
+        shown = self.recalled(shown)
         known = self.detector.empty()
         if shown.product:
             known = self._described(known, shown.product)
@@ -277,6 +343,8 @@ class Teachable:
     def _ready(self, object: str | None) -> Shown:
         """What is known now; under another name for this call alone, if one is given."""
         needs_words = "words" in self.detector.info.needs
+        if object is not None and object != self.object:
+            self._not_of_a_file(f"the name {object!r}")
         with self._lock:
             shown, named = self._shown, object is not None or not self._shown.product
             name = DEFAULT_OBJECT if object is None else object
@@ -359,7 +427,7 @@ class Teachable:
             "object": shown.name,
             "vocabulary": plain(words.kinds) if words else None,
             "shots": known.shots,
-            "viewing": dataclasses.asdict(self.viewing),
+            "viewing": self.viewing.facts(),
             "areas": list(shown.hashed),
             "bit_depth": self.bit_depth,
             "references": sorted(shown.digests),

@@ -88,6 +88,7 @@ def paint_over(picture: Picture, inspected: np.ndarray | None) -> Picture:
             f"{picture.path}: the inspected area is {inspected.shape}, the picture "
             f"{(picture.height, picture.width)}"
         )
+    inspected = resize_area(inspected, picture.pixels.shape[:2])  # where it was shrunk
     if not inspected.any():
         raise ValueError(f"{picture.path}: the inspected area is empty")
     pixels = picture.pixels.copy()

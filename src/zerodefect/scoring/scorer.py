@@ -85,7 +85,7 @@ class Scorer:
             ValueError: an inspected area that is empty or of another size.
             ImageError: more views than ``MOST_VIEWS``.
         """
-        shown = paint_over(picture, inspected)
+        shown = paint_over(self.viewing.shown(picture), inspected)
         yield self._inputs(shown)
         for tile in self.viewing.tiles(shown):
             yield self._inputs(tile.cut(shown))
@@ -93,6 +93,12 @@ class Scorer:
     def _inputs(self, picture: Picture) -> dict[str, Tensor]:
         needed = self.detector.inputs.items()
         return {name: self.viewing.preprocess(one, picture)(picture) for name, one in needed}
+
+    @property
+    def network_size(self) -> tuple[int, int]:
+        """``(height, width)`` of the largest input, by which pictures are kept; pixels."""
+        sizes = [needed.preprocess.size for needed in self.detector.inputs.values()]
+        return max(size[0] for size in sizes), max(size[1] for size in sizes)
 
     def batches(
         self, shown: Iterable[tuple[Picture, np.ndarray | None]], size: int

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from zerodefect.detector.contract import Input
 from zerodefect.images import ImageError, Picture, Preprocess
+from zerodefect.images.kept import shrink
 from zerodefect.images.tiling import MOST_VIEWS, Tile, Tiling
 
 
@@ -15,10 +17,36 @@ class Viewing:
 
     With ``keep_aspect`` the network's input takes the picture's aspect ratio at about the native
     number of patches, instead of the field's square.
+
+    ``within`` is for a product that learned from pictures which its file keeps at the network's
+    size: every picture is shrunk alike first, so that new ones compare with those.
     """
 
     tiling: Tiling | None = None  # cut into tiles besides the global view
     keep_aspect: bool = False
+    within: tuple[int, int] | None = None  # (height, width) of the network's input, in pixels
+
+    def facts(self) -> dict[str, Any]:
+        """What decides scores, as plain data; ``within`` only where it does."""
+        facts = asdict(self)
+        if self.within is None:
+            del facts["within"]
+        else:
+            facts["within"] = list(self.within)
+        return facts
+
+    def shown(self, picture: Picture) -> Picture:
+        """The picture as all that is shown of it is cut from: shrunk where ``within`` says so."""
+        if self.within is None:
+            return picture
+        own, (high, wide) = (picture.height, picture.width), self.within
+        if self.tiles(picture):
+            assert self.tiling is not None
+            scale = max(self.within) / self.tiling.size
+            high, wide = (max(1, round(side * scale)) for side in own)
+        elif self.keep_aspect:
+            high, wide = aspect_size(own, self.within, 1)
+        return shrink(picture, (high, wide))
 
     def preprocess(self, needed: Input, picture: Picture) -> Preprocess:
         """How a picture or tile becomes one of a detector's inputs."""
