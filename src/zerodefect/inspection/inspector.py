@@ -367,22 +367,20 @@ class Inspector(Keepable):
         return (Seen(s.source, s.picture, self._judged(s, shown, policy)) for s in found)
 
     def judge(
-        self, pictures: Sequence[Picture], known: Knowledge | None = None
+        self,
+        pictures: Sequence[Picture],
+        known: Knowledge | None = None,
+        left_out: Callable[[Picture], int] | None = None,
     ) -> list[Inspection | Failure]:
         """Inspect pictures by the limits in force, under another knowledge of the product.
 
-        Args:
-            pictures: what is judged.
-            known: such as ``without_each`` gives it; by default all that is known.
-
-        Raises:
-            PolicyMismatch: the policy was made for something else.
+        ``known`` is such as ``without_each`` gives it; ``left_out`` as of ``scored_stream``.
         """
         shown = self._ready(None)
         policy = self._policy_for(shown)
         shown = shown if known is None else replace(shown, knowledge=known)
-        found = scored_stream(self.scorer, shown.known, pictures, self._open, shown.area)
-        return [self._judged(one, shown, policy) for one in found]
+        how = (self.scorer, shown.known, pictures, self._open, shown.area)
+        return [self._judged(s, shown, policy) for s in scored_stream(*how, left_out=left_out)]
 
     def _judged(
         self, seen: Seen[Any, Scored], shown: Shown, policy: Policy

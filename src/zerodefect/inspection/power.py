@@ -2,8 +2,8 @@
 
 **What is drawn on.** A picture that the memory holds would match itself all around the damage, and
 be told from it too easily. So damage is drawn on good pictures that are no references; where all
-are, on references that are left out of the memory one by one, as in a calibration by
-leave-one-out; a single reference is mirrored.
+are, on references, each left out of the memory just as a calibration by leave-one-out does it; a
+single reference is mirrored.
 
 **The order.** One size of each kind at the middle contrast comes first, then a larger one, then the
 other contrasts, then the sizes between, then more of each. Within a stage every cell gets its next
@@ -14,8 +14,9 @@ is a function of the seed alone; time decides how much of it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from time import monotonic
 
@@ -42,7 +43,7 @@ _LARGEST = {True: 1 / 32, False: 1 / 6}  # size of lines and others, of the pict
 _LONGEST = 0.75  # of the shorter side that a line takes
 _ROUNDS = (5, 10, 20)  # pictures of each cell after each stage
 _MOST_PICTURES, _MOST_PIXELS = 32, 10**8  # that are held in memory
-_MOST_LEFT_OUT = 4  # references; each takes a memory of its own
+_MOST_LEFT_OUT = 4  # references, where each takes a memory of its own
 _TRIES = 16  # places for a damage; most of it must lie on the product
 
 
@@ -54,11 +55,13 @@ class Base:
         picture: as it is.
         on: ``(H, W)`` bool, the product within the inspected area.
         known: by which it is judged, if not by all that is known.
+        left_out: number of the reference that does not count for it, -1 for none.
     """
 
     picture: Picture
     on: np.ndarray
     known: Knowledge | None = None
+    left_out: int = -1
 
     @property
     def side(self) -> int:
@@ -68,12 +71,12 @@ class Base:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A picture to be judged: of which cell (None: as it was), with which damage."""
+    """A picture to be judged: of which cell (None: as it was), with which damage, on what."""
 
     cell: int | None
     picture: Picture
     mask: np.ndarray | None
-    known: Knowledge | None
+    base: Base
 
 
 def measure_power(
@@ -164,16 +167,25 @@ def good_bases(
     if not pictures:
         raise CalibrationError("no good picture can be used to draw damage on. Give at least one.")
     if len(places) > 1:
-        left_out = list(pictures.items())[:_MOST_LEFT_OUT]
-        known = inspector.without_each([places[name] for name, _ in left_out])
-        return [
-            replace(_base(inspector, picture), known=without)
-            for (_, picture), without in zip(left_out, known, strict=True)
-        ], "left out"
+        return _left_out(inspector, pictures, places), "left out"
     (picture,) = pictures.values()
     turned = (picture.pixels[:, ::-1], picture.pixels[::-1])
     mirrored = [replace(picture, pixels=np.ascontiguousarray(pixels)) for pixels in turned]
     return [_base(inspector, picture) for picture in mirrored], "mirrored"
+
+
+def _left_out(
+    inspector: Inspector, pictures: Mapping[str, Picture], places: Mapping[str, int]
+) -> list[Base]:
+    """References by their digests, out of the memory as a calibration leaves them out."""
+    exact = inspector.leaves_out()
+    some = list(pictures.items())[: _MOST_PICTURES if exact else _MOST_LEFT_OUT]
+    numbers = [places[name] for name, _ in some]
+    bases = [_base(inspector, picture) for _, picture in some]
+    if exact:
+        return [replace(b, left_out=n) for b, n in zip(bases, numbers, strict=True)]
+    known = inspector.without_each(numbers)
+    return [replace(b, known=k) for b, k in zip(bases, known, strict=True)]
 
 
 def _some(inspector: Inspector, good: Source | Iterable[Source], seed: int) -> dict[str, Picture]:
@@ -253,14 +265,14 @@ def _draws(cells: Sequence[Cell], bases: Sequence[Base], seed: int) -> Iterator[
     for place, number in order(cells):
         if number == whole and whole < len(bases):
             base, whole = bases[whole], whole + 1
-            yield Drawn(None, base.picture, None, base.known)
+            yield Drawn(None, base.picture, None, base)
         cell = cells[place]
         # all contrasts have the same places and shapes, so that they differ in contrast alone
         base = bases[(number + 7 * sizes.index((cell.kind, cell.size))) % len(bases)]
         made = damaged(base, cell, seed, number)
         if made is not None:
             picture = replace(base.picture, pixels=made[0])
-            yield Drawn(place, picture, made[1], base.known)
+            yield Drawn(place, picture, made[1], base)
 
 
 def damaged(base: Base, cell: Cell, seed: int, number: int) -> tuple[np.ndarray, np.ndarray] | None:
@@ -303,9 +315,14 @@ def _of_batch(
     inspector: Inspector, batch: Sequence[Drawn]
 ) -> Iterator[tuple[Drawn, Inspection | Failure]]:
     """Those that are judged by one knowledge go together."""
-    groups: dict[int, list[Drawn]] = {}
+    groups: dict[tuple[int, int], list[Drawn]] = {}
     for one in batch:
-        groups.setdefault(id(one.known), []).append(one)
-    for group in groups.values():
-        outcomes = inspector.judge([one.picture for one in group], group[0].known)
+        groups.setdefault((id(one.base.known), one.base.left_out), []).append(one)
+    for (_, number), group in groups.items():
+        left_out = None if number < 0 else partial(_always, number)
+        outcomes = inspector.judge([one.picture for one in group], group[0].base.known, left_out)
         yield from zip(group, outcomes, strict=True)
+
+
+def _always(number: int, picture: Picture) -> int:
+    return number

@@ -251,7 +251,7 @@ class Teachable:
 
     def without_each(self, numbers: Sequence[int]) -> list[Knowledge]:
         """What would be known without one reference, for each of these numbers of references."""
-        shown = self.snapshot()
+        shown = self.recalled(self.snapshot())
         alone = self._learned(shown.without_references()).known
         areas = [shown.area(picture) for picture in shown.references]
         return list(self.scorer.without_each(numbers, shown.references, areas, alone))

@@ -299,10 +299,10 @@ class Scorer:
             for picture, area in zip(pictures, areas, strict=True):
                 spool.add(self._encoded_views(picture, area, batch_size))
             for own in numbers:
-                others = (
+                rest = (parts for number, parts in enumerate(spool) if number != own)
+                others = (  # numbered on without a gap, as if there had never been one more
                     (batch, torch.full((self._count(batch),), knowledge.shots + number))
-                    for number, parts in enumerate(spool)
-                    if number != own
+                    for number, parts in enumerate(rest)
                     for batch in parts
                 )
                 with torch.no_grad():  # not while whoever asked goes on
