@@ -56,9 +56,11 @@ SIGNATURES = [
     ),
     (
         Inspector.calibrate,
-        "(self, good: 'Source | Iterable[Source]', *, object: 'str | None' = None, "
+        "(self, good: 'Source | Iterable[Source] | Mapping[str, Iterable[Source]]', *, "
+        "object: 'str | None' = None, part_by: 'str | None' = None, "
         "false_alarms: 'float | None' = None, review_rate: 'float | None' = None, "
-        "confidence: 'float | None' = None, leave_one_out: 'bool' = False, batch_size: 'int' = 8, "
+        "confidence: 'float | None' = None, leave_one_out: 'bool' = False, "
+        "allow: 'Iterable[str]' = (), batch_size: 'int' = 8, "
         "on_scored: 'Callable[[int], None]' = <function>, "
         "on_failure: 'Callable[[Failure], None] | None' = None) -> 'Policy'",
     ),
@@ -104,8 +106,8 @@ SIGNATURES = [
 
 FIELDS = {
     "Inspection": "image object width height verdict calibrated score p_value regions "
-    "explanation notes map answer reason",
-    "Region": "box mask polygons area area_percent score p_value kind kind_score",
+    "explanation notes map answer reason allowed",
+    "Region": "box mask polygons area area_percent score p_value kind kind_score allowed",
     "Failure": "image reason remedy",
     "Prediction": "score map type_map answer",
     "Picture": "path pixels notes",
@@ -115,6 +117,7 @@ FIELDS = {
 POLICY_FIELDS = (
     "format version method fingerprint object bit_depth form guaranteed false_alarms review_rate "
     "confidence scores map_maxima limits region_limit colour_range frames made_with "
+    "allowances parts "
     "created zerodefect notes"
 )
 

@@ -107,6 +107,7 @@ class Region:
             finite-sample), or None without calibration.
         kind: name of the defect kind from the vocabulary, or None where the method cannot tell.
         kind_score: share in [0, 1] that the kind has among all kinds of the vocabulary.
+        allowed: the user's rule that allows the region, as it is written; None: none does.
     """
 
     box: tuple[int, int, int, int]
@@ -118,6 +119,7 @@ class Region:
     p_value: float | None = None
     kind: str | None = None
     kind_score: float | None = None
+    allowed: str | None = None
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,8 @@ class Inspection:
         answer: what the model itself says of the image, in its own words; None if it has none.
         reason: why the picture itself cannot be judged, whatever its score (it shows nothing, or is
             unlike all good ones in light or focus); the verdict is "unsure" then. None: it can.
+        allowed: what the user's rules allow of it, where the verdict rests on them and not on the
+            score; None: it rests on the score.
     """
 
     image: str
@@ -156,6 +160,7 @@ class Inspection:
     map: np.ndarray | None = field(default=None, repr=False, compare=False)
     answer: str | None = None
     reason: str | None = None
+    allowed: str | None = None
 
     @property
     def count(self) -> int:

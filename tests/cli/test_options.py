@@ -111,7 +111,7 @@ def test_two_options_of_one_name_are_refused():
 
 def test_groups_are_the_keywords_of_the_call_in_python(tmp_path):
     assert Oven("rye").keywords() == {"bread": "rye", "heat": 200, "steam": False}
-    product = ProductOptions("screw", [tmp_path])
+    product = ProductOptions(object="screw", references=[tmp_path])
     assert product.keywords() == {
         "object": "screw",
         "references": [tmp_path],

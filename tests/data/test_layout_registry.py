@@ -108,4 +108,5 @@ def test_the_layouts_are_named_in_a_fixed_order():
     assert LAYOUTS[:15] == (*general, *own, "images-masks")
     assert [known.name for known in CATALOGUE][:3] == ["mvtec", "visa", "mpdd"]
     asked = [layout.name for layout, _ in layouts()]
-    assert asked == ["meta", *own, "images-masks", "mvtec", "csv", "folder"]
+    tools = ["roboflow", "cvat", "label-studio", "lookout", "coco"]
+    assert asked == ["meta", *own, "images-masks", *tools, "mvtec", "csv", "folder"]

@@ -428,9 +428,11 @@ def test_splits_are_not_taken_for_products(tmp_path):
 
 def test_unknown_layout_and_stray_file(tmp_path):
     file = draw(tmp_path / "0.png")
-    with pytest.raises(ValueError, match="no layout 'coco'"):
-        load_dataset(tmp_path, layout="coco")
-    with pytest.raises(DatasetError, match=r"only as meta\.json"):
+    with pytest.raises(ValueError, match="no layout 'voc'"):
+        load_dataset(tmp_path, layout="voc")
+    with pytest.raises(
+        DatasetError, match=r"only as meta\.json, a table or a labelling tool's export"
+    ):
         load_dataset(file)
 
 

@@ -477,8 +477,8 @@ def test_references_may_come_in_parts_and_before_or_after_words(setting):
     detector, knowledge = shared(setting), known(setting)
     given, references = inputs(detector, 2), inputs(detector, 11, seed=5)
     together = remembered(detector, knowledge, references)
-    if together.facts.get("thinned"):
-        pytest.skip("it keeps a part of what it is shown, and in parts another one")
+    if together.facts.keys() & {"thinned", "turned"}:
+        pytest.skip("what it keeps depends on what it is shown together")
     expected = detector(given, together)
     one_at_a_time = knowledge
     for row in range(11):
@@ -500,7 +500,7 @@ def test_an_image_is_at_no_distance_from_itself(setting):
     with torch.no_grad():
         encoded = detector.encode(given)
         kept = detector.references(encoded)
-    if isinstance(detector.memory, PatchMemory):
+    if isinstance(detector.memory, PatchMemory) and not own.facts.keys() & {"thinned", "turned"}:
         for name, features in kept.items():
             assert detector.memory.distance(own, name, features).abs().max() < 1e-6
     if detector.monotone_memory:  # nothing that is added comes nearer
@@ -525,12 +525,17 @@ def test_leaving_one_out_is_a_memory_without_it(setting, numbers, before):
         encoded = detector.encode(given)
         whole = detector.settle(detector.remember(knowledge, [encoded], [own]))
         assert whole.shots == int(own.max()) + 1
-        if not detector.memory.leaves_out(whole):
+        if not detector.memory.leaves_out(whole) or whole.facts.keys() & {"thinned", "turned"}:
             return
         left_out = detector.predict(encoded, whole, own)
     for row in range(4):
         others = own != own[row]
-        without = remembered(detector, knowledge, rows(given, others))
+        with torch.no_grad():
+            some = detector.encode(rows(given, others))
+            without = detector.settle(detector.remember(knowledge, [some], [own[others]]))
+        if detector.standardised:  # the scale may stay as all taught it
+            scales = {name: t for name, t in whole.tensors.items() if "scale/" in name}
+            without = without.having(scales)
         alone = detector(rows(given, slice(row, row + 1)), without)
         same(row_of(left_out, row), alone, atol=1e-5)
 
@@ -582,7 +587,9 @@ def test_beyond_its_budget_a_memory_is_thinned_or_refuses(setting):
     assert full.shots == 6
     given = inputs(detector, 2)
     check_ranges(detector, full, detector(given, full), 2, *map_size(detector))
-    assert not detector.memory.leaves_out(full)
+    if detector.memory.leaves_out(full):  # a guarantee is then not claimed
+        assert not detector.monotone_memory
+        return
     with torch.no_grad(), pytest.raises(RuntimeError, match="thinned"):
         detector.predict(detector.encode(given), full, torch.tensor([0, 1]))
 

@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -349,8 +350,24 @@ def test_a_full_disk_is_a_clean_error_and_the_run_goes_on(
 
 
 def in_atomic_write(fault):
-    def write(folder, *_args):
+    def write(folder, *_args, **_parts):
         with files_module.atomic_write(folder / "report.html"):
             fault()
 
     return write
+
+
+def test_outlines_and_parquet_on_request(inspector, tmp_path, monkeypatch):
+    parts, folder = parts_in(tmp_path / "parts", 4), tmp_path / "run"
+    inspect_files(inspector, parts, folder, coco="polygons", **NOTHING)
+    found = json.loads((folder / "coco.json").read_text())["annotations"]
+    assert any(isinstance(one["segmentation"], list) for one in found)
+    (folder / "results.parquet").write_text("of an earlier start")
+    inspect_files(inspector, parts, folder, **NOTHING)  # the form of a table is no other run
+    found = json.loads((folder / "coco.json").read_text())["annotations"]
+    assert all(isinstance(one["segmentation"], dict) for one in found)
+    assert not (folder / "results.parquet").exists()
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ValueError, match=r"zerodefect\[parquet\]"):  # before anything is inspected
+        inspect_files(inspector, parts, tmp_path / "other", parquet=True, **NOTHING)
+    assert not (tmp_path / "other").exists()

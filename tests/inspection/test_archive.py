@@ -80,18 +80,18 @@ def test_encrypted_members_and_rare_packing_are_refused(tmp_path):
     with pytest.raises(ProductError, match=r"'product.json' in it is encrypted"):
         Archive(tmp_path / "locked.zd")
     path = zipped(tmp_path / "rare.zd", ("product.json", b"{}"), method=zipfile.ZIP_LZMA)
-    with pytest.raises(ProductError, match="is packed by a method that is not read"):
+    with pytest.raises(ProductError, match=r"is packed by a method that is not read"):
         Archive(path)
 
 
 def test_too_many_members_and_too_many_bytes_are_refused(tmp_path, monkeypatch):
     path = zipped(tmp_path / "many.zd", *((f"{n}.txt", b"x") for n in range(12)))
     monkeypatch.setattr(archives, "_MOST_MEMBERS", 10)
-    with pytest.raises(ProductError, match="holds 12 members, at most 10 are read"):
+    with pytest.raises(ProductError, match=r"holds 12 members, at most 10 are read"):
         Archive(path)
     monkeypatch.setattr(archives, "_MOST_MEMBERS", 100)
     monkeypatch.setattr(archives, "_LARGEST", 11)
-    with pytest.raises(ProductError, match="would unpack to 12 bytes, at most 11 are read"):
+    with pytest.raises(ProductError, match=r"would unpack to 12 bytes, at most 11 are read"):
         Archive(path)
 
 

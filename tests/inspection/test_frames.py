@@ -14,6 +14,7 @@ from zerodefect import CalibrationError, ImageError, Inspector, Policy
 from zerodefect.images import open_image
 from zerodefect.inspection.calibration import calibrate
 from zerodefect.inspection.frames import Frame, FrameRange, learn_range, measure, shows_nothing
+from zerodefect.inspection.limit_changes import with_proven_rates
 from zerodefect.methods.winclip import WinCLIP
 
 WHO = {"method": "winclip", "fingerprint": "abc", "object": "screw"}
@@ -226,9 +227,9 @@ def test_an_odd_good_picture_takes_its_share_of_the_review_rate():
     assert raised.review_rate == pytest.approx(0.1) and raised.limits.unsure == 18
     with pytest.raises(CalibrationError, match=r"lamp\.png.*ask for a review rate of 0\.1"):
         calibrate(scores[:19], scores[:19], frames=few, review_rate=0.05, **WHO)
-    assert Policy.model_validate(odd.model_dump())._with_proven_rates().review_rate == 0.05
+    assert with_proven_rates(Policy.model_validate(odd.model_dump())).review_rate == 0.05
     cut = {**odd.model_dump(), "limits": {"unsure": 38.0, "defect": 39.0}}
-    assert Policy.model_validate(cut)._with_proven_rates().review_rate is None
+    assert with_proven_rates(Policy.model_validate(cut)).review_rate is None
 
 
 def draw(rng: np.random.Generator, count: int, tails: str) -> list[tuple[float, Frame]]:

@@ -79,7 +79,9 @@ def test_the_same_options_give_the_same_detector_and_results(
     for line in map(json.loads, lines):
         found = inspector.inspect(line["image"])
         assert found.score == pytest.approx(line["score"], abs=1e-5)
-        assert (found.object, found.verdict) == (line["object"], line["verdict"])
+        assert found.object == line["object"]
+        if "references" in keywords:  # else the command line compares the pictures with each other
+            assert found.verdict == line["verdict"]
 
 
 def test_every_option_of_the_command_line_is_a_keyword(shelf):

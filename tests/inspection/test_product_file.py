@@ -272,7 +272,7 @@ def test_what_is_given_twice_counts_once(file):
     again = zerodefect.load(file, device="cpu")
     policy = again.relearn(references=good(3), good=good(8, first=20))
     assert again.shots == 3 and len(policy.scores) == 8
-    with pytest.raises(ValueError, match="is also a reference"):
+    with pytest.raises(ValueError, match=r"is also a reference"):
         again.relearn(references=good(1, first=20))
 
 
@@ -354,7 +354,7 @@ def test_what_agrees_with_the_file_is_no_contradiction(file, weights):
         lambda: loaded.inspect(picture(0), object="nut"),
         lambda: setattr(loaded, "roi", None),
     ):
-        with pytest.raises(ProductError, match="cannot be given to a product that was loaded"):
+        with pytest.raises(ProductError, match=r"cannot be given to a product that was loaded"):
             act()
     loaded.describe("screw")
     assert loaded.inspect(picture(0), object="screw").object == "screw"
@@ -414,10 +414,10 @@ def test_what_cannot_be_saved_says_why_and_leaves_the_former_file(weights, tmp_p
     path = tmp_path / "former.zd"
     path.write_bytes(b"former")
     unseen = zerodefect.load("patchcore", device="cpu", image_size=64)
-    with pytest.raises(RuntimeError, match="needs normal images"):
+    with pytest.raises(RuntimeError, match=r"needs normal images"):
         unseen.save(path)
     learner = load_detector("anomalyclip", untrained=True, backbone=str(weights), device="cpu")
-    with pytest.raises(ValueError, match="anomalyclip: its learned values are those of no check"):
+    with pytest.raises(ValueError, match=r"anomalyclip: its learned values are those of no check"):
         Inspector(learner).save(path)
     made = screw(weights)
     made.policy = made.policy.model_copy(update={"fingerprint": "0" * 16})
@@ -434,7 +434,7 @@ def test_limits_from_elsewhere_travel_but_cannot_be_computed_again(weights, tmp_
     assert "written without pictures: the 8 good ones" in caplog.text
     again = zerodefect.load(tmp_path / "a.zd", device="cpu")
     assert again.policy == policy
-    with pytest.raises(ProductError, match="without the 8 good pictures"):
+    with pytest.raises(ProductError, match=r"without the 8 good pictures"):
         again.relearn(good=good(3, first=70))
 
 
@@ -522,7 +522,7 @@ def test_a_file_that_was_replaced_or_removed_while_in_use_is_told(file, weights,
     with pytest.raises(ProductError, match=r"it was replaced since it was loaded. Load it again"):
         loaded.relearn(references=picture(70))
     path.unlink()
-    with pytest.raises(ProductError, match="no such file"):
+    with pytest.raises(ProductError, match=r"no such file"):
         loaded.relearn(references=picture(70))
     same(loaded, zerodefect.load(file, device="cpu"))
     shutil.copy(file, path)

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from small_detectors import inputs, remembered, small_dino
 
+from zerodefect.layers.turning import rotated
 from zerodefect.methods import create
-from zerodefect.methods.anomalydino import first_component, rotated, rounded, top_mean
+from zerodefect.methods.anomalydino import first_component, rounded, top_mean
 
 
 def made(name: str = "anomalydino", **options):

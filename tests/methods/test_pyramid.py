@@ -8,6 +8,7 @@ from small_detectors import images, remembered, small_cnn
 
 from zerodefect.layers.memory import MemoryBank
 from zerodefect.layers.similarity import highest_mean, peak_and_spread
+from zerodefect.layers.turning import rotated
 from zerodefect.methods import create
 from zerodefect.methods.pyramid import StageMemory
 
@@ -20,9 +21,9 @@ def made(size=64, **options):
 
 def test_stages_finer_than_asked_for_are_averaged_down():
     stages = made(finest=8).encode(images(2, 64, 96))
-    assert [stage.grid.shape for stage in stages] == [(8, 12), (8, 12), (4, 6), (2, 3)]
+    assert [stage.grid.shape for stage in stages.patches] == [(8, 12), (8, 12), (4, 6), (2, 3)]
     finer = made(finest=4).encode(images(2, 64, 96))
-    assert [stage.grid.shape for stage in finer] == [(16, 24), (8, 12), (4, 6), (2, 3)]
+    assert [stage.grid.shape for stage in finer.patches] == [(16, 24), (8, 12), (4, 6), (2, 3)]
 
 
 def test_its_map_is_the_formula_by_hand():
@@ -30,7 +31,7 @@ def test_its_map_is_the_formula_by_hand():
     detector = made(layers=("layer3",), neighbourhood=1, density=0.5)
     good, given = images(3, 64, 64), images(1, 64, 64, seed=5)
     got = detector(given, remembered(detector, detector.empty(), good))
-    sets = [one.double() for one in detector.encode(good)[0].values]
+    sets = [one.double() for one in detector.encode(good).patches[0].values]
 
     def nearest(x, others):
         return torch.cdist(x, torch.cat(others)).min(1)
@@ -42,9 +43,9 @@ def test_its_map_is_the_formula_by_hand():
         return d - 0.5 * torch.cat(owns)[row]
 
     left_out = torch.cat([residual(one, sets[:i] + sets[i + 1 :]) for i, one in enumerate(sets)])
-    r = residual(detector.encode(given)[0].values[0].double(), sets)
+    r = residual(detector.encode(given).patches[0].values[0].double(), sets)
     z = (r - left_out.mean()) / left_out.std()
-    grid = detector.encode(given)[0].grid
+    grid = detector.encode(given).patches[0].grid
     torch.testing.assert_close(
         got.map[0].double(), grid.map(z[None].float())[0].double(), atol=1e-3, rtol=0
     )
@@ -63,15 +64,17 @@ def test_good_pictures_lie_around_zero_and_strange_ones_above(count):
         assert abs(float(new.map.mean())) < 1
 
 
-def test_a_stage_keeps_so_many_items_at_most_and_no_picture_can_be_left_out():
+def test_a_stage_keeps_so_many_items_at_most_of_every_picture():
     detector = made(items=50)
     known = remembered(detector, detector.empty(), images(3, 64, 64))
     banks = [detector.memory.bank(known, name) for name in detector.layers]
     assert [len(bank.features) for bank in banks] == [50, 50, 48, 12]
     assert banks[0].groups.unique().tolist() == [0, 1, 2]
-    assert not detector.memory.leaves_out(known)
+    assert detector.memory.leaves_out(known)
+    two = remembered(detector, detector.empty(), images(2, 64, 64))
+    assert not detector.memory.leaves_out(two)
     with torch.no_grad(), pytest.raises(RuntimeError, match="leave"):
-        detector.predict(detector.encode(images(1, 64, 64)), known, torch.tensor([0]))
+        detector.predict(detector.encode(images(1, 64, 64)), two, torch.tensor([0]))
 
 
 def test_what_references_say_of_each_other():
@@ -83,7 +86,8 @@ def test_what_references_say_of_each_other():
     )
     memory: StageMemory = detector.memory
     learned = memory.measured(known, "x", 0.0)
-    assert learned["own/x"].tolist() == [1.0, 0.5, 1.0, 0.5]
+    assert learned["own/x"].tolist() == [[1.0, 10.5], [0.5, 9.0], [1.0, 9.5], [0.5, 9.5]]
+    assert learned["whose/x"].tolist() == [1, 2, 0, 0]
     d = torch.tensor([1.0, 0.5, 1.0, 0.5])
     torch.testing.assert_close(learned["scale/x"], torch.stack([d.mean(), d.std()]))
 
@@ -100,3 +104,42 @@ def test_banks_are_euclidean():
     known = remembered(detector, detector.empty(), images(2, 64, 64))
     bank: MemoryBank = detector.memory.bank(known, detector.layers[0])
     assert bank.metric == "euclidean"
+
+
+def bars(count: int, degrees: float, size: int = 256) -> torch.Tensor:
+    """Bars that lie in one direction, or, with ``degrees``, each turned by further ones."""
+    draw = torch.Generator().manual_seed(3)
+    picture = torch.zeros(1, 3, size, size)
+    picture[..., size // 2 - 12 : size // 2 + 12, size // 5 : -size // 5] = 2.0
+    picture[..., size // 2 - 12 : size // 2, size // 2 :] = 1.0
+    turned = [rotated(picture, degrees * number, "border") for number in range(count)]
+    return torch.cat(turned) + 0.05 * torch.randn(count, 3, size, size, generator=draw)
+
+
+def test_references_that_lie_anyhow_are_found_out_and_remembered_turned():
+    """Bars in four directions; a bar in one of them that was not shown is then as good."""
+    detector = made(256)
+    alike = remembered(detector, detector.empty(), bars(4, 0))
+    assert alike.facts["turned"] is False
+    anyhow = remembered(detector, detector.empty(), bars(4, 90)[:3])
+    assert anyhow.facts["turned"] is True
+    never = made(256, turned=False)
+    plain = remembered(never, never.empty(), bars(4, 90)[:3])
+    views = len(anyhow["pictures/layer3"]) / len(plain["pictures/layer3"])
+    assert views == 4 and anyhow.shots == 3
+    last = bars(4, 90)[3:]
+    features = detector.encode(last).patches[2].values
+    near, far = (detector.memory.distance(k, "layer3", features).mean() for k in (anyhow, plain))
+    assert near < 0.9 * far
+
+
+def test_two_references_do_not_tell_how_parts_lie():
+    detector = made(256)
+    assert "turned" not in remembered(detector, detector.empty(), bars(2, 90)).facts
+
+
+def test_only_the_first_references_are_turned():
+    detector = made(64, turned=True)
+    known = remembered(detector, detector.empty(), images(10, 64, 64))
+    per_view = 16  # patches of the third stage
+    assert len(known["pictures/layer3"]) == (10 + 8 * 3) * per_view

@@ -350,7 +350,7 @@ def check_numbers(records: list[dict], summary: dict, details: list[dict]) -> No
         for key in ("image", "width", "height", "explanation", "notes"):
             assert detail[key] == record[key]
         shown = [{**region, "rle": None} for region in detail["regions"]]
-        assert shown == [{**region, "rle": None} for region in record["regions"]]
+        assert shown == [{**region, "rle": None, "allowed": None} for region in record["regions"]]
 
 
 def test_limits_and_legend_come_from_the_policy(tmp_path):
@@ -675,3 +675,50 @@ def test_browser_says_when_a_file_is_missing(tmp_path):
     assert "data-001.js cannot be read" in open_page(path, tmp_path, f"#image={name}")
     (path.parent / "summary.js").unlink()
     assert "summary.js cannot be read" in open_page(path, tmp_path)
+
+
+# ---- parts of several pictures ----
+
+
+def make_part(name: str, verdict: str, score: float | None, *images: str, **changes) -> dict:
+    told = {"part": name, "verdict": verdict, "calibrated": True, "score": score, "p_value": None}
+    pictures = [{"image": image, "verdict": verdict, "score": score} for image in images]
+    return {**told, "pictures": pictures, "explanation": f"Why {name}.", "reason": None, **changes}
+
+
+def test_parts_are_listed_from_the_worst_on_with_links_to_their_pictures(tmp_path):
+    parts = [
+        make_part("1", "good", 0.2, HOSTILE[2]),
+        make_part("2", "unsure", None),
+        make_part(HOSTILE[1], "defect", 0.9, HOSTILE[0], HOSTILE[4]),
+        make_part("4", "defect", 0.95),
+    ]
+    parts[3]["pictures"] = [{"image": "a.png", "verdict": "failed", "score": None}]
+    records = [make_record(0, name, part="1") for name in HOSTILE]
+    page = Page(write_report(tmp_path, records, make_manifest(), parts=parts))
+    summary, _ = read_single(tmp_path / "report.html")
+    assert [row[0] for row in summary["parts"]] == ["4", HOSTILE[1], "2", "1"]
+    assert summary["part"] == [3] * len(HOSTILE)
+    assert "4 parts: 2 defect, 1 unsure, 1 good" in page.text
+    links = [unquote(a) for a in page.addresses if a.startswith("#image=")]
+    replaced = HOSTILE[4].replace("\udcff", "\ufffd")  # as the script names it
+    assert links == [f"#image={name}" for name in (HOSTILE[0], replaced, HOSTILE[2])]
+    assert "a.png: not read" in page.text and "Why 2." in page.text
+    assert not [tag for tag, _ in page.tags if tag == "img"]
+
+
+def test_of_very_many_parts_the_worst_are_told(tmp_path, monkeypatch):
+    monkeypatch.setattr("zerodefect.reports.report_parts.MAX_PARTS", 3)
+    parts = [make_part(f"p{k}", "good", k / 100) for k in range(20)]
+    page = Page(write_report(tmp_path, [], make_manifest(), parts=parts))
+    assert [f"Why p{k}." in page.text for k in range(16, 20)] == [False, True, True, True]
+    assert "17 more are in parts.csv" in page.text
+
+
+def test_what_is_allowed_stands_in_the_statement(tmp_path):
+    policy = make_policy(allowances={"version": 1, "rules": ["stain:area<50"]})
+    page = Page(write_report(tmp_path, [], make_manifest(policy=policy)))
+    assert "Allowed: any stain below 50 pixels." in page.statement
+    policy = make_policy(parts={"version": 1, "by": "x", "pictures": {"2": 120}})
+    page = Page(write_report(tmp_path, [], make_manifest(policy=policy)))
+    assert "Limits learned from 120 good parts." in page.statement

@@ -84,6 +84,8 @@ def test_fields_of_a_record():
             "explanation",
             "answer",
             "reason",
+            "allowed",
+            "part",
             "notes",
             "map",
             "assets",
@@ -101,7 +103,7 @@ def test_fields_of_a_record():
 def test_failures_are_said_in_json(image, reason, remedy):
     failure = Failure(image, reason, remedy)
     record = json.loads(json.dumps(failure_record(failure)))
-    assert record == {"status": "failed", **asdict(failure)}
+    assert record == {"status": "failed", "part": None, **asdict(failure)}
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

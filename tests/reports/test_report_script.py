@@ -23,12 +23,12 @@ def evaluated(expression):
     return json.loads(done.stdout)
 
 
-def on_page(folder, records, expression, **manifest):
+def on_page(folder, records, expression, parts=(), **manifest):
     """Value of an expression in the page of a report, once it has started."""
     policy = {"form": "split", "scores": [0.1, 0.2], "limits": {"unsure": 0.3, "defect": 0.4}}
     policy |= {"false_alarms": None, "review_rate": None, "guaranteed": True, "notes": []}
     policy |= {"region_limit": 0.5, "colour_range": [0.0, 1.0], **manifest}
-    page = write_report(folder, records, {"policy": policy})
+    page = write_report(folder, records, {"policy": policy}, parts=parts)
     command = [NODE, Path(__file__).with_name("fake_browser.js"), page, expression]
     return json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
 
@@ -155,3 +155,31 @@ def test_a_small_region_has_a_ring_until_it_is_enlarged(tmp_path):
     before, after = on_page(tmp_path, [inspected([(100, 100, 40), (300, 200, 8)])], seen)
     assert before == [["1", "1"], [False, True]]
     assert after == [[], [False, False]]
+
+
+def part_of(name, verdict, score, *images):
+    pictures = [{"image": image, "verdict": verdict, "score": score} for image in images]
+    told = {"part": name, "verdict": verdict, "calibrated": True, "score": score, "p_value": 0.25}
+    return {**told, "pictures": pictures, "explanation": "Why.", "reason": None}
+
+
+def test_pictures_of_a_part_stand_together_the_worst_part_first(tmp_path):
+    pictures = {"1_a.png": 0.1, "2_a.png": 0.9, "1_b.png": 0.2, "2_b.png": 0.05}
+    records = [
+        inspected([], image=image, score=score, part=image[0]) for image, score in pictures.items()
+    ]
+    parts = [part_of("1", "good", 0.2), part_of("2", "defect", 0.9)]
+    expression = "[shown.map((i) => data.image[i]), byId('grid').textContent]"
+    order, cards = on_page(tmp_path, records, expression, parts=parts)
+    assert order == ["2_a.png", "2_b.png", "1_a.png", "1_b.png"]
+    assert cards.count("part 2: defect") == 2 and cards.count("part 1: good") == 2
+    shown = "(showFindings(1, null), byId('findings').textContent)"
+    findings = on_page(tmp_path, records, shown, parts=parts)
+    assert "Part 2: defect" in findings and "2_b.png" in findings and "1_a.png" not in findings
+
+
+def test_a_region_that_is_allowed_says_by_which_rule(tmp_path):
+    record = inspected([[10, 10, 5], [50, 50, 5]])
+    record["regions"][1]["allowed"] = "hole:area<50px"
+    expression = "regionTable(data && chunks.get(0)[0].regions)[0].textContent"
+    assert on_page(tmp_path, [record], expression).count("allowed: hole:area<50px") == 1

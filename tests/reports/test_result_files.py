@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from rle_decoder import decode_rle
 
+from zerodefect.data.drawn_masks import fill_outline
 from zerodefect.files import StoreError
 from zerodefect.inspection.regions import find_regions
 from zerodefect.reports.records import failure_record, to_record
@@ -197,6 +198,34 @@ def test_coco_masks_decode_the_same_with_pycocotools(tmp_path):
     for number, image in loaded.imgs.items():
         parts = [loaded.annToMask(one) for one in loaded.imgToAnns[number]]
         assert np.array_equal(np.max(parts, axis=0) > 0, wanted[image["file_name"]])
+
+
+def test_coco_outlines_are_given_where_they_say_the_same(tmp_path):
+    path = tmp_path / "coco.json"
+    write_coco([record()], path, form="polygons")
+    holed, square = json.loads(path.read_text())["annotations"]
+    assert square["segmentation"] == [[3, 2, 8, 2, 8, 6, 3, 6]] and square["area"] == 20
+    # an outline would fill the hole of the other
+    mask = decode_rle(holed["segmentation"])
+    assert mask.sum() == holed["area"] == 15 and not mask[11, 21]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**30))
+def test_coco_of_either_form_says_the_same(tmp_path_factory, seed):
+    path = tmp_path_factory.mktemp("coco") / "coco.json"
+    map = np.random.default_rng(seed).random((9, 11)).astype(np.float32)
+    regions = find_regions(map, 0.5, minimum_area=1)
+    shown = to_record(Inspection("a", None, 11, 9, "defect", False, 1.0, None, regions))
+    write_coco([shown], path, form="polygons")
+    union = np.zeros((9, 11), bool)
+    for one in json.loads(path.read_text())["annotations"]:
+        form = one["segmentation"]
+        parts = [fill_outline(np.reshape(p, (-1, 2)), 11, 9) for p in form if type(form) is list]
+        mask = np.logical_or.reduce(parts) if parts else decode_rle(form)
+        assert mask.sum() == one["area"] and not (union & mask).any()
+        union |= mask
+    assert np.array_equal(union, map > 0.5)
 
 
 def test_coco_says_when_the_run_was_not_calibrated(tmp_path):

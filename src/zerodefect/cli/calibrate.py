@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from zerodefect.cli.drawn_damage import measured_power, power_option, power_seconds
 from zerodefect.cli.opening import load_inspector
 from zerodefect.cli.options import (
     AsJson,
@@ -19,6 +20,7 @@ from zerodefect.cli.options import (
     Options,
     PictureOptions,
     ProductOptions,
+    RuleOptions,
     option,
     output_option,
 )
@@ -31,8 +33,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class LimitOptions(Options, panel="Limits"):
-    """What the limits guarantee, and from what they are learned."""
+class RateOptions(Options, panel="Limits"):
+    """What the limits guarantee."""
 
     false_alarms: float | None = option(
         None,
@@ -48,6 +50,12 @@ class LimitOptions(Options, panel="Limits"):
         "Keep --false-alarms with this confidence, such as 0.95, instead of on average.",
         metavar="SHARE",
     )
+
+
+@dataclass(frozen=True)
+class LimitOptions(RateOptions, panel="Limits"):
+    """What the limits guarantee, and from what they are learned."""
+
     leave_one_out: bool = option(
         False, "The good parts are the references, each left out in turn.", "--leave-one-out"
     )
@@ -77,54 +85,95 @@ def calibrate(
         "--renew",
         rich_help_panel="Product",
     ),
+    rules: RuleOptions,
     limits: LimitOptions,
     detector: DetectorOptions,
     pictures: PictureOptions,
     keep: KeepOptions,
+    power: str = power_option("off"),
     batch: BatchOptions,
     as_json: AsJson = False,
 ) -> None:
     """Learn the limits of verdicts from good parts.
 
-    Into a product file (--output screw.zd) goes all that 'inspect --product screw.zd' needs; into a
-    policy file (policy.json) the two limits alone. To a product file more good parts can be added:
-    --product screw.zd --reference more/.
+    A product file (--output screw.zd) holds all that 'inspect --product screw.zd' needs, a policy
+    file (policy.json) the limits alone. To add good parts: --product screw.zd --reference more/.
 
     Exit code 0: the file is written. 1: nothing could be done. 3: it is written, but some files
     could not be used and do not count.
     """
     from zerodefect.images import find_images
 
-    files = find_images(good or [])
-    _check(files, product, renew, limits)
+    files, seconds = find_images(good or []), power_seconds(power)
+    _check(files, product, renew, limits, rules, seconds)
     failures: list[Failure] = []
 
     def on_failure(failure: Failure) -> None:
         failures.append(failure)
         say(f"left out: {failure}")
 
-    inspector = (
-        _renewed(product, detector, pictures, limits)
-        if renew
-        else load_inspector(_known(product), detector, pictures, files)
-    )
+    inspector = _opened(product, detector, pictures, limits, files, rules, renew)
     with progress("calibrating", len(files) or None, quiet=as_json) as bar:
         told: dict[str, Any] = {"on_scored": lambda count: bar(advance=count)}
         told |= {"on_failure": on_failure, **batch.keywords()}
-        if product.product and not renew:
-            _relearn(inspector, product, files, limits, told)
-        elif not renew:
-            inspector.calibrate(files, **limits.keywords(), **told)
-    _write(inspector, product.product, keep, limits.leave_one_out, as_json)
+        if renew:
+            policy = inspector.active_policy()
+        elif product.product:
+            policy = _relearned(inspector, product, files, limits, rules, told)
+        else:
+            told |= {"part_by": rules.part_by, "allow": rules.rules, **limits.keywords()}
+            policy = inspector.calibrate(files, **told)
+    finds = _finds(inspector, files, seconds, as_json)
+    output, whole = _kept(inspector, policy, product, keep)
+    if as_json:
+        tell(policy.model_dump_json())
+        say(f"{'product' if whole else 'policy'}: {output}")
+    else:
+        _tell(policy, output, whole, limits.leave_one_out)
+    for sentence in finds:
+        (say if as_json else tell)(sentence)
     if failures:
-        files_failed = f"{len(failures)} file{'s' * (len(failures) != 1)}"
-        again = "; remove them before they are --reference" if limits.leave_one_out else ""
-        say(f"{files_failed} could not be used and do not count{again}")
+        _tell_failures(len(failures), limits.leave_one_out and not whole)
         raise typer.Exit(3)
 
 
+def _tell_failures(count: int, again: bool) -> None:
+    files = f"{count} file{'s' * (count != 1)}"
+    remedy = "; remove them before they are --reference" if again else ""
+    say(f"{files} could not be used and do not count{remedy}")
+
+
+def _finds(
+    inspector: Inspector, files: Sequence[Path], seconds: float | None, as_json: bool
+) -> Sequence[str]:
+    """Sentences on the drawn damage that would be found; none where nobody asked."""
+    if not seconds:
+        return ()
+    curve = measured_power(inspector, files, seconds, as_json)
+    inspector.power = curve.as_dict()
+    return curve.sentences()
+
+
+def _kept(
+    inspector: Inspector, policy: Policy, product: ProductOptions, keep: KeepOptions
+) -> tuple[Path, bool]:
+    """The file that is written, and whether it is a product file."""
+    output = keep.output or product.product or Path("policy.json")
+    whole = output.suffix == ".zd" or output == product.product
+    if whole:
+        inspector.save(output, keep.keep_pictures)
+    else:
+        policy.save(output)
+    return output, whole
+
+
 def _check(
-    files: Sequence[Path], product: ProductOptions, renew: bool, limits: LimitOptions
+    files: Sequence[Path],
+    product: ProductOptions,
+    renew: bool,
+    limits: LimitOptions,
+    rules: RuleOptions,
+    seconds: float | None,
 ) -> None:
     """Refuse what cannot go together, before anything is loaded.
 
@@ -139,11 +188,31 @@ def _check(
         raise ValueError("--renew learns from the pictures inside: add others afterwards")
     if not files and not product.product:
         raise ValueError("name pictures or folders of good parts, or a product file (--product)")
+    if product.product and rules.part_by:
+        raise ValueError("--part-by: the limits of parts are learned anew, without --product")
+    if renew and rules.rules:
+        raise ValueError("--allow: --renew keeps the product's rules: change them afterwards")
+    if seconds and not files:
+        raise ValueError("--power draws onto good parts named here: name some, or drop it")
 
 
 def _known(product: ProductOptions) -> ProductOptions:
     """Without the references that are to be added to a product file."""
     return dataclasses.replace(product, references=None) if product.product else product
+
+
+def _opened(
+    product: ProductOptions,
+    detector: DetectorOptions,
+    pictures: PictureOptions,
+    limits: LimitOptions,
+    files: list[Path],
+    rules: RuleOptions,
+    renew: bool,
+) -> Inspector:
+    if renew:
+        return _renewed(product, detector, pictures, limits)
+    return load_inspector(_known(product), detector, pictures, files, rules.vocabulary)
 
 
 def _renewed(
@@ -161,39 +230,23 @@ def _renewed(
     return renewed(product.product, **options)
 
 
-def _relearn(
+def _relearned(
     inspector: Inspector,
     product: ProductOptions,
     files: Sequence[Path],
     limits: LimitOptions,
+    rules: RuleOptions,
     told: dict[str, Any],
-) -> None:
+) -> Policy:
     """Limits from all pictures of a product file and further ones."""
-    rates = limits.keywords()
+    rates = {**limits.keywords(), **({"allow": rules.rules} if rules.rules else {})}
     left_out = rates.pop("leave_one_out")
     if left_out and not inspector.calibration.leave_one_out:
         raise ValueError(
             f"--leave-one-out: the limits of {product.product} come from good parts that are no "
             "references. Calibrate anew with --output"
         )
-    inspector.relearn(product.references, list(files) or None, **rates, **told)
-
-
-def _write(
-    inspector: Inspector, former: Path | None, keep: KeepOptions, left_out: bool, as_json: bool
-) -> None:
-    """Write a product or policy file, and say what is in it."""
-    output = keep.output or former or Path("policy.json")
-    whole, policy = output.suffix == ".zd" or output == former, inspector.active_policy()
-    if whole:
-        inspector.save(output, keep.keep_pictures)
-    else:
-        policy.save(output)
-    if as_json:
-        tell(policy.model_dump_json())
-        say(f"{'product' if whole else 'policy'}: {output}")
-    else:
-        _tell(policy, output, whole, left_out)
+    return inspector.relearn(product.references, list(files) or None, **rates, **told)
 
 
 def _tell(policy: Policy, output: Path, whole: bool, leave_one_out: bool) -> None:
@@ -201,15 +254,15 @@ def _tell(policy: Policy, output: Path, whole: bool, leave_one_out: bool) -> Non
     from zerodefect.types import told_score
 
     limits = policy.limits
-    for note in policy.notes:
+    for note in policy.told():
         tell(note)
     tell(
         f"defect above {told_score(limits.defect)}, unsure above {told_score(limits.unsure)}"
         if limits.defect is not None and limits.unsure is not None
-        else "too few images for a finite limit"
+        else f"too few {policy.unit}s for a finite limit"
     )
     n = len(policy.scores)
-    images = f"{n} image{'s' * (n != 1)}"
+    images = f"{n} {policy.unit}{'s' * (n != 1)}"
     sure = f" with {100 * policy.confidence:.4g} % confidence" if policy.confidence else ""
     smallest = smallest_rate(n, policy.confidence)
     tell(f"smallest false-alarm rate that {images} can prove{sure}: {smallest:.3g}")

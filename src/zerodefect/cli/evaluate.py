@@ -158,8 +158,7 @@ def evaluate(
     elif not measured.alike:  # else the pictures are cropped first
         wanted = (s for d in datasets for s in d if s.split != "train" or max(measured.shots))
         tell_views(pictures, (sample.image for sample in wanted))
-    kept, stored, left_out = cache.opened(), [], 0
-    summary: list[str] = []
+    kept, stored, summary, left_out = cache.opened(), [], list[str](), 0
     for dataset in datasets:
         results = []
         for one in chosen:

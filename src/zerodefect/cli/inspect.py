@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
@@ -21,6 +21,7 @@ from zerodefect.cli.options import (
     Paths,
     PictureOptions,
     ProductOptions,
+    RuleOptions,
     option,
     output_option,
 )
@@ -46,7 +47,6 @@ class VerdictOptions(Options, panel="Product"):
         "Defect limit for this run: a score (0.62), rate:0.02, q:0.99, x1.05 or 105%.",
         metavar="LIMIT",
     )
-    vocabulary: Path | None = option(None, "Defect kinds: a kind a line, or JSON with phrases.")
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,10 @@ class RunOptions(Options, panel="Output"):
     output: Path | None = output_option(None, "Run folder; default: one in runs.")
     maps: bool = option(False, "Write float TIFF anomaly maps.", "--maps")
     report: bool = option(True, "Write the HTML report.")
+    coco: Literal["rle", "polygons"] = option(
+        "rle", "Regions in coco.json; those with holes stay RLE.", metavar="rle|polygons"
+    )
+    parquet: bool = option(False, "Write results.parquet, too.", "--parquet")
     overwrite: Overwrite = False
 
 
@@ -64,6 +68,7 @@ def inspect(
     *,
     product: ProductOptions,
     verdict: VerdictOptions,
+    rules: RuleOptions,
     detector: DetectorOptions,
     pictures: PictureOptions,
     run: RunOptions,
@@ -87,34 +92,50 @@ def inspect(
         product = dataclasses.replace(product, object=given.object)
     if pictures.bit_depth is None and given:
         pictures = dataclasses.replace(pictures, bit_depth=given.bit_depth)
-    inspector = load_inspector(product, detector, pictures, files, verdict.vocabulary)
+    inspector = load_inspector(product, detector, pictures, files, rules.vocabulary)
     if product.product:
         given = inspector.policy
     inspector.policy = given
+    if given is None and verdict.threshold is None and not product.references:
+        _compare_with_itself(inspector, files, batch.batch_size, quiet=as_json)
+    if rules.rules:
+        inspector.policy = inspector.active_policy().allowing(rules.rules)
     if verdict.threshold is not None:
         inspector.policy = inspector.active_policy().with_threshold(verdict.threshold)
     # A policy made on the spot follows from the rest; its last digits vary with the machine's load.
     choices: list[Any] = [given and given.model_dump(mode="json", exclude={"created"})]
-    choices += [verdict.threshold, inspector.bit_depth]
+    choices += [verdict.threshold, inspector.bit_depth, *filter(None, [rules.rules, rules.part_by])]
     folder = run.output or default_folder(inspector, paths, [*choices, run.maps, run.report])
-    summary = _inspect(inspector, files, folder, run, batch.batch_size, as_json)
+    options = {**run.keywords(), **batch.keywords(), "part_by": rules.part_by, "folder": folder}
+    options.pop("output")
+    summary = _inspect(inspector, files, options, as_json)
     _print_summary(summary, inspector, quiet=as_json)
     if summary.failed:
         raise typer.Exit(3)
 
 
+def _compare_with_itself(
+    inspector: Inspector, files: list[Path], batch_size: int, *, quiet: bool
+) -> None:
+    """Provisional limits, where no good part was shown."""
+    from zerodefect.inspection.self_comparison import compare_with_itself
+
+    with progress("comparing with each other", len(files), quiet=quiet) as bar:
+        compare_with_itself(inspector, files, batch_size=batch_size, on_seen=lambda: bar(advance=1))
+
+
 def _inspect(
-    inspector: Inspector,
-    files: list[Path],
-    folder: Path,
-    run: RunOptions,
-    batch_size: int,
-    as_json: bool,
+    inspector: Inspector, files: list[Path], options: dict[str, Any], as_json: bool
 ) -> Summary:
-    """Inspect, and print what was found: records as they come, or a table at the end."""
+    """Inspect, and print what was found: records as they come, or a table at the end.
+
+    ``options`` are those of ``inspect_files``. Where parts have several pictures, the table is one
+    of parts.
+    """
     from zerodefect.engines.local import inspect_files
 
     rows: list[dict[str, Any]] = []
+    parts: list[dict[str, Any]] = []
     with progress("inspecting", len(files), quiet=as_json) as bar:
 
         def on_record(record: dict[str, Any]) -> None:
@@ -124,18 +145,16 @@ def _inspect(
             else:
                 rows.append(_row(record))
 
-        summary = inspect_files(
-            inspector,
-            files,
-            folder,
-            maps=run.maps,
-            report=run.report,
-            batch_size=batch_size,
-            overwrite=run.overwrite,
-            on_record=on_record,
-        )
+        def on_part(record: dict[str, Any]) -> None:
+            if as_json:
+                tell(json.dumps(record))
+            else:
+                parts.append(_part_row(record))
+
+        summary = inspect_files(inspector, files, on_record=on_record, on_part=on_part, **options)
     if not as_json:
-        _print_table(rows)
+        shown = (rows,) if summary.parts is None else (parts, "pictures", "part")
+        _print_table(*shown, calibrated=summary.calibrated)
     return summary
 
 
@@ -173,7 +192,26 @@ def _row(record: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _print_table(rows: list[dict[str, Any]]) -> None:
+def _part_row(record: dict[str, Any]) -> dict[str, Any]:
+    """The same of a part with several pictures."""
+    shown = ("verdict", "score", "p_value")
+    decisive = f"decisive of {record['count']}: {record['decisive']}"
+    return {
+        **{name: record[name] for name in shown},
+        "image": record["part"],
+        "kinds": decisive if record["decisive"] else "",
+        "reason": record["reason"] or "",
+        "notes": "",
+    }
+
+
+def _print_table(
+    rows: list[dict[str, Any]],
+    found_in: str = "regions",
+    name_of: str = "image",
+    *,
+    calibrated: bool,
+) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -183,10 +221,11 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
     worst = list(_COLOURS)
     rows = sorted(rows, key=lambda r: (worst.index(r["verdict"]), -(r["score"] or 0.0)))
     table = Table(box=None, pad_edge=False)
-    for name, justify in (("verdict", "left"), ("score", "right"), ("p", "right")):
+    verdict = "verdict" if calibrated else "verdict (provisional)"
+    for name, justify in ((verdict, "left"), ("score", "right"), ("p", "right")):
         table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
-    table.add_column("regions")
-    table.add_column("image", overflow="fold")
+    table.add_column(found_in)
+    table.add_column(name_of, overflow="fold")
     for row in rows[:_SHOWN]:
         score = "" if row["score"] is None else told_score(row["score"])
         p_value = "" if row["p_value"] is None else f"{row['p_value']:.3g}"
@@ -204,23 +243,28 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
 
 def _print_summary(summary: Summary, inspector: Inspector, quiet: bool) -> None:
     policy = inspector.active_policy()
-    counts = ", ".join(
-        f"{summary.verdicts[name]} {name}"
-        for name in ("defect", "unsure", "good", "failed")
-        if summary.verdicts.get(name)
-    )
     resumed = summary.images - summary.inspected
     images = f"{summary.images} image{'s' * (summary.images != 1)}"
-    lines = [f"{images}: {counts}" + (f" ({resumed} done before)" * bool(resumed))]
+    again = f" ({resumed} done before)" if resumed else ""
+    lines = [f"{images}: {_counted(summary.verdicts)}{again}"]
+    if summary.parts is not None:
+        count = sum(summary.parts.values())
+        lines.insert(0, f"{count} part{'s' * (count != 1)}: {_counted(summary.parts)}")
     lines += _notes_told(summary.notes)
     if summary.calibrated:
-        lines += policy.notes
+        lines += policy.told()
     else:
-        lines.append(
-            "UNCALIBRATED: these verdicts are provisional. Run 'zerodefect calibrate' on good "
-            "parts, and pass its file with --policy."
-        )
-    lines.append(f"results: {summary.folder} (results.jsonl, results.csv, regions.csv, coco.json)")
+        lines.append(f"UNCALIBRATED: {' '.join(policy.told())}")
+    tables = [
+        "parts.jsonl",
+        "parts.csv",
+        "results.jsonl",
+        "results.csv",
+        "regions.csv",
+        "coco.json",
+    ]
+    there = (name for name in (*tables, "results.parquet") if (summary.folder / name).exists())
+    lines.append(f"results: {summary.folder} ({', '.join(there)})")
     if summary.report:
         lines.append(f"report:  {summary.report}")
     if summary.failed:
@@ -228,6 +272,11 @@ def _print_summary(summary: Summary, inspector: Inspector, quiet: bool) -> None:
         lines.append(f"{files} could not be inspected; results.csv says why")
     for line in lines:
         tell(line, err=quiet)
+
+
+def _counted(verdicts: dict[str, int]) -> str:
+    names = ("defect", "unsure", "good", "failed")
+    return ", ".join(f"{verdicts[name]} {name}" for name in names if verdicts.get(name))
 
 
 def _notes_told(notes: dict[str, int]) -> list[str]:

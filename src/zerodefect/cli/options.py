@@ -207,13 +207,19 @@ ConfigFile = Annotated[
 
 
 @dataclass(frozen=True)
-class ProductOptions(Options, panel="Product"):
-    """What is known of the product."""
+class NameOptions(Options, panel="Product"):
+    """What the product is called."""
 
     product: Path | None = option(
         None, "Product file from 'calibrate': it says all that the options below say."
     )
     object: str | None = option(None, "What the product is called, e.g. 'screw'.", "--object", "-n")
+
+
+@dataclass(frozen=True)
+class ProductOptions(NameOptions, panel="Product"):
+    """What is known of the product."""
+
     references: list[Path] | None = option(
         None,
         "Picture or folder of good parts; repeatable.",
@@ -230,6 +236,33 @@ class ProductOptions(Options, panel="Product"):
         given = super().keywords()
         del given["product"]  # it takes the place of a method
         return {**given, "memory_budget": self.memory_budget and self.memory_budget * 10**6}
+
+
+@dataclass(frozen=True)
+class RuleOptions(Options, panel="Product"):
+    """What of a picture is no defect, and which pictures show one part."""
+
+    vocabulary: Path | None = option(None, "Defect kinds: a kind a line, or JSON with phrases.")
+    allow: list[str] | None = option(
+        None,
+        "Regions that are no defect: stain:area<50, count<=2, ...; none takes back the policy's.",
+        metavar="RULE",
+    )
+    min_area: str | None = option(
+        None,
+        "Short for --allow area<...: 50 pixels, or 0.1% of the inspected area.",
+        metavar="AREA",
+    )
+    part_by: str | None = option(
+        None,
+        "Parts of several pictures, by file name: '(?P<part>[0-9]+)_.*'.",
+        metavar="PATTERN",
+    )
+
+    @property
+    def rules(self) -> list[str]:
+        """What is allowed, the minimum area among it."""
+        return [*(self.allow or []), *([] if self.min_area is None else [f"area<{self.min_area}"])]
 
 
 @dataclass(frozen=True)

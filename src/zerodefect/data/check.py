@@ -12,6 +12,7 @@ import numpy as np
 
 from zerodefect.data.dataset import Dataset, DefectType, Problem, Sample, Severity
 from zerodefect.data.depths import found_depths
+from zerodefect.data.drawn_masks import DrawnMask
 from zerodefect.data.mask_files import orientation_of, size_fault
 from zerodefect.data.masks import opened_mask, read_channels
 from zerodefect.images import BitDepth, ImageError, open_image, picture_size
@@ -96,33 +97,39 @@ def _check_picture(
 def _check_sizes(check: FileCheck, sample: Sample, size: _Size | None) -> None:
     for mask in sample.masks:
         try:
-            if size and (fault := size_fault(picture_size(mask), sample.image, size)):
-                check.report("error", mask, *fault)
+            if isinstance(mask, DrawnMask):
+                fault = mask.size_fault(sample.image, size) if size else None
+            else:
+                fault = size_fault(picture_size(mask), sample.image, size) if size else None
+            if fault:
+                check.report("error", str(mask), *fault)
         except ImageError as error:
-            check.report("error", mask, error.reason, error.remedy)
+            check.report("error", str(mask), error.reason, error.remedy)
 
 
 def _check_turn(check: FileCheck, sample: Sample, size: _Size | None) -> None:
     """Warn where a picture is turned by EXIF and sizes do not show whether its mask was, too."""
     turn = orientation_of(sample.image) if sample.masks and size else 1
-    if size and (turn in (2, 3, 4) or (turn > 4 and size[0] == size[1])):
-        for mask in sample.masks:
-            if orientation_of(mask) == 1:
-                reason = "its picture is turned by EXIF, and it may have been drawn before that"
-                remedy = "It is read as drawn on the upright picture: look at it, or save both anew"
-                check.report("warning", mask, reason, remedy)
+    square = size is not None and size[0] == size[1]
+    for mask in sample.masks if turn > 1 else ():
+        unsized = isinstance(mask, DrawnMask) and mask.size is None
+        untold = isinstance(mask, DrawnMask) or orientation_of(mask) == 1
+        if untold and (turn in (2, 3, 4) or square or unsized):
+            reason = "its picture is turned by EXIF, and it may have been drawn before that"
+            remedy = "It is read as drawn on the upright picture: look at it, or save both anew"
+            check.report("warning", str(mask), reason, remedy)
 
 
 def _check_masks(check: FileCheck, sample: Sample, defects: Sequence[DefectType]) -> None:
     try:
         for remark in opened_mask(sample)[1]:
-            check.report("warning", sample.masks[0], remark, "Look whether that is meant")
+            check.report("warning", str(sample.masks[0]), remark, "Look whether that is meant")
         if defects:
             read_channels(sample, defects)
     except ImageError as error:
         check.report("error", error.path, error.reason, error.remedy)
     for path in sample.masks:
-        if path.suffix.lower() in _LOSSY:
+        if isinstance(path, Path) and path.suffix.lower() in _LOSSY:
             reason = "JPEG blurs a mask"
             check.report("warning", path, reason, "Save masks as PNG, black and white")
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from zerodefect.data.drawn_masks import DrawnMask, Mask
 from zerodefect.images.decode import InputError
 from zerodefect.images.find import natural_key
 from zerodefect.types import printable
@@ -38,7 +39,8 @@ class Sample:
 
     Attributes:
         image: the picture.
-        mask: picture whose non-zero pixels are defective, or None where there is no such file.
+        mask: picture whose non-zero pixels are defective, or areas that a labelling tool stored;
+            None where there is neither.
         product: name of the product that the picture shows.
         kind: ``good``, the name of the defect kind (``defect`` where it has none), or the empty
             text for a picture without a label.
@@ -48,16 +50,16 @@ class Sample:
     """
 
     image: Path
-    mask: Path | None
+    mask: Mask | None
     product: str
     kind: str
     anomalous: bool | None
     split: Split | None
-    more_masks: tuple[Path, ...] = ()
+    more_masks: tuple[Mask, ...] = ()
 
     @property
-    def masks(self) -> tuple[Path, ...]:
-        """All mask files; their union is the defective area."""
+    def masks(self) -> tuple[Mask, ...]:
+        """All masks; their union is the defective area."""
         return (self.mask, *self.more_masks) if self.mask else ()
 
 
@@ -225,7 +227,10 @@ class Dataset:
         for sample in self.samples:
             facts = [sample.product, sample.kind, str(sample.anomalous), str(sample.split)]
             for path in (sample.image, *sample.masks):
-                facts += [self.relative(path), str(_size(path))]
+                if isinstance(path, DrawnMask):
+                    facts.append(path.facts())
+                else:
+                    facts += [self.relative(path), str(_size(path))]
             lines.append("\0".join(facts))
         text = "\n".join(sorted(lines))
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()

@@ -30,7 +30,8 @@ def load_dataset(
 
     Each layout is asked whether it recognises the path: first ``meta`` (``meta.json``, the field's
     exchange format), then those of published data sets that cannot be taken for anything else,
-    then ``mvtec``, ``csv`` (one table that lists the pictures) and ``folder``. A folder that is
+    and exports of labelling tools (``docs/datasets.md``), then ``mvtec``, ``csv`` (one table that
+    lists the pictures) and ``folder``. A folder that is
     called like a published data set is read as that one's layout if it can be.
 
     Good pictures lie in folders called good, ok, pass, iO, no_defect or the like, in any case
@@ -90,7 +91,12 @@ def expected_layouts(layout: str = "auto") -> str:
     if layout == "auto":
         general = "\n".join(f"\n{one.name}:\n{one.tree}" for one in registry.drawn_layouts())
         sets = ", ".join(known.name for known in registry.published_sets())
-        return f"{general}\n\nand the published data sets, see 'zerodefect data list NAME': {sets}"
+        others = {known.layout for known in registry.published_sets()}
+        others |= {one.name for one in registry.drawn_layouts()}
+        tools = [one.name for one, _ in registry.layouts() if one.name not in others]
+        labelled = f"exports of labelling tools ({', '.join(tools)})"
+        known_sets = f"the published data sets, see 'zerodefect data list NAME': {sets}"
+        return f"{general}\n\nand {labelled}, and {known_sets}"
     known, trees = find_known(layout), {one.name: one.tree for one, _ in registry.layouts()}
     tree = trees[known.layout if known and layout not in trees else layout]
     if known and known.products:
@@ -172,7 +178,7 @@ def _recognise(
         if known and layout in own:
             listing.reason = f"it is called {known.title}; {listing.reason}"
         return layout.name, listing
-    reason = "a file can be a data set only as meta.json, or as a CSV, TSV or JSON-lines table"
+    reason = "a file can be a data set only as meta.json, a table or a labelling tool's export"
     remedy = f"Name a folder, or such a file:\n{expected_layouts()}"
     raise unused or DatasetError(place, reason, remedy)
 

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from zerodefect.data.dataset import DefectType, Sample
+from zerodefect.data.drawn_masks import DrawnMask, Mask
 from zerodefect.data.mask_files import mask_values, open_mask, size_fault
 from zerodefect.images import ImageError, picture_size
 
@@ -89,26 +90,29 @@ def opened_mask(sample: Sample) -> tuple[np.ndarray, tuple[str, ...]]:
         if sample.anomalous is not False:
             raise ValueError(f"{sample.image}: there is no mask; pixel metrics need one")
         return np.zeros(picture_size(sample.image)[::-1], dtype=np.bool_), ()
-    opened = [open_mask(path) for path in sample.masks]
-    for path, one in zip(sample.masks, opened, strict=True):
-        _check_size(path, one.pixels, sample)
-    mask = np.logical_or.reduce([one.pixels for one in opened])
+    opened = [_opened(mask, sample.image) for mask in sample.masks]
+    mask, first = np.logical_or.reduce([pixels for pixels, _ in opened]), str(sample.masks[0])
     if sample.anomalous and not mask.any():
         reason = "the mask of a defective picture is empty"
-        raise ImageError(sample.masks[0], reason, "Draw the defect, or correct the label")
+        raise ImageError(first, reason, "Draw the defect, or correct the label")
     if sample.anomalous is False and mask.any():
         reason = f"the mask of a good picture marks {np.count_nonzero(mask)} pixels"
-        raise ImageError(sample.masks[0], reason, "Correct the label, or remove the mask")
-    return mask, tuple(dict.fromkeys(one.remark for one in opened if one.remark))
+        raise ImageError(first, reason, "Correct the label, or remove the mask")
+    return mask, tuple(dict.fromkeys(remark for _, remark in opened if remark))
 
 
-def _check_size(path: Path, mask: np.ndarray, sample: Sample) -> None:
+def _opened(mask: Mask, image: Path) -> tuple[np.ndarray, str]:
+    """Give the pixels of one mask, at the picture's size, and the remark on its file."""
+    if isinstance(mask, DrawnMask):
+        return mask.pixels(image), ""
+    opened = open_mask(mask)
     try:
-        wanted = picture_size(sample.image)
+        wanted = picture_size(image)
     except ImageError:
-        return  # the picture's own opening reports it
-    if fault := size_fault((mask.shape[1], mask.shape[0]), sample.image, wanted):
-        raise ImageError(path, *fault)
+        return opened.pixels, opened.remark  # the picture's own opening reports it
+    if fault := size_fault(opened.pixels.shape[::-1], image, wanted):
+        raise ImageError(mask, *fault)
+    return opened.pixels, opened.remark
 
 
 def read_channels(
@@ -142,10 +146,11 @@ def read_channels(
 
 def _values_of(sample: Sample) -> Iterator[tuple[Path, np.ndarray]]:
     shape = None
-    for path in sample.masks:
+    files = [mask for mask in sample.masks if isinstance(mask, Path)]
+    for path in files:
         values = mask_values(path)
         shape = shape or values.shape
         if values.shape != shape:
-            reason = f"the mask has another size than {sample.masks[0].name}"
+            reason = f"the mask has another size than {files[0].name}"
             raise ImageError(path, reason, "Masks of one picture must have one size")
         yield path, values

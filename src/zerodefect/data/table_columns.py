@@ -115,8 +115,18 @@ def json_of(file: Path) -> Any:
     text = text_of(file)
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DatasetError(file, f"it is not JSON ({error})", "Write it anew") from None
+
+
+def json_head(file: Path) -> bytes:
+    """Read the first bytes of a JSON file, by which what wrote it is told; none of other files."""
+    try:
+        with file.open("rb") as stream:
+            head = stream.read(4096) if file.suffix.lower() == ".json" else b""
+    except OSError:
+        return b""
+    return head.removeprefix(b"\xef\xbb\xbf")
 
 
 def values_of(entry: dict[Any, Any]) -> dict[str, str]:

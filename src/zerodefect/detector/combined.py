@@ -316,7 +316,11 @@ class _Memories:
         return sum(values.nbytes for values in features.values())
 
     def leaves_out(self, knowledge: Knowledge) -> bool:
-        return False  # the scales saw every picture: others are learned without it
+        return all(
+            part.memory.leaves_out(self.joint.of(knowledge, name))
+            for name, part in self.joint.each()
+            if part.memory is not None
+        )
 
 
 def _place(name: str, own: str) -> str:

@@ -62,7 +62,11 @@ class Memory(Protocol):
         """Bytes that the features of a batch take."""
 
     def leaves_out(self, knowledge: Knowledge) -> bool:
-        """Whether ``predict`` can leave a picture out of what was remembered, exactly."""
+        """Whether ``predict`` can leave a picture out of what was remembered.
+
+        Every feature of it then. A scale that was learned from all pictures may stay, and where
+        the memory was thinned it may lie further from the others than if it had never been there.
+        """
 
 
 class SetLevel(Protocol):

@@ -29,6 +29,7 @@ class PatchMemory:
     metric: Metric = "half_cosine"  # see layers.memory.MemoryBank
     budget: int = DEFAULT_BUDGET  # bytes that all banks together may take
     constant: ClassVar[bool] = False
+    beside: ClassVar[int] = 0  # bytes that are kept with each feature
 
     def remember(
         self,
@@ -42,16 +43,16 @@ class PatchMemory:
             ValueError: features that are not finite, or of another width than those remembered.
         """
         held = self._held(knowledge)
-        shots, thin = knowledge.shots, not self.leaves_out(knowledge)
+        shots, thin = knowledge.shots, bool(knowledge.facts.get("thinned"))
         for features, own, so_far in numbered(batches, pictures, knowledge.shots, _images):
             shots = so_far
             for name, values in features.items():
                 flat = MemoryBank.stored(values, self.metric)
                 rows = own.to(flat.device).repeat_interleave(values.shape[1])
                 held.setdefault(name, []).append((flat, rows))
-            if _bytes(held) > 1.5 * self.budget:  # half as much again, so that it is seldom done
+            if self._bytes(held) > 1.5 * self.budget:  # half as much again: seldom
                 held, thin = self._thin(held), True
-        if _bytes(held) > self.budget:
+        if self._bytes(held) > self.budget:
             held, thin = self._thin(held), True
         tensors = {}
         for name, parts in held.items():
@@ -76,7 +77,7 @@ class PatchMemory:
         return {n: [(knowledge[_PLACE + n], knowledge[_NUMBERS + n])] for n in banks}
 
     def _thin(self, held: _Held) -> _Held:
-        share = self.budget / _bytes(held)
+        share = self.budget / self._bytes(held)
         thin: _Held = {}
         for name, parts in held.items():
             features, rows = (torch.cat(values) for values in zip(*parts, strict=True))
@@ -86,7 +87,10 @@ class PatchMemory:
 
     def bytes_of(self, features: Mapping[str, Tensor]) -> int:
         """Bytes that the features of a batch take."""
-        return sum(values.nbytes for values in features.values())
+        return sum(v.nbytes + self.beside * v[..., 0].numel() for v in features.values())
+
+    def _bytes(self, held: _Held) -> int:
+        return sum(f.nbytes + self.beside * len(f) for parts in held.values() for f, _ in parts)
 
     def leaves_out(self, knowledge: Knowledge) -> bool:
         """Whether a picture can be left out as if it had never been remembered: all are kept."""
@@ -131,10 +135,6 @@ _Held = dict[str, list[tuple[Tensor, Tensor]]]
 
 def _images(features: Mapping[str, Tensor]) -> int:
     return len(next(iter(features.values())))
-
-
-def _bytes(held: _Held) -> int:
-    return sum(features.nbytes for parts in held.values() for features, _ in parts)
 
 
 def _check_width(name: str, parts: list[tuple[Tensor, Tensor]]) -> None:

@@ -7,15 +7,19 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from zerodefect.inspection.inspector import Inspector
 from zerodefect.inspection.policy import Policy
 from zerodefect.reports.html_report import write_report
+from zerodefect.reports.parquet_file import require_pyarrow, write_parquet
+from zerodefect.reports.part_records import PartsOfRun, parts_of_run, read_parts, write_parts
 from zerodefect.reports.records import Record, failure_record, to_record
 from zerodefect.reports.report_pictures import write_assets
 from zerodefect.reports.result_files import (
+    CocoForm,
     map_path,
     write_coco,
     write_csv,
@@ -36,6 +40,7 @@ class Summary:
         images: files asked for.
         inspected: files inspected now; the others were done before.
         verdicts: count per verdict over all files, and of "failed" ones.
+        parts: count per verdict over parts of several pictures; None where each file is one.
         notes: how many files have a note, by what it says.
         report: the report's page, or None.
         calibrated: whether the verdicts rest on a calibration.
@@ -48,6 +53,7 @@ class Summary:
     notes: dict[str, int]
     report: Path | None
     calibrated: bool
+    parts: dict[str, int] | None = None
 
     @property
     def failed(self) -> int:
@@ -62,67 +68,104 @@ def inspect_files(
     *,
     maps: bool = False,
     report: bool = True,
+    coco: CocoForm = "rle",
+    parquet: bool = False,
+    part_by: str | None = None,
     batch_size: int = 8,
     overwrite: bool = False,
     on_record: Callable[[Record], None] = lambda record: None,
+    on_part: Callable[[Record], None] = lambda record: None,
 ) -> Summary:
-    """Inspect files into a run folder, or go on with a run that was killed.
-
-    What is recorded is not inspected again, what failed is tried again.
+    """Inspect files into a run folder, or go on with a killed run: what failed is tried again.
 
     Args:
         inspector: ready to judge: described, with references and policy as wanted.
         files: pictures.
         folder: the run folder: ``run.json``, ``results.jsonl``, ``results.csv``, ``regions.csv``,
             ``coco.json``, and what else is asked for.
-        maps: write full-size float TIFF maps in the MVTec layout, ``maps/``.
-        report: write the HTML report and its pictures.
+        maps, report: write full-size float TIFF maps in the MVTec layout, ``maps/``; the report.
+        coco, parquet: how ``coco.json`` has the regions; write ``results.parquet``, too.
+        part_by: pattern that names the part that a file shows; None for the policy's, if any.
         batch_size: images that go through the network at once.
         overwrite: throw away what the folder holds of another run.
-        on_record: called with every record made now, and first with those of earlier runs.
+        on_record, on_part: called with every record, of earlier runs first, and with every part's.
 
     Raises:
         StoreError: the folder cannot be written, is in use, or holds a run with other settings.
-        PolicyMismatch: the policy was made for something else.
+        PolicyError: the policy was made for something else, or for other parts.
+        ValueError: a Parquet file is wanted and pyarrow is not installed.
     """
+    if parquet:
+        require_pyarrow()
     inspector.infer_bit_depth(files)
     policy = inspector.active_policy()
+    parts = parts_of_run(files, part_by, policy)
+    files = parts.files if parts else files
     root = _common_root(files) if maps else None
-    wanted = {str(path) for path in files}
     settings = {"maps": maps, "report": report, "root": root and str(root)}
-    manifest = {**_manifest(inspector, policy), "settings": settings}
+    manifest = _manifest(inspector, policy, settings, parts)
+    tell = partial(_tell, parts, on_record, on_part)
     with RunStore(folder, manifest, overwrite=overwrite) as store:
         first = store.manifest["settings"].get("root")
         root = Path(first) if first and maps else root  # of the maps, whatever has come since
-        done = store.done()
-        keys = {path: image_key(path) for path in files}
+        done, keys = store.done(), {path: image_key(path) for path in files}
         waiting = [path for path in files if keys[path] not in done]
-        pending = {str(path) for path in waiting}
-        for record in store.records():
-            if record["image"] in wanted and record["image"] not in pending:
-                on_record(record)
+        for record in _recorded(store, set(files) - set(waiting)):
+            tell(record)
         for seen in inspector.stream(waiting, batch_size=batch_size):
-            record = _finish(seen, store, policy.colour_range, root, report)
+            record = _finish(seen, store, policy.colour_range, root, report, parts)
             store.append(record, keys[seen.source])
-            on_record(record)
+            tell(record)
         store.sync()
+        records = partial(_recorded, store, files)
+        _write_tables(folder, records, inspector.kinds(), coco, parquet)
+        told = {"calibrated": policy.calibrated, **_written(store, records, parts, report)}
+    return Summary(folder, len(files), len(waiting), **told)
 
-        def records() -> Iterator[Record]:
-            return (r for r in store.records() if r["image"] in wanted)
 
-        verdicts, notes = _counted(records())
-        _write_tables(folder, records, inspector.kinds())
-        page = write_report(folder, records(), store.manifest) if report else None
-    counts = len(files), len(waiting), dict(verdicts), dict(notes)
-    return Summary(folder, *counts, page, policy.calibrated)
+def _tell(
+    parts: PartsOfRun | None,
+    on_record: Callable[[Record], None],
+    on_part: Callable[[Record], None],
+    record: Record,
+) -> None:
+    on_record(record)
+    if parts and (part := parts.add(record)) is not None:
+        on_part(part)
+
+
+def _written(
+    store: RunStore, records: Callable[[], Iterator[Record]], parts: PartsOfRun | None, report: bool
+) -> dict[str, Any]:
+    """Write parts and report; what a summary tells of all records."""
+    folder = store.folder
+    verdicts, notes = _counted(records())
+    counts = write_parts(parts, records, folder) if parts else None
+    judged = read_parts(folder) if parts else ()
+    page = write_report(folder, records(), store.manifest, parts=judged) if report else None
+    told = {"verdicts": dict(verdicts), "notes": dict(notes), "report": page}
+    return {**told, "parts": None if counts is None else dict(counts)}
+
+
+def _recorded(store: RunStore, files: Iterable[Path]) -> Iterator[Record]:
+    wanted = {str(path) for path in files}
+    return (record for record in store.records() if record["image"] in wanted)
 
 
 def _write_tables(
-    folder: Path, records: Callable[[], Iterable[Record]], kinds: Sequence[str]
+    folder: Path,
+    records: Callable[[], Iterable[Record]],
+    kinds: Sequence[str],
+    coco: CocoForm,
+    parquet: bool,
 ) -> None:
     write_csv(records(), folder / "results.csv")
     write_regions_csv(records(), folder / "regions.csv")
-    write_coco(records(), folder / "coco.json", kinds=kinds)
+    write_coco(records(), folder / "coco.json", kinds=kinds, form=coco)
+    if parquet:
+        write_parquet(records(), folder / "results.parquet")
+    else:  # that of an earlier start would lack what came since
+        (folder / "results.parquet").unlink(missing_ok=True)
 
 
 def _counted(records: Iterable[Record]) -> tuple[Counter[str], Counter[str]]:
@@ -135,13 +178,17 @@ def _counted(records: Iterable[Record]) -> tuple[Counter[str], Counter[str]]:
     return verdicts, notes
 
 
-def _manifest(inspector: Inspector, policy: Policy) -> dict[str, Any]:
+def _manifest(
+    inspector: Inspector, policy: Policy, settings: dict[str, Any], parts: PartsOfRun | None
+) -> dict[str, Any]:
     return {
+        "settings": {**settings, **({"part_by": parts.by} if parts else {})},
         "object": inspector.object,
         "method": inspector.detector.info.title,
         "backbone": inspector.detector.backbone,
         "detector": inspector.facts(),
         "policy": policy.model_dump(mode="json"),
+        **({"power": inspector.power} if inspector.power else {}),
     }
 
 
@@ -151,11 +198,13 @@ def _finish(
     colour_range: tuple[float, float] | None,
     root: Path | None,
     report: bool,
+    parts: PartsOfRun | None,
 ) -> Record:
     """Write map (below ``root``) and pictures of one result, so that its record never lies."""
     path, picture, result = seen.source, seen.picture, seen.result
+    part = parts.name(path) if parts else None
     if isinstance(result, Failure):
-        return failure_record(result)
+        return failure_record(result, part=part)
     assert picture is not None
     map_name: str | None = None
     if root and result.map is not None:
@@ -169,7 +218,7 @@ def _finish(
         assets = write_assets(
             picture.to_uint8(), result, colour_range, store.folder / "assets", stem
         )
-    return to_record(result, map_path=map_name, assets=assets)
+    return to_record(result, map_path=map_name, assets=assets, part=part)
 
 
 def _common_root(files: Sequence[Path]) -> Path:

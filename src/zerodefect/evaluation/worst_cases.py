@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from zerodefect.data.drawn_masks import Mask
+
 MOST = 6
 """Pictures of either kind that are kept."""
 
@@ -27,7 +29,7 @@ class WorstCase:
         rank: from 1, the worst, among those of its label and number of shots.
         score: raw image score.
         map: ``(h, w)`` float32, longest side at most 512, or None.
-        masks: mask files of a defective picture.
+        masks: of a defective picture.
         crop: side in pixels of the centre that was measured; None for the whole picture.
         bit_depth: bits that a 16-bit picture uses; None where that is not known.
     """
@@ -41,7 +43,7 @@ class WorstCase:
     rank: int
     score: float
     map: np.ndarray | None
-    masks: tuple[Path, ...] = ()
+    masks: tuple[Mask, ...] = ()
     crop: int | None = None
     bit_depth: int | None = None
 

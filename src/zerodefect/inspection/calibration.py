@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from zerodefect.inspection.conformal import (
+    LEARNED,
     CalibrationError,
     average_rate,
     check_provable,
@@ -16,7 +17,7 @@ from zerodefect.inspection.conformal import (
     smallest_rate,
 )
 from zerodefect.inspection.frames import Frame, FrameRange, learn_range
-from zerodefect.inspection.policy import LEARNED, Form, Limits, Policy
+from zerodefect.inspection.policy import Form, Limits, Policy
 
 DEFAULT_FALSE_ALARMS = 0.01
 DEFAULT_REVIEW_RATE = 0.05
@@ -48,28 +49,27 @@ def calibrate(
         review_rate: guaranteed share of good images called "unsure" or "defect", those for their
             frame included, and of good images that show any region; on average. None: 5 %, or what
             ``false_alarms``, ``frames`` and n make of it.
-        confidence: in (0, 1), with which ``false_alarms`` is to hold for these very limits; None:
-            it holds on average.
+        confidence: in (0, 1), with which ``false_alarms`` holds by these limits; None: on average.
         monotone: scores and maps can only fall when a reference is added (see ``conformal``).
         map_range: lowest and highest value that a map can take, if known; colours stay inside.
         frames: light and focus of the same images; without them no range of these is learned.
         notes: put in front of the policy's own notes.
-        whose: ``method``, ``fingerprint``, ``object``, ``made_with``, as in ``Policy``.
+        whose: ``method``, ``fingerprint``, ``object``, ``made_with``, ``parts``, as in ``Policy``.
 
     Raises:
         CalibrationError: no scores, a score that is not finite, a rate that n images cannot
             guarantee (it says what they can), or a confidence for the leave-one-out form.
     """
     good, maxima = _checked(scores, map_maxima)
-    n, guaranteed = len(good), form == "split" or monotone
-    alarms, defect = _defect_limit(good, form, false_alarms, confidence)
+    n, unit = len(good), "part" if whose.get("parts") else "image"
+    alarms, defect = _defect_limit(good, form, false_alarms, confidence, unit)
     seen, odd = learn_range(frames)
-    review = _provable_review(review_rate, alarms, n, odd)
+    review = _provable_review(review_rate, alarms, n, odd, unit)
     left = review - len(odd) / (n + 1)  # of the rate, for scores and maps
     region_limit = conformal_limit(maxima, left)
-    return Policy(
+    made = Policy(
         form=form,
-        guaranteed=guaranteed,
+        guaranteed=form == "split" or monotone,
         false_alarms=alarms,
         review_rate=review,
         confidence=confidence,
@@ -79,9 +79,10 @@ def calibrate(
         region_limit=region_limit,
         colour_range=_colour_range(maxima, region_limit, map_range),
         frames=seen,
-        notes=(*notes, _statement(n, form, alarms, guaranteed, confidence), *_of_frames(seen, odd)),
         **whose,
     )
+    notes = (*notes, _statement(made), *_of_frames(seen, odd, unit))
+    return made.model_copy(update={"notes": notes})
 
 
 def _checked(
@@ -100,7 +101,11 @@ def _checked(
 
 
 def _defect_limit(
-    good: Sequence[float], form: Form, false_alarms: float | None, confidence: float | None
+    good: Sequence[float],
+    form: Form,
+    false_alarms: float | None,
+    confidence: float | None,
+    unit: str,
 ) -> tuple[float, float | None]:
     """False-alarm rate on average, as asked for or a usual one, and the limit that keeps it."""
     if confidence is not None and form != "split":
@@ -112,20 +117,20 @@ def _defect_limit(
     if false_alarms is None:
         usual = smallest_rate(n, confidence) if confidence is None or 0 < confidence < 1 else 0.0
         false_alarms = max(DEFAULT_FALSE_ALARMS, usual)
-    check_provable(false_alarms, n, "false-alarm rate", confidence)
+    check_provable(false_alarms, n, "false-alarm rate", confidence, unit)
     limit = conformal_limit(good, false_alarms, confidence)
     kept = false_alarms if confidence is None else average_rate(false_alarms, n, confidence)
     return kept, limit
 
 
 def _provable_review(
-    review_rate: float | None, false_alarms: float, n: int, odd: Sequence[str]
+    review_rate: float | None, false_alarms: float, n: int, odd: Sequence[str], unit: str
 ) -> float:
     """The same of the review rate, which must bear the false alarms and every odd good image."""
     share = len(odd) / (n + 1)
     if review_rate is None:
         return max(DEFAULT_REVIEW_RATE, false_alarms + share, smallest_rate(n) + share)
-    check_provable(review_rate, n, "review rate")
+    check_provable(review_rate, n, "review rate", unit=unit)
     if review_rate < false_alarms:
         raise CalibrationError(
             f"the review rate {review_rate:g} lies below the false-alarm rate {false_alarms:g}, "
@@ -135,13 +140,13 @@ def _provable_review(
     if odd and review_rate < needed - 1e-9:
         raise CalibrationError(
             f"a review rate of {review_rate:g} cannot be guaranteed: {len(odd)} of the {n} good "
-            f"images lie outside what the others show ({'; '.join(odd)}). Take out what is no "
+            f"{unit}s lie outside what the others show ({'; '.join(odd)}). Take out what is no "
             f"picture of a good part, or ask for a review rate of {needed:.4g}."
         )
     return review_rate
 
 
-def _of_frames(seen: FrameRange | None, odd: Sequence[str]) -> list[str]:
+def _of_frames(seen: FrameRange | None, odd: Sequence[str], unit: str) -> list[str]:
     """Say in words what the good images' light and focus decide."""
     if seen is None:
         return []
@@ -150,19 +155,21 @@ def _of_frames(seen: FrameRange | None, odd: Sequence[str]) -> list[str]:
         "review rate counts them in."
     )
     return [
-        f"{text} Of the good images {len(odd)} lie outside what the others show: {'; '.join(odd)}."
+        f"{text} Of the good {unit}s {len(odd)} lie outside what the others show: {'; '.join(odd)}."
         if odd
         else text
     ]
 
 
-def _statement(n: int, form: Form, rate: float, guaranteed: bool, confidence: float | None) -> str:
+def _statement(policy: Policy) -> str:
     """Say in words what the calibration proves."""
-    how = "" if form == "split" else ", each scored with the others as references"
-    images = "1 good image" if n == 1 else f"{n} good images"
-    text = f"{LEARNED} {images}{how}. "
-    if guaranteed:
-        return text + promise(rate, n, form, confidence, "good images like these", "defective")
+    n, rate, unit = len(policy.scores), policy.false_alarms or 0.0, policy.unit
+    how = "" if policy.form == "split" else ", each scored with the others as references"
+    how = policy.parts.told() if policy.parts else how
+    text = f"{LEARNED} {n} good {unit}{'s' * (n > 1)}{how}. "
+    if policy.guaranteed:
+        likes = f"good {unit}s like these"
+        return text + promise(rate, n, policy.form, policy.confidence, likes, "defective")
     return text + (
         f"About {100 * rate:.3g} % of good images like these should be called defective, but this "
         "is not guaranteed: with this method adding references may raise scores. Calibrate on good "

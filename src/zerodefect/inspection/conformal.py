@@ -33,11 +33,19 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 from scipy.special import betainc, betaincinv
 
+REMEDY = (  # what makes real verdicts of provisional ones
+    "For verdicts that hold show it good parts: --reference good/, or limits from 'zerodefect "
+    "calibrate good/'."
+)
 USUAL_CONFIDENCE = 0.9  # of the rate that is told beside the average
+
+LEARNED: Final = "Limits learned from"
+"""How the note begins that says what limits rest on, and promises what they keep."""
 
 
 class PolicyError(ValueError):
@@ -77,8 +85,12 @@ def needed_images(rate: float, confidence: float | None = None) -> int:
     return n
 
 
-def check_provable(rate: float, n: int, name: str, confidence: float | None = None) -> None:
+def check_provable(
+    rate: float, n: int, name: str, confidence: float | None = None, unit: str = "image"
+) -> None:
     """Make sure that ``n`` good images can guarantee a rate; ``name`` is the rate's, for the error.
+
+    ``unit`` is what was counted: an image, or a part of several.
 
     Raises:
         CalibrationError: they cannot, or rate or confidence are not in (0, 1).
@@ -88,11 +100,11 @@ def check_provable(rate: float, n: int, name: str, confidence: float | None = No
         _check_rate(confidence, "confidence")
     if _rank(rate, n, confidence) < 1:
         sure = f" with {100 * confidence:g} % confidence" if confidence else ""
-        images = f"{n} good image{'s' if n > 1 else ''}"
+        images = f"{n} good {unit}{'s' if n > 1 else ''}"
         raise CalibrationError(
             f"a {name} of {rate:g} cannot be guaranteed{sure} with {images}: the smallest provable "
             f"rate is {smallest_rate(n, confidence):.4g}. Give at least "
-            f"{needed_images(rate, confidence)} good images, or ask for a larger rate."
+            f"{needed_images(rate, confidence)} good {unit}s, or ask for a larger rate."
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from zerodefect.inspection.allowances import allowed_in_words
 from zerodefect.inspection.policy import Policy
 from zerodefect.types import Region, Verdict, told_score
 
@@ -28,20 +29,26 @@ def explain(
     """
     if reason is not None:
         return f"Unsure, whatever the score ({told_score(score)}): {reason}."
-    evidence = _evidence(verdict, score, policy)
-    return evidence if policy.region_limit is None else f"{evidence} {_places(regions, size)}"
+    by_score = policy.verdict(score)
+    told = evidence(by_score, score, policy)
+    if by_score != "good" and any(region.allowed for region in regions):
+        told = _by_rule(told, regions, verdict, verdict != by_score)
+    return told if policy.region_limit is None else f"{told} {_places(regions, size)}"
 
 
-def _evidence(verdict: Verdict, score: float, policy: Policy) -> str:
+def _by_rule(score: str, regions: Sequence[Region], verdict: Verdict, decides: bool) -> str:
+    """What is allowed, and what that makes of the verdict, before what the score says."""
+    told = allowed_in_words(regions)
+    if decides:
+        told += f"; nothing else stands out: {verdict} by this rule, not by the score"
+    return f"{told}. {score}"
+
+
+def evidence(verdict: Verdict, score: float, policy: Policy) -> str:
+    """Say what a score's verdict rests on."""
     if not policy.calibrated:
-        if policy.limits.defect is None:
-            return f"Score {told_score(score)}; without calibration no verdict can be given."
-        side = "above" if score > policy.limits.defect else "not above"
-        return (
-            f"Score {told_score(score)} is {side} the provisional limit "
-            f"{told_score(policy.limits.defect)} (not calibrated)."
-        )
-    n = len(policy.scores)
+        return _provisional(verdict, score, policy)
+    n, unit = len(policy.scores), policy.unit
     reached = sum(s >= score for s in policy.scores)
     rank = {0: "none", n: "all"}.get(reached, str(reached))
     limit = {"defect": policy.limits.defect, "unsure": policy.limits.unsure}.get(verdict)
@@ -52,8 +59,20 @@ def _evidence(verdict: Verdict, score: float, policy: Policy) -> str:
     else:
         stands = "cannot be judged: the policy has no such limit"
     return (
-        f"Score {told_score(score)} {stands}: {rank} of {n} good images scored as high "
+        f"Score {told_score(score)} {stands}: {rank} of {n} good {unit}s scored as high "
         f"(p = {policy.p_value(score):.3g})."
+    )
+
+
+def _provisional(verdict: Verdict, score: float, policy: Policy) -> str:
+    limits = policy.limits
+    limit = limits.defect if verdict == "defect" else limits.unsure
+    if limit is None:
+        return f"Score {told_score(score)}; without good parts no verdict can be given."
+    side = "above" if score > limit else "not above"
+    return (
+        f"Score {told_score(score)} is {side} the provisional limit {told_score(limit)} "
+        "(not calibrated on good parts)."
     )
 
 

@@ -68,12 +68,15 @@ class Frame:
         contrast: standard deviation of the grey, in [0, 1].
         sharpness: mean absolute Laplacian (four neighbours) of the grey in [0, 1], at 512 pixels on
             the longer side at most.
+        part: name of the part that it shows, where parts have several pictures; pictures of one
+            part stand for each other, so that it is parts that are exchangeable.
     """
 
     image: str
     brightness: float
     contrast: float
     sharpness: float
+    part: str | None = None
 
 
 class FrameRange(BaseModel):
@@ -83,7 +86,7 @@ class FrameRange(BaseModel):
         brightness: lowest and highest mean grey; white is 1.
         contrast: lowest standard deviation of the grey.
         sharpness: lowest mean absolute Laplacian of the grey.
-        outside: good pictures that lie outside what the others show.
+        outside: good pictures, or parts, that lie outside what the others show.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -115,18 +118,21 @@ def _far(how: str) -> str:
 def learn_range(frames: Sequence[Frame]) -> tuple[FrameRange | None, list[str]]:
     """Range of good frames, and what is odd about those that lie outside that of the others.
 
-    None for fewer than two: there are no others to lie apart from.
+    Frames of one part are left out together, and count once. None for fewer than two pictures, or
+    parts: there are no others to lie apart from.
     """
-    if len(frames) < 2:
+    parts = [i if frame.part is None else frame.part for i, frame in enumerate(frames)]
+    if len(set(parts)) < 2:
         return None, []
-    odd: dict[int, str] = {}
+    odd: dict[str | int, str] = {}
     for name in _MARGINS:
         values = [getattr(frame, name) for frame in frames]
         # beyond the range of the others can only be who is the lowest or highest of all
-        for i in {int(np.argmin(values)), int(np.argmax(values))} - odd.keys():
-            if reason := _range([*frames[:i], *frames[i + 1 :]]).reason(frames[i]):
-                odd[i] = f"{frames[i].image}: {reason}"
-    return _range(frames, len(odd)), [odd[i] for i in sorted(odd)]
+        for i in sorted({int(np.argmin(values)), int(np.argmax(values))}):
+            others = [frame for frame, part in zip(frames, parts, strict=True) if part != parts[i]]
+            if parts[i] not in odd and (reason := _range(others).reason(frames[i])):
+                odd[parts[i]] = f"{frames[i].image}: {reason}"
+    return _range(frames, len(odd)), [odd[part] for part in dict.fromkeys(parts) if part in odd]
 
 
 def _range(frames: Sequence[Frame], outside: int = 0) -> FrameRange:

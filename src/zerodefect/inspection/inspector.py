@@ -10,18 +10,20 @@ from typing import Any
 import numpy as np
 
 from zerodefect.detector.contract import Detector, UnsupportedError
+from zerodefect.detector.knowledge import Knowledge
 from zerodefect.images import ImageError, Picture
 from zerodefect.images.kept import KeptPicture
-from zerodefect.inspection.calibration import calibrate
+from zerodefect.inspection.allowances import Allowances, allowed_in_words
 from zerodefect.inspection.conformal import CalibrationError, check_provable
 from zerodefect.inspection.explain import explain
 from zerodefect.inspection.frames import Frame, measure, why_unjudged
 from zerodefect.inspection.keepable import Keepable
-from zerodefect.inspection.made_with import made_with
+from zerodefect.inspection.part_pictures import agreed, check_form, grouped, whole_parts
+from zerodefect.inspection.part_verdict import Outcome, PartInspection, judge_part
 from zerodefect.inspection.policy import Policy
 from zerodefect.inspection.product_pictures import Keeping, keep
 from zerodefect.inspection.product_sections import Asked
-from zerodefect.inspection.regions import find_regions
+from zerodefect.inspection.regions import USUAL_MINIMUM, find_regions
 from zerodefect.inspection.sources import GoodPictures, Source, expand
 from zerodefect.inspection.teachable import Shown
 from zerodefect.scoring.joining import Scored
@@ -54,34 +56,33 @@ class Inspector(Keepable):
     ) -> None:
         super().__init__(detector, **taught)
         self.policy, self.asked = policy, asked
-
-    def infer_bit_depth(self, sources: Sequence[Source]) -> None:
-        """As ``Teachable`` does, but a calibration knows it first."""
-        if self.bit_depth is None and self.policy is not None:
-            self.bit_depth = self.policy.bit_depth
-        super().infer_bit_depth(sources)
+        self.among_themselves = False  # see ``self_comparison``
 
     # --- calibration ---------------------------------------------------------------------------
 
     def calibrate(
         self,
-        good: Source | Iterable[Source],
+        good: Source | Iterable[Source] | Mapping[str, Iterable[Source]],
         *,
         object: str | None = None,
+        part_by: str | None = None,
         false_alarms: float | None = None,
         review_rate: float | None = None,
         confidence: float | None = None,
         leave_one_out: bool = False,
+        allow: Iterable[str] = (),
         batch_size: int = DEFAULT_BATCH,
         on_scored: Callable[[int], None] = lambda count: None,
         on_failure: Callable[[Failure], None] | None = None,
     ) -> Policy:
         """Learn the limits from good images only, use them from now on, and return them.
 
-        A picture that is given several times counts once: copies prove nothing.
+        A picture that is given several times counts once: copies prove nothing. Where parts have
+        several pictures, rates are those of parts, and a part counts if all its pictures do.
 
         Args:
-            good: files, folders or arrays of good parts.
+            good: files, folders or arrays of good parts; pictures by the names of their parts.
+            part_by: pattern that names the part of a file, see ``part_names``.
             object: product name, from now on.
             false_alarms: largest share of good parts that may be called defective, on average over
                 calibrations.
@@ -89,17 +90,38 @@ class Inspector(Keepable):
             confidence: such as 0.95: ``false_alarms`` is to hold with it for these very limits, not
                 on average. It takes more images.
             leave_one_out: the good images are the references, too: each is scored against the
-                others, and afterwards all are remembered.
+                others, and afterwards all are remembered. Not of parts.
+            allow: rules on regions that are no defects: ``stain:area<50``; see ``allowances``.
             batch_size: images that go through the network at once.
             on_scored: called with the number of images just scored.
-            on_failure: called with every image that cannot be used; it is left out, and the
-                guarantee is that of the rest.
+            on_failure: called with every image that cannot be used; the rest count.
 
         Raises:
             CalibrationError: too few images for the asked rate; it says how many it takes.
             FileNotFoundError, ImageError: something cannot be used, and there is no ``on_failure``.
             UnsupportedError: the method's scores depend on the other images of a set.
         """
+        self._check_calibrates(object)
+        rates: _Rates = {"false_alarms": false_alarms, "review_rate": review_rate}
+        rates["confidence"] = confidence
+        good_ones = GoodPictures(self._open_good, on_failure)
+        allowances = Allowances.of(allow)
+        if allowances is not None:  # before the long work
+            allowances.check(self.kinds())
+        keeping = Keeping()
+        how = (good_ones, rates, batch_size, on_scored, keeping)
+        if part_by is not None or isinstance(good, Mapping):
+            check_form(leave_one_out)
+            made = self._calibrated_parts(good, part_by, *how)
+        else:
+            made = self._calibrated_images(good, leave_one_out, *how)
+        if allowances is not None:
+            allowances.check(self.kinds(), made.region_limit is not None)
+        made = made.model_copy(update={"allowances": allowances})
+        self.calibrated(made, Asked(leave_one_out=leave_one_out, **rates), keeping)
+        return made
+
+    def _check_calibrates(self, object: str | None) -> None:
         if "set" in self.detector.info.needs:
             raise UnsupportedError(
                 f"{self.detector.info.name} scores the images of a set against each other, so that "
@@ -107,41 +129,75 @@ class Inspector(Keepable):
             )
         if object is not None:
             self.describe(object)
-        images = expand(good, tolerant=on_failure is not None)
-        if isinstance(images, Sequence):  # before the long work
-            self.infer_bit_depth(images)
-            if false_alarms is not None:
-                check_provable(false_alarms, len(images), "false-alarm rate", confidence)
-        good_ones = GoodPictures(self._open_good, on_failure)
-        rates: _Rates = {"false_alarms": false_alarms, "review_rate": review_rate}
-        rates, keeping = {**rates, "confidence": confidence}, Keeping()
-        if leave_one_out:
-            policy = self._calibrated_left_out(images, good_ones, rates)
-            on_scored(self.shots)
-        else:
-            every = images, good_ones, rates, batch_size, on_scored
-            policy = self._calibrated_apart(*every, keeping)
-        self.calibrated(policy, Asked(leave_one_out=leave_one_out, **rates), keeping)
-        return policy
 
-    def _calibrated_apart(
+    def _prepare(self, images: Sequence[Source], n: int, rates: _Rates, unit: str) -> None:
+        """Settle the bit depth, and refuse a rate that n images or parts cannot prove."""
+        self.infer_bit_depth(images)
+        if rates["false_alarms"] is not None:
+            asked = rates["false_alarms"], n, "false-alarm rate", rates["confidence"], unit
+            check_provable(*asked)
+
+    def _calibrated_images(
         self,
-        images: Iterable[Source],
+        good: Source | Iterable[Source],
+        leave_one_out: bool,
         good_ones: GoodPictures,
         rates: _Rates,
         batch_size: int,
         on_scored: Callable[[int], None],
         keeping: Keeping,
     ) -> Policy:
-        shown, seen = self._ready(None), []
-        for one in good_ones.once(images, partial(self._seen, shown), shown.digests, batch_size):
-            if one:
-                keeping.add(one[2])
-                seen.append(one[:2])
-            on_scored(1)
+        images = expand(good, tolerant=good_ones.on_failure is not None)
+        if isinstance(images, Sequence):
+            self._prepare(images, len(images), rates, "image")
+        if leave_one_out:
+            made = self._calibrated_left_out(images, good_ones, rates)
+            on_scored(self.shots)
+            return made
+        shown = self._ready(None)
+        found = self._good_seen(shown, images, good_ones, batch_size, on_scored, keeping)
+        seen = [one for one in found if one]
         rates = {**rates, "frames": [frame for _, frame in seen]}
         scored = [one for one, _ in seen]
         return self._policy_of(shown, scored, "split", rates, good_ones.notes())
+
+    def _calibrated_parts(
+        self,
+        good: Any,
+        part_by: str | None,
+        good_ones: GoodPictures,
+        rates: _Rates,
+        batch_size: int,
+        on_scored: Callable[[int], None],
+        keeping: Keeping,
+    ) -> Policy:
+        """The same of parts: see ``grouped`` for what they are given as."""
+        groups = grouped(good, part_by, tolerant=good_ones.on_failure is not None)
+        names = [name for name, group in groups.items() for _ in group]
+        images = [one for group in groups.values() for one in group]
+        self._prepare(images, len(groups), rates, "part")
+        shown = self._ready(None)
+        found = self._good_seen(shown, images, good_ones, batch_size, on_scored, keeping)
+        scored, learned = whole_parts(part_by, names, found)
+        notes = [*good_ones.notes(), *learned.pop("notes")]
+        return self._policy_of(shown, scored, "split", {**rates, **learned}, notes)
+
+    def _good_seen(
+        self,
+        shown: Shown,
+        images: Iterable[Source],
+        good_ones: GoodPictures,
+        batch_size: int,
+        on_scored: Callable[[int], None],
+        keeping: Keeping,
+    ) -> Iterator[tuple[Scored, Frame] | None]:
+        """What each good picture shows; None for what does not count."""
+        seen = partial(self._seen, shown)
+        for one in good_ones.once(images, seen, shown.digests, batch_size):
+            on_scored(1)
+            if one:
+                keeping.add(one[2])
+            yield one and one[:2]
 
     def _seen(
         self, shown: Shown, pictures: Sequence[Picture]
@@ -185,6 +241,9 @@ class Inspector(Keepable):
         identity = self._identity(shown)
         if self.policy is not None:
             self.policy.check(**identity, bit_depth=self.bit_depth)
+            if self.policy.allowances is not None:
+                kinds, has_maps = self.detector.kinds(shown.known), self.policy.region_limit
+                self.policy.allowances.check(kinds, has_maps is not None)
             return self.policy
         fingerprint = identity["fingerprint"]
         with self._lock:
@@ -204,23 +263,6 @@ class Inspector(Keepable):
         scored = self.scorer.score_left_out(shown.references, areas, alone)
         rates = {**rates, "frames": _frames(shown, shown.references)}
         return self._policy_of(shown, scored, "leave-one-out", rates, notes)
-
-    def _policy_of(
-        self, shown: Shown, scored: Sequence[Scored], form: Any, rates: _Rates, notes: Sequence[str]
-    ) -> Policy:
-        detector, memory, known = self.detector, self.detector.memory, shown.known
-        exact = memory is not None and memory.leaves_out(known)
-        made = calibrate(
-            [one.score for one in scored],
-            [one.highest for one in scored if one.highest is not None],
-            form=form,
-            map_range=detector.map_range(known) or (0.0, 1.0),
-            monotone=detector.monotone_memory and exact,
-            notes=notes,
-            **rates,
-            **self._identity(shown),
-        )
-        return made.model_copy(update={"bit_depth": self.bit_depth})
 
     def _provisional(self, shown: Shown) -> Policy:
         known = shown.known
@@ -279,6 +321,37 @@ class Inspector(Keepable):
         seen = self.stream(expand(sources), object, batch_size=batch_size)
         return (one.result for one in seen)
 
+    def inspect_parts(
+        self,
+        sources: Source | Iterable[Source] | Mapping[str, Iterable[Source]],
+        object: str | None = None,
+        *,
+        part_by: str | None = None,
+        batch_size: int = DEFAULT_BATCH,
+    ) -> Iterator[PartInspection]:
+        """Inspect parts of several pictures one after the other.
+
+        Args:
+            sources: files and folders; or pictures by the names of their parts.
+            object: product name, for this call alone.
+            part_by: pattern that names the part of a file, see ``part_names``; None for the
+                policy's.
+            batch_size: images that go through the network at once.
+
+        Raises:
+            PolicyError: the policy was learned from single pictures or with another pattern, or a
+                file has no part.
+            FileNotFoundError, PolicyMismatch: as ``inspect_many`` does.
+        """
+        policy = self.active_policy(object)
+        by = agreed(policy.parts, policy.calibrated, part_by)
+        groups = grouped(sources, part_by if isinstance(sources, Mapping) else by)
+        images = [one for group in groups.values() for one in group]
+        found = self.stream(images, object, batch_size=batch_size)
+        for name, group in groups.items():
+            results = [next(found).result for _ in group]
+            yield judge_part(name, list(map(Outcome.of, results)), policy, results)
+
     def stream(
         self, sources: Iterable[Any], object: str | None = None, *, batch_size: int = DEFAULT_BATCH
     ) -> Iterator[Seen[Any, Inspection]]:
@@ -287,8 +360,27 @@ class Inspector(Keepable):
             self.infer_bit_depth(sources)
         shown = self._ready(object)
         policy = self._policy_for(shown)
-        found = scored_stream(self.scorer, shown.known, sources, self._open, shown.area, batch_size)
+        out = shown.number if self.among_themselves and self.leaves_out() else None
+        found = scored_stream(
+            self.scorer, shown.known, sources, self._open, shown.area, batch_size, out
+        )
         return (Seen(s.source, s.picture, self._judged(s, shown, policy)) for s in found)
+
+    def judge(
+        self,
+        pictures: Sequence[Picture],
+        known: Knowledge | None = None,
+        left_out: Callable[[Picture], int] | None = None,
+    ) -> list[Inspection | Failure]:
+        """Inspect pictures by the limits in force, under another knowledge of the product.
+
+        ``known`` is such as ``without_each`` gives it; ``left_out`` as of ``scored_stream``.
+        """
+        shown = self._ready(None)
+        policy = self._policy_for(shown)
+        shown = shown if known is None else replace(shown, knowledge=known)
+        how = (self.scorer, shown.known, pictures, self._open, shown.area)
+        return [self._judged(s, shown, policy) for s in scored_stream(*how, left_out=left_out)]
 
     def _judged(
         self, seen: Seen[Any, Scored], shown: Shown, policy: Policy
@@ -305,13 +397,16 @@ class Inspector(Keepable):
         regions = find_regions(
             scored.map,
             policy.region_limit,
+            minimum_area=1 if policy.allowances else USUAL_MINIMUM,
             type_map=scored.type_map,
             kinds=self.detector.kinds(shown.known),
             inspected=area,
             p_value=policy.region_p_value,
         )
+        regions = policy.marked(regions)
         unjudged = why_unjudged(picture, area, policy.frames)
-        verdict: Verdict = policy.verdict(scored.score) if unjudged is None else "unsure"
+        verdict: Verdict = policy.verdict(scored.score, regions) if not unjudged else "unsure"
+        by_rule = unjudged is None and verdict != policy.verdict(scored.score)
         return Inspection(
             image=picture.path,
             object=shown.name,
@@ -327,18 +422,8 @@ class Inspector(Keepable):
             notes=picture.notes if unjudged is None else (*picture.notes, unjudged),
             map=scored.map,
             reason=unjudged,
+            allowed=allowed_in_words(regions) if by_rule else None,
         )
-
-    def _identity(self, shown: Shown) -> dict[str, Any]:
-        return {**self._whose(shown), "made_with": made_with(self._facts(shown))}
-
-    def _whose(self, shown: Shown) -> dict[str, Any]:
-        fingerprint = self._facts(shown)["fingerprint"]
-        return {
-            "method": self.detector.info.name,
-            "fingerprint": fingerprint,
-            "object": shown.name,
-        }
 
 
 def _frames(shown: Shown, pictures: Sequence[Picture]) -> list[Frame]:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zerodefect.detector.contract import Detector
 from zerodefect.images.kept import KeptPicture
+from zerodefect.inspection.calibration import calibrate
+from zerodefect.inspection.made_with import made_with
 from zerodefect.inspection.policy import Policy
 from zerodefect.inspection.product_pictures import Keeping
 from zerodefect.inspection.product_sections import Asked
 from zerodefect.inspection.sources import Source, expand
 from zerodefect.inspection.teachable import Shown, Teachable
+from zerodefect.scoring.joining import Scored
 
 if TYPE_CHECKING:
     from zerodefect.inspection.product_file import ProductFile
@@ -45,6 +48,45 @@ class Keepable(Teachable):
         """The policy that verdicts follow; see ``Inspector.active_policy``."""
         raise NotImplementedError
 
+    def infer_bit_depth(self, sources: Sequence[Source]) -> None:
+        """As ``Teachable`` does, but a calibration knows it first."""
+        if self.bit_depth is None and self.policy is not None:
+            self.bit_depth = self.policy.bit_depth
+        super().infer_bit_depth(sources)
+
+    def _policy_of(
+        self,
+        shown: Shown,
+        scored: Sequence[Scored],
+        form: Any,
+        rates: Mapping[str, Any],
+        notes: Sequence[str],
+    ) -> Policy:
+        detector, memory, known = self.detector, self.detector.memory, shown.known
+        exact = memory is not None and memory.leaves_out(known)
+        made = calibrate(
+            [one.score for one in scored],
+            [one.highest for one in scored if one.highest is not None],
+            form=form,
+            map_range=detector.map_range(known) or (0.0, 1.0),
+            monotone=detector.monotone_memory and exact,
+            notes=notes,
+            **rates,
+            **self._identity(shown),
+        )
+        return made.model_copy(update={"bit_depth": self.bit_depth})
+
+    def _identity(self, shown: Shown) -> dict[str, Any]:
+        return {**self._whose(shown), "made_with": made_with(self._facts(shown))}
+
+    def _whose(self, shown: Shown) -> dict[str, Any]:
+        fingerprint = self._facts(shown)["fingerprint"]
+        return {
+            "method": self.detector.info.name,
+            "fingerprint": fingerprint,
+            "object": shown.name,
+        }
+
     def calibrated(self, policy: Policy, asked: Asked, keeping: Keeping) -> None:
         """Go by these limits from now on, and know what they rest on."""
         self.policy, self.power, self._learned_from = policy, None, keeping
@@ -70,7 +112,8 @@ class Keepable(Teachable):
     ) -> Policy:
         """Add good pictures, and compute again what was proven, from all of them.
 
-        Rates are those that were asked for before, unless others are given.
+        Rates are those that were asked for before, unless others are given. Where that fails, all
+        is as it was.
 
         Args:
             references: to be remembered besides the present ones.
@@ -81,9 +124,27 @@ class Keepable(Teachable):
             ProductError: the pictures are needed, and the product file keeps none.
             ValueError: there is nothing to learn from; and as of ``remember`` and ``calibrate``.
         """
-        asked = self.calibration
+        before = dict(vars(self))
+        try:
+            return self._relearned(references, good, calibrating)
+        except BaseException:
+            vars(self).update(before)
+            raise
+
+    def _relearned(
+        self,
+        references: Source | Iterable[Source] | None,
+        good: Source | Iterable[Source] | None,
+        calibrating: Mapping[str, Any],
+    ) -> Policy:
+        asked, allowed = self.calibration, self.policy and self.policy.allowances
+        if self.policy is not None and self.policy.parts:
+            raise ValueError(
+                "its limits are those of parts with several pictures, which are not kept by part: "
+                "calibrate anew, with the pattern that names the parts"
+            )
         new = {name: value for name, value in calibrating.items() if value is not None}
-        rates = {**asked.rates(), **new}
+        rates = {**asked.rates(), "allow": allowed.rules if allowed else (), **new}
         more = [] if good is None else list(expand(good))
         if asked.automatic and not more:
             if references is None:

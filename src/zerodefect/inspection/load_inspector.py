@@ -45,7 +45,7 @@ def load(
     memory_budget: int | None = None,
     **loading: Any,
 ) -> Inspector:
-    """Load an inspector that does what ``zerodefect inspect`` with the same options does.
+    """Load an inspector as ``zerodefect inspect`` has it, but for ``self_comparison``.
 
     Args:
         method: a name from ``zerodefect methods``, several as ``"dense+patchcore"``, or the path of

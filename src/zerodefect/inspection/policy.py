@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import bisect
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -22,33 +21,28 @@ from pydantic import (
 )
 
 from zerodefect.files import atomic_write
+from zerodefect.inspection.allowances import Allowances, all_allowed
 from zerodefect.inspection.conformal import (
+    REMEDY,
     USUAL_CONFIDENCE,
     PolicyError,
-    check_provable,
     confident_rate,
-    conformal_limit,
     p_value,
 )
 from zerodefect.inspection.frames import FrameRange
+from zerodefect.inspection.limit_changes import with_proven_rates, with_threshold
 from zerodefect.inspection.made_with import what_differs
-from zerodefect.types import Verdict
+from zerodefect.inspection.part_pictures import Parts
+from zerodefect.types import Region, Verdict
 from zerodefect.version import __version__
 
 FORMAT: Final = "zerodefect-policy"
 VERSION: Final = 1
 
-LEARNED: Final = "Limits learned from"
-"""How the note begins that says what limits rest on, and promises what they keep."""
-
 Form = Literal["split", "leave-one-out", "none"]
 
-_NEARLY_ALL = 1 - 1e-9  # rates lie below 1
-_LATER = (
-    "confidence",
-    "frames",
-    "made_with",
-)  # not in the first files: left out where nothing is known
+# not in the first files: left out where nothing is known
+_LATER = ("confidence", "frames", "made_with", "allowances", "parts")
 
 
 class PolicyMismatch(PolicyError):  # noqa: N818 - says what it is
@@ -71,6 +65,9 @@ class Limits(BaseModel):
 
 class Policy(BaseModel):
     """How scores become verdicts, p-values, regions and colours; a plain JSON file on disk.
+
+    A section of the file (an object) has a version of its own. What a later program adds to it, or
+    beside it as a section with a version, is passed over; a section in a later version is refused.
 
     The file may be edited by hand: verdicts follow ``limits``, p-values follow ``scores``. A rate
     that a lowered limit no longer keeps is taken back when the file is loaded. Scores that are NaN
@@ -95,6 +92,9 @@ class Policy(BaseModel):
         colour_range: raw map values at the two ends of the colour scale; None without maps.
         frames: light and focus outside which a picture is "unsure"; None where none was learned.
         made_with: what decided the scores, to say what differs where the policy does not fit.
+        allowances: regions that the user allows; None: none.
+        parts: of parts with several pictures: scores, maxima and rates are then those of parts, not
+            of images. None: each image stands for itself.
         created: ISO 8601 time in UTC.
         zerodefect: version of the program that wrote the policy.
         notes: what the reader should know about the limits.
@@ -120,6 +120,8 @@ class Policy(BaseModel):
     colour_range: tuple[float, float] | None
     frames: FrameRange | None = None
     made_with: dict[str, Any] | None = None
+    allowances: Allowances | None = None
+    parts: Parts | None = None
     created: str = Field(
         default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds")
     )
@@ -153,6 +155,8 @@ class Policy(BaseModel):
                 "map_maxima, region_limit and colour_range come together; a method without maps "
                 "has none of them"
             )
+        if self.parts and sum(self.parts.pictures.values()) != len(self.scores):
+            raise ValueError(f"parts.pictures does not count the {len(self.scores)} scored parts")
         if self.guaranteed and not self.calibrated:
             raise ValueError("guaranteed is true, but form 'none' proves nothing")
         return self
@@ -190,8 +194,17 @@ class Policy(BaseModel):
             limits=Limits(unsure=neutral, defect=neutral),
             region_limit=region_limit,
             colour_range=map_range,
-            notes=("Not calibrated: verdicts and regions are provisional.",),
+            notes=("Not calibrated: verdicts and regions are provisional.", REMEDY),
         )
+
+    @property
+    def unit(self) -> str:
+        """What was scored: an "image", or a "part" of several."""
+        return "part" if self.parts else "image"
+
+    def told(self) -> tuple[str, ...]:
+        """What the reader should know: the notes, and what is allowed."""
+        return (*self.notes, *([self.allowances.sentence()] if self.allowances else []))
 
     @property
     def calibrated(self) -> bool:
@@ -209,10 +222,18 @@ class Policy(BaseModel):
         confidence = self.confidence or USUAL_CONFIDENCE
         return confident_rate(self.false_alarms, len(self.scores), confidence)
 
-    def verdict(self, score: float) -> Verdict:
-        """Judge a raw image score by the limits."""
+    def verdict(self, score: float, regions: Sequence[Region] = ()) -> Verdict:
+        """Judge a raw image score by the limits.
+
+        Args:
+            score: of the image.
+            regions: of the image, as ``marked`` gives them: where all are allowed the verdict is
+                that of the lowest score.
+        """
         if math.isnan(score):
             raise ValueError("the score is NaN")
+        if all_allowed(regions):
+            score = -math.inf
         if self.limits.defect is not None and score > self.limits.defect:
             return "defect"
         if self.limits.unsure is None or score > self.limits.unsure:
@@ -230,6 +251,21 @@ class Policy(BaseModel):
         """
         return p_value(self.map_maxima, score) if self.calibrated and self.map_maxima else None
 
+    def marked(self, regions: Sequence[Region]) -> tuple[Region, ...]:
+        """The regions of an image, each with the rule that allows it, if one does."""
+        return self.allowances.marked(regions) if self.allowances else tuple(regions)
+
+    def allowing(self, rules: Iterable[str]) -> Policy:
+        """The same policy with other allowances in place of its own.
+
+        Args:
+            rules: as in ``allowances``; the rule ``none`` takes all back.
+
+        Raises:
+            PolicyError: a rule that is not understood.
+        """
+        return self.model_copy(update={"allowances": Allowances.of(rules)})
+
     def with_threshold(self, text: str) -> Policy:
         """Replace the defect limit; the limit for "unsure" is lowered with it where needed.
 
@@ -242,25 +278,7 @@ class Policy(BaseModel):
             PolicyError: the text is not understood or does not fit this policy.
             CalibrationError: the rate cannot be guaranteed with so few images.
         """
-        text = text.strip()
-        try:
-            if text.startswith("rate:"):
-                return self._with_rate(float(text[5:]), text)
-            if text.startswith("q:"):
-                return self._with_quantile(float(text[2:]), text)
-            if text.startswith("x"):
-                return self._with_factor(float(text[1:]), text)
-            if text.endswith("%"):
-                return self._with_factor(float(text[:-1]) / 100.0, text)
-            return self._with_limit(float(text), None, text)
-        except PolicyError:
-            raise
-        except ValueError:
-            raise PolicyError(
-                f"threshold {text!r} is not understood. Write a raw score (0.62), a false-alarm "
-                "rate (rate:0.02), a quantile of the good scores (q:0.99), or a share of the "
-                "present limit (x1.05 or 105%)."
-            ) from None
+        return with_threshold(self, text)
 
     def save(self, path: str | Path) -> None:
         """Write the policy as JSON; a file of that name is replaced in one step.
@@ -290,19 +308,26 @@ class Policy(BaseModel):
             raise PolicyError(f"{path}: not valid JSON, or cut off ({error}). {remedy}") from error
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise PolicyError(f"{path}: not a ZeroDefect policy. {remedy}")
-        version = data.get("version")
-        if isinstance(version, int) and version > VERSION:
-            raise PolicyError(
-                f"{path}: written in policy version {version}, this program reads up to version "
-                f"{VERSION}. Update ZeroDefect, or calibrate again with this version."
-            )
+        sections = {name: value for name, value in data.items() if isinstance(value, dict)}
+        later = [n for n in sections if n not in cls.model_fields and "version" in sections[n]]
+        for name, section in {"policy": data, **sections}.items():
+            version = section.get("version")
+            if isinstance(version, int) and version > VERSION and name not in later:
+                raise PolicyError(
+                    f"{path}: written in {name} version {version}, this program reads up to "
+                    f"version {VERSION}. Update ZeroDefect, or calibrate again with this version."
+                )
+        known = {name: value for name, value in data.items() if name not in later}
         try:
             # versions that do not name a bit depth read 16-bit pictures as they were
-            return cls.model_validate({"bit_depth": 16, **data})._with_proven_rates()
+            policy = cls.model_validate({"bit_depth": 16, **known})
         except ValidationError as error:
             raise PolicyError(
                 f"{path}: {_first_reason(error)}. Correct it, or: {remedy}"
             ) from error
+        told = [f"Of a later version of ZeroDefect, and not used: {', '.join(later)}."]
+        notes = (*policy.notes, *(told if later else ()))
+        return with_proven_rates(policy.model_copy(update={"notes": notes}))
 
     def check(
         self,
@@ -342,100 +367,6 @@ class Policy(BaseModel):
         left_out = {"references": len(self.scores)} if self.form == "leave-one-out" else None
         before = self.made_with or left_out
         return what_differs(before, now) if before and now else []
-
-    @property
-    def _of_frames(self) -> float:
-        """Share of the review rate that good images with odd frames take."""
-        return self.frames.outside / (len(self.scores) + 1) if self.frames else 0.0
-
-    def _with_proven_rates(self) -> Policy:
-        """Take back the rates that a limit lowered by hand no longer keeps."""
-        if not self.calibrated:
-            return self
-        changes: dict[str, Any] = {}
-        notes = self.notes
-        proven = conformal_limit(self.map_maxima, self.review_rate) if self.review_rate else None
-        if proven is not None and self.region_limit is not None and self.region_limit < proven:
-            note = "The region limit was edited: how many good images show regions is not known."
-            notes = (*notes, note)
-        review = self.review_rate and self.review_rate - self._of_frames
-        limits = {
-            "false_alarms": (self.limits.defect, self.false_alarms),
-            "review_rate": (self.limits.unsure, review),
-        }
-        lost = [name for name, pair in limits.items() if self._breaks(*pair)]
-        if lost:
-            note = "A limit or rate was edited by hand: its false-alarm rate is not guaranteed."
-            notes = (*_without_promise(notes), note)
-            changes = {**dict.fromkeys(lost), "guaranteed": False}
-        return self.model_copy(update={**changes, "notes": notes})
-
-    def _breaks(self, limit: float | None, rate: float | None) -> bool:
-        if limit is None or rate is None:
-            return False
-        proven = conformal_limit(self.scores, rate) if rate > 0 else None
-        return proven is None or limit < proven
-
-    def _with_rate(self, rate: float, text: str) -> Policy:
-        scores = self._good_scores(text)
-        check_provable(rate, len(scores), "false-alarm rate")
-        return self._with_limit(conformal_limit(scores, rate), rate, text)
-
-    def _with_quantile(self, quantile: float, text: str) -> Policy:
-        if not 0 <= quantile <= 1:
-            raise PolicyError(f"threshold {text!r}: a quantile lies between 0 and 1.")
-        scores = self._good_scores(text)
-        # The upper of the two neighbouring scores. Its rank does not depend on the scores, so
-        # the conformal guarantee holds at this rank's rate.
-        index = math.ceil(quantile * (len(scores) - 1) - 1e-9)
-        return self._with_rate((len(scores) - index) / (len(scores) + 1), text)
-
-    def _with_factor(self, factor: float, text: str) -> Policy:
-        limit = self.limits.defect
-        if limit is None or limit <= 0:
-            raise PolicyError(
-                f"threshold {text!r} is relative to the defect limit, which is {limit} here: "
-                "a share of it has no meaning. Give a raw score instead."
-            )
-        if not factor > 0:
-            raise PolicyError(f"threshold {text!r}: the factor must be positive.")
-        # A higher limit raises no more alarms than the one that was proven.
-        return self._with_limit(limit * factor, self.false_alarms if factor >= 1 else None, text)
-
-    def _with_limit(self, limit: float | None, rate: float | None, text: str) -> Policy:
-        unsure, review = self.limits.unsure, self.review_rate
-        if not self.calibrated:
-            unsure = limit  # nothing was learned that could tell unsure from good
-        elif unsure is not None and limit is not None:
-            unsure = min(unsure, limit)
-        if unsure != self.limits.unsure:  # the two limits are one now
-            review = None if rate is None else min(rate + self._of_frames, _NEARLY_ALL)
-        note = f"Defect limit replaced by {text!r}."
-        if self.calibrated and limit is not None:
-            above = len(self.scores) - bisect.bisect_right(self.scores, limit)
-            note += f" {above} of the {len(self.scores)} good images lie above it."
-        return self.model_copy(
-            update={
-                "limits": Limits(unsure=unsure, defect=limit),
-                "guaranteed": self.guaranteed and rate is not None,
-                "false_alarms": rate,
-                "review_rate": review,
-                "notes": (*_without_promise(self.notes), note),
-            }
-        )
-
-    def _good_scores(self, text: str) -> tuple[float, ...]:
-        if not self.calibrated:
-            raise PolicyError(
-                f"threshold {text!r} needs the scores of good images, and this run is not "
-                "calibrated. Run 'zerodefect calibrate' on good parts, or give a raw score."
-            )
-        return self.scores
-
-
-def _without_promise(notes: tuple[str, ...]) -> tuple[str, ...]:
-    """The notes, with the statement of what is proven cut down to where limits come from."""
-    return tuple(note.split(". ")[0] + "." if note.startswith(LEARNED) else note for note in notes)
 
 
 def _refuse_constant(name: str) -> float:

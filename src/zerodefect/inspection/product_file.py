@@ -377,11 +377,11 @@ class _Glance(Viewing):
 
     def preprocess(self, needed: Input, picture: Picture) -> Preprocess:
         usual = super().preprocess(needed, picture)
-        high, wide = usual.size
-        if min(high, wide) < _LARGE:
+        if min(usual.size) < _LARGE:
             return usual
-        step = 2 * needed.multiple
-        return replace(usual, size=(round(high / step) * step // 2, round(wide / step) * step // 2))
+        one = needed.multiple
+        high, wide = (max(1, round(side / 2 / one)) * one for side in usual.size)
+        return replace(usual, size=(high, wide))
 
 
 def _checked(scorer: Scorer, known: Knowledge, pictures: Sequence[Picture]) -> list[Scored]:

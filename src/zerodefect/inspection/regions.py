@@ -10,6 +10,8 @@ from scipy import ndimage, sparse
 
 from zerodefect.types import Region
 
+USUAL_MINIMUM = 4  # pixels
+
 _EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=bool)
 
 # Steps along the outline, y pointing down. Turning right is the next one, left the one before.
@@ -21,7 +23,7 @@ def find_regions(
     map: np.ndarray | None,
     limit: float | None,
     *,
-    minimum_area: int = 4,
+    minimum_area: int = USUAL_MINIMUM,
     type_map: np.ndarray | None = None,
     kinds: Sequence[str] = (),
     inspected: np.ndarray | None = None,
@@ -38,7 +40,7 @@ def find_regions(
         minimum_area: regions of fewer pixels are dropped.
         type_map: ``(T, h, w)`` non-negative share per defect kind; may be coarser than ``map``
             (each pixel takes the cell it lies in). A region's kind is the one with the largest
-            mean over the region.
+            mean over the region; it is not known where no kind has any share.
         kinds: the T names that belong to ``type_map``.
         inspected: ``(H, W)`` boolean; pixels outside are ignored and do not count in
             ``area_percent``. None: the whole image.
@@ -66,10 +68,15 @@ def find_regions(
     named: list[tuple[str | None, float | None]] = [(None, None)] * len(areas)
     if type_map is not None:
         shares = _mean_shares(type_map, pixels, owners, areas, map.shape)
-        named = [(kinds[row.argmax()], float(row.max())) for row in shares]
+        named = [_kind(row, kinds) for row in shares]
     inspected_area = map.size if inspected is None else int(np.count_nonzero(inspected))
     regions = _cut_out(labels, areas, peaks, named, inspected_area, p_value)
     return tuple(sorted(regions, key=lambda r: (-r.score, -r.area, r.box[1], r.box[0])))
+
+
+def _kind(shares: np.ndarray, kinds: Sequence[str]) -> tuple[str | None, float | None]:
+    best = int(shares.argmax())
+    return (kinds[best], float(shares[best])) if shares[best] > 0 else (None, None)
 
 
 def outlines(mask: np.ndarray, x: int = 0, y: int = 0) -> tuple[tuple[float, ...], ...]:

@@ -77,6 +77,11 @@ class Shown:
         """What of a picture counts; None for all of it."""
         return read_area(*self.areas, picture.height, picture.width, picture.path)
 
+    def number(self, picture: Picture) -> int:
+        """Of a picture among the references; -1 where it is none."""
+        name = digest(picture)
+        return self.digests.index(name) if name in self.digests else -1
+
     def with_areas(self, roi: Picture | None, ignore: Picture | None) -> Shown:
         """The same with other areas; references must then be seen anew."""
         hashed = tuple(None if area is None else digest(area) for area in (roi, ignore))
@@ -238,6 +243,18 @@ class Teachable:
                 added = replace(added, knowledge=known)
             self._shown = added
         return len(new)
+
+    def leaves_out(self) -> bool:
+        """Whether a picture can be compared with the references without itself."""
+        memory = self.detector.memory
+        return memory is not None and memory.leaves_out(self._ready(None).known)
+
+    def without_each(self, numbers: Sequence[int]) -> list[Knowledge]:
+        """What would be known without one reference, for each of these numbers of references."""
+        shown = self.recalled(self.snapshot())
+        alone = self._learned(shown.without_references()).known
+        areas = [shown.area(picture) for picture in shown.references]
+        return list(self.scorer.without_each(numbers, shown.references, areas, alone))
 
     def forget(self) -> None:
         """Drop all references."""

@@ -61,7 +61,8 @@ class MemoryBank:
         Args:
             queries: ``(Q, W)``.
             count: how many of them; all, where fewer are stored.
-            left_out: ``(Q,)`` picture whose features do not count for each query.
+            left_out: ``(Q,)`` picture whose features do not count for each query, or ``(Q, G)``
+                pictures.
 
         Returns:
             ``(Q, count)`` distances, infinite where too few are left, and ``(Q, count)`` int64 rows
@@ -97,7 +98,8 @@ class MemoryBank:
             block = slice(start, start + columns)
             distance = self._distances(queries, block)
             if group is not None:
-                distance.masked_fill_(self.groups[block] == group[:, None], torch.inf)
+                for own in group.view(len(group), -1).T:
+                    distance.masked_fill_(self.groups[block] == own[:, None], torch.inf)
             found, where = _lowest(distance, asked)
             best, order = torch.cat([best, found], 1).sort(dim=1, stable=True)
             index = torch.cat([index, where + start], 1).gather(1, order)

@@ -6,7 +6,6 @@ each. Where no picture is known to be normal, the pictures of a batch are each o
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, cast
@@ -30,6 +29,7 @@ from zerodefect.detector.patch_memory import PatchMemory
 from zerodefect.detector.registry import register
 from zerodefect.layers.grid import Grid
 from zerodefect.layers.smoothing import gaussian_smooth
+from zerodefect.layers.turning import rotated
 from zerodefect.types import Prediction
 
 if TYPE_CHECKING:
@@ -258,17 +258,3 @@ def rounded(mask: Tensor) -> Tensor:
 def top_mean(d: Tensor) -> Tensor:
     """Mean of the highest hundredth of ``(B, N)``, or the highest: ``(B,)``."""
     return d.topk(max(1, int(_TOP * d.shape[1])), dim=1).values.mean(1)
-
-
-def rotated(images: Tensor, degrees: float) -> Tensor:
-    """Counter-clockwise about ``(W / 2, H / 2)``, same size, mirrored at the outermost pixels."""
-    height, width = images.shape[-2:]
-    turn = math.radians(degrees)
-    y = torch.arange(height, device=images.device)[:, None] - height / 2
-    x = torch.arange(width, device=images.device)[None] - width / 2
-    source_x = math.cos(turn) * x - math.sin(turn) * y + width / 2
-    source_y = math.sin(turn) * x + math.cos(turn) * y + height / 2
-    span = [2 / max(side - 1, 1) for side in (width, height)]
-    places = torch.stack([source_x * span[0] - 1, source_y * span[1] - 1], dim=2)
-    places = places.expand(len(images), -1, -1, -1).to(images.dtype)
-    return F.grid_sample(images, places, padding_mode="reflection", align_corners=True)

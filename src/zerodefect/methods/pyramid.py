@@ -15,14 +15,17 @@ mean and deviation of r over references left out in turn.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, tee
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from zerodefect.backbones.backbone import LayeredBackbone
+from zerodefect.detector.composed import numbered
 from zerodefect.detector.configs import Count, Layers, NotNegative, Odd, Share, hyper_parameters
 from zerodefect.detector.contract import PatchFeatures
 from zerodefect.detector.facts import MethodInfo
@@ -33,11 +36,17 @@ from zerodefect.detector.registry import register
 from zerodefect.layers.memory import MemoryBank
 from zerodefect.layers.similarity import peak_and_spread, upsample
 from zerodefect.layers.smoothing import neighbourhood_mean
+from zerodefect.layers.turning import rotated
 from zerodefect.types import Prediction
 
 _SIDE = 448  # pixels: at 224 small damage is lost
 _SAMPLE = 512  # patches of a picture, at most, that the scale of a stage is learned from
+_SPEAKING = 8  # pictures, at most, that it is learned from
 _BANDS = 8  # of a single picture
+_TURNED = 8  # references, at most, that are turned: many show all directions by themselves
+_ASKED = 8  # directions in which references are compared
+_PATCHES = 64  # of a picture, at least, to tell from
+_BETTER = 0.9  # of the distance to others as they lie; between 0.94 and 1 where parts lie alike
 
 
 @hyper_parameters
@@ -52,6 +61,10 @@ class PyramidConfig:
         top: share of the highest values of the map whose mean makes half of the image score; the
             highest one makes the other half.
         items: reference patches that each stage keeps, at most, evenly spread over all.
+        turned: whether references are also remembered turned in ``directions``, and stages finer
+            than the third one averaged down to it, so that as many items stand for them; None to
+            find it out from the first ones, see ``lie_anyhow``.
+        directions: how many, over the full circle.
     """
 
     layers: Layers | None = None
@@ -60,6 +73,21 @@ class PyramidConfig:
     density: NotNegative = 0.5
     top: Share = 0.01
     items: Count = 6_272
+    turned: bool | None = None
+    directions: Count = 4
+
+
+@dataclass(frozen=True)
+class Stages:
+    """What is made of a batch.
+
+    Attributes:
+        images: ``(B, 3, H, W)``, which are turned where they are references.
+        patches: averaged features of every stage, coarser to the end.
+    """
+
+    images: Tensor
+    patches: tuple[Patches, ...]
 
 
 @register(
@@ -90,7 +118,7 @@ class Pyramid(FeatureDetector):
         super().__init__(features, config or PyramidConfig(), preprocess)
         self.memory: StageMemory = StageMemory("euclidean", items=self.config.items)
 
-    def encode(self, images: Tensor) -> tuple[Patches, ...]:
+    def encode(self, images: Tensor) -> Stages:
         """Averaged features of every stage, coarser to the end."""
         stages = []
         for name, values in zip(self.layers, self.maps(images), strict=True):
@@ -98,15 +126,85 @@ class Pyramid(FeatureDetector):
             f = neighbourhood_mean(values, self.config.neighbourhood, "replicate")
             f = F.avg_pool2d(f, step, ceil_mode=True)
             stages.append(self.patches(f.flatten(2).mT, (f.shape[-2], f.shape[-1]), images))
-        return tuple(stages)
+        return Stages(images, tuple(stages))
 
-    def references(self, encoded: tuple[Patches, ...]) -> Mapping[str, Tensor]:
+    def references(self, encoded: Stages) -> Mapping[str, Tensor]:
         """Features of every stage."""
-        return {name: s.values for name, s in zip(self.layers, encoded, strict=True)}
+        return {name: s.values for name, s in zip(self.layers, encoded.patches, strict=True)}
 
-    def patch_features(self, encoded: tuple[Patches, ...]) -> tuple[PatchFeatures, ...]:
+    def patch_features(self, encoded: Stages) -> tuple[PatchFeatures, ...]:
         """Those of every stage."""
-        return tuple(PatchFeatures(stage.values, stage.grid) for stage in encoded)
+        return tuple(PatchFeatures(stage.values, stage.grid) for stage in encoded.patches)
+
+    def remember(
+        self,
+        knowledge: Knowledge,
+        batches: Iterable[Stages],
+        pictures: Iterable[Tensor] | None = None,
+    ) -> Knowledge:
+        """Add references, the first ones also turned where they lie anyhow."""
+        passing = numbered(batches, pictures, knowledge.shots, lambda batch: len(batch.images))
+        first: list[tuple[Stages, Tensor, int]] = []
+        turned = knowledge.facts.get("turned", self.config.turned)
+        while turned is None and (item := next(passing, None)):
+            first.append(item)
+            if item[2] >= _TURNED:
+                break
+        if first:
+            turned = self.lie_anyhow([(batch.images, numbers) for batch, numbers, _ in first])
+        if turned is not None:
+            knowledge = knowledge.having({}, facts={**knowledge.facts, "turned": turned})
+        left, right = tee(self._shown(chain(first, passing), bool(turned)))
+        shown = (batch for batch, _ in left)
+        return super().remember(knowledge, shown, (numbers for _, numbers in right))
+
+    def _shown(
+        self, batches: Iterable[tuple[Stages, Tensor, int]], turned: bool
+    ) -> Iterator[tuple[Stages, Tensor]]:
+        """Batches and the numbers of their pictures; after the first pictures turned ones."""
+        for batch, numbers, _ in batches:
+            yield _coarse(batch) if turned else batch, numbers
+            some = (numbers < _TURNED).to(batch.images.device)
+            if turned and some.any():
+                for images in _turns(batch.images[some], self.config.directions):
+                    yield _coarse(self.encode(images)), numbers[numbers < _TURNED]
+
+    def lie_anyhow(self, shown: Sequence[tuple[Tensor, Tensor]]) -> bool | None:
+        """Whether parts lie in any direction: turned, they match each other clearly better.
+
+        Seen at half the size, in eight directions, at the third stage.
+
+        Args:
+            shown: images ``(B, 3, H, W)`` and the numbers ``(B,)`` of their pictures.
+
+        Returns:
+            None for fewer than three pictures, pictures of several sizes, or such small ones that
+            chance alone finds nearer patches among more.
+        """
+        seen: dict[int, Tensor] = {}
+        for images, numbers in shown:
+            for image, number in zip(images, numbers.tolist(), strict=True):
+                seen.setdefault(number, image)
+        if len(seen) < 3 or len({image.shape for image in seen.values()}) > 1:
+            return None
+        small = F.interpolate(torch.stack(list(seen.values())), scale_factor=0.5, mode="area")
+        name = self.layers[min(2, len(self.layers) - 1)]
+        first, *others = (
+            self.features.maps(images, (name,))[0].flatten(2).mT.contiguous()  # (K, n, C)
+            for images in (small, *_turns(small, _ASKED))
+        )
+        K, n, _ = first.shape
+        if n < _PATCHES:
+            return None
+        numbers = torch.arange(K, device=first.device).repeat_interleave(n)
+        d = [
+            MemoryBank(features.flatten(0, 1), numbers, "euclidean").nearest(
+                first.flatten(0, 1), numbers
+            )[0]
+            for features in (first, *others)
+        ]
+        turned = torch.stack(d).amin(0).mean()
+        return bool(turned < _BETTER * d[0].mean())
 
     def settle(self, knowledge: Knowledge) -> Knowledge:
         """Thin the stages, and learn what the references say of each other."""
@@ -115,14 +213,18 @@ class Pyramid(FeatureDetector):
         return knowledge
 
     def predict(
-        self, encoded: tuple[Patches, ...], knowledge: Knowledge, left_out: Tensor | None = None
+        self, encoded: Stages, knowledge: Knowledge, left_out: Tensor | None = None
     ) -> Prediction:
         """The mean over the stages of their standardised distances."""
-        finest = max((stage.grid for stage in encoded), key=lambda grid: grid.shape)
+        if knowledge.facts.get("turned"):
+            encoded = _coarse(encoded)
+        finest = max((stage.grid for stage in encoded.patches), key=lambda grid: grid.shape)
         z = torch.zeros(())
-        for name, stage in zip(self.layers, encoded, strict=True):
+        for name, stage in zip(self.layers, encoded.patches, strict=True):
             d, row = self.memory.neighbours(knowledge, name, stage.values, 1, left_out)
-            r = d[..., 0] - self.config.density * knowledge[f"own/{name}"][row[..., 0]]
+            out = None if left_out is None else left_out[:, None]
+            o = self.memory.own(knowledge, name, row[..., 0], out)
+            r = d[..., 0] - self.config.density * o
             mean, deviation = knowledge[f"scale/{name}"]
             z = z + upsample(stage.grid.fold((r - mean) / deviation), finest.shape)
         z = z / len(self.layers)  # (B, h, w)
@@ -142,17 +244,29 @@ class StageMemory(PatchMemory):
     """
 
     items: int = 6_272
-
-    def bytes_of(self, features: Mapping[str, Tensor]) -> int:
-        """Features, and o(m) of each."""
-        return sum(values.nbytes + values[..., 0].nbytes for values in features.values())
+    beside: ClassVar[int] = 16  # two o(m) and a picture
 
     def leaves_out(self, knowledge: Knowledge) -> bool:
-        """Never: what the references say of each other would still be said."""
-        return False
+        """Whether enough pictures are left to speak of each other.
+
+        The scale stays as it is, and what was thinned out for them is not brought back: a picture
+        that is left out lies a little further from the others than it would.
+        """
+        return knowledge.shots > 2
+
+    def own(self, knowledge: Knowledge, name: str, rows: Tensor, left_out: Tensor | None) -> Tensor:
+        """o(m) of items, by their rows, where pictures ``left_out`` (of the same shape) are."""
+        o = knowledge[f"own/{name}"][rows]
+        if left_out is None:
+            return o[..., 0]
+        return torch.where(knowledge[f"whose/{name}"][rows] == left_out, o[..., 1], o[..., 0])
 
     def measured(self, knowledge: Knowledge, name: str, density: float) -> Knowledge:
-        """The knowledge with o(m) of every item ``own/NAME`` and ``scale/NAME``, mu and sigma."""
+        """The knowledge with what the references say of each other.
+
+        That is ``own/NAME (M, 2)``: o(m) of every item, and what it is without the picture
+        ``whose/NAME (M,)`` that holds the nearest patch; and ``scale/NAME (2,)``: mu and sigma.
+        """
         bank = self.bank(knowledge, name)
         if len(bank.features) > self.items:
             rows = torch.arange(len(bank.features), device=bank.features.device)
@@ -162,24 +276,37 @@ class StageMemory(PatchMemory):
         if knowledge.shots < 2:  # bands of the only picture speak of each other
             groups = torch.arange(len(groups), device=groups.device) * _BANDS // len(groups)
         bank = MemoryBank(bank.features, groups, "euclidean")
-        own, _ = bank.nearest(bank.features, groups)
-        r = torch.cat([_residual(bank, own, int(j), density) for j in _spread(groups.unique(), 8)])
+        o, row = bank.nearest(bank.features, groups)
+        whose = groups[row]
+        without = o  # of two pictures, there is no third
+        if len(groups.unique()) > 2:
+            without, _ = bank.nearest(bank.features, torch.stack([groups, whose], dim=1))
+        said = {f"own/{name}": torch.stack([o, without], dim=1), f"whose/{name}": whose}
+        knowledge = knowledge.having(said)
+        each = [(groups == one).nonzero()[:, 0] for one in _spread(groups.unique(), _SPEAKING)]
+        rows = torch.cat([_spread(own, _SAMPLE) for own in each])
+        d, row = bank.nearest(bank.features[rows], groups[rows])
+        r = d - density * self.own(knowledge, name, row, groups[rows])
         scale = torch.stack([r.mean(), r.std().clamp(min=1e-6)])
-        return knowledge.having({f"own/{name}": own, f"scale/{name}": scale})
+        return knowledge.having({f"scale/{name}": scale})
 
 
-def _residual(bank: MemoryBank, own: Tensor, left_out: int, density: float) -> Tensor:
-    """r ``(n,)`` of patches of a picture, as if it had never been remembered."""
-    others = bank.groups != left_out
-    rest = MemoryBank(bank.features[others], bank.groups[others], bank.metric)
-    d, row = rest.nearest(_spread(bank.features[~others], _SAMPLE))
-    if not density:
-        return d
-    if len(rest.groups.unique()) > 1:
-        o, _ = rest.nearest(rest.features[row], rest.groups[row])
-    else:
-        o = own[others][row]
-    return d - density * o
+def _coarse(encoded: Stages) -> Stages:
+    """Finer stages averaged down to the third one."""
+    rows = encoded.patches[min(2, len(encoded.patches) - 1)].grid.rows
+    patches = []
+    for stage in encoded.patches:
+        f, step = stage.grid.fold(stage.values.mT), max(1, round(stage.grid.rows / rows))
+        f = F.avg_pool2d(f, step, ceil_mode=True)
+        grid = replace(stage.grid, rows=f.shape[-2], columns=f.shape[-1])
+        patches.append(Patches(grid, f.flatten(2).mT))
+    return Stages(encoded.images, tuple(patches))
+
+
+def _turns(images: Tensor, directions: int) -> Iterator[Tensor]:
+    """In every direction but the first."""
+    for step in range(1, directions):
+        yield rotated(images, 360 * step / directions, "border")
 
 
 def _spread(values: Tensor, count: int) -> Tensor:

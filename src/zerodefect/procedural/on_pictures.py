@@ -25,6 +25,7 @@ DamageSort = Literal["perlin", "procedural", "both"]
 
 _MOST_SIDE = 512  # pixels at which damage is drawn; larger pictures get it enlarged
 _APART = 0.12  # colour distance from the border's at which a pixel belongs to a product
+_CLEAR = 0.7  # how much more of a product's pixels than of its ground's stand out; textures: 0.4
 _SHARES = (0.05, 0.9)  # of the picture that a product on a plain ground takes
 
 
@@ -99,11 +100,40 @@ def _laid(images: Tensor, draws: Draws) -> tuple[Tensor, Tensor, list[str]]:
     return (images + step).clamp(0, 1), masks, kinds
 
 
-def photographed(images: Tensor, draws: Draws, plane: Field) -> tuple[Scene, Tensor]:
-    """What damage has to know of photographs, and about the distance to the product's border.
+def product_distance(images: Tensor, plane: Field) -> tuple[Tensor, Tensor]:
+    """About the distance to the product's border, and the colour of the picture's border.
 
-    A product is told from a plain ground by the colour of the picture's border; where nothing or
-    nearly everything stands out from that, the whole picture is the product.
+    A product is told from a plain ground by that colour. Where nothing or nearly everything stands
+    out, or what does lies all over, as in a texture, the whole picture is the product.
+
+    Args:
+        images: ``(B, 3, S, S)`` in [0, 1].
+        plane: of S pixels a side.
+
+    Returns:
+        ``(B, S, S)``, negative on the product, in units of the plane, and ``(B, 3, 1, 1)``.
+    """
+    edge = torch.cat([images[..., 0, :], images[..., -1, :], images[..., 0], images[..., -1]], -1)
+    ground = edge.median(-1).values[..., None, None]
+    apart = ((images - ground).abs().amax(1) > _APART).float()
+    side = _near(plane)
+    near = F.avg_pool2d(apart[:, None], side, 1, side // 2)[:, 0]
+    on = (near > 0.5).float()
+    share, far = on.mean((1, 2)), apart.sum((1, 2))
+    inside = (apart * on).sum((1, 2))
+    outside = (far - inside) / (1 - on).sum((1, 2)).clamp_min(1)
+    clear = inside / on.sum((1, 2)).clamp_min(1) - outside > _CLEAR
+    whole = ~clear | (share < _SHARES[0]) | (share > _SHARES[1])
+    return torch.where(column(whole), -20.0, 20 * (0.5 - near)), ground
+
+
+def _near(plane: Field) -> int:
+    """Pixels of about 8 units, an odd number."""
+    return 2 * max(1, plane.size // 32) + 1
+
+
+def photographed(images: Tensor, draws: Draws, plane: Field) -> tuple[Scene, Tensor]:
+    """What damage has to know of photographs, and the distance that ``product_distance`` gives.
 
     Args:
         images: ``(B, 3, S, S)`` in [0, 1].
@@ -113,14 +143,8 @@ def photographed(images: Tensor, draws: Draws, plane: Field) -> tuple[Scene, Ten
     Returns:
         The scene and ``(B, S, S)``, negative on the product, in units of the plane.
     """
-    edge = torch.cat([images[..., 0, :], images[..., -1, :], images[..., 0], images[..., -1]], -1)
-    ground = edge.median(-1).values[..., None, None]  # (B, 3, 1, 1)
-    apart = ((images - ground).abs().amax(1) > _APART).float()
-    side = 2 * max(1, plane.size // 32) + 1  # about 8 units
-    near = F.avg_pool2d(apart[:, None], side, 1, side // 2)[:, 0]
-    share = near.mean((1, 2))
-    whole = (share < _SHARES[0]) | (share > _SHARES[1])
-    distance = torch.where(column(whole), -20.0, 20 * (0.5 - near))
+    distance, ground = product_distance(images, plane)
+    side = _near(plane)
     on = (distance < 0)[:, None].float()
     area = on.sum((1, 2, 3)).clamp_min(1)
     colour = (images * on).sum((2, 3)) / area[:, None]

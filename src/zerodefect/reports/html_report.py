@@ -23,6 +23,7 @@ from zerodefect.files import atomic_write
 from zerodefect.images import colorize
 from zerodefect.reports.records import Record
 from zerodefect.reports.report_page import fill_page
+from zerodefect.reports.report_parts import ReportParts
 
 CHUNK_SIZE = 100
 MAX_CALIBRATION_TICKS = 500
@@ -32,12 +33,22 @@ Address = Callable[[str], "str | None"]
 
 _MIME = {".jpg": "image/jpeg", ".png": "image/png"}
 _DETAILS = ("image", "object", "width", "height", "explanation", "answer")
-_COLUMNS = ("image", "verdict", "score", "p_value", "count", "kinds", "area", "thumb", "noted")
-_REGION = ("box", "area", "area_percent", "score", "p_value", "kind", "kind_score", "polygons")
+_COLUMNS = (
+    *("image", "verdict", "score", "p_value", "count", "kinds", "area", "thumb", "noted", "part"),
+)
+_REGION = (
+    *("box", "area", "area_percent", "score", "p_value", "kind", "kind_score", "polygons"),
+    "allowed",
+)
 
 
 def write_report(
-    run_folder: Path, records: Iterable[Record], manifest: Record, *, single_file_limit: int = 200
+    run_folder: Path,
+    records: Iterable[Record],
+    manifest: Record,
+    *,
+    parts: Iterable[Record] = (),
+    single_file_limit: int = 200,
 ) -> Path:
     """Write the HTML report of a run and return the page to open.
 
@@ -53,6 +64,7 @@ def write_report(
             pictures, kinds, p-values, regions or answers are fine.
         manifest: facts about the run. Read are ``object``, ``method``, ``backbone``, ``created``,
             ``zerodefect``, ``policy`` and ``settings``; each may be missing.
+        parts: records of parts with several pictures, see ``part_records``.
         single_file_limit: most inspected images that go into one file.
 
     Raises:
@@ -62,7 +74,8 @@ def write_report(
     inspected = _without_failures(records, failures)
     first = list(islice(inspected, single_file_limit + 1))
     single, folder = len(first) <= single_file_limit, run_folder / "report"
-    summary, chunks, written = _Summary(manifest), [], 0
+    groups = ReportParts(parts)
+    summary, chunks, written = _Summary(manifest, groups), [], 0
     address = _inline_address(run_folder) if single else _relative_address
     for details in _pack(chain(first, inspected), summary, address):
         call = _call("chunk", written, details)
@@ -79,7 +92,7 @@ def write_report(
         _write(folder / "summary.js", calls[0])
     verdicts = summary.columns["verdict"]
     told = {"calibrated": summary.calibrated, "notes": summary.notes, "data": data}
-    page = fill_page(manifest, verdicts, failures, **told)
+    page = fill_page(manifest, verdicts, failures, groups=groups, **told)
     _write(path, page)
     _remove_folder_form(folder, keep=0 if single else written)
     if not single:
@@ -133,7 +146,8 @@ def _pack(
 class _Summary:
     """What the list shows of every image, column by column (compact for many images)."""
 
-    def __init__(self, manifest: Record) -> None:
+    def __init__(self, manifest: Record, parts: ReportParts) -> None:
+        self.parts = parts
         self.policy: Record = manifest.get("policy") or {}
         self.calibrated = self.policy.get("form", "none") != "none"
         self.columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
@@ -151,6 +165,7 @@ class _Summary:
             "area": float(f"{sum(region['area_percent'] for region in regions):.4g}"),
             "thumb": thumb,
             "noted": len(record.get("notes") or ()),
+            "part": self.parts.number(record.get("part")),
         }
         for name, column in self.columns.items():
             column.append(row.get(name))
@@ -168,6 +183,7 @@ class _Summary:
             "colour_range": colour_range,
             "ramp": _ramp(*colour_range) if colour_range else [],
             "chunk_size": CHUNK_SIZE,
+            "parts": self.parts.rows,
         }
 
 

@@ -8,13 +8,18 @@ from typing import Any
 
 import numpy as np
 
+from zerodefect.images.run_lengths import counts_to_text
 from zerodefect.types import Failure, Inspection, Region
 
 Record = dict[str, Any]
 
 
 def to_record(
-    inspection: Inspection, *, map_path: str | None = None, assets: Mapping[str, str] | None = None
+    inspection: Inspection,
+    *,
+    map_path: str | None = None,
+    assets: Mapping[str, str] | None = None,
+    part: str | None = None,
 ) -> Record:
     """Turn an inspection into a record of ``results.jsonl``.
 
@@ -22,6 +27,7 @@ def to_record(
         inspection: the outcome; its map is not part of the record.
         map_path: where the map was written, relative to the run folder, or None.
         assets: pictures for the report, relative to the run folder, or None.
+        part: name of the part that the image shows, where parts have several; or None.
 
     Raises:
         ValueError: a number is NaN or infinite, which JSON cannot say.
@@ -41,15 +47,17 @@ def to_record(
         "explanation": inspection.explanation,
         "answer": inspection.answer,
         "reason": inspection.reason,
+        "allowed": inspection.allowed,
+        "part": part,
         "notes": list(inspection.notes),
         "map": map_path,
         "assets": None if assets is None else dict(assets),
     }
 
 
-def failure_record(failure: Failure) -> Record:
-    """Turn a failure into a record of ``results.jsonl``."""
-    told = {"reason": failure.reason, "remedy": failure.remedy}
+def failure_record(failure: Failure, *, part: str | None = None) -> Record:
+    """Turn a failure into a record of ``results.jsonl``; ``part`` as in ``to_record``."""
+    told = {"reason": failure.reason, "remedy": failure.remedy, "part": part}
     return {"image": failure.image, "status": "failed", **told}
 
 
@@ -62,6 +70,7 @@ def _region_record(region: Region, inspection: Inspection) -> Record:
         "p_value": _number(region.p_value, "region p_value"),
         "kind": region.kind,
         "kind_score": _number(region.kind_score, "kind_score"),
+        "allowed": region.allowed,
         # Outlines run along pixel edges: 12 instead of 12.0 saves a third of the file.
         "polygons": [[int(v) if v.is_integer() else v for v in one] for one in region.polygons],
         "rle": region_rle(region, inspection.height, inspection.width),
@@ -79,9 +88,7 @@ def region_rle(region: Region, height: int, width: int) -> dict[str, Any]:
     """Encode a region's mask within its ``height`` x ``width`` image as COCO does, holes included.
 
     The mask is read column by column; the lengths of its runs, beginning with background, are
-    written as text: from the fourth run on as the difference to the run two before, five bits per
-    character, least significant first, the sixth bit saying that more follows, shifted by 48
-    (Lin et al., "Microsoft COCO", ECCV 2014; the annotation format of the COCO data set).
+    written as text (``counts_to_text``).
 
     Returns:
         ``size`` is ``[height, width]``, ``counts`` the text.
@@ -103,17 +110,4 @@ def region_rle(region: Region, height: int, width: int) -> dict[str, Any]:
     counts = np.diff(edges, prepend=0, append=height * width).tolist()
     if counts[-1] == 0 and len(counts) > 1:
         counts.pop()
-    return {"size": [height, width], "counts": _to_text(counts)}
-
-
-def _to_text(counts: list[int]) -> str:
-    characters = []
-    for i, count in enumerate(counts):
-        value = count - counts[i - 2] if i > 2 else count
-        more = True
-        while more:
-            bits = value & 0x1F
-            value >>= 5
-            more = value != (-1 if bits & 0x10 else 0)  # the sign bit must be carried over
-            characters.append(chr(48 + bits + (0x20 if more else 0)))
-    return "".join(characters)
+    return {"size": [height, width], "counts": counts_to_text(counts)}

@@ -10,9 +10,11 @@ from html import escape
 from importlib import resources
 from typing import Any
 
-from zerodefect.inspection.conformal import promise
-from zerodefect.inspection.policy import LEARNED
+from zerodefect.inspection.allowances import Allowances
+from zerodefect.inspection.conformal import LEARNED, promise
+from zerodefect.reports.power_section import power_of_run
 from zerodefect.reports.records import Record
+from zerodefect.reports.report_parts import ReportParts
 from zerodefect.types import printable
 
 MAX_FAILURES = 1000
@@ -27,6 +29,7 @@ def fill_page(
     calibrated: bool,
     notes: Mapping[str, int],
     data: str,
+    groups: ReportParts | None = None,
 ) -> str:
     """Fill the page's template; whatever comes from outside is escaped.
 
@@ -37,34 +40,43 @@ def fill_page(
         calibrated: whether all verdicts rest on limits learned from good images.
         notes: how many images have each note on their file.
         data: HTML of the scripts that carry the results; put in as it is.
+        groups: parts with several pictures, or None.
     """
     heading = str(manifest.get("object") or "Inspection")
     state = "" if calibrated else " (uncalibrated)"
     policy = manifest.get("policy") or {}
-    statements = _statements(policy) if calibrated else _provisional(policy)
+    told = promises(policy) if calibrated else _provisional(policy)
     parts = {
         "title": escape(f"{heading}: inspection report{state}"),
         "heading": escape(heading),
-        "style": _shipped("report.css"),
         "script": _shipped("report.js"),
         "body_class": "calibrated" if calibrated else "uncalibrated",
         "banner": "" if calibrated else _BANNER,
         "facts": _facts(manifest),
         "counts": _counts(verdicts, failures),
-        "statement": "".join(f"<p>{escape(s)}</p>" for s in statements),
+        "part_counts": groups.counts() if groups else "",
+        "parts": groups.panel() if groups else "",
+        "statement": "".join(f"<p>{escape(s)}</p>" for s in told),
         "failures": _failure_table(failures),
         "notes": _note_table(notes),
+        "power": power_of_run(manifest),
         "settings": _settings(manifest),
         "data": data,
     }
-    # One pass: a file name that looks like a placeholder is not filled in again.
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _shipped("template.html"))
+    return filled("template.html", parts)
 
 
 _BANNER = (
     '<div class="banner" role="alert"><strong>Uncalibrated: verdicts are provisional.</strong> '
-    "Run <code>zerodefect calibrate</code> on good parts.</div>"
+    "Show it good parts: <code>--reference</code>, or <code>zerodefect calibrate</code>.</div>"
 )
+
+
+def filled(template: str, parts: Mapping[str, str]) -> str:
+    """A shipped page with its parts, as HTML, in their places; the style is there for all."""
+    every = {"style": _shipped("report.css"), **parts}
+    # One pass: a file name that looks like a placeholder is not filled in again.
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: every[match[1]], _shipped(template))
 
 
 def _shipped(name: str) -> str:
@@ -73,12 +85,18 @@ def _shipped(name: str) -> str:
 
 
 def _facts(manifest: Record) -> str:
-    facts = {
-        "Method": manifest.get("method"),
-        "Backbone": _networks(manifest.get("backbone")),
-        "Date": _date(manifest.get("created")),
-        "ZeroDefect": manifest.get("zerodefect"),
-    }
+    return facts_list(
+        {
+            "Method": manifest.get("method"),
+            "Backbone": networks_in_words(manifest.get("backbone")),
+            "Date": _date(manifest.get("created")),
+            "ZeroDefect": manifest.get("zerodefect"),
+        }
+    )
+
+
+def facts_list(facts: Mapping[str, object]) -> str:
+    """Names and values as entries of a list, those that are known."""
     return "".join(
         f"<div><dt>{name}</dt><dd>{escape(str(value))}</dd></div>"
         for name, value in facts.items()
@@ -86,10 +104,10 @@ def _facts(manifest: Record) -> str:
     )
 
 
-def _networks(told: Any) -> str:
+def networks_in_words(told: Any) -> str:
     """Names of the networks: one, several, or by the parts of several methods in one."""
     if isinstance(told, dict):
-        return ", ".join(f"{_networks(own)} ({part})" for part, own in told.items() if own)
+        return ", ".join(f"{networks_in_words(own)} ({part})" for part, own in told.items() if own)
     return ", ".join(told) if isinstance(told, list) else str(told or "")
 
 
@@ -162,7 +180,7 @@ def _settings(manifest: Record) -> str:
     """The run's settings and policy for the record, without the long lists of scores."""
     policy = manifest.get("policy") or {}
     shown = {
-        **{key: value for key, value in manifest.items() if key != "policy"},
+        **{key: value for key, value in manifest.items() if key not in ("policy", "power")},
         "policy": {key: v for key, v in policy.items() if key not in ("scores", "map_maxima")},
     }
     text = escape(json.dumps(shown, indent=2, ensure_ascii=False, default=str))
@@ -178,24 +196,34 @@ def _settings(manifest: Record) -> str:
 def _provisional(policy: Record) -> list[str]:
     limit = (policy.get("limits") or {}).get("defect")
     if limit is None:
-        return ["Without calibration no image is called good or defective: all are unsure."]
-    return [f"Without calibration an image is called defective above the score {limit:.4g}."]
+        told = "Without calibration no image is called good or defective: all are unsure."
+    else:
+        told = f"Without calibration an image is called defective above the score {limit:.4g}."
+    return [told, *(policy.get("notes") or ()), *_allowed(policy)]
 
 
-def _statements(policy: Record) -> list[str]:
+def promises(policy: Record) -> list[str]:
     """Sentences that say what the verdicts rest on; nothing is claimed that the limits break."""
     how = ", each scored against the others" if policy["form"] == "leave-one-out" else ""
     return [
-        f"Limits learned from {_images(len(policy['scores']))}{how}.",
+        f"Limits learned from {_images(policy)}{how}.",
         _promise(policy, "defect", policy["false_alarms"], "defective"),
         _promise(policy, "unsure", policy["review_rate"], "unsure or worse"),
         # The policy's own sentence is left out: it cannot know of limits edited later.
         *(note for note in policy["notes"] if not note.startswith(LEARNED)),
+        *_allowed(policy),
     ]
 
 
-def _images(count: int) -> str:
-    return f"{count:,} good image" + ("" if count == 1 else "s")
+def _allowed(policy: Record) -> list[str]:
+    allowances = policy.get("allowances")
+    return [Allowances.model_validate(allowances).sentence()] if allowances else []
+
+
+def _images(policy: Record) -> str:
+    """How many good images, or parts, limits were learned from."""
+    count, unit = len(policy["scores"]), "part" if policy.get("parts") else "image"
+    return f"{count:,} good {unit}" + ("" if count == 1 else "s")
 
 
 def _promise(policy: Record, name: str, rate: float | None, called: str) -> str:
@@ -211,7 +239,7 @@ def _promise(policy: Record, name: str, rate: float | None, called: str) -> str:
     scores = policy["scores"]
     above = sum(score > limit for score in scores)
     if rate is None or (above + 1) / (len(scores) + 1) > rate * (1 + 1e-9):
-        counted = f"{above} of the {_images(len(scores))} lie above it"
+        counted = f"{above} of the {_images(policy)} lie above it"
         return f"The limit for “{name}” was set by hand: {counted}."
     if not policy["guaranteed"]:
         share = f"{100 * rate:.3g} %"

@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tifffile
@@ -31,13 +31,20 @@ from zerodefect.version import __version__
 IMAGE_COLUMNS = (
     *("image", "status", "object", "verdict", "calibrated", "score", "p_value", "count", "kinds"),
     *("largest_area_percent", "width", "height", "explanation", "answer", "notes"),
-    *("reason", "remedy"),
+    *("reason", "remedy", "allowed", "part"),
 )
 REGION_COLUMNS = (
     *("image", "object", "verdict", "calibrated", "region", "kind", "kind_score"),
     *("x", "y", "width", "height", "area", "area_percent", "score", "p_value"),
+    "allowed",
+)
+PART_COLUMNS = (
+    *("part", "verdict", "calibrated", "score", "p_value", "count", "decisive", "images"),
+    *("explanation", "reason"),
 )
 _NO_KIND = "anomaly"
+
+CocoForm = Literal["rle", "polygons"]
 
 # What spreadsheet programs take for the beginning of a formula, full-width forms included.
 _FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
@@ -72,8 +79,24 @@ def write_regions_csv(records: Iterable[Mapping[str, Any]], path: str | Path) ->
     _write_table(path, REGION_COLUMNS, rows)
 
 
+def write_parts_csv(records: Iterable[Mapping[str, Any]], path: str | Path) -> None:
+    """Write one row per part of several pictures (``PART_COLUMNS``); UTF-8.
+
+    ``images`` lists the names of its pictures, separated by ``"; "``.
+    """
+    rows = (
+        {**record, "images": "; ".join(one["image"] for one in record["pictures"])}
+        for record in records
+    )
+    _write_table(path, PART_COLUMNS, ([row.get(c) for c in PART_COLUMNS] for row in rows))
+
+
 def write_coco(
-    records: Iterable[Mapping[str, Any]], path: str | Path, *, kinds: Sequence[str] = ()
+    records: Iterable[Mapping[str, Any]],
+    path: str | Path,
+    *,
+    kinds: Sequence[str] = (),
+    form: CocoForm = "rle",
 ) -> None:
     """Write the regions as COCO annotations, with the raw score of each.
 
@@ -83,6 +106,8 @@ def write_coco(
         path: the JSON file.
         kinds: names that come first among the categories, in this order; further kinds follow as
             they come up. Regions without a kind are of category "anomaly".
+        form: how regions are written: run lengths, or outlines for tools that edit them. An
+            outline would fill a hole, so that regions with holes are run lengths in either form.
     """
     categories: dict[str, int] = {name: i for i, name in enumerate(kinds, start=1)}
     calibrated: set[bool] = set()
@@ -103,7 +128,7 @@ def write_coco(
                 annotations += 1
                 kind = region["kind"] or _NO_KIND
                 category = categories.setdefault(kind, len(categories) + 1)
-                item = _coco_annotation(region, annotations, images, category)
+                item = _coco_annotation(region, annotations, images, category, form)
                 _write_item(second.write, annotations, item)
         file.write(b'\n], "annotations": [')
         second.seek(0)
@@ -231,7 +256,7 @@ def _region_rows(record: Mapping[str, Any]) -> Iterator[list[Any]]:
         place = {"region": number, "x": x, "y": y, "width": width, "height": height}
         shared = {name: record[name] for name in ("image", "object", "verdict", "calibrated")}
         row = {**region, **shared, **place}
-        yield [row[column] for column in REGION_COLUMNS]
+        yield [row.get(column) for column in REGION_COLUMNS]
 
 
 def _write_table(path: str | Path, columns: Sequence[str], rows: Iterable[list[Any]]) -> None:
@@ -273,17 +298,30 @@ def _coco_image(record: Mapping[str, Any], number: int) -> Record:
     return {"id": number, "file_name": record["image"], **shared}
 
 
-def _coco_annotation(region: Mapping[str, Any], number: int, image: int, category: int) -> Record:
+def _coco_annotation(
+    region: Mapping[str, Any], number: int, image: int, category: int, form: CocoForm
+) -> Record:
+    outlined = form == "polygons" and not _has_holes(region)
     return {
         "id": number,
         "image_id": image,
         "category_id": category,
         "bbox": region["box"],
         "area": region["area"],
-        "segmentation": region["rle"],
+        "segmentation": region["polygons" if outlined else "rle"],
         "iscrowd": 0,
-        **{name: region[name] for name in ("score", "p_value", "kind_score")},
+        **{name: region.get(name) for name in ("score", "p_value", "kind_score", "allowed")},
     }
+
+
+def _has_holes(region: Mapping[str, Any]) -> bool:
+    """Whether the outlines, which run along edges of pixels, enclose more than the region."""
+    doubled = 0.0
+    for points in region["polygons"]:
+        x, y = points[::2], points[1::2]
+        corners = zip(x, y, [*x[1:], x[0]], [*y[1:], y[0]], strict=True)
+        doubled += abs(sum(a * d - b * c for a, b, c, d in corners))
+    return bool(doubled != 2 * region["area"])
 
 
 def _coco_info(calibrated: set[bool], failed: int) -> Record:

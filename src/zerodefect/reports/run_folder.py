@@ -26,7 +26,8 @@ FORMAT = "zerodefect-run"
 VERSION = 1
 
 # What a run leaves beside its manifest.
-_FILES = ("results.jsonl", "results.csv", "regions.csv", "coco.json", "report.html")
+_TABLES = ("results.csv", "regions.csv", "coco.json", "results.parquet")
+_FILES = ("results.jsonl", *_TABLES, "report.html", "parts.jsonl", "parts.csv")
 _FOLDERS = ("maps", "assets", "report")
 
 # A power cut can cost at most what came within these; a killed process costs nothing.

@@ -131,6 +131,7 @@ class Scorer:
         knowledge: Knowledge,
         batch_size: int = DEFAULT_BATCH,
         change: Callable[[Prediction], Prediction] = lambda prediction: prediction,
+        left_out: Sequence[int] | None = None,
     ) -> list[Scored]:
         """Score pictures of any sizes.
 
@@ -141,11 +142,13 @@ class Scorer:
             knowledge: what the detector knows.
             batch_size: network inputs that go through at once; changes no number.
             change: a set-level step, applied to every batch of predictions.
+            left_out: per picture the number of the reference that does not count for it, -1 for
+                none; where the memory ``leaves_out``.
 
         Raises:
             ValueError: an inspected area that is empty or of another size.
         """
-        return self.score_under(pictures, areas, [knowledge], batch_size, change)[0]
+        return self.score_under(pictures, areas, [knowledge], batch_size, change, left_out)[0]
 
     def score_under(
         self,
@@ -154,6 +157,7 @@ class Scorer:
         known: Sequence[Knowledge],
         batch_size: int = DEFAULT_BATCH,
         change: Callable[[Prediction], Prediction] = lambda prediction: prediction,
+        left_out: Sequence[int] | None = None,
     ) -> list[list[Scored]]:
         """``score`` under each of several knowledges; the network runs once."""
         areas = areas or [None] * len(pictures)
@@ -161,8 +165,12 @@ class Scorer:
         with torch.inference_mode():
             for keys, inputs in self.batches(zip(pictures, areas, strict=True), batch_size):
                 encoded = self.detector.encode(inputs)
+                out: tuple[Tensor, ...] = ()
+                if left_out is not None:
+                    numbers = [left_out[picture] for picture, _ in keys]
+                    out = (torch.tensor(numbers, device=self.detector.device),)
                 for row, knowledge in zip(joints, known, strict=True):
-                    _spread(row, keys, change(self.detector.predict(encoded, knowledge)))
+                    _spread(row, keys, change(self.detector.predict(encoded, knowledge, *out)))
         return [[joint.scored() for joint in row] for row in joints]
 
     @torch.inference_mode()
@@ -270,24 +278,47 @@ class Scorer:
         self, pictures: Sequence[Picture], areas: Areas, knowledge: Knowledge, batch_size: int
     ) -> list[Scored]:
         """The same by a memory of the others for each picture, where none can be left out."""
+        everyone = range(len(pictures))
+        known = self.without_each(everyone, pictures, areas, knowledge, batch_size)
+        shown = zip(pictures, areas, known, strict=True)
+        return [self.score([one], [area], k, batch_size)[0] for one, area, k in shown]
+
+    def without_each(
+        self,
+        numbers: Sequence[int],
+        pictures: Sequence[Picture],
+        areas: Areas,
+        knowledge: Knowledge,
+        batch_size: int = DEFAULT_BATCH,
+    ) -> Iterator[Knowledge]:
+        """Knowledge of all the pictures but one, for each number in turn.
+
+        The network runs once for each view; ``knowledge`` is what is known besides the pictures.
+        """
         with Spool() as spool:
             for picture, area in zip(pictures, areas, strict=True):
-                parts = []
-                for _, inputs in self.batches([(picture, area)], batch_size):
-                    further = self.detector.augmented(inputs)
-                    parts += [self.detector.encode(more) for more in (inputs, *further)]
-                spool.add(parts)
-            scored = []
-            for own, (picture, area) in enumerate(zip(pictures, areas, strict=True)):
-                others = (
+                spool.add(self._encoded_views(picture, area, batch_size))
+            for own in numbers:
+                rest = (parts for number, parts in enumerate(spool) if number != own)
+                others = (  # numbered on without a gap, as if there had never been one more
                     (batch, torch.full((self._count(batch),), knowledge.shots + number))
-                    for number, parts in enumerate(spool)
-                    if number != own
+                    for number, parts in enumerate(rest)
                     for batch in parts
                 )
-                known = self._remembered(knowledge, others)
-                scored += self.score([picture], [area], known, batch_size)
-        return scored
+                with torch.no_grad():  # not while whoever asked goes on
+                    known = self._remembered(knowledge, others)
+                yield known
+
+    @torch.no_grad()
+    def _encoded_views(
+        self, picture: Picture, area: np.ndarray | None, batch_size: int
+    ) -> list[Any]:
+        """A reference as it is remembered: its views, and those turned or mirrored."""
+        parts = []
+        for _, inputs in self.batches([(picture, area)], batch_size):
+            further = self.detector.augmented(inputs)
+            parts += [self.detector.encode(more) for more in (inputs, *further)]
+        return parts
 
     def _count(self, encoded: Any) -> int:
         return len(next(iter(self.detector.references(encoded).values())))

@@ -71,10 +71,12 @@ def scored_stream(
     open: Callable[[S], Picture],
     area: Callable[[Picture], np.ndarray | None] = lambda picture: None,
     batch_size: int = DEFAULT_BATCH,
+    left_out: Callable[[Picture], int] | None = None,
 ) -> Iterator[Seen[S, Scored]]:
     """``stream`` with a detector; a set method sees all sources before it says anything.
 
-    ``area`` gives the inspected area of a picture, or None.
+    ``area`` gives the inspected area of a picture, or None; ``left_out`` the number of the
+    reference that does not count for it, or -1.
 
     Raises:
         RuntimeError, KnowledgeError: the knowledge is not enough, or not this detector's.
@@ -84,7 +86,11 @@ def scored_stream(
         return _set_stream(scorer, knowledge, list(sources), open, area, batch_size)
 
     def score(pictures: list[Picture]) -> list[Scored]:
-        return scorer.score(pictures, [area(p) for p in pictures], knowledge, batch_size)
+        areas = [area(picture) for picture in pictures]
+        if left_out is None:
+            return scorer.score(pictures, areas, knowledge, batch_size)
+        out = [left_out(picture) for picture in pictures]
+        return scorer.score(pictures, areas, knowledge, batch_size, left_out=out)
 
     return stream(sources, open, score, batch_size)
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from zerodefect.data.dataset import DatasetError
 from zerodefect.data.layout_registry import Layout, register
+from zerodefect.data.layouts.coco import is_coco
+from zerodefect.data.layouts.label_studio import is_label_studio
 from zerodefect.data.layouts.real_iad import is_real_iad
 from zerodefect.data.listing import Listing
 from zerodefect.data.table_columns import Row, json_of, values_of
@@ -21,7 +23,8 @@ data/
 
 def _recognises(place: Path, named: bool) -> bool:
     if place.is_file():
-        return place.suffix.lower() == ".json" and not is_real_iad(place)
+        others = (is_real_iad, is_coco, is_label_studio)
+        return place.suffix.lower() == ".json" and not any(test(place) for test in others)
     return (place / "meta.json").is_file()
 
 

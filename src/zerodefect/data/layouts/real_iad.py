@@ -11,7 +11,7 @@ from zerodefect.data.dataset import DatasetError, Split
 from zerodefect.data.folders import subfolders
 from zerodefect.data.layout_registry import Layout, register
 from zerodefect.data.listing import Listing
-from zerodefect.data.table_columns import Row, json_of, values_of
+from zerodefect.data.table_columns import Row, json_head, json_of, values_of
 from zerodefect.data.table_rows import add_rows
 from zerodefect.images.find import natural_key
 
@@ -71,11 +71,7 @@ def _jsons_of(place: Path) -> list[Path] | None:
 
 def _is_listing(file: Path) -> bool:
     """Whether a JSON file is one of Real-IAD's: it begins with what the others have not."""
-    try:
-        with file.open("rb") as stream:
-            head = stream.read(4096) if file.suffix.lower() == ".json" else b""
-    except OSError:
-        return False
+    head = json_head(file)
     return b'"prefix"' in head or b'"anomaly_class"' in head
 
 

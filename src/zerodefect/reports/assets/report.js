@@ -89,7 +89,9 @@ const KEYS = {
   count: (i) => data.count[i],
   name: nameRank,
   order: (i) => i,
+  part: (i) => data.part[i], // parts are numbered from the worst on
 };
+const partName = (i) => (data.part[i] === null ? "" : data.parts[data.part[i]][0]);
 
 function select() {
   const verdicts = new Set([...document.querySelectorAll("#verdicts input:checked")].map((box) => box.value));
@@ -101,7 +103,7 @@ function select() {
   for (let i = 0; i < data.image.length; i += 1) {
     if (verdicts.has(data.verdict[i]) && (kind === null || data.kinds[i].includes(kind))
         && data.count[i] >= least && data.count[i] <= most
-        && data.image[i].toLowerCase().includes(text)) shown.push(i);
+        && (data.image[i].toLowerCase().includes(text) || partName(i).toLowerCase().includes(text))) shown.push(i);
   }
   sortShown();
   page = 0;
@@ -136,6 +138,7 @@ function card(i) {
       badge(i),
       make("span", { class: "values" }, `score ${number(data.score[i])}${p}`),
       make("span", { class: "kinds" }, found),
+      ...(data.part[i] === null ? [] : [make("span", { class: "kinds" }, `part ${shownName(partName(i))}: ${data.parts[data.part[i]][1]}`)]),
       ...(data.noted[i] ? [make("span", { class: "quiet" }, plural(data.noted[i], "note"))] : []),
       make("span", { class: "name" }, name),
       make("span", { class: "folder" }, folder))));
@@ -177,6 +180,10 @@ function buildToolbar() {
     const name = kind ?? "anomaly (kind unknown)";
     byId("kind").append(make("option", { value: k }, `${name} (${count.toLocaleString("en")})`));
   });
+  if (data.parts.length > 0) { // pictures of a part side by side, the worst part first
+    byId("sort").append(make("option", { value: "part-up" }, "part, worst first"));
+    byId("sort").value = "part-up";
+  }
   byId("toolbar").addEventListener("input", select);
   byId("toolbar").addEventListener("reset", () => setTimeout(select)); // after the fields are reset
   byId("toolbar").addEventListener("submit", (event) => event.preventDefault());
@@ -433,7 +440,7 @@ function applyControls() {
 function regionRow(region, k) {
   const cell = (value) => make("td", { class: "number" }, value);
   const row = make("tr", { tabindex: "0", "data-region": k },
-    cell(String(k + 1)), make("td", {}, kindName(region.kind)), cell(percent(region.kind_score)),
+    cell(String(k + 1)), make("td", {}, kindName(region.kind), ...(region.allowed ? [make("br"), `allowed: ${region.allowed}`] : [])), cell(percent(region.kind_score)),
     make("td", { class: "number" }, `${region.area.toLocaleString("en")} px`, make("br"), `${number(region.area_percent)} %`),
     cell(number(region.score)), cell(number(region.p_value)));
   onPoint(row, k);
@@ -467,12 +474,23 @@ function fact(name, value) {
   return make("div", {}, make("dt", {}, name), make("dd", {}, value));
 }
 
+/* The part that a picture shows, and its other pictures. */
+function partOf(i) {
+  const [name, verdict, score] = data.parts[data.part[i]];
+  const others = data.image.map((_, k) => k).filter((k) => k !== i && data.part[k] === data.part[i]);
+  const links = others.map((k) => make("li", {}, make("a", { href: link(k) }, splitPath(data.image[k])[1]), ` ${data.verdict[k]}, score ${number(data.score[k])}`));
+  return [make("h2", {}, `Part ${shownName(name)}: ${verdict}`),
+    make("p", { class: "quiet" }, `Score of the part, the highest of its pictures': ${number(score)}.`),
+    ...(links.length > 0 ? [make("ul", {}, ...links)] : [])];
+}
+
 function showFindings(i, detail) {
   const [folder, name] = splitPath(data.image[i]);
   const parts = [make("p", { class: "eyebrow path" }, folder), make("h1", { tabindex: "-1" }, name), badge(i)];
   const facts = make("dl", { class: "facts" }, fact("Score", number(data.score[i])), fact("p-value", number(data.p_value[i])));
   if (located(data.count[i])) facts.append(fact("Regions", String(data.count[i])));
   parts.push(facts);
+  if (data.part[i] !== null) parts.push(...partOf(i));
   if (data.p_value[i] !== null) parts.push(make("p", { class: "quiet" }, `p-value: ${P_VALUE}.`));
   if (detail) {
     facts.append(fact("Size", `${detail.width} × ${detail.height} px`));

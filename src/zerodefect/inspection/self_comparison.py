@@ -1,0 +1,150 @@
+"""Without a good part: the pictures of a folder are compared with each other.
+
+A newcomer has a folder and nothing else, and a score from words alone says little about where
+"defect" begins on this product. In a first pass some pictures of the folder, evenly spread over it,
+are remembered, and each is scored with all of them but itself; where a method remembers nothing,
+its scores are taken as they are. The limits follow from these scores by a rule that stands a third
+of the pictures being damaged, since it looks at the lowest two thirds of the scores alone: a limit
+lies a multiple of their interquartile range above their median. What the multiples do was tried on
+random numbers and on the sets called "choosing" in docs/benchmarks.md, see there.
+
+None of it is proven, and a folder whose pictures are mostly damaged, or of several products, says
+nothing of good parts: the limits are provisional, and every output says what makes them real.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from zerodefect.images import ImageError, Picture, picture_size
+from zerodefect.inspection.conformal import REMEDY
+from zerodefect.inspection.inspector import Inspector
+from zerodefect.inspection.policy import Limits, Policy
+from zerodefect.inspection.sources import GoodPictures
+from zerodefect.scoring.scorer import DEFAULT_BATCH
+from zerodefect.types import Failure
+
+ENOUGH = 12
+"""Pictures from which on a folder is compared with itself; fewer are ranked."""
+
+_MOST = 48  # pictures that the others are compared with
+_PIXELS = 4e8  # that all of these may have
+_NORMAL = 1.349  # interquartile range of a normal distribution, in deviations
+_UNSURE, _DEFECT = 3.0, 4.5  # deviations
+_SHARE = "about a third"  # of the pictures, which may be damaged
+
+
+def compare_with_itself(
+    inspector: Inspector,
+    files: Sequence[Path],
+    *,
+    batch_size: int = DEFAULT_BATCH,
+    on_seen: Callable[[], object] = lambda: None,
+) -> Policy:
+    """Give an inspector that was shown no good part provisional limits, from what it will inspect.
+
+    Afterwards it remembers some of the files, and never compares one with itself.
+
+    Args:
+        inspector: with neither references nor policy.
+        files: pictures that will be inspected. Fewer than ``ENOUGH`` get no limits: they are
+            ranked, and every verdict is "unsure".
+        batch_size: pictures that go through the network at once.
+        on_seen: called after every picture that was scored.
+
+    Returns:
+        The provisional policy, which is the inspector's now.
+    """
+    whole = inspector.active_policy()
+    pictures = _sample(inspector, files) if len(files) >= ENOUGH else []
+    if len(pictures) < ENOUGH:
+        few = f"{len(files)} picture{'s' * (len(files) != 1)}"
+        note = f"{few}: too few to compare with each other ({ENOUGH} are enough), so they are only "
+        inspector.policy = _provisional(inspector, whole, None, note + "ranked by score.")
+        return inspector.policy
+    remembers = _remember(inspector, pictures)
+    inspector.policy = _provisional(inspector, whole, None, "")
+    scores, maxima = [], []
+    for seen in inspector.stream(pictures, batch_size=batch_size):
+        on_seen()
+        if isinstance(seen.result, Failure) or seen.result.reason is not None:
+            continue
+        scores.append(seen.result.score)
+        if seen.result.map is not None:
+            maxima.append(float(seen.result.map.max()))
+    how = "compared with each other" if remembers else "set beside each other by their scores"
+    note = (
+        f"No good part was shown: the pictures are {how}, and what stands out from the usual is "
+        f"called unsure or defect. This holds as long as no more than {_SHARE} are damaged."
+    )
+    limits = Limits(unsure=usual_up_to(scores, _UNSURE), defect=usual_up_to(scores, _DEFECT))
+    made = _provisional(inspector, whole, limits, note)
+    if maxima:
+        low, limit = statistics.median(maxima), usual_up_to(maxima, _UNSURE)
+        half = max(limit - low, 1e-3)
+        made = made.model_copy(
+            update={"region_limit": limit, "colour_range": (limit - half, limit + half)}
+        )
+    inspector.policy = made
+    return made
+
+
+def usual_up_to(scores: Sequence[float], deviations: float) -> float:
+    """Limit of what is usual among scores of which a third may be those of damaged pictures.
+
+    Args:
+        scores: one or more.
+        deviations: of the lowest two thirds, by their interquartile range, that the limit lies
+            above their median.
+    """
+    lowest = sorted(scores)[: math.ceil(2 * len(scores) / 3)]
+    low, middle, high = np.quantile(lowest, [0.25, 0.5, 0.75])
+    return float(middle + deviations * (high - low) / _NORMAL)
+
+
+def _sample(inspector: Inspector, files: Sequence[Path]) -> list[Picture]:
+    """Pictures that show something, each once, evenly spread over the files."""
+    count = min(len(files), _MOST)
+    spread = [files[round(i * (len(files) - 1) / (count - 1))] for i in range(count)]
+    sizes = [width * height for width, height in map(_size, spread)]
+    most = max(ENOUGH, int(_PIXELS // max(1, *sizes)))
+    if count > most:
+        spread = [spread[round(i * (count - 1) / (most - 1))] for i in range(most)]
+    good_ones = GoodPictures(inspector._open_good, lambda failure: None)
+    return [one for one in good_ones.once(spread, lambda some: some) if one is not None]
+
+
+def _size(file: Path) -> tuple[int, int]:
+    try:
+        return picture_size(file)
+    except ImageError:
+        return 0, 0  # it is reported when its turn comes
+
+
+def _remember(inspector: Inspector, pictures: Sequence[Picture]) -> bool:
+    """Let the pictures be compared with each other, where the method can; says whether it does."""
+    memory = inspector.detector.memory
+    if memory is None or "set" in inspector.detector.info.needs:
+        return False
+    inspector.remember(pictures)
+    if not inspector.leaves_out():
+        inspector.forget()
+        return False
+    inspector.among_themselves = True
+    return True
+
+
+def _provisional(inspector: Inspector, whole: Policy, limits: Limits | None, note: str) -> Policy:
+    """Of the inspector as it is now, with the regions of ``whole`` until others are known."""
+    return whole.model_copy(
+        update={
+            "fingerprint": inspector.fingerprint(),
+            "limits": limits or Limits(unsure=None, defect=None),
+            "notes": (f"Not calibrated: verdicts and regions are provisional. {note}", REMEDY),
+        }
+    )
