@@ -272,8 +272,16 @@ def test_what_is_given_twice_counts_once(file):
     again = zerodefect.load(file, device="cpu")
     policy = again.relearn(references=good(3), good=good(8, first=20))
     assert again.shots == 3 and len(policy.scores) == 8
-    with pytest.raises(ValueError, match=r"is also a reference"):
-        again.relearn(references=good(1, first=20))
+    before = again.facts()
+    for act in (
+        lambda: again.relearn(references=good(1, first=20)),
+        lambda: again.relearn(references=good(1, first=70), false_alarms=1e-6),
+        lambda: again.relearn(references=np.zeros((60, 90, 3), np.uint8)),
+    ):
+        with pytest.raises(ValueError, match="is also a reference|cannot be|single colour"):
+            act()
+        assert again.facts() == before and again.policy == policy  # all is as it was
+        assert again.inspect(picture(50)).calibrated
 
 
 def test_an_automatic_policy_is_learned_again_when_references_are_added(weights, tmp_path):
