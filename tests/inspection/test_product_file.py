@@ -278,7 +278,7 @@ def test_what_is_given_twice_counts_once(file):
         lambda: again.relearn(references=good(1, first=70), false_alarms=1e-6),
         lambda: again.relearn(references=np.zeros((60, 90, 3), np.uint8)),
     ):
-        with pytest.raises(ValueError, match="is also a reference|cannot be|single colour"):
+        with pytest.raises(ValueError, match=r"is also a reference|cannot be|single colour"):
             act()
         assert again.facts() == before and again.policy == policy  # all is as it was
         assert again.inspect(picture(50)).calibrated
