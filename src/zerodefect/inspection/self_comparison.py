@@ -63,9 +63,12 @@ def compare_with_itself(
     whole = inspector.active_policy()
     pictures = _sample(inspector, files) if len(files) >= ENOUGH else []
     if len(pictures) < ENOUGH:
-        few = f"{len(files)} picture{'s' * (len(files) != 1)}"
-        note = f"{few}: too few to compare with each other ({ENOUGH} are enough), so they are only "
-        inspector.policy = _provisional(inspector, whole, None, note + "ranked by score.")
+        # no count of them: a run goes on when the folder has grown
+        note = (
+            f"Fewer than {ENOUGH} pictures: too few to compare with each other, so they are only "
+            "ranked by score."
+        )
+        inspector.policy = _provisional(inspector, whole, None, note)
         return inspector.policy
     remembers = _remember(inspector, pictures)
     inspector.policy = _provisional(inspector, whole, None, "")
