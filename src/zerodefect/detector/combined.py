@@ -317,7 +317,7 @@ class _Memories:
 
     def leaves_out(self, knowledge: Knowledge) -> bool:
         return all(
-            part.memory.leaves_out(self.joint.of(knowledge, name))
+            part.leaves_out(self.joint.of(knowledge, name))
             for name, part in self.joint.each()
             if part.memory is not None
         )
@@ -355,7 +355,7 @@ def _scale(part: Detector, own: Knowledge, shown: list[tuple[Any, Tensor]]) -> T
     out: what it was shown lies too near to itself.
     """
     memory = part.memory
-    alone = memory is not None and (own.shots < 2 or not memory.leaves_out(own))
+    alone = memory is not None and (own.shots < 2 or not part.leaves_out(own))
     if part.standardised or alone or not shown:
         return torch.tensor(part.usual_scale(own))
     left_out = [None if memory is None else numbers for _, numbers in shown]

@@ -202,6 +202,10 @@ class Detector(nn.Module):
         """Further inputs to be remembered with a batch of references (turned, mirrored)."""
         return iter(())
 
+    def leaves_out(self, knowledge: Knowledge) -> bool:
+        """Whether ``predict`` can leave a remembered picture out, see ``Memory.leaves_out``."""
+        return self.memory is not None and self.memory.leaves_out(knowledge)
+
     def settle(self, knowledge: Knowledge) -> Knowledge:
         """Close what was remembered (coreset, Gaussian); more can be remembered afterwards."""
         return knowledge if self.memory is None else self.memory.settle(knowledge)

@@ -62,14 +62,13 @@ class Keepable(Teachable):
         rates: Mapping[str, Any],
         notes: Sequence[str],
     ) -> Policy:
-        detector, memory, known = self.detector, self.detector.memory, shown.known
-        exact = memory is not None and memory.leaves_out(known)
+        detector, known = self.detector, shown.known
         made = calibrate(
             [one.score for one in scored],
             [one.highest for one in scored if one.highest is not None],
             form=form,
             map_range=detector.map_range(known) or (0.0, 1.0),
-            monotone=detector.monotone_memory and exact,
+            monotone=detector.monotone_memory and detector.leaves_out(known),
             notes=notes,
             **rates,
             **self._identity(shown),

@@ -246,8 +246,7 @@ class Teachable:
 
     def leaves_out(self) -> bool:
         """Whether a picture can be compared with the references without itself."""
-        memory = self.detector.memory
-        return memory is not None and memory.leaves_out(self._ready(None).known)
+        return self.detector.leaves_out(self.snapshot().known)
 
     def without_each(self, numbers: Sequence[int]) -> list[Knowledge]:
         """What would be known without one reference, for each of these numbers of references."""

@@ -262,14 +262,12 @@ class Scorer:
         with torch.inference_mode(), Spool() as spool:
             for keys, inputs in self.batches(zip(pictures, areas, strict=True), batch_size):
                 numbers = torch.tensor([knowledge.shots + picture for picture, _ in keys])
-                further = [self.detector.encode(more) for more in self.detector.augmented(inputs)]
-                spool.add((keys, numbers, self.detector.encode(inputs), further))
-            pairs = ((one, n) for _, n, batch, more in spool for one in (batch, *more))
+                spool.add((keys, numbers, list(self._remembered_as(inputs))))
+            pairs = ((one, n) for _, n, every in spool for one in every)
             known = self._remembered(knowledge, pairs)
-            memory = self.detector.memory
-            if memory is None or not memory.leaves_out(known):
+            if not self.detector.leaves_out(known):
                 return self._left_out_one_by_one(pictures, areas, knowledge, batch_size)
-            for keys, numbers, batch, _ in spool:
+            for keys, numbers, (batch, *_) in spool:
                 out = numbers.to(self.detector.device)
                 _spread(joints, keys, self.detector.predict(batch, known, out))
         return [joint.scored() for joint in joints]
@@ -313,12 +311,14 @@ class Scorer:
     def _encoded_views(
         self, picture: Picture, area: np.ndarray | None, batch_size: int
     ) -> list[Any]:
-        """A reference as it is remembered: its views, and those turned or mirrored."""
-        parts = []
-        for _, inputs in self.batches([(picture, area)], batch_size):
-            further = self.detector.augmented(inputs)
-            parts += [self.detector.encode(more) for more in (inputs, *further)]
-        return parts
+        """All views of a reference, as they are remembered."""
+        batches = self.batches([(picture, area)], batch_size)
+        return [one for _, inputs in batches for one in self._remembered_as(inputs)]
+
+    def _remembered_as(self, inputs: Inputs) -> Iterator[Any]:
+        """What is remembered of inputs: as they are, then turned or mirrored."""
+        for more in (inputs, *self.detector.augmented(inputs)):
+            yield self.detector.encode(more)
 
     def _count(self, encoded: Any) -> int:
         return len(next(iter(self.detector.references(encoded).values())))

@@ -87,9 +87,7 @@ def scored_stream(
 
     def score(pictures: list[Picture]) -> list[Scored]:
         areas = [area(picture) for picture in pictures]
-        if left_out is None:
-            return scorer.score(pictures, areas, knowledge, batch_size)
-        out = [left_out(picture) for picture in pictures]
+        out = None if left_out is None else [left_out(picture) for picture in pictures]
         return scorer.score(pictures, areas, knowledge, batch_size, left_out=out)
 
     return stream(sources, open, score, batch_size)
