@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from importlib import import_module
 from typing import Any
 
 from zerodefect.backbones.licences import licence_of
 from zerodefect.inspection.policy import Policy
+from zerodefect.inspection.power_curve import PowerCurve
 from zerodefect.inspection.product_sections import Product
 from zerodefect.types import told_score
 
@@ -101,11 +101,7 @@ def _finds(power: Mapping[str, Any] | None) -> Iterator[str]:
 
 def _sentences(power: Mapping[str, Any]) -> list[str]:
     try:
-        curve: Any = import_module("zerodefect.inspection.power_curve")
-    except ImportError:
-        return ["Measured, by a version of ZeroDefect that can tell more than this one"]
-    try:
-        return list(curve.PowerCurve.from_dict(power).sentences())
+        return list(PowerCurve.from_dict(power).sentences())
     except ValueError as error:
         return [f"Measured, but what was found cannot be read ({str(error).splitlines()[0]})"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,6 @@ import numpy as np
 from zerodefect.detector.contract import Detector, UnsupportedError
 from zerodefect.detector.knowledge import Knowledge
 from zerodefect.images import ImageError, Picture
-from zerodefect.images.kept import KeptPicture
 from zerodefect.inspection.allowances import Allowances, allowed_in_words
 from zerodefect.inspection.conformal import CalibrationError, check_provable
 from zerodefect.inspection.explain import explain
@@ -21,10 +20,10 @@ from zerodefect.inspection.keepable import Keepable
 from zerodefect.inspection.part_pictures import agreed, check_form, grouped, whole_parts
 from zerodefect.inspection.part_verdict import Outcome, PartInspection, judge_part
 from zerodefect.inspection.policy import Policy
-from zerodefect.inspection.product_pictures import Keeping, keep
+from zerodefect.inspection.product_pictures import Keeping
 from zerodefect.inspection.product_sections import Asked
 from zerodefect.inspection.regions import USUAL_MINIMUM, find_regions
-from zerodefect.inspection.sources import GoodPictures, Source, expand
+from zerodefect.inspection.sources import GoodPictures, Source, expand, mirrored
 from zerodefect.inspection.teachable import Shown
 from zerodefect.scoring.joining import Scored
 from zerodefect.scoring.scorer import DEFAULT_BATCH
@@ -34,6 +33,21 @@ from zerodefect.types import Failure, Inspection, Verdict
 _Rates = dict[str, Any]  # those that were asked for, and frames, as ``calibrate`` takes them
 
 _KEPT_POLICIES = 64  # made on the spot, for products that were named with a call
+
+
+@dataclass(frozen=True)
+class _Going:
+    """How a calibration goes through good pictures; see ``Inspector.calibrate``."""
+
+    good_ones: GoodPictures
+    batch_size: int
+    on_scored: Callable[[int], None]
+    keeping: Keeping
+
+    @property
+    def tolerant(self) -> bool:
+        """Whether what cannot be used is left out."""
+        return self.good_ones.on_failure is not None
 
 
 class Inspector(Keepable):
@@ -104,17 +118,16 @@ class Inspector(Keepable):
         self._check_calibrates(object)
         rates: _Rates = {"false_alarms": false_alarms, "review_rate": review_rate}
         rates["confidence"] = confidence
-        good_ones = GoodPictures(self._open_good, on_failure)
+        keeping = Keeping()
+        going = _Going(GoodPictures(self.open_good, on_failure), batch_size, on_scored, keeping)
         allowances = Allowances.of(allow)
         if allowances is not None:  # before the long work
             allowances.check(self.kinds())
-        keeping = Keeping()
-        how = (good_ones, rates, batch_size, on_scored, keeping)
         if part_by is not None or isinstance(good, Mapping):
             check_form(leave_one_out)
-            made = self._calibrated_parts(good, part_by, *how)
+            made = self._calibrated_parts(good, part_by, rates, going)
         else:
-            made = self._calibrated_images(good, leave_one_out, *how)
+            made = self._calibrated_images(good, leave_one_out, rates, going)
         if allowances is not None:
             allowances.check(self.kinds(), made.region_limit is not None)
         made = made.model_copy(update={"allowances": allowances})
@@ -141,71 +154,52 @@ class Inspector(Keepable):
         self,
         good: Source | Iterable[Source],
         leave_one_out: bool,
-        good_ones: GoodPictures,
         rates: _Rates,
-        batch_size: int,
-        on_scored: Callable[[int], None],
-        keeping: Keeping,
+        going: _Going,
     ) -> Policy:
-        images = expand(good, tolerant=good_ones.on_failure is not None)
+        images = expand(good, tolerant=going.tolerant)
         if isinstance(images, Sequence):
             self._prepare(images, len(images), rates, "image")
         if leave_one_out:
-            made = self._calibrated_left_out(images, good_ones, rates)
-            on_scored(self.shots)
+            made = self._calibrated_left_out(images, rates, going.good_ones)
+            going.on_scored(self.shots)
             return made
         shown = self._ready(None)
-        found = self._good_seen(shown, images, good_ones, batch_size, on_scored, keeping)
-        seen = [one for one in found if one]
+        seen = [one for one in self._good_seen(shown, images, going) if one]
         rates = {**rates, "frames": [frame for _, frame in seen]}
         scored = [one for one, _ in seen]
-        return self._policy_of(shown, scored, "split", rates, good_ones.notes())
+        return self._policy_of(shown, scored, "split", rates, going.good_ones.notes())
 
     def _calibrated_parts(
-        self,
-        good: Any,
-        part_by: str | None,
-        good_ones: GoodPictures,
-        rates: _Rates,
-        batch_size: int,
-        on_scored: Callable[[int], None],
-        keeping: Keeping,
+        self, good: Any, part_by: str | None, rates: _Rates, going: _Going
     ) -> Policy:
         """The same of parts: see ``grouped`` for what they are given as."""
-        groups = grouped(good, part_by, tolerant=good_ones.on_failure is not None)
+        groups = grouped(good, part_by, tolerant=going.tolerant)
         names = [name for name, group in groups.items() for _ in group]
         images = [one for group in groups.values() for one in group]
         self._prepare(images, len(groups), rates, "part")
         shown = self._ready(None)
-        found = self._good_seen(shown, images, good_ones, batch_size, on_scored, keeping)
-        scored, learned = whole_parts(part_by, names, found)
-        notes = [*good_ones.notes(), *learned.pop("notes")]
+        scored, learned = whole_parts(part_by, names, self._good_seen(shown, images, going))
+        notes = [*going.good_ones.notes(), *learned.pop("notes")]
         return self._policy_of(shown, scored, "split", {**rates, **learned}, notes)
 
     def _good_seen(
-        self,
-        shown: Shown,
-        images: Iterable[Source],
-        good_ones: GoodPictures,
-        batch_size: int,
-        on_scored: Callable[[int], None],
-        keeping: Keeping,
+        self, shown: Shown, images: Iterable[Source], going: _Going
     ) -> Iterator[tuple[Scored, Frame] | None]:
         """What each good picture shows; None for what does not count."""
-        seen = partial(self._seen, shown)
-        for one in good_ones.once(images, seen, shown.digests, batch_size):
-            on_scored(1)
+        seen, viewing = partial(self._seen, shown), self.kept_viewing()
+        for one in going.good_ones.once(images, seen, shown.digests, going.batch_size):
+            going.on_scored(1)
             if one:
-                keeping.add(one[2])
-            yield one and one[:2]
+                scored, frame, picture = one
+                going.keeping.add(picture, frame, viewing)
+            yield (scored, frame) if one else None
 
     def _seen(
         self, shown: Shown, pictures: Sequence[Picture]
-    ) -> list[tuple[Scored, Frame, KeptPicture]]:
+    ) -> list[tuple[Scored, Frame, Picture]]:
         scores, frames = self._scores(shown, pictures), _frames(shown, pictures)
-        viewing = self.kept_viewing()
-        kept = [keep(one, frame, viewing) for one, frame in zip(pictures, frames, strict=True)]
-        return list(zip(scores, frames, kept, strict=True))
+        return list(zip(scores, frames, pictures, strict=True))
 
     def _scores(self, shown: Shown, pictures: Sequence[Picture]) -> list[Scored]:
         """Scores of pictures, whose maps are not kept."""
@@ -213,9 +207,9 @@ class Inspector(Keepable):
         return [replace(one, map=None) for one in self.scorer.score(pictures, areas, shown.known)]
 
     def _calibrated_left_out(
-        self, images: Iterable[Source], good_ones: GoodPictures, rates: _Rates
+        self, images: Iterable[Source], rates: _Rates, good_ones: GoodPictures
     ) -> Policy:
-        pictures = [one for one in good_ones.once(images, lambda some: some) if one]
+        pictures = good_ones.pictures(images)
         if not pictures:
             raise CalibrationError("no good image can be read. Give at least one.")
         self.forget()
@@ -271,9 +265,7 @@ class Inspector(Keepable):
             # One reference cannot be left out; its mirror images show at least how far a part
             # like it lies from itself.
             (picture,) = shown.references
-            across, down = picture.pixels[:, ::-1], picture.pixels[::-1]
-            mirrored = [replace(picture, pixels=pixels) for pixels in (across, down)]
-            seen = self._scores(shown, mirrored)
+            seen = self._scores(shown, mirrored(picture))
             neutral, low = max(one.score for one in seen), span[0] if span else 0.0
             limit = max((one.highest for one in seen if one.highest is not None), default=None)
             span = None if limit is None else (low, max(2 * limit - low, low + 1e-3))

@@ -14,7 +14,7 @@ from zerodefect.inspection.archive import ProductError
 from zerodefect.inspection.inspector import Inspector
 from zerodefect.inspection.policy import Policy
 from zerodefect.inspection.product_detector import check_detector, rebuilt
-from zerodefect.inspection.product_file import contradictions, opened_product
+from zerodefect.inspection.product_file import ProductFile, contradictions, opened_product
 from zerodefect.inspection.product_sections import SUFFIX
 from zerodefect.inspection.sources import Source, open_source
 from zerodefect.methods import load_detector
@@ -145,9 +145,7 @@ def load_product(path: str | Path, detector: Detector | None = None, **said: Any
     file = opened_product(path)
     given = _given(said)
     where = {name: given.pop(name) for name in _WHERE if name in given}
-    if wrong := contradictions(file, given):
-        remedy = "Leave out what a product file says itself, or calibrate anew with --output"
-        raise ProductError(path, f"it is contradicted: {'; '.join(wrong)}", remedy)
+    _refuse_contradictions(path, file, given)
     made = file.told.detector
     if detector is None:
         detector = rebuilt(file.archive, made, where)
@@ -177,6 +175,12 @@ def load_product(path: str | Path, detector: Detector | None = None, **said: Any
     return inspector
 
 
+def _refuse_contradictions(path: str | Path, file: ProductFile, given: Mapping[str, Any]) -> None:
+    if wrong := contradictions(file, given):
+        remedy = "Leave out what a product file says itself, or calibrate anew with --output"
+        raise ProductError(path, f"it is contradicted: {'; '.join(wrong)}", remedy)
+
+
 def _given(said: Mapping[str, Any]) -> dict[str, Any]:
     """What was said: neither absent nor what it would be anyway."""
     return {
@@ -199,9 +203,7 @@ def renewed(path: str | Path, **said: Any) -> Inspector:
     file, given = opened_product(path), _given(said)
     told, seen = file.told, file.told.viewing
     free = {*_WHERE, "checkpoint", "method", "precision", "image_size", *_options_said(given)}
-    if wrong := contradictions(file, {n: v for n, v in given.items() if n not in free}):
-        remedy = "Leave out what a product file says itself, or calibrate anew with --output"
-        raise ProductError(path, f"it is contradicted: {'; '.join(wrong)}", remedy)
+    _refuse_contradictions(path, file, {n: v for n, v in given.items() if n not in free})
     references, good = file.references(), file.good()
     asked = dict(told.detector.asked or {"method": told.detector.method})
     if given.get("method", asked.get("method")) != asked.get("method"):

@@ -39,6 +39,8 @@ from zerodefect.version import __version__
 FORMAT: Final = "zerodefect-policy"
 VERSION: Final = 1
 
+_REMEDY = "Run 'zerodefect calibrate' again or give another policy file."
+
 Form = Literal["split", "leave-one-out", "none"]
 
 # not in the first files: left out where nothing is known
@@ -286,9 +288,12 @@ class Policy(BaseModel):
         Raises:
             StoreError: the operating system refused to write.
         """
-        text = json.dumps(self.model_dump(mode="json"), indent=2, allow_nan=False)
         with atomic_write(Path(path)) as file:
-            file.write(text.encode() + b"\n")
+            file.write(self.to_bytes() + b"\n")
+
+    def to_bytes(self) -> bytes:
+        """As JSON."""
+        return json.dumps(self.model_dump(mode="json"), indent=2, allow_nan=False).encode()
 
     @classmethod
     def load(cls, path: str | Path) -> Policy:
@@ -298,12 +303,19 @@ class Policy(BaseModel):
             PolicyError: the file is missing, damaged, of another kind or of a newer version; the
                 message names file, reason and remedy.
         """
-        remedy = "Run 'zerodefect calibrate' again or give another policy file."
+        try:
+            data = Path(path).read_bytes()
+        except OSError as error:
+            raise PolicyError(f"{path}: cannot be read ({error.strerror}). {_REMEDY}") from error
+        return cls.from_bytes(data, path)
+
+    @classmethod
+    def from_bytes(cls, text: bytes, path: str | Path) -> Policy:
+        """Read what ``to_bytes`` gives; ``path`` and errors as of ``load``."""
+        remedy = _REMEDY
         try:
             # Editors on Windows put a byte order mark in front.
-            data = json.loads(Path(path).read_text("utf-8-sig"), parse_constant=_refuse_constant)
-        except OSError as error:
-            raise PolicyError(f"{path}: cannot be read ({error.strerror}). {remedy}") from error
+            data = json.loads(text.decode("utf-8-sig"), parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:
             raise PolicyError(f"{path}: not valid JSON, or cut off ({error}). {remedy}") from error
         if not isinstance(data, dict) or data.get("format") != FORMAT:

@@ -27,10 +27,9 @@ from zerodefect.detector.contract import UnsupportedError
 from zerodefect.detector.knowledge import Knowledge
 from zerodefect.images import ImageError, Picture
 from zerodefect.inspection.conformal import CalibrationError
-from zerodefect.inspection.frames import shows_nothing
 from zerodefect.inspection.inspector import Inspector
 from zerodefect.inspection.power_curve import Cell, Origin, PowerCurve, Share
-from zerodefect.inspection.sources import Source, digest, expand, open_source
+from zerodefect.inspection.sources import Source, digest, expand, mirrored
 from zerodefect.procedural.draws import Draws
 from zerodefect.procedural.sized_damage import LINES, SIZED_KINDS, lay, on_product, sized_damage
 from zerodefect.scoring.scorer import DEFAULT_BATCH
@@ -169,9 +168,7 @@ def good_bases(
     if len(places) > 1:
         return _left_out(inspector, pictures, places), "left out"
     (picture,) = pictures.values()
-    turned = (picture.pixels[:, ::-1], picture.pixels[::-1])
-    mirrored = [replace(picture, pixels=np.ascontiguousarray(pixels)) for pixels in turned]
-    return [_base(inspector, picture) for picture in mirrored], "mirrored"
+    return [_base(inspector, one) for one in mirrored(picture)], "mirrored"
 
 
 def _left_out(
@@ -193,20 +190,16 @@ def _some(inspector: Inspector, good: Source | Iterable[Source], seed: int) -> d
     sources = list(expand(good, tolerant=True))
     inspector.infer_bit_depth(sources)
     order = np.random.default_rng(seed).permutation(len(sources))
-    shown, found, pixels = inspector.snapshot(), dict[str, Picture](), 0
+    references = set(inspector.snapshot().digests)  # they do not take the places of others
+    found, pixels = dict[str, Picture](), 0
     for place in order.tolist():
         try:
-            picture = open_source(sources[place], inspector.bit_depth)
-            if shows_nothing(picture, shown.area(picture)):
-                continue
+            picture = inspector.open_good(sources[place])
         except ImageError:
             continue
         found[digest(picture)] = picture
         pixels += picture.height * picture.width
-        fresh = len(
-            found.keys() - set(shown.digests)
-        )  # references do not take the places of others
-        if fresh >= _MOST_PICTURES or pixels >= _MOST_PIXELS:
+        if len(found.keys() - references) >= _MOST_PICTURES or pixels >= _MOST_PIXELS:
             break
     return found
 
@@ -315,14 +308,15 @@ def _of_batch(
     inspector: Inspector, batch: Sequence[Drawn]
 ) -> Iterator[tuple[Drawn, Inspection | Failure]]:
     """Those that are judged by one knowledge go together."""
-    groups: dict[tuple[int, int], list[Drawn]] = {}
+    groups: dict[int, list[Drawn]] = {}
     for one in batch:
-        groups.setdefault((id(one.base.known), one.base.left_out), []).append(one)
-    for (_, number), group in groups.items():
-        left_out = None if number < 0 else partial(_always, number)
+        groups.setdefault(id(one.base.known), []).append(one)
+    for group in groups.values():
+        numbers = {id(one.picture): one.base.left_out for one in group}
+        left_out = None if max(numbers.values()) < 0 else partial(_number, numbers)
         outcomes = inspector.judge([one.picture for one in group], group[0].base.known, left_out)
         yield from zip(group, outcomes, strict=True)
 
 
-def _always(number: int, picture: Picture) -> int:
-    return number
+def _number(numbers: Mapping[int, int], picture: Picture) -> int:
+    return numbers[id(picture)]

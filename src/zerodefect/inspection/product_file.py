@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -105,17 +104,11 @@ class ProductFile:
         Raises:
             ProductError: they cannot be read.
         """
-        data = self.archive.read(POLICY, _MOST_TEXT)
-        with tempfile.TemporaryDirectory(prefix="zerodefect-") as folder:
-            file = Path(folder) / POLICY
-            file.write_bytes(data)
-            try:
-                return Policy.load(file)
-            except PolicyError as error:
-                reason = f"{POLICY} in it: {str(error).removeprefix(f'{file}: ')}"
-                raise ProductError(
-                    self.path, reason, "Correct it, or copy the file again"
-                ) from None
+        try:
+            return Policy.from_bytes(self.archive.read(POLICY, _MOST_TEXT), POLICY)
+        except PolicyError as error:
+            reason = f"{POLICY} in it: {str(error).removeprefix(f'{POLICY}: ')}"
+            raise ProductError(self.path, reason, "Correct it, or copy the file again") from None
 
     @property
     def power(self) -> dict[str, Any] | None:
@@ -269,7 +262,7 @@ def write_product(inspector: Keepable, path: str | Path, pictures: bool = True) 
     first = {
         PRODUCT: told.to_bytes(),
         CARD: card(told, policy, inspector.power, Path(path).name).encode(),
-        POLICY: json.dumps(policy.model_dump(mode="json"), indent=2, allow_nan=False).encode(),
+        POLICY: policy.to_bytes(),
         KNOWLEDGE: shown.known.to_bytes(),
         **checkpoint_members(inspector.detector),
     }

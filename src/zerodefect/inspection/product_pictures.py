@@ -55,13 +55,16 @@ class Keeping:
         self.pictures: list[KeptPicture] | None = []
         self._bytes = 0
 
-    def add(self, picture: KeptPicture) -> None:
-        """Keep one more."""
-        self._bytes += picture.pixels.nbytes
+    def add(self, picture: Picture, frame: Frame, viewing: Viewing) -> None:
+        """Keep one more; arguments as of ``keep``."""
+        if self.pictures is None:
+            return
+        kept = keep(picture, frame, viewing)
+        self._bytes += kept.pixels.nbytes
         if self._bytes > self.most:
             self.pictures = None
-        elif self.pictures is not None:
-            self.pictures.append(picture)
+        else:
+            self.pictures.append(kept)
 
 
 # --- as members of a file ------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from zerodefect.images import ImageError, Picture, picture_size
 from zerodefect.inspection.conformal import REMEDY
 from zerodefect.inspection.inspector import Inspector
 from zerodefect.inspection.policy import Limits, Policy
-from zerodefect.inspection.sources import GoodPictures
+from zerodefect.inspection.sources import GoodPictures, evenly
 from zerodefect.scoring.scorer import DEFAULT_BATCH
 from zerodefect.types import Failure
 
@@ -113,13 +113,12 @@ def usual_up_to(scores: Sequence[float], deviations: float) -> float:
 def _sample(inspector: Inspector, files: Sequence[Path]) -> list[Picture]:
     """Pictures that show something, each once, evenly spread over the files."""
     count = min(len(files), _MOST)
-    spread = [files[round(i * (len(files) - 1) / (count - 1))] for i in range(count)]
+    spread = evenly(files, count)
     sizes = [width * height for width, height in map(_size, spread)]
     most = max(ENOUGH, int(_PIXELS // max(1, *sizes)))
     if count > most:
-        spread = [spread[round(i * (count - 1) / (most - 1))] for i in range(most)]
-    good_ones = GoodPictures(inspector._open_good, lambda failure: None)
-    return [one for one in good_ones.once(spread, lambda some: some) if one is not None]
+        spread = evenly(spread, most)
+    return GoodPictures(inspector.open_good, lambda failure: None).pictures(spread)
 
 
 def _size(file: Path) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from zerodefect.images import ImageError, Picture
 from zerodefect.inspection.conformal import CalibrationError
 from zerodefect.inspection.inspector import Inspector
 from zerodefect.inspection.policy import Policy
-from zerodefect.inspection.sources import GoodPictures, digest
+from zerodefect.inspection.sources import GoodPictures, digest, evenly
 from zerodefect.types import Failure
 
 ENOUGH_TO_SPLIT = 24
@@ -65,7 +65,7 @@ def set_up(
         )
         return SetUp(_opened(inspector, good, lambda failure: None), (), policy)
     count = min(_MOST_REFERENCES, len(good) // 3)
-    chosen = {round(place * (len(good) - 1) / (count - 1)) for place in range(count)}
+    chosen = set(evenly(range(len(good)), count))
     references = _opened(inspector, [good[place] for place in sorted(chosen)], on_failure)
     if not references:
         raise CalibrationError("no good image can be read. Give at least one.")
@@ -81,7 +81,7 @@ def set_up(
 def _name(inspector: Inspector, file: Path) -> str | None:
     """A picture's digest, by which a copy of a reference is found; None where it cannot be read."""
     try:
-        return digest(inspector._open_good(file))
+        return digest(inspector.open_good(file))
     except ImageError:
         return None  # it is reported when its turn comes
 
@@ -91,5 +91,4 @@ def _opened(
 ) -> tuple[Picture, ...]:
     """Pictures that can be learned from, each once."""
     inspector.infer_bit_depth(files)
-    good_ones = GoodPictures(inspector._open_good, on_failure)
-    return tuple(one for one in good_ones.once(files, lambda some: some) if one is not None)
+    return tuple(GoodPictures(inspector.open_good, on_failure).pictures(files))

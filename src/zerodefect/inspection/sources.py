@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Any, TypeVar
 
@@ -73,6 +74,17 @@ def digest(picture: Picture) -> str:
     return found.hexdigest()[:16]
 
 
+def evenly(values: Sequence[R], count: int) -> list[R]:
+    """So many of the values, two at least, evenly spread from the first to the last."""
+    return [values[round(i * (len(values) - 1) / (count - 1))] for i in range(count)]
+
+
+def mirrored(picture: Picture) -> list[Picture]:
+    """A picture left to right and upside down: parts like it that no memory holds."""
+    turned = (picture.pixels[:, ::-1], picture.pixels[::-1])
+    return [replace(picture, pixels=np.ascontiguousarray(pixels)) for pixels in turned]
+
+
 class GoodPictures:
     """Good pictures, each once; counts what was given and does not count.
 
@@ -132,6 +144,10 @@ class GoodPictures:
                 continue
             self.copies += result is None
             yield result
+
+    def pictures(self, sources: Iterable[Source]) -> list[Picture]:
+        """Those that can be used, each once; errors as of ``once``."""
+        return [one for one in self.once(sources, lambda some: some) if one is not None]
 
     def notes(self) -> list[str]:
         """What was given and does not count."""

@@ -228,7 +228,7 @@ class Teachable:
         sources = expand(references)
         if isinstance(sources, Sequence):
             self.infer_bit_depth(sources)
-        opened = [self._open_good(source) for source in sources]
+        opened = [self.open_good(source) for source in sources]
         with self._lock:
             shown = self.recalled(self._shown)
             new = {name: p for p in opened if (name := digest(p)) not in shown.digests}
@@ -386,7 +386,7 @@ class Teachable:
         self.infer_bit_depth([source])
         return open_source(source, self.bit_depth)
 
-    def _open_good(self, source: Source) -> Picture:
+    def open_good(self, source: Source) -> Picture:
         """A picture to learn from.
 
         Raises:
