@@ -183,6 +183,21 @@ def test_without_pictures_verbs_ask_for_them(run, tmp_path):
     assert run("inspect", "parts", *told)[0] == 0
 
 
+def test_a_product_without_limits_goes_by_its_references_not_by_the_folder(run, tmp_path):
+    """Twelve pictures would be enough to be compared with each other."""
+    made = zerodefect.load("winclip", backbone="tiny.safetensors", device="cpu", object="nut")
+    made.remember("refs")
+    made.save(tmp_path / "nut.zd")
+    limits = made.active_policy().limits
+    told = ("--product", tmp_path / "nut.zd", "--device", "cpu", "--no-report")
+    many = ("good", "more", "--output", tmp_path / "run")
+    code, out, err = run("inspect", *many, *told)
+    assert code == 0, err
+    assert "compared with each other" not in out + err
+    settings = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert settings["policy"]["limits"]["defect"] == pytest.approx(limits.defect)
+
+
 def test_evaluate_measures_a_product_with_what_it_knows(nut, run, tmp_path):
     told = ("--product", nut, "--device", "cpu", "-o", tmp_path / "e", "--no-cache")
     code, out, err = run("evaluate", "-d", "data/nut", *told)

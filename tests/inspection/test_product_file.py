@@ -330,6 +330,27 @@ def test_with_other_weights_it_is_learned_anew_from_the_pictures_inside(file, tm
 # --- refused -------------------------------------------------------------------------------------
 
 
+def test_rules_stay_where_it_is_learned_again_or_anew(weights, tmp_path):
+    made = screw(weights, calibrated=0)
+    made.calibrate(good(8, first=20), allow=["area<50"])
+    made.save(tmp_path / "ruled.zd")
+    kept = ("area<50px",)
+    assert renewed(tmp_path / "ruled.zd", device="cpu").policy.allowances.rules == kept
+    again = zerodefect.load(tmp_path / "ruled.zd", device="cpu")
+    assert again.relearn(good=picture(70)).allowances.rules == kept
+
+
+def test_limits_of_parts_are_not_learned_as_those_of_pictures(weights, tmp_path):
+    """A part may have one picture, so that numbers of parts and pictures agree."""
+    made = screw(weights, calibrated=0)
+    made.calibrate({f"part {n}": [one] for n, one in enumerate(good(8, first=20))})
+    made.save(tmp_path / "parts.zd")
+    again = zerodefect.load(tmp_path / "parts.zd", device="cpu")
+    for learn in (lambda: renewed(tmp_path / "parts.zd"), lambda: again.relearn(good=picture(70))):
+        with pytest.raises(ValueError, match="those of parts with several pictures"):
+            learn()
+
+
 @pytest.mark.parametrize(
     ("said", "told"),
     [

@@ -96,7 +96,8 @@ def inspect(
     if product.product:
         given = inspector.policy
     inspector.policy = given
-    if given is None and verdict.threshold is None and not product.references:
+    shown_none = not (product.product or product.references)
+    if given is None and verdict.threshold is None and shown_none:
         _compare_with_itself(inspector, files, batch.batch_size, quiet=as_json)
     if rules.rules:
         inspector.policy = inspector.active_policy().allowing(rules.rules)

@@ -22,6 +22,21 @@ if TYPE_CHECKING:
     from zerodefect.inspection.product_file import ProductFile
 
 
+def asked_again(asked: Asked, policy: Policy | None) -> dict[str, Any]:
+    """Rates and rules of a calibration, as ``Inspector.calibrate`` takes them to learn it again.
+
+    Raises:
+        ValueError: limits of parts, whose pictures are not kept by part.
+    """
+    if policy is not None and policy.parts:
+        raise ValueError(
+            "its limits are those of parts with several pictures, which are not kept by part: "
+            "calibrate anew, with the pattern that names the parts"
+        )
+    allowed = policy.allowances if policy else None
+    return {**asked.rates(), "allow": allowed.rules if allowed else ()}
+
+
 class Keepable(Teachable):
     """A teachable with limits; arguments as of ``Teachable``.
 
@@ -136,14 +151,9 @@ class Keepable(Teachable):
         good: Source | Iterable[Source] | None,
         calibrating: Mapping[str, Any],
     ) -> Policy:
-        asked, allowed = self.calibration, self.policy and self.policy.allowances
-        if self.policy is not None and self.policy.parts:
-            raise ValueError(
-                "its limits are those of parts with several pictures, which are not kept by part: "
-                "calibrate anew, with the pattern that names the parts"
-            )
+        asked = self.calibration
         new = {name: value for name, value in calibrating.items() if value is not None}
-        rates = {**asked.rates(), "allow": allowed.rules if allowed else (), **new}
+        rates = {**asked_again(asked, self.policy), **new}
         more = [] if good is None else list(expand(good))
         if asked.automatic and not more:
             if references is None:

@@ -12,6 +12,7 @@ from zerodefect.detector.contract import Detector
 from zerodefect.images.tiling import Tiling
 from zerodefect.inspection.archive import ProductError
 from zerodefect.inspection.inspector import Inspector
+from zerodefect.inspection.keepable import asked_again
 from zerodefect.inspection.policy import Policy
 from zerodefect.inspection.product_detector import check_detector, rebuilt
 from zerodefect.inspection.product_file import ProductFile, contradictions, opened_product
@@ -204,6 +205,7 @@ def renewed(path: str | Path, **said: Any) -> Inspector:
     told, seen = file.told, file.told.viewing
     free = {*_WHERE, "checkpoint", "method", "precision", "image_size", *_options_said(given)}
     _refuse_contradictions(path, file, {n: v for n, v in given.items() if n not in free})
+    again = asked_again(told.calibration, file.policy)
     references, good = file.references(), file.good()
     asked = dict(told.detector.asked or {"method": told.detector.method})
     if given.get("method", asked.get("method")) != asked.get("method"):
@@ -227,10 +229,7 @@ def renewed(path: str | Path, **said: Any) -> Inspector:
     if references:
         inspector.remember(references)
     if not told.calibration.automatic:
-        if told.calibration.leave_one_out:
-            inspector.calibrate(references, **told.calibration.rates())
-        else:
-            inspector.calibrate(good, **told.calibration.rates())
+        inspector.calibrate(references if told.calibration.leave_one_out else good, **again)
     inspector.restore(inspector.snapshot(), file, renewed=True)
     return inspector
 
