@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
+from models import NoConfig
 
 from zerodefect.detector.contract import Detector, Input
 from zerodefect.detector.facts import MethodInfo
@@ -20,22 +19,17 @@ COLOURS = {"stain": (200, 60, 60), "scratch": (60, 200, 60), "hole": (60, 60, 20
 WHITE = (200, 200, 200)  # a mark of no kind
 
 
-@dataclass(frozen=True)
-class _NoConfig:
-    pass
-
-
 class Marks(Detector):
     """The brightest channel is the map, what it has over the darkest one the kind."""
 
     info = MethodInfo("marks", "", "test", ("words",), "", "", "")
-    Config = _NoConfig
+    Config = NoConfig
     tells_kinds = True
     undecided = 0.5
 
     def __init__(self, maps: bool = True) -> None:
         plain = Preprocess((SIDE, SIDE), mean=(0.0,) * 3, std=(1.0,) * 3, interpolation="bilinear")
-        super().__init__(_NoConfig(), (), {"image": Input(plain)})
+        super().__init__(NoConfig(), (), {"image": Input(plain)})
         self.maps = maps
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,16 @@ SHAPE = {
     "text_width": 64,
     "text_layers": 2,
 }
+
+
+@dataclass(frozen=True)
+class NoConfig:
+    """Hyper-parameters of a stand-in detector: none."""
+
+
+def as_it_is(preprocess: Preprocess) -> Preprocess:
+    """The same without normalisation: a detector sees pixels in [0, 1]."""
+    return replace(preprocess, mean=(0.0,) * 3, std=(1.0,) * 3, interpolation="bilinear")
 
 
 def tiny_state(seed: int = 0, **shape: int) -> dict[str, torch.Tensor]:

@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import pytest
 import tifffile
+from encoded_pictures import pillow, tiff
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -20,18 +21,6 @@ except ImportError:  # an extra pair of eyes, where there is one
 
 COLOUR = np.random.default_rng(0).integers(0, 256, (13, 22, 3), dtype=np.uint8)
 GREY, WIDE = COLOUR[..., 0].copy(), COLOUR.astype(np.uint16) * 257 // 3
-
-
-def tiff(samples, **options):
-    buffer = io.BytesIO()
-    tifffile.imwrite(buffer, samples, metadata=None, **options)
-    return buffer.getvalue()
-
-
-def pillow(pixels, kind, **options):
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 FILES = {

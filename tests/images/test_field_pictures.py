@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from encoded_pictures import pillow, tiff
 from PIL import Image, PngImagePlugin
 
 from zerodefect.images import ImageError, bit_depth_of, find_images, open_image
@@ -19,18 +20,6 @@ GREY[20:28, 30:40] = 240
 RGB = np.stack([GREY, 255 - GREY, (y * 4).astype(np.uint8)], -1)
 WIDE, WIDE_RGB = GREY.astype(np.uint16) * 257, RGB.astype(np.uint16) * 257
 OTHER = np.full((H, W, 1), 9000, np.uint16)
-
-
-def tiff(samples, **options):
-    buffer = io.BytesIO()
-    tifffile.imwrite(buffer, samples, metadata=None, **options)
-    return buffer.getvalue()
-
-
-def pillow(pixels, kind, **options):
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def chunk(name, data):

@@ -9,7 +9,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from models import picture, tiny_backbone
+from models import NoConfig, as_it_is, picture, tiny_backbone
 from small_detectors import small_cnn
 
 from zerodefect import CalibrationError, Inspector, Picture, Tiling, Viewing
@@ -22,23 +22,15 @@ from zerodefect.methods import create
 from zerodefect.types import Prediction
 
 
-@dataclasses.dataclass(frozen=True)
-class _NoConfig:
-    pass
-
-
 class FarFromGrey(Detector):
     """A pixel's distance from middle grey is its anomaly; inputs are 64 x 64."""
 
     info = MethodInfo("far_from_grey", "", "test", ("words",), "", "", "")
-    Config = _NoConfig
+    Config = NoConfig
     with_map = True
 
     def __init__(self):
-        prepared = dataclasses.replace(
-            tiny_backbone().preprocess, mean=(0.0,) * 3, std=(1.0,) * 3, interpolation="bilinear"
-        )
-        super().__init__(_NoConfig(), (tiny_backbone(),), prepared)
+        super().__init__(NoConfig(), (tiny_backbone(),), as_it_is(tiny_backbone().preprocess))
 
     def encode(self, inputs):
         return (inputs.mean(1) - 0.5).abs()

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from models import picture, tiny_backbone
+from models import NoConfig, as_it_is, picture, tiny_backbone
 
 from zerodefect.detector.contract import Detector, UnsupportedError
 from zerodefect.detector.facts import MethodInfo
@@ -26,22 +24,14 @@ from zerodefect.scoring.viewing import Viewing, aspect_size
 from zerodefect.types import Prediction
 
 
-@dataclasses.dataclass(frozen=True)
-class _NoConfig:
-    pass
-
-
 class Brightness(Detector):
     """Each pixel's brightness is its anomaly: a detector that looks at one pixel at a time."""
 
     info = MethodInfo("brightness", "", "test", ("words",), "", "", "")
-    Config = _NoConfig
+    Config = NoConfig
 
     def __init__(self, backbone):
-        prepared = dataclasses.replace(
-            backbone.preprocess, mean=(0.0,) * 3, std=(1.0,) * 3, interpolation="bilinear"
-        )
-        super().__init__(_NoConfig(), (backbone,), prepared)
+        super().__init__(NoConfig(), (backbone,), as_it_is(backbone.preprocess))
         self.largest_batch = 0
 
     def encode(self, inputs):

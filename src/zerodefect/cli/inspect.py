@@ -243,6 +243,8 @@ def _print_table(
 
 
 def _print_summary(summary: Summary, inspector: Inspector, quiet: bool) -> None:
+    from zerodefect.reports.run_folder import TABLES
+
     policy = inspector.active_policy()
     resumed = summary.images - summary.inspected
     images = f"{summary.images} image{'s' * (summary.images != 1)}"
@@ -256,15 +258,7 @@ def _print_summary(summary: Summary, inspector: Inspector, quiet: bool) -> None:
         lines += policy.told()
     else:
         lines.append(f"UNCALIBRATED: {' '.join(policy.told())}")
-    tables = [
-        "parts.jsonl",
-        "parts.csv",
-        "results.jsonl",
-        "results.csv",
-        "regions.csv",
-        "coco.json",
-    ]
-    there = (name for name in (*tables, "results.parquet") if (summary.folder / name).exists())
+    there = (name for name in TABLES if (summary.folder / name).exists())
     lines.append(f"results: {summary.folder} ({', '.join(there)})")
     if summary.report:
         lines.append(f"report:  {summary.report}")

@@ -87,13 +87,14 @@ def visible(folder: Path) -> list[Path]:
     Raises:
         OSError: if it may not be read.
     """
-    names = [name for name in os.listdir(folder) if not name.startswith(".")]  # noqa: PTH208
+    found = os.listdir(folder)  # noqa: PTH208 - names are sorted before paths are made of them
+    names = [name for name in found if not name.startswith(".")]
     return [folder / name for name in sorted(names, key=natural_key)]
 
 
 def is_folder(path: Path) -> bool:
     """As ``Path.is_dir``, which up to Python 3.13 raises for what lies in a closed folder."""
-    return os.path.isdir(path)  # noqa: PTH112
+    return os.path.isdir(path)  # noqa: PTH112 - see above
 
 
 def is_picture(path: Path) -> bool:

@@ -236,7 +236,7 @@ def _names_beside(path: Path) -> tuple[Counter[str], Counter[str]]:
 @functools.lru_cache(maxsize=16)
 def _names_in(folder: Path, changed: int) -> tuple[Counter[str], Counter[str]]:
     """See ``_names_beside``; ``changed`` makes a changed folder be read again."""
-    names = [Path(name) for name in os.listdir(folder)]  # noqa: PTH208
+    names = list(folder.iterdir())
     return Counter(_folded(n.name) for n in names), Counter(_folded(n.stem) for n in names)
 
 

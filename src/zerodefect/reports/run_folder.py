@@ -26,8 +26,10 @@ FORMAT = "zerodefect-run"
 VERSION = 1
 
 # What a run leaves beside its manifest.
-_TABLES = ("results.csv", "regions.csv", "coco.json", "results.parquet")
-_FILES = ("results.jsonl", *_TABLES, "report.html", "parts.jsonl", "parts.csv")
+_OF_PARTS, _OF_PICTURES = ("parts.jsonl", "parts.csv"), ("results.jsonl", "results.csv")
+TABLES = (*_OF_PARTS, *_OF_PICTURES, "regions.csv", "coco.json", "results.parquet")
+"""Records and tables of a run, those that it has."""
+_FILES = (*TABLES, "report.html")
 _FOLDERS = ("maps", "assets", "report")
 
 # A power cut can cost at most what came within these; a killed process costs nothing.
