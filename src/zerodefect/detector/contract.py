@@ -32,6 +32,10 @@ class UnsupportedError(RuntimeError):
     """The method cannot do that; the message says what it can."""
 
 
+class TooFewError(ValueError):
+    """A set with too few pictures to compare with each other."""
+
+
 @dataclass(frozen=True)
 class Input:
     """One of the tensors that a detector takes of a picture."""
@@ -255,6 +259,7 @@ class Detector(nn.Module):
 
         Raises:
             UnsupportedError: the method judges each image alone.
+            TooFewError: there is no other image to compare with.
         """
         raise self._unsupported("the other images of a set")
 

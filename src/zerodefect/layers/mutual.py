@@ -1,0 +1,149 @@
+"""Distances of the patches of each picture to every other picture of a set, each pair once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+HELD_BYTES = 2**29
+"""Features that are held at once while the others pass by."""
+
+_ROUNDING = 16  # of a product of unit vectors, in units of the precision
+_PRODUCT_CELLS = 2**23  # of the similarities that are held at once
+
+
+def mutual_distances(
+    features: Iterable[Tensor],
+    keep: Sequence[Tensor] | None = None,
+    *,
+    half: bool = False,
+    held_bytes: int = HELD_BYTES,
+) -> list[Tensor]:
+    """How far each patch of each picture is from the nearest patch of each other picture.
+
+    One product of two pictures' patches gives both sides: its highest values along the rows and
+    along the columns. Only those become distances. Pictures are held until ``held_bytes`` are
+    taken, and all behind them go by; so the features are gone through once for every ``held_bytes``
+    of them, and neither they nor their similarities are ever held whole.
+
+    Args:
+        features: unit vectors ``(B, L, C)``, batch by batch; L may differ between batches. They can
+            be gone through again and again.
+        keep: per picture ``(L,)`` bool, which patches others are compared with; None for all.
+        half: find the nearest patch in bfloat16, and measure how far it is in float32. Faster where
+            the processor multiplies bfloat16, and never less than the true distance.
+        held_bytes: of features that are held at once.
+
+    Returns:
+        Per picture ``(L, N)`` distances in [0, 2], as precise as the features; infinite for the
+        picture itself and for those that keep no patch.
+    """
+    lengths = [batch.shape[1] for batch in features for _ in batch]
+    N = len(lengths)
+    found: list[Tensor] = []
+    start, first = 0, True
+    while first or start < N:
+        held: list[Tensor] = []
+        taken, full = 0, False
+        for number, z in enumerate(z for batch in features for z in batch):
+            if first:
+                found.append(z.new_full((len(z), N), torch.inf))
+            if number < start:
+                continue
+            for some in _grouped(held, len(z)):
+                others = range(start + some.start, start + some.stop)
+                kept = keep and ([keep[j] for j in others], keep[number])
+                pairs = _both_sides(z, held[some], kept or None, half)
+                for j, (own, other) in zip(others, pairs, strict=True):
+                    found[number][:, j], found[j][:, number] = own, other
+            full = full or (bool(held) and taken + z.nbytes > held_bytes)
+            if not full:
+                held.append(z)
+                taken += z.nbytes
+        start, first = start + len(held), False
+        if not held:
+            break
+    return found
+
+
+def _grouped(held: Sequence[Tensor], length: int) -> Iterable[slice]:
+    """Held pictures that are compared at once with one of ``length`` patches."""
+    start = 0
+    while start < len(held):
+        stop, cells = start + 1, length * len(held[start])
+        while stop < len(held) and cells + length * len(held[stop]) <= _PRODUCT_CELLS:
+            cells += length * len(held[stop])
+            stop += 1
+        yield slice(start, stop)
+        start = stop
+
+
+def _both_sides(
+    z: Tensor,
+    others: Sequence[Tensor],
+    keep: tuple[Sequence[Tensor], Tensor] | None,
+    half: bool,
+) -> Iterable[tuple[Tensor, Tensor]]:
+    """Per other picture the distances of the patches of ``z (L, C)``, and those of its own."""
+    rows = torch.cat(list(others))
+    G = z.bfloat16() @ rows.bfloat16().T if half else z @ rows.T
+    for number, (y, g) in enumerate(zip(others, G.split([len(y) for y in others], 1), strict=True)):
+        kept, own = (None, None) if keep is None else (keep[0][number], keep[1])
+        yield _nearest(g, z, y, kept, half), _nearest(g.T, y, z, own, half)
+
+
+def _nearest(g: Tensor, z: Tensor, y: Tensor, kept: Tensor | None, half: bool) -> Tensor:
+    """Distance of each of ``z (L, C)`` to the nearest of ``y (M, C)``; ``g (L, M)``: cosines."""
+    if kept is not None and not bool(kept.all()):
+        if not bool(kept.any()):
+            return z.new_full((len(z),), torch.inf)
+        g, y = g[:, kept], y[kept]
+    top = torch.linalg.vecdot(z, y[g.max(1).indices]) if half else g.amax(1)
+    squared = 2 - 2 * top
+    # a product of unit vectors is not more precise than this: copies are at no distance
+    nothing = _ROUNDING * torch.finfo(squared.dtype).eps
+    return squared.masked_fill(squared < nothing, 0).sqrt()
+
+
+def mean_of_nearest(
+    distances: Tensor, share: float, least: float = 0.0, *, own: int | None = None
+) -> Tensor:
+    """Mean distance ``(L,)`` float64 to the nearest share of the other pictures.
+
+    Args:
+        distances: ``(L, N)``; pictures that are infinitely far for all do not count.
+        share: of the n pictures that count; ``int(share * n)`` of them are averaged, one at least.
+        least: share of the nearest that are passed over.
+        own: column that does not count, whatever stands there.
+
+    Raises:
+        ValueError: no picture counts.
+    """
+    d = distances.double()
+    if own is not None:
+        d = torch.cat([d[:, :own], d[:, own + 1 :]], dim=1)
+    d = d[:, d.isfinite().all(0)]
+    n = d.shape[1]
+    if not n:
+        raise ValueError("no other picture of the set to compare with")
+    low = min(int(least * n), n - 1)
+    high = max(low + 1, int(share * n))
+    return d.topk(high, dim=1, largest=False).values[:, low:].mean(1)
+
+
+class Remade:
+    """Batches made of others whenever they are gone through: they are not held.
+
+    Args:
+        batches: that can be gone through again and again.
+        make: of one of them.
+    """
+
+    def __init__(self, batches: Iterable[Any], make: Callable[[Any], Tensor]) -> None:
+        self.batches, self.make = batches, make
+
+    def __iter__(self) -> Any:
+        return map(self.make, self.batches)
