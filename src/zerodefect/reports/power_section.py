@@ -9,6 +9,7 @@ from typing import Any
 from zerodefect.inspection.power_curve import CONFIDENCE, Cell, PowerCurve
 
 _STYLE = """<style>
+.power > p { margin: 0 0 4px; max-width: 90ch; }
 .power table { width: auto; }
 .power td.share { min-width: 130px; white-space: nowrap; font-variant-numeric: tabular-nums; }
 .power td.share small { color: var(--quiet, #5a666f); }
