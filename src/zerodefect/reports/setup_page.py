@@ -61,7 +61,7 @@ def write_setup_page(
             f'<tr><td>{name} above</td><td class="number">{value}</td></tr>' for name, value in rows
         ),
         "drawing": _drawing(policy["scores"], limits),
-        "power": power_section(curve) if curve else _NOT_MEASURED,
+        "power": power_section(curve, opened=True) if curve else _NOT_MEASURED,
         "references": "".join(map(_card, references[:_SHOWN])),
         "count": str(len(references))
         + (f", {_SHOWN} of them shown" if len(references) > _SHOWN else ""),
