@@ -19,6 +19,7 @@ from zerodefect.prompts.vocabulary import Vocabulary
 from zerodefect.types import Inspection, told_score
 
 VERBS = (
+    "setup",
     "inspect",
     "calibrate",
     "show",

@@ -252,10 +252,15 @@ class Inspector(Keepable):
             return self._automatic[fingerprint]
 
     def _left_out_policy(self, shown: Shown, rates: _Rates, notes: Sequence[str] = ()) -> Policy:
-        alone = self._learned(shown.without_references()).known
-        areas = [shown.area(picture) for picture in shown.references]
-        scored = self.scorer.score_left_out(shown.references, areas, alone)
-        rates = {**rates, "frames": _frames(shown, shown.references)}
+        references, known = shown.references, shown.known
+        areas = [shown.area(picture) for picture in references]
+        if 2 <= known.shots == len(references) and self.detector.leaves_out(known):
+            numbers = range(len(references))
+            scored = self.scorer.score(references, areas, known, left_out=numbers)
+        else:
+            alone = self._learned(shown.without_references()).known
+            scored = self.scorer.score_left_out(references, areas, alone)
+        rates = {**rates, "frames": _frames(shown, references)}
         return self._policy_of(shown, scored, "leave-one-out", rates, notes)
 
     def _provisional(self, shown: Shown) -> Policy:
