@@ -139,6 +139,7 @@ class Inspection:
         regions: anomalous areas, highest score first.
         explanation: one or two plain sentences: why this verdict.
         notes: what the reader should know about the file ("first of 12 frames", ...).
+        transductive: whether the score depends on the other pictures that it was scored with.
         map: ``(height, width)`` float32 anomaly map at the image's size, or None if dropped or if
             the method gives none.
         answer: what the model itself says of the image, in its own words; None if it has none.
@@ -163,6 +164,7 @@ class Inspection:
     answer: str | None = None
     reason: str | None = None
     allowed: str | None = None
+    transductive: bool = False
 
     @property
     def count(self) -> int:

@@ -21,8 +21,8 @@ def plain(pictures, keep=None):
     found = []
     for i, z in enumerate(pictures):
         d = torch.full((len(z), len(pictures)), torch.inf, dtype=z.dtype)
-        for j, y in enumerate(pictures):
-            y = y if keep is None else y[keep[j]]
+        for j, other in enumerate(pictures):
+            y = other if keep is None else other[keep[j]]
             if j != i and len(y):
                 d[:, j] = (z[:, None] - y[None]).norm(dim=2).amin(1)
         found.append(d)

@@ -36,7 +36,7 @@ def test_a_picture_alone_is_refused():
     detector = MuSc(small_cnn())
     with torch.no_grad():
         encoded = detector.encode(images(1))
-    with pytest.raises(TooFewError, match="there is one. Give two or more"):
+    with pytest.raises(TooFewError, match=r"there is one\. Give two or more"):
         next(detector.score_set([encoded], None))
 
 

@@ -94,7 +94,7 @@ def test_preprocessing(case, detector, pixels):
 
 def test_tokens_and_embedding(case, detector, encoded):
     for place, block in enumerate(case.meta["feature_blocks_1based"]):
-        tokens = torch.cat([batch.layers[place] for batch in encoded])
+        tokens = torch.cat([batch.layers[place] for batch in encoded]).flatten(2).mT
         expected = case.tensor(f"out/tokens_block{block}")[:, 1:]
         torch.testing.assert_close(tokens, expected, atol=case.meta["tolerances"]["tokens"], rtol=0)
     E = torch.nn.functional.normalize(torch.cat([batch.embedding for batch in encoded]), dim=-1)

@@ -31,6 +31,8 @@ from zerodefect.types import printable
 if TYPE_CHECKING:
     from zerodefect.engines.local import Summary
     from zerodefect.inspection.inspector import Inspector
+    from zerodefect.inspection.picture_sets import PictureSets
+    from zerodefect.inspection.policy import Policy
 
 _SHOWN = 20  # rows of the terminal table; the files hold them all
 _NOTES_SHOWN = 5
@@ -46,6 +48,21 @@ class VerdictOptions(Options, panel="Product"):
         None,
         "Defect limit for this run: a score (0.62), rate:0.02, q:0.99, x1.05 or 105%.",
         metavar="LIMIT",
+    )
+
+
+@dataclass(frozen=True)
+class SetOptions(Options, panel="Detector"):
+    """How pictures are compared with each other."""
+
+    batch: bool = option(
+        False, "Compare the pictures with each other: musc, or the set method named.", "--batch"
+    )
+    batch_by: Literal["all", "folder"] = option(
+        "all", "What is of one product: all, or each folder.", metavar="all|folder"
+    )
+    batch_sample: int | None = option(
+        None, "Pictures compared at once; default: what 2 GB hold.", min=2
     )
 
 
@@ -70,6 +87,7 @@ def inspect(
     verdict: VerdictOptions,
     rules: RuleOptions,
     detector: DetectorOptions,
+    compared: SetOptions,
     pictures: PictureOptions,
     run: RunOptions,
     batch: BatchOptions,
@@ -92,13 +110,21 @@ def inspect(
         product = dataclasses.replace(product, object=given.object)
     if pictures.bit_depth is None and given:
         pictures = dataclasses.replace(pictures, bit_depth=given.bit_depth)
+    good: list[Path] = []
+    if compared.batch or _compares(detector.method):
+        detector = _set_method(detector, product, verdict)
+        good, product = find_images(product.references or []), _without_references(product)
     inspector = load_inspector(product, detector, pictures, files, rules.vocabulary)
     if product.product:
         given = inspector.policy
     inspector.policy = given
-    shown_none = not (product.product or product.references)
+    sets = _sets(inspector, files, compared, good, quiet=as_json)
+    shown_none = not (product.product or product.references or good)
+    if good and sets:
+        inspector.policy = _within(inspector, sets, batch.batch_size, quiet=as_json)
     if given is None and verdict.threshold is None and shown_none:
-        _compare_with_itself(inspector, files, batch.batch_size, quiet=as_json)
+        told = sets.sentence() if sets else ""
+        _compare_with_itself(inspector, files, batch.batch_size, told, quiet=as_json)
     if rules.rules:
         inspector.policy = inspector.active_policy().allowing(rules.rules)
     if verdict.threshold is not None:
@@ -106,8 +132,10 @@ def inspect(
     # A policy made on the spot follows from the rest; its last digits vary with the machine's load.
     choices: list[Any] = [given and given.model_dump(mode="json", exclude={"created"})]
     choices += [verdict.threshold, inspector.bit_depth, *filter(None, [rules.rules, rules.part_by])]
+    choices += [[sets.by, sets.most, sorted(map(str, good))]] if sets else []
     folder = run.output or default_folder(inspector, paths, [*choices, run.maps, run.report])
     options = {**run.keywords(), **batch.keywords(), "part_by": rules.part_by, "folder": folder}
+    options["sets"] = sets
     options.pop("output")
     summary = _inspect(inspector, files, options, as_json)
     _print_summary(summary, inspector, quiet=as_json)
@@ -115,14 +143,75 @@ def inspect(
         raise typer.Exit(3)
 
 
+def _compares(method: str | None) -> bool:
+    """Whether a method of that name judges pictures by each other."""
+    from zerodefect import methods
+
+    return method in methods.names() and "set" in methods.get(str(method)).info.needs
+
+
+def _set_method(
+    detector: DetectorOptions, product: ProductOptions, verdict: VerdictOptions
+) -> DetectorOptions:
+    """The method of ``--batch``.
+
+    Raises:
+        ValueError: it judges each picture alone, or limits of other pictures are given.
+    """
+    from zerodefect import methods
+
+    given = {"--product": product.product, "--checkpoint": detector.checkpoint}
+    given["--policy"] = verdict.policy
+    for name, value in given.items():
+        if value is not None:
+            raise ValueError(
+                f"{name}: what was learned from other pictures says nothing where those of a batch "
+                "are compared with each other; leave it out, or --batch"
+            )
+    detector = dataclasses.replace(detector, method=detector.method or "musc")
+    if not _compares(detector.method):
+        these = ", ".join(filter(_compares, methods.names()))
+        raise ValueError(f"--batch: {detector.method} judges each picture alone; choose {these}")
+    return detector
+
+
+def _without_references(product: ProductOptions) -> ProductOptions:
+    return dataclasses.replace(product, references=None)
+
+
+def _sets(
+    inspector: Inspector, files: list[Path], compared: SetOptions, good: list[Path], *, quiet: bool
+) -> PictureSets | None:
+    """Which pictures are compared with each other; None where each is judged alone."""
+    from zerodefect.inspection.picture_sets import PictureSets
+
+    if not inspector.transductive:
+        if compared.batch_sample is not None or compared.batch_by != "all":
+            raise ValueError("--batch-by and --batch-sample are for --batch")
+        return None
+    made = PictureSets.of(inspector, files, compared.batch_by, compared.batch_sample, good)
+    tell(made.sentence(), err=quiet)
+    return made
+
+
+def _within(inspector: Inspector, sets: PictureSets, batch_size: int, *, quiet: bool) -> Policy:
+    """Limits from good pictures that are scored in the set."""
+    from zerodefect.inspection.self_comparison import calibrate_within
+
+    with progress("learning limits", len(sets.good), quiet=quiet):
+        how: dict[str, Any] = {"batch_size": batch_size, "told": sets.sentence()}
+        return calibrate_within(inspector, sets.good, sets.sets[0], **how)
+
+
 def _compare_with_itself(
-    inspector: Inspector, files: list[Path], batch_size: int, *, quiet: bool
+    inspector: Inspector, files: list[Path], batch_size: int, told: str, *, quiet: bool
 ) -> None:
     """Provisional limits, where no good part was shown."""
     from zerodefect.inspection.self_comparison import compare_with_itself
 
     with progress("comparing with each other", len(files), quiet=quiet) as bar:
-        compare_with_itself(inspector, files, batch_size=batch_size, on_seen=lambda: bar(advance=1))
+        how: dict[str, Any] = {"batch_size": batch_size, "told": told}
+        compare_with_itself(inspector, files, on_seen=lambda: bar(advance=1), **how)
 
 
 def _inspect(

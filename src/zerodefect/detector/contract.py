@@ -263,6 +263,13 @@ class Detector(nn.Module):
         """
         raise self._unsupported("the other images of a set")
 
+    def most_in_set(self, memory: int) -> int | None:
+        """Images whose comparison takes so many bytes at most, besides ``encoded`` itself.
+
+        None where it takes the same memory whatever their number.
+        """
+        return None
+
     def set_level(self, name: str, knowledge: Knowledge) -> SetLevel | None:
         """An official step over a whole class or test set (min-max, ...).
 

@@ -8,10 +8,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from zerodefect.inspection.inspector import Inspector
+from zerodefect.inspection.picture_sets import PictureSets
 from zerodefect.inspection.policy import Policy
 from zerodefect.reports.html_report import write_report
 from zerodefect.reports.parquet_file import require_pyarrow, write_parquet
@@ -72,6 +74,7 @@ def inspect_files(
     parquet: bool = False,
     part_by: str | None = None,
     batch_size: int = 8,
+    sets: PictureSets | None = None,
     overwrite: bool = False,
     on_record: Callable[[Record], None] = lambda record: None,
     on_part: Callable[[Record], None] = lambda record: None,
@@ -87,6 +90,8 @@ def inspect_files(
         coco, parquet: how ``coco.json`` has the regions; write ``results.parquet``, too.
         part_by: pattern that names the part that a file shows; None for the policy's, if any.
         batch_size: images that go through the network at once.
+        sets: which pictures a set method compares; None: all of them. A set that is not done is
+            scored again whole.
         overwrite: throw away what the folder holds of another run.
         on_record, on_part: called with every record, of earlier runs first, and with every part's.
 
@@ -103,16 +108,19 @@ def inspect_files(
     files = parts.files if parts else files
     root = _common_root(files) if maps else None
     settings = {"maps": maps, "report": report, "root": root and str(root)}
-    manifest = _manifest(inspector, policy, settings, parts)
+    if inspector.transductive and sets is None:
+        sets = PictureSets.of(inspector, files)
+    manifest = _manifest(inspector, policy, settings, parts, sets)
     tell = partial(_tell, parts, on_record, on_part)
     with RunStore(folder, manifest, overwrite=overwrite) as store:
         first = store.manifest["settings"].get("root")
         root = Path(first) if first and maps else root  # of the maps, whatever has come since
         done, keys = store.done(), {path: image_key(path) for path in files}
         waiting = [path for path in files if keys[path] not in done]
+        waiting = sets.whole(waiting) if sets else waiting
         for record in _recorded(store, set(files) - set(waiting)):
             tell(record)
-        for seen in inspector.stream(waiting, batch_size=batch_size):
+        for seen in _seen(inspector, waiting, sets, batch_size):
             record = _finish(seen, store, policy.colour_range, root, report, parts)
             store.append(record, keys[seen.source])
             tell(record)
@@ -121,6 +129,20 @@ def inspect_files(
         _write_tables(folder, records, inspector.kinds(), coco, parquet)
         told = {"calibrated": policy.calibrated, **_written(store, records, parts, report)}
     return Summary(folder, len(files), len(waiting), **told)
+
+
+def _seen(
+    inspector: Inspector, waiting: Sequence[Path], sets: PictureSets | None, batch_size: int
+) -> Iterator[Seen[Path, Inspection]]:
+    """What comes of the files; set after set where they are compared with each other."""
+    if sets is None:
+        yield from inspector.stream(waiting, batch_size=batch_size)
+        return
+    asked = set(waiting)
+    for one in sets.sets:
+        if not asked.isdisjoint(one):
+            found = inspector.stream([*sets.good, *one], batch_size=batch_size)
+            yield from islice(found, len(sets.good), None)
 
 
 def _tell(
@@ -179,7 +201,11 @@ def _counted(records: Iterable[Record]) -> tuple[Counter[str], Counter[str]]:
 
 
 def _manifest(
-    inspector: Inspector, policy: Policy, settings: dict[str, Any], parts: PartsOfRun | None
+    inspector: Inspector,
+    policy: Policy,
+    settings: dict[str, Any],
+    parts: PartsOfRun | None,
+    sets: PictureSets | None,
 ) -> dict[str, Any]:
     return {
         "settings": {**settings, **({"part_by": parts.by} if parts else {})},
@@ -189,6 +215,7 @@ def _manifest(
         "detector": inspector.facts(),
         "policy": policy.model_dump(mode="json"),
         **({"power": inspector.power} if inspector.power else {}),
+        **({"transductive": sets.facts()} if sets else {}),
     }
 
 

@@ -32,6 +32,7 @@ from zerodefect.types import Failure, Inspection, Verdict
 
 _Rates = dict[str, Any]  # those that were asked for, and frames, as ``calibrate`` takes them
 
+_TRANSDUCTIVE = " Transductive: compared with the other pictures of its batch."
 _KEPT_POLICIES = 64  # made on the spot, for products that were named with a call
 
 
@@ -379,6 +380,11 @@ class Inspector(Keepable):
         how = (self.scorer, shown.known, pictures, self._open, shown.area)
         return [self._judged(s, shown, policy) for s in scored_stream(*how, left_out=left_out)]
 
+    @property
+    def transductive(self) -> bool:
+        """Whether scores depend on the other pictures that are inspected with one."""
+        return "set" in self.detector.info.needs
+
     def _judged(
         self, seen: Seen[Any, Scored], shown: Shown, policy: Policy
     ) -> Inspection | Failure:
@@ -414,12 +420,14 @@ class Inspector(Keepable):
             score=scored.score,
             p_value=policy.p_value(scored.score),
             regions=regions,
-            explanation=explain(verdict, scored.score, policy, regions, size, unjudged),
+            explanation=explain(verdict, scored.score, policy, regions, size, unjudged)
+            + (_TRANSDUCTIVE if self.transductive else ""),
             answer=scored.answer,
             notes=picture.notes if unjudged is None else (*picture.notes, unjudged),
             map=scored.map,
             reason=unjudged,
             allowed=allowed_in_words(regions) if by_rule else None,
+            transductive=self.transductive,
         )
 
 

@@ -19,6 +19,7 @@ def mutual_distances(
     features: Iterable[Tensor],
     keep: Sequence[Tensor] | None = None,
     *,
+    count: int | None = None,
     half: bool = False,
     held_bytes: int = HELD_BYTES,
 ) -> list[Tensor]:
@@ -33,6 +34,7 @@ def mutual_distances(
         features: unit vectors ``(B, L, C)``, batch by batch; L may differ between batches. They can
             be gone through again and again.
         keep: per picture ``(L,)`` bool, which patches others are compared with; None for all.
+        count: of the pictures, where it is known; else they are gone through once more.
         half: find the nearest patch in bfloat16, and measure how far it is in float32. Faster where
             the processor multiplies bfloat16, and never less than the true distance.
         held_bytes: of features that are held at once.
@@ -41,8 +43,7 @@ def mutual_distances(
         Per picture ``(L, N)`` distances in [0, 2], as precise as the features; infinite for the
         picture itself and for those that keep no patch.
     """
-    lengths = [batch.shape[1] for batch in features for _ in batch]
-    N = len(lengths)
+    N = sum(map(len, features)) if count is None else count
     found: list[Tensor] = []
     start, first = 0, True
     while first or start < N:

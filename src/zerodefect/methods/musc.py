@@ -7,6 +7,7 @@ those over r and b, c the image score, E the embeddings of whole pictures.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated
@@ -86,8 +87,8 @@ class Tokens:
     """What was made of a batch.
 
     Attributes:
-        grid: of the patches.
-        layers: ``(B, L, C)`` float32 of each layer b, brought to one grid.
+        grid: of the patches of the first layer.
+        layers: ``(B, C, h, w)`` float32 of each layer b.
         embedding: E ``(B, D)``, not normalised.
     """
 
@@ -138,7 +139,16 @@ class MuSc(FeatureDetector):
 
     def patch_features(self, encoded: Tokens) -> tuple[PatchFeatures, ...]:
         """The deepest layer, as it came."""
-        return (PatchFeatures(encoded.layers[-1], encoded.grid),)
+        deepest = encoded.layers[-1]
+        grid = Grid(deepest.shape[2], deepest.shape[3], encoded.grid.size)
+        return (PatchFeatures(deepest.flatten(2).mT, grid),)
+
+    def most_in_set(self, memory: int) -> int | None:
+        """By the distances of every patch to every picture, of one r and b and their mean."""
+        stride = self.features.layers[self.layers[0]]
+        height, width = self.inputs["image"].preprocess.size
+        patches = (height // stride) * (width // stride)
+        return max(2, math.isqrt(memory // (8 * patches)))
 
     def set_level(self, name: str, knowledge: Knowledge) -> SetLevel | None:
         """``rscin``: image scores scaled to [0, 1] and averaged over alike pictures."""
@@ -155,25 +165,33 @@ class MuSc(FeatureDetector):
         else:
             maps = self.maps(images)
             E = maps[-1].mean((2, 3))
-        shape = maps[0].shape[-2:]
-        maps = [
-            m if m.shape[-2:] == shape else F.interpolate(m, shape, mode="bilinear") for m in maps
-        ]
-        grid = Grid(shape[0], shape[1], (images.shape[-2], images.shape[-1]))
-        return Tokens(grid, tuple(m.flatten(2).mT.contiguous() for m in maps), E)
+        h, w = maps[0].shape[-2:]
+        return Tokens(Grid(h, w, (images.shape[-2], images.shape[-1])), tuple(maps), E)
 
     def aggregated(self, encoded: Tokens, b: int, r: int) -> Tensor:
         """LNAMD: z ``(B, L, C)`` of unit length, of layer number b and side r."""
-        X = encoded.grid.fold(encoded.layers[b].mT)  # (B, C, h, w)
-        X = F.layer_norm(X, X.shape[1:])
+        X = F.layer_norm(encoded.layers[b], encoded.layers[b].shape[1:])  # (B, C, h, w)
         return F.normalize(neighbourhood_mean(X, r, "zeros").flatten(2).mT, dim=-1)
 
     def distances(
         self, encoded: Iterable[Tokens], b: int, r: int, keep: Sequence[Tensor] | None = None
     ) -> list[Tensor]:
-        """d: per picture ``(L, N)``, see ``mutual_distances``."""
+        """d: per picture ``(L, N)``, see ``mutual_distances``.
+
+        Coarser layers than the first are compared on their own grid; what they say is brought to
+        the first one's.
+        """
+        grids = [
+            (batch.grid.shape, tuple(batch.layers[b].shape[-2:]))
+            for batch in encoded
+            for _ in batch.embedding
+        ]
+        if keep is not None:
+            keep = [_coarser(k, *grid) for k, grid in zip(keep, grids, strict=True)]
         z = Remade(encoded, lambda batch: self.aggregated(batch, b, r))
-        return mutual_distances(z, keep, half=self.config.precision == "bfloat16")
+        half = self.config.precision == "bfloat16"
+        found = mutual_distances(z, keep, count=len(grids), half=half)
+        return [_finer(d, *grid) for d, grid in zip(found, grids, strict=True)]
 
     def mutual_score(self, d: Tensor) -> Tensor:
         """MSM: s ``(L,)`` float64 of the distances of one picture."""
@@ -202,17 +220,17 @@ class MuSc(FeatureDetector):
                 f"{self.info.title} compares the pictures of a batch with each other, and there is "
                 f"{'one' if N else 'none'}. Give two or more"
             )
-        A, mean = self._averaged(encoded, None)
+        A, mean = self.averaged(encoded, None)
         if mean is None:
             return A, None
         found = consistency_filter(mean)
         if found.repeated:
             keep = [torch.from_numpy(k).to(a.device) for k, a in zip(found.keep, A, strict=True)]
             del mean
-            A, _ = self._averaged(encoded, keep)
+            A, _ = self.averaged(encoded, keep)
         return A, found
 
-    def _averaged(
+    def averaged(
         self, encoded: Iterable[Tokens], keep: Sequence[Tensor] | None
     ) -> tuple[list[Tensor], list[Tensor] | None]:
         """A, and the mean of d where it is to be filtered."""
@@ -230,6 +248,24 @@ class MuSc(FeatureDetector):
                     for m, each in zip(mean, d, strict=True):
                         m.add_(each, alpha=1 / len(ways))
         return A, mean
+
+
+def _coarser(keep: Tensor, fine: tuple[int, int], coarse: tuple[int, int]) -> Tensor:
+    """Patches ``(L,)`` bool of another grid: those of which most is kept."""
+    if fine == coarse:
+        return keep
+    shares = F.adaptive_avg_pool2d(keep.float().view(1, 1, *fine), coarse)
+    return shares.flatten() > 0.5
+
+
+def _finer(d: Tensor, fine: tuple[int, int], coarse: tuple[int, int]) -> Tensor:
+    """Distances ``(L, N)`` of one picture at another grid."""
+    if fine == coarse:
+        return d
+    absent = d.isinf().all(0)  # whole columns
+    maps = d.masked_fill(absent, 0).T.unflatten(1, coarse)[None]
+    maps = F.interpolate(maps, fine, mode="bilinear")[0].flatten(1).T
+    return maps.masked_fill(absent, torch.inf)
 
 
 class RsCIN:

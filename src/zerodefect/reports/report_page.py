@@ -88,11 +88,22 @@ def _facts(manifest: Record) -> str:
     return facts_list(
         {
             "Method": manifest.get("method"),
+            "Transductive": _compared(manifest.get("transductive")),
             "Backbone": networks_in_words(manifest.get("backbone")),
             "Date": _date(manifest.get("created")),
             "ZeroDefect": manifest.get("zerodefect"),
         }
     )
+
+
+def _compared(told: Record | None) -> str | None:
+    """What a picture's score depends on besides it, where it does."""
+    if not told:
+        return None
+    sizes = told["sets"]
+    sets = f"{sum(sizes):,} pictures" + ("" if len(sizes) == 1 else f" in {len(sizes):,} sets")
+    good = f" and {len(told['good']):,} good ones" if told["good"] else ""
+    return f"{sets}{good}, compared with each other"
 
 
 def facts_list(facts: Mapping[str, object]) -> str:
