@@ -25,11 +25,9 @@ from zerodefect.images import open_image
 from zerodefect.layers.consistency import consistency_filter
 from zerodefect.methods.musc import MuSc, MuScConfig
 
-SHIFT = 6  # pixels by which a mark lies aside, at most
 
-
-def defect_of(root: Path, kind: str | None) -> tuple[np.ndarray, np.ndarray, str]:
-    """Picture, mask ``(H, W)`` bool and name of the defect whose area is the median of all."""
+def defect_of(root: Path, kind: str | None, at: float) -> tuple[np.ndarray, np.ndarray, str]:
+    """Picture, mask ``(H, W)`` bool and name of the defect at this quantile of area."""
     found = []
     for path in sorted((root / "ground_truth").glob(f"{kind or '*'}/*_mask.png")):
         mask = np.asarray(Image.open(path).convert("L")) > 127
@@ -40,12 +38,12 @@ def defect_of(root: Path, kind: str | None) -> tuple[np.ndarray, np.ndarray, str
         stem = path.name.removesuffix("_mask.png")
         (picture,) = (root / "test" / path.parent.name).glob(f"{stem}.*")
         found.append((int((labels == largest).sum()), picture, labels == largest))
-    _, picture, mask = sorted(found, key=lambda one: one[:2])[len(found) // 2]
+    _, picture, mask = sorted(found, key=lambda one: one[:2])[round(at * (len(found) - 1))]
     return np.asarray(open_image(picture).to_uint8()), mask, f"{picture.parent.name}/{picture.stem}"
 
 
 def pasted(
-    good: np.ndarray, source: np.ndarray, mask: np.ndarray, random: np.random.Generator
+    good: np.ndarray, source: np.ndarray, mask: np.ndarray, shift: int, random: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """The mark on a good picture, with a soft border, brought to its light; and where it lies."""
     rows, columns = np.nonzero(mask)
@@ -53,8 +51,8 @@ def pasted(
     cut = np.s_[top : rows.max() + 4, left : columns.max() + 4]
     patch, soft = source[cut].astype(float), ndimage.gaussian_filter(mask[cut].astype(float), 1)
     height, width = soft.shape
-    y = int(np.clip(top + random.integers(-SHIFT, SHIFT + 1), 0, good.shape[0] - height))
-    x = int(np.clip(left + random.integers(-SHIFT, SHIFT + 1), 0, good.shape[1] - width))
+    y = int(np.clip(top + random.integers(-shift, shift + 1), 0, good.shape[0] - height))
+    x = int(np.clip(left + random.integers(-shift, shift + 1), 0, good.shape[1] - width))
     place = np.s_[y : y + height, x : x + width]
     patch += np.median(good, (0, 1)) - np.median(source, (0, 1))
     made, truth = good.astype(float), np.zeros(good.shape[:2], bool)
@@ -67,18 +65,19 @@ def auroc(labels: np.ndarray, scores: np.ndarray) -> float:
     return 100 * float(roc_auc_score(labels.ravel(), scores.ravel()))
 
 
-def batch(root: Path, count: int, share: float, kind: str | None, seed: int) -> tuple[Any, ...]:
+def batch(root: Path, share: float, kind: str | None, asked: argparse.Namespace) -> tuple[Any, ...]:
+    count = asked.pictures
     files = sorted((root / "test" / "good").iterdir())
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(asked.seed)
     chosen = sorted(random.permutation(len(files))[:count])
-    source, mask, name = defect_of(root, kind)
+    source, mask, name = defect_of(root, kind, asked.at)
     marked = set(random.permutation(len(chosen))[: round(share * len(chosen))].tolist())
     pictures, truths = [], []
     for number, index in enumerate(chosen):
         good = np.asarray(open_image(files[index]).to_uint8())
         truth = np.zeros(good.shape[:2], bool)
         if number in marked:
-            good, truth = pasted(good, source, mask, random)
+            good, truth = pasted(good, source, mask, asked.shift, random)
         pictures.append(good)
         truths.append(truth)
     return pictures, truths, marked, name
@@ -115,19 +114,22 @@ def main() -> None:
     parser.add_argument("--share", type=float, nargs="+", default=[0.1, 0.3, 0.6])
     parser.add_argument("--backbone", default=None)
     parser.add_argument("--layers", nargs="+", default=None)
+    parser.add_argument("--at", type=float, default=0.5, help="quantile of the defect's area")
+    parser.add_argument("--shift", type=int, default=6, help="pixels that a mark lies aside")
+    parser.add_argument("--image-size", type=int, default=None)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     config = MuScConfig(layers=tuple(arguments.layers) if arguments.layers else None)
     detector = MuSc(load_features(arguments.backbone), config).eval()
-    print(
-        "| data, defect | marked | AUROC without: image, pixel | with: image, pixel | groups found |"
-    )
+    if arguments.image_size:
+        detector.resize_inputs((arguments.image_size, arguments.image_size))
+    print("| data, defect | marked | without: image, pixel | with: image, pixel | groups found |")
     print("|---|---|---|---|---|")
     for entry in arguments.data:
         name, _, where = entry.partition("=")
         root, _, kind = where.partition(":")
         for share in arguments.share:
-            told = batch(Path(root), arguments.pictures, share, kind or None, arguments.seed)
+            told = batch(Path(root), share, kind or None, arguments)
             pictures, truths, marked, defect = told
             got = measure(detector, pictures, truths, marked)
             groups = [

@@ -182,7 +182,7 @@ class MuSc(FeatureDetector):
         the first one's.
         """
         grids = [
-            (batch.grid.shape, tuple(batch.layers[b].shape[-2:]))
+            (batch.grid.shape, (batch.layers[b].shape[2], batch.layers[b].shape[3]))
             for batch in encoded
             for _ in batch.embedding
         ]
