@@ -342,6 +342,7 @@ def _print_summary(summary: Summary, inspector: Inspector, quiet: bool) -> None:
     if summary.parts is not None:
         count = sum(summary.parts.values())
         lines.insert(0, f"{count} part{'s' * (count != 1)}: {_counted(summary.parts)}")
+    lines += summary.repeated[:_NOTES_SHOWN]
     lines += _notes_told(summary.notes)
     if summary.calibrated:
         lines += policy.told()

@@ -15,10 +15,12 @@ from typing import Any
 from zerodefect.inspection.inspector import Inspector
 from zerodefect.inspection.picture_sets import PictureSets
 from zerodefect.inspection.policy import Policy
+from zerodefect.inspection.repeated_marks import RepeatedMark, repeated_marks
 from zerodefect.reports.html_report import write_report
 from zerodefect.reports.parquet_file import require_pyarrow, write_parquet
 from zerodefect.reports.part_records import PartsOfRun, parts_of_run, read_parts, write_parts
 from zerodefect.reports.records import Record, failure_record, to_record
+from zerodefect.reports.repeated_section import repeated_section, thumbs_of, write_repeated
 from zerodefect.reports.report_pictures import write_assets
 from zerodefect.reports.result_files import (
     CocoForm,
@@ -46,6 +48,7 @@ class Summary:
         notes: how many files have a note, by what it says.
         report: the report's page, or None.
         calibrated: whether the verdicts rest on a calibration.
+        repeated: a sentence for every mark that several pictures share.
     """
 
     folder: Path
@@ -56,6 +59,7 @@ class Summary:
     report: Path | None
     calibrated: bool
     parts: dict[str, int] | None = None
+    repeated: tuple[str, ...] = ()
 
     @property
     def failed(self) -> int:
@@ -127,7 +131,9 @@ def inspect_files(
         store.sync()
         records = partial(_recorded, store, files)
         _write_tables(folder, records, inspector.kinds(), coco, parquet)
-        told = {"calibrated": policy.calibrated, **_written(store, records, parts, report)}
+        marks = repeated_marks(inspector, records(), batch_size) if sets else []
+        told: dict[str, Any] = {"calibrated": policy.calibrated}
+        told |= _written(store, records, parts, marks, report)
     return Summary(folder, len(files), len(waiting), **told)
 
 
@@ -157,15 +163,23 @@ def _tell(
 
 
 def _written(
-    store: RunStore, records: Callable[[], Iterator[Record]], parts: PartsOfRun | None, report: bool
+    store: RunStore,
+    records: Callable[[], Iterator[Record]],
+    parts: PartsOfRun | None,
+    marks: Sequence[RepeatedMark],
+    report: bool,
 ) -> dict[str, Any]:
     """Write parts and report; what a summary tells of all records."""
     folder = store.folder
     verdicts, notes = _counted(records())
     counts = write_parts(parts, records, folder) if parts else None
     judged = read_parts(folder) if parts else ()
-    page = write_report(folder, records(), store.manifest, parts=judged) if report else None
-    told = {"verdicts": dict(verdicts), "notes": dict(notes), "report": page}
+    write_repeated(marks, folder)
+    section = partial(repeated_section, marks, thumbs_of(marks, records()))
+    how: dict[str, Any] = {"parts": judged, "repeated": section}
+    page = write_report(folder, records(), store.manifest, **how) if report else None
+    told: dict[str, Any] = {"verdicts": dict(verdicts), "notes": dict(notes), "report": page}
+    told["repeated"] = tuple(mark.sentence() for mark in marks)
     return {**told, "parts": None if counts is None else dict(counts)}
 
 

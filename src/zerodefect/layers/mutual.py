@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 HELD_BYTES = 2**29
@@ -133,6 +134,24 @@ def mean_of_nearest(
     low = min(int(least * n), n - 1)
     high = max(low + 1, int(share * n))
     return d.topk(high, dim=1, largest=False).values[:, low:].mean(1)
+
+
+def coarser(keep: Tensor, fine: tuple[int, int], coarse: tuple[int, int]) -> Tensor:
+    """Patches ``(L,)`` bool of another grid: those of which most is kept."""
+    if fine == coarse:
+        return keep
+    shares = F.adaptive_avg_pool2d(keep.float().view(1, 1, *fine), coarse)
+    return shares.flatten() > 0.5
+
+
+def finer(d: Tensor, fine: tuple[int, int], coarse: tuple[int, int]) -> Tensor:
+    """Distances ``(L, N)`` of one picture at another grid."""
+    if fine == coarse:
+        return d
+    absent = d.isinf().all(0)  # whole columns
+    maps = d.masked_fill(absent, 0).T.unflatten(1, coarse)[None]
+    maps = F.interpolate(maps, fine, mode="bilinear")[0].flatten(1).T
+    return maps.masked_fill(absent, torch.inf)
 
 
 class Remade:

@@ -29,7 +29,13 @@ from zerodefect.detector.knowledge import Knowledge
 from zerodefect.detector.registry import register
 from zerodefect.layers.consistency import NEAR, Consistency, consistency_filter
 from zerodefect.layers.grid import Grid
-from zerodefect.layers.mutual import Remade, mean_of_nearest, mutual_distances
+from zerodefect.layers.mutual import (
+    Remade,
+    coarser,
+    finer,
+    mean_of_nearest,
+    mutual_distances,
+)
 from zerodefect.layers.scaling import MinMax
 from zerodefect.layers.smoothing import neighbourhood_mean
 from zerodefect.types import Prediction
@@ -138,10 +144,12 @@ class MuSc(FeatureDetector):
         return 0.0, 2.0
 
     def patch_features(self, encoded: Tokens) -> tuple[PatchFeatures, ...]:
-        """The deepest layer, as it came."""
-        deepest = encoded.layers[-1]
-        grid = Grid(deepest.shape[2], deepest.shape[3], encoded.grid.size)
-        return (PatchFeatures(deepest.flatten(2).mT, grid),)
+        """Every layer, as it came."""
+        size = encoded.grid.size
+        return tuple(
+            PatchFeatures(X.flatten(2).mT, Grid(X.shape[2], X.shape[3], size))
+            for X in encoded.layers
+        )
 
     def most_in_set(self, memory: int) -> int | None:
         """By the distances of every patch to every picture, of one r and b and their mean."""
@@ -187,11 +195,11 @@ class MuSc(FeatureDetector):
             for _ in batch.embedding
         ]
         if keep is not None:
-            keep = [_coarser(k, *grid) for k, grid in zip(keep, grids, strict=True)]
+            keep = [coarser(k, *grid) for k, grid in zip(keep, grids, strict=True)]
         z = Remade(encoded, lambda batch: self.aggregated(batch, b, r))
         half = self.config.precision == "bfloat16"
         found = mutual_distances(z, keep, count=len(grids), half=half)
-        return [_finer(d, *grid) for d, grid in zip(found, grids, strict=True)]
+        return [finer(d, *grid) for d, grid in zip(found, grids, strict=True)]
 
     def mutual_score(self, d: Tensor) -> Tensor:
         """MSM: s ``(L,)`` float64 of the distances of one picture."""
@@ -248,24 +256,6 @@ class MuSc(FeatureDetector):
                     for m, each in zip(mean, d, strict=True):
                         m.add_(each, alpha=1 / len(ways))
         return A, mean
-
-
-def _coarser(keep: Tensor, fine: tuple[int, int], coarse: tuple[int, int]) -> Tensor:
-    """Patches ``(L,)`` bool of another grid: those of which most is kept."""
-    if fine == coarse:
-        return keep
-    shares = F.adaptive_avg_pool2d(keep.float().view(1, 1, *fine), coarse)
-    return shares.flatten() > 0.5
-
-
-def _finer(d: Tensor, fine: tuple[int, int], coarse: tuple[int, int]) -> Tensor:
-    """Distances ``(L, N)`` of one picture at another grid."""
-    if fine == coarse:
-        return d
-    absent = d.isinf().all(0)  # whole columns
-    maps = d.masked_fill(absent, 0).T.unflatten(1, coarse)[None]
-    maps = F.interpolate(maps, fine, mode="bilinear")[0].flatten(1).T
-    return maps.masked_fill(absent, torch.inf)
 
 
 class RsCIN:
