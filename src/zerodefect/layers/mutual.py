@@ -50,7 +50,8 @@ def mutual_distances(
     while first or start < N:
         held: list[Tensor] = []
         taken, full = 0, False
-        for number, z in enumerate(z for batch in features for z in batch):
+        for number, row in enumerate(row for batch in features for row in batch):
+            z = row.contiguous()  # rows are gathered
             if first:
                 found.append(z.new_full((len(z), N), torch.inf))
             if number < start:
