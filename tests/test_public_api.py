@@ -106,10 +106,10 @@ SIGNATURES = [
 
 FIELDS = {
     "Inspection": "image object width height verdict calibrated score p_value regions "
-    "explanation notes map answer reason allowed",
+    "explanation notes map answer reason allowed transductive",
     "Region": "box mask polygons area area_percent score p_value kind kind_score allowed",
     "Failure": "image reason remedy",
-    "Prediction": "score map type_map answer",
+    "Prediction": "score map type_map answer embedding",
     "Picture": "path pixels notes",
     "Vocabulary": "kinds",
 }

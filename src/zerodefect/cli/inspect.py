@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from zerodefect.engines.local import Summary
     from zerodefect.inspection.inspector import Inspector
     from zerodefect.inspection.picture_sets import PictureSets
-    from zerodefect.inspection.policy import Policy
 
 _SHOWN = 20  # rows of the terminal table; the files hold them all
 _NOTES_SHOWN = 5
@@ -113,29 +112,28 @@ def inspect(
     good: list[Path] = []
     if compared.batch or _compares(detector.method):
         detector = _set_method(detector, product, verdict)
-        good, product = find_images(product.references or []), _without_references(product)
+        good = find_images(product.references or [])
+        product = dataclasses.replace(product, references=None)
     inspector = load_inspector(product, detector, pictures, files, rules.vocabulary)
     if product.product:
         given = inspector.policy
     inspector.policy = given
     sets = _sets(inspector, files, compared, good, quiet=as_json)
-    shown_none = not (product.product or product.references or good)
-    if good and sets:
-        inspector.policy = _within(inspector, sets, batch.batch_size, quiet=as_json)
-    if given is None and verdict.threshold is None and shown_none:
-        told = sets.sentence() if sets else ""
-        _compare_with_itself(inspector, files, batch.batch_size, told, quiet=as_json)
+    shown_none = not (product.product or product.references)
+    if good or (given is None and verdict.threshold is None and shown_none):
+        _compare_with_itself(inspector, files, batch.batch_size, sets, quiet=as_json)
     if rules.rules:
         inspector.policy = inspector.active_policy().allowing(rules.rules)
     if verdict.threshold is not None:
         inspector.policy = inspector.active_policy().with_threshold(verdict.threshold)
     # A policy made on the spot follows from the rest; its last digits vary with the machine's load.
     choices: list[Any] = [given and given.model_dump(mode="json", exclude={"created"})]
-    choices += [verdict.threshold, inspector.bit_depth, *filter(None, [rules.rules, rules.part_by])]
-    choices += [[sets.by, sets.most, sorted(map(str, good))]] if sets else []
+    compared_as = sets and [sets.by, sets.most, sorted(map(str, good))]
+    choices += [verdict.threshold, inspector.bit_depth]
+    choices += filter(None, [rules.rules, rules.part_by, compared_as])
     folder = run.output or default_folder(inspector, paths, [*choices, run.maps, run.report])
-    options = {**run.keywords(), **batch.keywords(), "part_by": rules.part_by, "folder": folder}
-    options["sets"] = sets
+    options = {**run.keywords(), **batch.keywords(), "part_by": rules.part_by, "sets": sets}
+    options["folder"] = folder
     options.pop("output")
     summary = _inspect(inspector, files, options, as_json)
     _print_summary(summary, inspector, quiet=as_json)
@@ -175,10 +173,6 @@ def _set_method(
     return detector
 
 
-def _without_references(product: ProductOptions) -> ProductOptions:
-    return dataclasses.replace(product, references=None)
-
-
 def _sets(
     inspector: Inspector, files: list[Path], compared: SetOptions, good: list[Path], *, quiet: bool
 ) -> PictureSets | None:
@@ -194,24 +188,23 @@ def _sets(
     return made
 
 
-def _within(inspector: Inspector, sets: PictureSets, batch_size: int, *, quiet: bool) -> Policy:
-    """Limits from good pictures that are scored in the set."""
-    from zerodefect.inspection.self_comparison import calibrate_within
-
-    with progress("learning limits", len(sets.good), quiet=quiet):
-        how: dict[str, Any] = {"batch_size": batch_size, "told": sets.sentence()}
-        return calibrate_within(inspector, sets.good, sets.sets[0], **how)
-
-
 def _compare_with_itself(
-    inspector: Inspector, files: list[Path], batch_size: int, told: str, *, quiet: bool
+    inspector: Inspector,
+    files: list[Path],
+    batch_size: int,
+    sets: PictureSets | None,
+    *,
+    quiet: bool,
 ) -> None:
-    """Provisional limits, where no good part was shown."""
-    from zerodefect.inspection.self_comparison import compare_with_itself
+    """Provisional limits, where no good part was shown; others from good parts in the same set."""
+    from zerodefect.inspection.self_comparison import calibrate_within, compare_with_itself
 
+    how: dict[str, Any] = {"batch_size": batch_size, "told": sets.sentence() if sets else ""}
     with progress("comparing with each other", len(files), quiet=quiet) as bar:
-        how: dict[str, Any] = {"batch_size": batch_size, "told": told}
-        compare_with_itself(inspector, files, on_seen=lambda: bar(advance=1), **how)
+        if sets and sets.good:
+            calibrate_within(inspector, sets.good, sets.sets[0], **how)
+        else:
+            compare_with_itself(inspector, files, on_seen=lambda: bar(advance=1), **how)
 
 
 def _inspect(

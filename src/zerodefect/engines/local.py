@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +94,7 @@ def inspect_files(
         coco, parquet: how ``coco.json`` has the regions; write ``results.parquet``, too.
         part_by: pattern that names the part that a file shows; None for the policy's, if any.
         batch_size: images that go through the network at once.
-        sets: which pictures a set method compares; None: all of them. A set that is not done is
-            scored again whole.
+        sets: which pictures a set method compares, see ``PictureSets``; None: all of them.
         overwrite: throw away what the folder holds of another run.
         on_record, on_part: called with every record, of earlier runs first, and with every part's.
 
@@ -112,29 +111,45 @@ def inspect_files(
     files = parts.files if parts else files
     root = _common_root(files) if maps else None
     settings = {"maps": maps, "report": report, "root": root and str(root)}
-    if inspector.transductive and sets is None:
-        sets = PictureSets.of(inspector, files)
+    sets = sets or (PictureSets.of(inspector, files) if inspector.transductive else None)
     manifest = _manifest(inspector, policy, settings, parts, sets)
-    tell = partial(_tell, parts, on_record, on_part)
     with RunStore(folder, manifest, overwrite=overwrite) as store:
-        first = store.manifest["settings"].get("root")
-        root = Path(first) if first and maps else root  # of the maps, whatever has come since
-        done, keys = store.done(), {path: image_key(path) for path in files}
-        waiting = [path for path in files if keys[path] not in done]
-        waiting = sets.whole(waiting) if sets else waiting
-        for record in _recorded(store, set(files) - set(waiting)):
-            tell(record)
-        for seen in _seen(inspector, waiting, sets, batch_size):
-            record = _finish(seen, store, policy.colour_range, root, report, parts)
-            store.append(record, keys[seen.source])
-            tell(record)
+        keys = {path: image_key(path) for path in files}
+        waiting = _waiting(store, keys, sets)
+        before = _recorded(store, set(files) - set(waiting))
+        found = _seen(inspector, waiting, sets, batch_size)
+        how = (policy.colour_range, _map_root(store, root), report, parts)
+        for record in chain(before, _appended(store, keys, found, *how)):
+            _tell(parts, on_record, on_part, record)
         store.sync()
         records = partial(_recorded, store, files)
         _write_tables(folder, records, inspector.kinds(), coco, parquet)
         marks = repeated_marks(inspector, records(), batch_size) if sets else []
-        told: dict[str, Any] = {"calibrated": policy.calibrated}
-        told |= _written(store, records, parts, marks, report)
-    return Summary(folder, len(files), len(waiting), **told)
+        told = _written(store, records, parts, marks, report)
+    return Summary(folder, len(files), len(waiting), calibrated=policy.calibrated, **told)
+
+
+def _map_root(store: RunStore, root: Path | None) -> Path | None:
+    """Root of the maps as the run began, whatever files have come since; None without maps."""
+    first = store.manifest["settings"].get("root")
+    return Path(first) if first and root else root
+
+
+def _appended(
+    store: RunStore, keys: Mapping[Path, str], found: Iterable[Seen[Path, Inspection]], *how: Any
+) -> Iterator[Record]:
+    """The record of each result once it is in the store."""
+    for seen in found:
+        record = _finish(seen, store, *how)
+        store.append(record, keys[seen.source])
+        yield record
+
+
+def _waiting(store: RunStore, keys: Mapping[Path, str], sets: PictureSets | None) -> list[Path]:
+    """Files that are not done; a set that is not done is scored again whole."""
+    done = store.done()
+    waiting = [path for path, key in keys.items() if key not in done]
+    return sets.whole(waiting) if sets else waiting
 
 
 def _seen(

@@ -99,7 +99,7 @@ def repeated_marks(
         records: of the run, see ``reports/records.py``; the pictures must still be there.
         batch_size: pictures that go through the network at once.
     """
-    chosen = _chosen(list(records))
+    chosen = _chosen([_needed(record) for record in records if record["status"] == "ok"])
     if sum(bool(record["regions"]) for record in chosen) < _SEEN:
         return []
     with Spool() as spool:
@@ -119,8 +119,13 @@ def repeated_marks(
     return sorted(marks, key=lambda mark: -len(mark.members))
 
 
-def _chosen(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    seen = [record for record in records if record["status"] == "ok"]
+def _needed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What is read of a record: those of a long run are not held whole."""
+    regions = [{"box": one["box"], "score": one["score"]} for one in record["regions"]]
+    return {**{n: record[n] for n in ("image", "width", "height", "score")}, "regions": regions}
+
+
+def _chosen(seen: list[dict[str, Any]]) -> list[dict[str, Any]]:
     if len(seen) <= MOST:
         return seen
     marked = [record for record in seen if record["regions"]]

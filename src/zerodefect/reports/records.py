@@ -52,7 +52,7 @@ def to_record(
         "notes": list(inspection.notes),
         "map": map_path,
         "assets": None if assets is None else dict(assets),
-        **({"transductive": True} if inspection.transductive else {}),
+        "transductive": bool(inspection.transductive),
     }
 
 
