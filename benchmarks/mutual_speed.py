@@ -30,7 +30,7 @@ from torch import Tensor
 from zerodefect.layers.mutual import Remade, mean_of_nearest, mutual_distances
 from zerodefect.layers.smoothing import neighbourhood_mean
 
-BATCH = 8
+BATCH = 4
 SIDES = (1, 3, 5)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 from torch.nn.functional import normalize
@@ -56,6 +56,7 @@ def test_what_is_not_repeated_leaves_scores_as_they_were(marked):
     torch.testing.assert_close(plain, filtered, rtol=0, atol=1e-12)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 9), st.integers(1, 4), st.integers(0, 99), st.booleans())
 def test_any_set_is_filtered_without_nan(count, places, seed, alike):
     """One picture, two, copies of one picture, ties: finite, and enough is left."""

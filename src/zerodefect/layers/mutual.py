@@ -46,54 +46,67 @@ def mutual_distances(
     """
     N = sum(map(len, features)) if count is None else count
     found: list[Tensor] = []
-    start, first = 0, True
-    while first or start < N:
-        held: list[Tensor] = []
+    start = 0
+    while start < N:
+        held: list[_Block] = []
         taken, full = 0, False
         for number, row in enumerate(row for batch in features for row in batch):
-            z = row.contiguous()  # rows are gathered
-            if first:
-                found.append(z.new_full((len(z), N), torch.inf))
+            if start == 0:
+                found.append(row.new_full((len(row), N), torch.inf))
             if number < start:
                 continue
-            for some in _grouped(held, len(z)):
-                others = range(start + some.start, start + some.stop)
-                kept = keep and ([keep[j] for j in others], keep[number])
-                pairs = _both_sides(z, held[some], kept or None, half)
-                for j, (own, other) in zip(others, pairs, strict=True):
+            z = row.contiguous()  # its rows are gathered
+            for block in held:
+                kept = keep and ([keep[j] for j in block.pictures], keep[number])
+                pairs = _both_sides(z, block, kept or None, half)
+                for j, (own, other) in zip(block.pictures, pairs, strict=True):
                     found[number][:, j], found[j][:, number] = own, other
             full = full or (bool(held) and taken + z.nbytes > held_bytes)
             if not full:
-                held.append(z)
                 taken += z.nbytes
-        start, first = start + len(held), False
-        if not held:
-            break
+                if not held or not held[-1].takes(z):
+                    held.append(_Block())
+                held[-1].add(z, number, half)
+        start = held[-1].pictures[-1] + 1
     return found
 
 
-def _grouped(held: Sequence[Tensor], length: int) -> Iterable[slice]:
-    """Held pictures that are compared at once with one of ``length`` patches."""
-    start = 0
-    while start < len(held):
-        stop, cells = start + 1, length * len(held[start])
-        while stop < len(held) and cells + length * len(held[stop]) <= _PRODUCT_CELLS:
-            cells += length * len(held[stop])
-            stop += 1
-        yield slice(start, stop)
-        start = stop
+class _Block:
+    """Pictures that lie behind each other in memory, and are compared with another one at once.
+
+    Attributes:
+        pictures: their numbers.
+        lengths: patches of each.
+        rows: all of their patches, ``(M, C)``.
+        half: the same in bfloat16, where the nearest one is looked for in it.
+    """
+
+    def __init__(self) -> None:
+        self.pictures: list[int] = []
+        self.lengths: list[int] = []
+        self.rows = self.half = torch.empty(0)
+
+    def takes(self, z: Tensor) -> bool:
+        """Whether the product of all with ``z`` stays within bounds."""
+        return (len(self.rows) + len(z)) * len(z) <= _PRODUCT_CELLS
+
+    def add(self, z: Tensor, number: int, half: bool) -> None:
+        """One more picture ``(L, C)``."""
+        self.rows = torch.cat([self.rows, z]) if self.pictures else z
+        if half:
+            small = z.bfloat16()
+            self.half = torch.cat([self.half, small]) if self.pictures else small
+        self.pictures.append(number)
+        self.lengths.append(len(z))
 
 
 def _both_sides(
-    z: Tensor,
-    others: Sequence[Tensor],
-    keep: tuple[Sequence[Tensor], Tensor] | None,
-    half: bool,
+    z: Tensor, block: _Block, keep: tuple[Sequence[Tensor], Tensor] | None, half: bool
 ) -> Iterable[tuple[Tensor, Tensor]]:
-    """Per other picture the distances of the patches of ``z (L, C)``, and those of its own."""
-    rows = torch.cat(list(others))
-    G = z.bfloat16() @ rows.bfloat16().T if half else z @ rows.T
-    for number, (y, g) in enumerate(zip(others, G.split([len(y) for y in others], 1), strict=True)):
+    """Per picture of a block the distances of the patches of ``z (L, C)``, and those of its own."""
+    G = z.bfloat16() @ block.half.T if half else z @ block.rows.T
+    parts = zip(block.rows.split(block.lengths), G.split(block.lengths, 1), strict=True)
+    for number, (y, g) in enumerate(parts):
         kept, own = (None, None) if keep is None else (keep[0][number], keep[1])
         yield _nearest(g, z, y, kept, half), _nearest(g.T, y, z, own, half)
 
