@@ -27,6 +27,7 @@ NAMES = [
     "Prediction",
     "ProductError",
     "Region",
+    "Results",
     "Tiling",
     "Viewing",
     "Vocabulary",
@@ -48,11 +49,14 @@ SIGNATURES = [
         "ignore: 'Source | None' = None, bit_depth: 'int | None' = None, "
         "memory_budget: 'int | None' = None, **loading: 'Any') -> 'Inspector'",
     ),
-    (Inspector.inspect, "(self, source: 'Source', object: 'str | None' = None) -> 'Inspection'"),
+    (
+        Inspector.inspect,
+        "(self, source: 'Source | Any', object: 'str | None' = None) -> 'Inspection'",
+    ),
     (
         Inspector.inspect_many,
-        "(self, sources: 'Source | Iterable[Source]', object: 'str | None' = None, *, "
-        "batch_size: 'int' = 8) -> 'Iterator[Inspection | Failure]'",
+        "(self, sources: 'Source | Iterable[Any]', object: 'str | None' = None, *, "
+        "batch_size: 'int' = 8, keep_maps: 'bool' = True) -> 'Iterator[Inspection | Failure]'",
     ),
     (
         Inspector.calibrate,
@@ -106,7 +110,7 @@ SIGNATURES = [
 
 FIELDS = {
     "Inspection": "image object width height verdict calibrated score p_value regions "
-    "explanation notes map answer reason allowed",
+    "explanation notes map answer reason allowed picture colour_range",
     "Region": "box mask polygons area area_percent score p_value kind kind_score allowed",
     "Failure": "image reason remedy",
     "Prediction": "score map type_map answer",

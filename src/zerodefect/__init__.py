@@ -23,19 +23,21 @@ if TYPE_CHECKING:
     from zerodefect.images.tiling import Tiling
     from zerodefect.inspection.archive import ProductError
     from zerodefect.inspection.conformal import CalibrationError
+    from zerodefect.inspection.inspected import Inspection
     from zerodefect.inspection.inspector import Inspector
     from zerodefect.inspection.load_inspector import load
     from zerodefect.inspection.policy import Policy, PolicyMismatch
     from zerodefect.prompts.vocabulary import Vocabulary
+    from zerodefect.reports.inspection_list import Results
     from zerodefect.scoring.viewing import Viewing
-    from zerodefect.types import Failure, Inspection, Prediction, Region
+    from zerodefect.types import Failure, Prediction, Region
 
 _HOMES = {
     "CalibrationError": "zerodefect.inspection.conformal",
     "Detector": "zerodefect.detector.contract",
     "Failure": "zerodefect.types",
     "ImageError": "zerodefect.images",
-    "Inspection": "zerodefect.types",
+    "Inspection": "zerodefect.inspection.inspected",
     "Inspector": "zerodefect.inspection.inspector",
     "Picture": "zerodefect.images",
     "Policy": "zerodefect.inspection.policy",
@@ -43,6 +45,7 @@ _HOMES = {
     "Prediction": "zerodefect.types",
     "ProductError": "zerodefect.inspection.archive",
     "Region": "zerodefect.types",
+    "Results": "zerodefect.reports.inspection_list",
     "Tiling": "zerodefect.images.tiling",
     "Viewing": "zerodefect.scoring.viewing",
     "Vocabulary": "zerodefect.prompts.vocabulary",
@@ -65,6 +68,7 @@ __all__ = [
     "Prediction",
     "ProductError",
     "Region",
+    "Results",
     "Tiling",
     "Viewing",
     "Vocabulary",

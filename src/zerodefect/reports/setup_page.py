@@ -11,7 +11,7 @@ import numpy as np
 
 from zerodefect.files import atomic_write
 from zerodefect.images import encode_jpeg, thumbnail
-from zerodefect.reports.records import Record
+from zerodefect.inspection.records import Record
 from zerodefect.reports.report_page import facts_list, filled, promises
 from zerodefect.reports.report_pictures import THUMB_SIDE
 from zerodefect.types import told_score
