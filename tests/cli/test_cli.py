@@ -20,6 +20,7 @@ from zerodefect.prompts.vocabulary import Vocabulary
 from zerodefect.types import told_score
 
 VERBS = (
+    "setup",
     "inspect",
     "calibrate",
     "show",

@@ -73,7 +73,7 @@ def test_a_picture_that_was_not_kept_is_asked_for_and_must_be_of_its_size():
     dropped = outcome(picture=None)
     with pytest.raises(ValueError, match=r"a\.png: its picture was not kept\. Pass it"):
         dropped.overlay()
-    with pytest.raises(ValueError, match="61 x 40 pixels, and .* was inspected with 60 x 40"):
+    with pytest.raises(ValueError, match=r"61 x 40 pixels, and .* was inspected with 60 x 40"):
         dropped.overlay(open_image(np.zeros((40, 61), np.uint8)))
     drawn = np.asarray(dropped.overlay(open_image(np.full((40, 60), 90, np.uint8))))
     np.testing.assert_array_equal(drawn, np.asarray(outcome().overlay()))

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zerodefect.inspection.calibration import calibrate
+from zerodefect.inspection.power_curve import Cell, PowerCurve, Share
 from zerodefect.reports.setup_page import write_setup_page
 
 WHO = {"method": "winclip", "fingerprint": "f" * 16, "object": "screw"}
@@ -29,7 +30,7 @@ class Page(HTMLParser):
         self.words += data
 
 
-def written(folder, scores=SCORES, heading="screw", names=("a.png",), finds=(), **rates):
+def written(folder, scores=SCORES, heading="screw", names=("a.png",), curve=None, **rates):
     policy = calibrate(scores, **rates, **WHO).model_dump(mode="json")
     pictures = [(name, np.full((30, 40, 3), 90, np.uint8)) for name in names]
     path = folder / "screw.html"
@@ -39,17 +40,33 @@ def written(folder, scores=SCORES, heading="screw", names=("a.png",), finds=(), 
         facts={"Method": "WinCLIP", "Nothing": None},
         policy=policy,
         references=pictures,
-        finds=finds,
+        curve=curve,
         commands=[("zerodefect inspect parts/ --product screw.zd", "Inspect parts:")],
     )
     return Page(path.read_text("utf-8"))
 
 
 def test_it_says_what_was_learned_and_what_to_type(tmp_path):
-    page = written(tmp_path, finds=["Scratches wider than 3 px: 90 %."], false_alarms=0.1)
+    cell = Cell(kind="scratch", size=2, contrast=40, drawn=10, found=9)
+    curve = PowerCurve(
+        method="winclip",
+        fingerprint="f" * 16,
+        calibrated=True,
+        unsure_limit=0.3,
+        region_limit=0.3,
+        pictures=3,
+        origin="held out",
+        located=True,
+        cells=(cell,),
+        undamaged=Share(drawn=4, found=0),
+        seconds=60,
+        seed=0,
+    )
+    page = written(tmp_path, curve=curve, false_alarms=0.1)
     assert "Limits learned from 30 good images." in page.words
     assert "at most 10 % of good parts like those are called defective" in page.words
-    assert "Scratches wider than 3 px: 90 %." in page.words
+    assert all(sentence in page.words for sentence in curve.sentences())
+    assert "9 of 10" in page.words and "Not measured" not in page.words
     assert "zerodefect inspect parts/ --product screw.zd" in page.words
     assert "defect above 0.3700" in page.words  # 30 scores at 10 %: the third largest
     assert page.tags.count("img") == 1

@@ -25,6 +25,7 @@ from zerodefect.cli import (
     inspect,
     methods,
     pretrain,
+    setup,
     show,
     train,
 )
@@ -68,6 +69,7 @@ def root(
 _METHODS = "Methods and data"
 _VERBS: dict[str, dict[str, Callable[..., None]]] = {
     "Inspect": {
+        "setup": setup.setup,
         "inspect": inspect.inspect,
         "calibrate": calibrate.calibrate,
         "show": show.show,

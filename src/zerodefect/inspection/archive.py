@@ -22,6 +22,7 @@ _RATIO = 100  # how much larger than packed; deflate ends at about 1000, which o
 _SMALL = 2**20  # bytes up to which the ratio says nothing
 _PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _COPY_AGAIN = "Copy it again from where it was written"
+_DAMAGE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError)
 _NOT_OURS = "ZeroDefect writes no such file: do not use it, and ask whoever gave it to you"
 
 
@@ -77,7 +78,7 @@ class Archive:
             for name in names:
                 try:
                     found.append(archive.read(name))
-                except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError) as error:
+                except _DAMAGE as error:
                     reason = f"{name} in it is damaged ({error})"
                     raise ProductError(self.path, reason, _COPY_AGAIN) from None
         return found

@@ -253,10 +253,15 @@ class Inspector(Keepable):
             return self._automatic[fingerprint]
 
     def _left_out_policy(self, shown: Shown, rates: _Rates, notes: Sequence[str] = ()) -> Policy:
-        alone = self._learned(shown.without_references()).known
-        areas = [shown.area(picture) for picture in shown.references]
-        scored = self.scorer.score_left_out(shown.references, areas, alone)
-        rates = {**rates, "frames": _frames(shown, shown.references)}
+        references, known = shown.references, shown.known
+        areas = [shown.area(picture) for picture in references]
+        if 2 <= known.shots == len(references) and self.detector.leaves_out(known):
+            numbers = range(len(references))
+            scored = self.scorer.score(references, areas, known, left_out=numbers)
+        else:
+            alone = self._learned(shown.without_references()).known
+            scored = self.scorer.score_left_out(references, areas, alone)
+        rates = {**rates, "frames": _frames(shown, references)}
         return self._policy_of(shown, scored, "leave-one-out", rates, notes)
 
     def _provisional(self, shown: Shown) -> Policy:
@@ -285,8 +290,7 @@ class Inspector(Keepable):
 
         Args:
             source: anything that ``open_image`` takes (path, encoded bytes, open file, PIL image,
-                array, tensor), a Picture, or an item of a data set that holds one such, see
-                ``images.loader_items.loaded``.
+                array, tensor), a Picture, or an item that holds one, see ``loader_items.loaded``.
             object: product name, for this call alone.
 
         Raises:
@@ -311,8 +315,7 @@ class Inspector(Keepable):
         """Inspect pictures one after the other; what cannot be read is a Failure.
 
         Args:
-            sources: files, folders, arrays, tensors, batches of them, or a data loader, see
-                ``images.loader_items.loaded``.
+            sources: files, folders, arrays, batches, a data loader, see ``loader_items.loaded``.
             object: product name, for this call alone.
             batch_size: images that go through the network at once.
             keep_maps: whether results hold map and picture, 7 bytes a pixel, for ``overlay``.
@@ -377,8 +380,9 @@ class Inspector(Keepable):
         for seen in found:
             result = self._judged(seen, shown, policy)
             if isinstance(result, Inspection):
-                kept = {"picture": seen.picture} if keep_maps else {"map": None}
-                result = replace(result, **kept)
+                result = replace(
+                    result, **({"picture": seen.picture} if keep_maps else {"map": None})
+                )
             yield Seen(seen.source, seen.picture, result)
 
     def judge(

@@ -21,11 +21,11 @@ _ORIGINS: dict[Origin, str] = {
     "left out": "that are references, each left out of the memory when it was drawn on",
     "mirrored": "that are the mirror images of the only reference",
 }
-_NAMES = {  # of several, and what their size is
-    "scratch": ("scratches", "wide"),
-    "crack": ("cracks", "wide"),
-    "stain": ("stains", "across"),
-    "contamination": ("particles", "across"),
+_NAMES = {  # of one, of several, and what their size is
+    "scratch": ("scratch", "scratches", "wide"),
+    "crack": ("crack", "cracks", "wide"),
+    "stain": ("stain", "stains", "across"),
+    "contamination": ("particle", "particles", "across"),
 }
 _MOSTLY, _HALF = 0.9, 0.5
 _ENOUGH = 5  # pictures from which on a sentence speaks of a cell
@@ -170,11 +170,11 @@ class PowerCurve(_Frozen):
         return tuple(sorted({cell.contrast for cell in self.cells}))
 
     def rows(self) -> Iterator[tuple[str, int, tuple[Cell, ...]]]:
-        """Kind, size and a cell for each of ``contrasts``."""
+        """Plain name of the kind, size and a cell for each of ``contrasts``."""
         order = {place: None for cell in self.cells for place in [(cell.kind, cell.size)]}
         cells = {(cell.kind, cell.size, cell.contrast): cell for cell in self.cells}
         for kind, size in order:
-            yield kind, size, tuple(cells[kind, size, one] for one in self.contrasts)
+            yield _one(kind), size, tuple(cells[kind, size, one] for one in self.contrasts)
 
     def table(self) -> list[list[str]]:
         """Rows of text, the first of them the heading: kind, size, a column per contrast."""
@@ -208,7 +208,7 @@ class PowerCurve(_Frozen):
             if rest:
                 missing.setdefault(tuple(rest), []).append(f"{contrast:g} %")
         for kinds, contrasts in missing.items():
-            names = _listed([_NAMES[kind][0] if kind in _NAMES else kind for kind in kinds])
+            names = _listed([_several(kind) for kind in kinds])
             yield f"Not measured, for lack of time: {names} of {_listed(contrasts)} contrast."
 
     def _what_was_done(self) -> str:
@@ -227,8 +227,8 @@ class PowerCurve(_Frozen):
 
 def _of_sizes(kind: str, contrast: float, measured: list[Cell]) -> str:
     """One sentence: the smallest sizes found in nine and in five of ten, and what was not seen."""
-    name, across = _NAMES.get(kind, (kind, "large"))
-    begin = f"{name.capitalize()} of {contrast:g} % contrast: "
+    across = _NAMES[kind][2] if kind in _NAMES else "large"
+    begin = f"{_several(kind).capitalize()} of {contrast:g} % contrast: "
     cells = sorted((c for c in measured if c.drawn >= _ENOUGH), key=lambda cell: cell.size)
     if not cells:
         drawn, found = sum(c.drawn for c in measured), sum(c.found for c in measured)
@@ -263,3 +263,11 @@ def _numbers(cell: Cell) -> str:
 
 def _listed(words: list[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]] if words[1:] else words)
+
+
+def _one(kind: str) -> str:
+    return _NAMES[kind][0] if kind in _NAMES else kind
+
+
+def _several(kind: str) -> str:
+    return _NAMES[kind][1] if kind in _NAMES else kind

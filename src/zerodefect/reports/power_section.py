@@ -9,6 +9,8 @@ from typing import Any
 from zerodefect.inspection.power_curve import CONFIDENCE, Cell, PowerCurve
 
 _STYLE = """<style>
+.power > p { margin: 0 0 4px; max-width: 90ch; }
+.power summary { margin-bottom: 4px; }
 .power table { width: auto; }
 .power td.share { min-width: 130px; white-space: nowrap; font-variant-numeric: tabular-nums; }
 .power td.share small { color: var(--quiet, #5a666f); }
@@ -26,11 +28,12 @@ _READING = (
 )
 
 
-def power_section(curve: PowerCurve) -> str:
+def power_section(curve: PowerCurve, opened: bool = False) -> str:
     """HTML of a curve, for any page; it needs nothing besides.
 
     Args:
         curve: what was measured.
+        opened: whether it is unfolded at first.
     """
     heading = "".join(f'<th scope="col">{one:g} % contrast</th>' for one in curve.contrasts)
     rows = "".join(
@@ -40,7 +43,7 @@ def power_section(curve: PowerCurve) -> str:
     )
     sentences = "".join(f"<p>{escape(sentence)}</p>" for sentence in curve.sentences())
     return (
-        f'{_STYLE}<details class="panel power" id="power" open>'
+        f'{_STYLE}<details class="panel power" id="power"{" open" * opened}>'
         f"<summary>Which damage would be found</summary>{sentences}"
         '<div class="table"><table><thead><tr><th scope="col">Damage</th>'
         f'<th scope="col" class="number">Size</th>{heading}</tr></thead>'

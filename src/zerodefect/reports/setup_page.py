@@ -11,7 +11,9 @@ import numpy as np
 
 from zerodefect.files import atomic_write
 from zerodefect.images import encode_jpeg, thumbnail
+from zerodefect.inspection.power_curve import PowerCurve
 from zerodefect.inspection.records import Record
+from zerodefect.reports.power_section import power_section
 from zerodefect.reports.report_page import facts_list, filled, promises
 from zerodefect.reports.report_pictures import THUMB_SIDE
 from zerodefect.types import told_score
@@ -28,7 +30,7 @@ def write_setup_page(
     facts: Mapping[str, object],
     policy: Record,
     references: Sequence[tuple[str, np.ndarray]],
-    finds: Sequence[str],
+    curve: PowerCurve | None,
     commands: Sequence[tuple[str, str]],
 ) -> None:
     """Write the page; it needs neither network nor script.
@@ -39,7 +41,7 @@ def write_setup_page(
         facts: names and values for the head.
         policy: as JSON, calibrated.
         references: names and pictures ``(H, W, 3)`` uint8; the first of them are shown.
-        finds: sentences on the damage that would be found; empty where it was not measured.
+        curve: which drawn damage would be found, None where it was not measured.
         commands: what to type next, each with what it does.
 
     Raises:
@@ -59,7 +61,7 @@ def write_setup_page(
             f'<tr><td>{name} above</td><td class="number">{value}</td></tr>' for name, value in rows
         ),
         "drawing": _drawing(policy["scores"], limits),
-        "finds": _paragraphs(finds or [_NOT_MEASURED]),
+        "power": power_section(curve, opened=True) if curve else _NOT_MEASURED,
         "references": "".join(map(_card, references[:_SHOWN])),
         "count": str(len(references))
         + (f", {_SHOWN} of them shown" if len(references) > _SHOWN else ""),
@@ -72,7 +74,10 @@ def write_setup_page(
         file.write(filled("setup.html", parts).encode("utf-8", "replace"))
 
 
-_NOT_MEASURED = "Not measured. That defects are found is not guaranteed."
+_NOT_MEASURED = (
+    '<section class="panel"><h2>Which damage would be found</h2>'
+    "<p>Not measured. That defects are found is not guaranteed.</p></section>"
+)
 
 
 def _paragraphs(sentences: Sequence[str]) -> str:
@@ -100,18 +105,18 @@ def _drawing(scores: Sequence[float], limits: Mapping[str, float | None]) -> str
     bars = "".join(
         f'<rect class="bar good" x="{place * step + 1:.1f}" y="{_HEIGHT - height:.1f}" '
         f'width="{step - 2:.1f}" height="{height:.1f}"/>'
-        for place, height in enumerate(counts / tallest * (_HEIGHT - 40))
+        for place, height in enumerate(counts / tallest * (_HEIGHT - 50))
         if height
     )
-    # the lower limit's name stands to the left of its line, so that two near ones can be read
-    sides = {
-        name: "end" if limit == min(marks.values()) else "start" for name, limit in marks.items()
-    }
-    lines = "".join(
-        f'<path class="limit" d="M{x:.1f} 22V{_HEIGHT}"/>'
-        f'<text class="limit-name" x="{x + (4 if sides[name] == "start" else -4):.1f}" y="16" '
-        f'text-anchor="{sides[name]}">{name} above {told_score(limit)}</text>'
-        for name, limit in marks.items()
+    names: dict[float, str] = {}
+    for name, limit in marks.items():
+        names[limit] = f"{names[limit]} and {name}" if limit in names else name
+    lines = "".join(  # each name on a line of its own, so that two near ones can be read
+        f'<path class="limit" d="M{x:.1f} {top + 6}V{_HEIGHT}"/>'
+        f'<text class="limit-name" x="{x + (-4 if x > _WIDTH / 2 else 4):.1f}" y="{top}" '
+        f'text-anchor="{"end" if x > _WIDTH / 2 else "start"}">{name} above {told_score(limit)}'
+        "</text>"
+        for top, (limit, name) in zip((14, 30), sorted(names.items()), strict=False)
         for x in [(limit - low) / (high - low) * _WIDTH]
     )
     label = f"Scores of {len(scores)} good pictures and the limits"
