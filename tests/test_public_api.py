@@ -33,8 +33,11 @@ NAMES = [
     "Vocabulary",
     "WeightsError",
     "__version__",
+    "evaluate",
     "find_images",
+    "fit",
     "load",
+    "methods",
     "open_image",
 ]
 
@@ -145,7 +148,13 @@ def test_public_names():
     assert zerodefect.__all__ == NAMES
     for name in NAMES:
         assert getattr(zerodefect, name) is not None
-    assert set(NAMES) <= set(dir(zerodefect))
+    assert dir(zerodefect) == sorted(NAMES)
+
+
+def test_methods_are_a_package_and_a_call():
+    found = zerodefect.methods()
+    assert list(found) == zerodefect.methods.names()
+    assert found["winclip"] is zerodefect.methods.get("winclip").info
 
 
 def test_an_unknown_name_is_an_attribute_error():

@@ -30,6 +30,13 @@ def told_score(score: float) -> str:
     )
 
 
+def told_size(sizes: Any) -> str:
+    """``(height, width)`` in words, of several by name."""
+    if hasattr(sizes, "items"):
+        return ", ".join(f"{name} {told_size(size)}" for name, size in sizes.items())
+    return f"{sizes[1]} x {sizes[0]} pixels"
+
+
 # Control characters, separators of lines, signs that turn the direction of writing around, and
 # halves of characters, which stand for bytes of a name that are no text.
 _ACTING = re.compile(
