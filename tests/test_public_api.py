@@ -186,6 +186,17 @@ def test_errors_are_of_the_types_that_callers_catch():
     assert issubclass(zerodefect.WeightsError, RuntimeError)
 
 
+@pytest.mark.parametrize(("listening", "heard"), [("", ""), ("logging.basicConfig()", "dark")])
+def test_the_logger_is_silent_unless_a_program_listens(listening, heard):
+    code = (
+        f"import logging, zerodefect\n{listening}\nlogging.getLogger('zerodefect').warning('dark')"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert (heard in result.stderr) if heard else not result.stderr
+
+
 def test_importing_the_package_imports_nothing_heavy():
     code = (
         "import sys, zerodefect\n"

@@ -186,7 +186,9 @@ def test_a_dark_picture_of_a_batch_in_0_to_255_is_not_taken_for_one_in_0_to_1():
     assert open_image(batch[0]).pixels.max() > 50000  # alone, it is a bright one in 0..1
     found = failures([batch])
     assert len(found) == 2
-    assert all("of its batch" in one and "to 200, so white is unknown" in one for one in found)
+    assert all(
+        "its batch is refused" in one and "to 200, so white is unknown" in one for one in found
+    )
     assert [one.partition(":")[0] for one in found] == ["<picture 0>", "<picture 1>"]
 
 

@@ -8,7 +8,10 @@ import torch
 from zerodefect.images.samples import FaultError, Raw, check_size
 
 _CHANNELS = (1, 3, 4)
-_SHAPES = "Pass (height, width) or (height, width, 1, 3 or 4), or channels first"
+_SHAPES = (
+    "Pass (height, width) or (height, width, 1, 3 or 4), or channels first; a batch of grey ones as "
+    "(batch, 1, height, width)"
+)
 
 
 def from_array(given: np.ndarray | torch.Tensor, max_pixels: int) -> Raw:

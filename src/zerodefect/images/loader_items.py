@@ -89,7 +89,7 @@ def _batch(batch: np.ndarray | torch.Tensor) -> Iterator[LoadedItem]:
             fault = float_fault(finite) if finite.size else None
     except FaultError as error:
         fault, pixels = error, np.empty((len(batch), 0, 0), np.uint8)
-    told = (f"of its batch: {fault.reason}", fault.remedy) if fault else None
+    told = (f"its batch is refused: {fault.reason}", fault.remedy) if fault else None
     yield from (LoadedItem(picture, fault=told) for picture in pixels)
 
 
