@@ -21,7 +21,7 @@ from zerodefect.version import __version__
 if TYPE_CHECKING:
     from zerodefect.backbones.weight_files import WeightsError
     from zerodefect.detector.contract import Detector
-    from zerodefect.evaluation.evaluate import evaluate
+    from zerodefect.evaluation.evaluate_method import evaluate
     from zerodefect.images import ImageError, Picture, find_images, open_image
     from zerodefect.images.tiling import Tiling
     from zerodefect.inspection.archive import ProductError
@@ -57,7 +57,7 @@ _HOMES = {
     "Viewing": "zerodefect.scoring.viewing",
     "Vocabulary": "zerodefect.prompts.vocabulary",
     "WeightsError": "zerodefect.backbones.weight_files",
-    "evaluate": "zerodefect.evaluation.evaluate",
+    "evaluate": "zerodefect.evaluation.evaluate_method",
     "find_images": "zerodefect.images",
     "fit": "zerodefect.training.fit_method",
     "load": "zerodefect.inspection.load_inspector",

@@ -12,7 +12,7 @@ from zerodefect.cli.options import LoadingOptions, Options, PictureOptions, opti
 if TYPE_CHECKING:
     from zerodefect.data import Dataset
     from zerodefect.detector.contract import Detector
-    from zerodefect.evaluation.contenders import Contender
+    from zerodefect.evaluation.contender import Contender
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def methods_of(
 ) -> list[Contender]:
     """Methods and checkpoints that were named, in the order of the methods."""
     from zerodefect.data import product_words
-    from zerodefect.evaluation.contenders import Contender
+    from zerodefect.evaluation.contender import Contender
     from zerodefect.methods import load_detector
 
     shown = {**pictures.opened(), "bit_depth": pictures.bit_depth}
@@ -65,7 +65,7 @@ def product_of(
         ValueError: methods were named besides.
         ProductError: the file cannot be used, or is contradicted.
     """
-    from zerodefect.evaluation.contenders import product_contender
+    from zerodefect.evaluation.contender import product_contender
     from zerodefect.inspection.load_inspector import load_product
 
     path = contenders.product

@@ -136,7 +136,7 @@ def evaluate(
     Exit code 0: everything was measured. 1: nothing could be done. 3: some files were left out.
     """
     from zerodefect.data import distinct
-    from zerodefect.evaluation.contenders import check_step
+    from zerodefect.evaluation.contender import check_step
     from zerodefect.evaluation.protocol import Protocol
     from zerodefect.evaluation.result_tables import headline, merged_table
     from zerodefect.reports.evaluation_folder import EvaluationFolder

@@ -9,8 +9,8 @@ from zerodefect.images.samples import FaultError, Raw, check_size
 
 _CHANNELS = (1, 3, 4)
 _SHAPES = (
-    "Pass (height, width) or (height, width, 1, 3 or 4), or channels first; a batch of grey ones as "
-    "(batch, 1, height, width)"
+    "Pass (height, width) or (height, width, 1, 3 or 4), or channels first; a batch of grey "
+    "pictures as (batch, 1, height, width)"
 )
 
 

@@ -82,9 +82,7 @@ def fit(
     """
     check_trained(method)
     chosen, joined = settings or Settings(), processes or Processes()
-    folder = Path("runs", method) if output is None else Path(output)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder}: this is a file. Name a folder for the run")
+    folder = _folder(output or Path("runs", method))
     entries = _opened([data] if isinstance(data, (Dataset, str, Path)) else data, layout)
     targets = validate.targets if validate else ()
     names = product_words(object, [*(e for e in entries if isinstance(e, Dataset)), *targets])
@@ -100,10 +98,15 @@ def fit(
     _check_defects(sources, detector)
     if validate:
         validate.prepare(detector, names, bit_depth)
-    examples = Examples(sources)
-    return run(
-        detector, examples, folder, chosen, processes=joined, validate=validate, on_step=on_step
-    )
+    told: dict[str, Any] = {"validate": validate, "on_step": on_step}
+    return run(detector, Examples(sources), folder, chosen, processes=joined, **told)
+
+
+def _folder(output: str | Path) -> Path:
+    folder = Path(output)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder}: this is a file. Name a folder for the run")
+    return folder
 
 
 def check_trained(method: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from zerodefect.data import Dataset, ProductWords, open_dataset, product_words
 from zerodefect.detector.contract import Detector
-from zerodefect.evaluation.contenders import Contender, check_step, product_contender
+from zerodefect.evaluation.contender import Contender, check_step, product_contender
 from zerodefect.evaluation.prediction_cache import PredictionCache
 from zerodefect.evaluation.protocol import Evaluation, Protocol
 from zerodefect.images import Picture
