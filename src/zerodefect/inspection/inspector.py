@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from zerodefect.detector.contract import Detector, UnsupportedError
+from zerodefect.detector.contract import Detector
 from zerodefect.detector.knowledge import Knowledge
 from zerodefect.images import ImageError, Picture
 from zerodefect.inspection.allowances import Allowances, allowed_in_words
 from zerodefect.inspection.conformal import CalibrationError, check_provable
 from zerodefect.inspection.explain import explain
 from zerodefect.inspection.frames import Frame, measure, why_unjudged
+from zerodefect.inspection.inspected import Inspection
 from zerodefect.inspection.keepable import Keepable
 from zerodefect.inspection.part_pictures import agreed, check_form, grouped, whole_parts
 from zerodefect.inspection.part_verdict import Outcome, PartInspection, judge_part
@@ -23,16 +24,15 @@ from zerodefect.inspection.policy import Policy
 from zerodefect.inspection.product_pictures import Keeping
 from zerodefect.inspection.product_sections import Asked
 from zerodefect.inspection.regions import USUAL_MINIMUM, find_regions
-from zerodefect.inspection.sources import GoodPictures, Source, expand, mirrored
+from zerodefect.inspection.sources import GoodPictures, Source, expand, mirrored, one_of
 from zerodefect.inspection.teachable import Shown
 from zerodefect.scoring.joining import Scored
 from zerodefect.scoring.scorer import DEFAULT_BATCH
 from zerodefect.scoring.stream import Seen, scored_stream
-from zerodefect.types import Failure, Inspection, Verdict
+from zerodefect.types import Failure, Verdict
 
 _Rates = dict[str, Any]  # those that were asked for, and frames, as ``calibrate`` takes them
 
-_TRANSDUCTIVE = " Transductive: compared with the other pictures of its batch."
 _KEPT_POLICIES = 64  # made on the spot, for products that were named with a call
 
 
@@ -136,11 +136,7 @@ class Inspector(Keepable):
         return made
 
     def _check_calibrates(self, object: str | None) -> None:
-        if "set" in self.detector.info.needs:
-            raise UnsupportedError(
-                f"{self.detector.info.name} scores the images of a set against each other, so that "
-                "limits learned from one set say nothing of the next"
-            )
+        self.check_judges_alone()
         if object is not None:
             self.describe(object)
 
@@ -285,38 +281,47 @@ class Inspector(Keepable):
 
     # --- inspection -----------------------------------------------------------------------------
 
-    def inspect(self, source: Source, object: str | None = None) -> Inspection:
+    def inspect(self, source: Source | Any, object: str | None = None) -> Inspection:
         """Inspect one image.
 
         Args:
             source: anything that ``open_image`` takes (path, encoded bytes, open file, PIL image,
-                array, tensor), or a Picture.
+                array, tensor), a Picture, or an item that holds one, see ``loader_items.loaded``.
             object: product name, for this call alone.
 
         Raises:
             ImageError: the image cannot be read or scored; the message names file, reason and
                 remedy.
             PolicyMismatch: the policy was made for something else.
+            TypeError: of no such type, or it cannot be told which of it is the picture.
         """
-        result = next(self.stream([source], object)).result
+        result = next(self.stream([one_of(source)], object)).result
         if isinstance(result, Failure):
             raise ImageError(result.image, result.reason, result.remedy)
         return result
 
     def inspect_many(
         self,
-        sources: Source | Iterable[Source],
+        sources: Source | Iterable[Any],
         object: str | None = None,
         *,
         batch_size: int = DEFAULT_BATCH,
+        keep_maps: bool = True,
     ) -> Iterator[Inspection | Failure]:
-        """Inspect files, folders or arrays one after the other; what cannot be read is a Failure.
+        """Inspect pictures one after the other; what cannot be read is a Failure.
+
+        Args:
+            sources: files, folders, arrays, batches, a data loader, see ``loader_items.loaded``.
+            object: product name, for this call alone.
+            batch_size: images that go through the network at once.
+            keep_maps: whether results hold map and picture, 7 bytes a pixel, for ``overlay``.
 
         Raises:
             FileNotFoundError: a named file or folder is not there.
             PolicyMismatch: the policy was made for something else.
+            TypeError: something is no picture, or it cannot be told which of it is.
         """
-        seen = self.stream(expand(sources), object, batch_size=batch_size)
+        seen = self.stream(expand(sources), object, batch_size=batch_size, keep_maps=keep_maps)
         return (one.result for one in seen)
 
     def inspect_parts(
@@ -326,6 +331,7 @@ class Inspector(Keepable):
         *,
         part_by: str | None = None,
         batch_size: int = DEFAULT_BATCH,
+        keep_maps: bool = True,
     ) -> Iterator[PartInspection]:
         """Inspect parts of several pictures one after the other.
 
@@ -334,7 +340,7 @@ class Inspector(Keepable):
             object: product name, for this call alone.
             part_by: pattern that names the part of a file, see ``part_names``; None for the
                 policy's.
-            batch_size: images that go through the network at once.
+            batch_size, keep_maps: as of ``inspect_many``.
 
         Raises:
             PolicyError: the policy was learned from single pictures or with another pattern, or a
@@ -345,13 +351,18 @@ class Inspector(Keepable):
         by = agreed(policy.parts, policy.calibrated, part_by)
         groups = grouped(sources, part_by if isinstance(sources, Mapping) else by)
         images = [one for group in groups.values() for one in group]
-        found = self.stream(images, object, batch_size=batch_size)
+        found = self.stream(images, object, batch_size=batch_size, keep_maps=keep_maps)
         for name, group in groups.items():
             results = [next(found).result for _ in group]
             yield judge_part(name, list(map(Outcome.of, results)), policy, results)
 
     def stream(
-        self, sources: Iterable[Any], object: str | None = None, *, batch_size: int = DEFAULT_BATCH
+        self,
+        sources: Iterable[Any],
+        object: str | None = None,
+        *,
+        batch_size: int = DEFAULT_BATCH,
+        keep_maps: bool = True,
     ) -> Iterator[Seen[Any, Inspection]]:
         """``inspect_many`` with the pictures themselves, for whoever draws on them."""
         if isinstance(sources, Sequence):
@@ -362,7 +373,13 @@ class Inspector(Keepable):
         found = scored_stream(
             self.scorer, shown.known, sources, self._open, shown.area, batch_size, out
         )
-        return (Seen(s.source, s.picture, self._judged(s, shown, policy)) for s in found)
+        for seen in found:
+            result = self._judged(seen, shown, policy)
+            if isinstance(result, Inspection):
+                result = replace(
+                    result, **({"picture": seen.picture} if keep_maps else {"map": None})
+                )
+            yield Seen(seen.source, seen.picture, result)
 
     def judge(
         self,
@@ -379,11 +396,6 @@ class Inspector(Keepable):
         shown = shown if known is None else replace(shown, knowledge=known)
         how = (self.scorer, shown.known, pictures, self._open, shown.area)
         return [self._judged(s, shown, policy) for s in scored_stream(*how, left_out=left_out)]
-
-    @property
-    def transductive(self) -> bool:
-        """Whether scores depend on the other pictures that are inspected with one."""
-        return "set" in self.detector.info.needs
 
     def _judged(
         self, seen: Seen[Any, Scored], shown: Shown, policy: Policy
@@ -421,10 +433,11 @@ class Inspector(Keepable):
             p_value=policy.p_value(scored.score),
             regions=regions,
             explanation=explain(verdict, scored.score, policy, regions, size, unjudged)
-            + (_TRANSDUCTIVE if self.transductive else ""),
+            + self.told_transductive(),
             answer=scored.answer,
             notes=picture.notes if unjudged is None else (*picture.notes, unjudged),
             map=scored.map,
+            colour_range=policy.colour_range,
             reason=unjudged,
             allowed=allowed_in_words(regions) if by_rule else None,
             transductive=self.transductive,

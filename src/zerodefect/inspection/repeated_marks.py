@@ -96,7 +96,7 @@ def repeated_marks(
 
     Args:
         inspector: that made the run, or another one.
-        records: of the run, see ``reports/records.py``; the pictures must still be there.
+        records: of the run, see ``records.py``; the pictures must still be there.
         batch_size: pictures that go through the network at once.
     """
     chosen = _chosen([_needed(record) for record in records if record["status"] == "ok"])
