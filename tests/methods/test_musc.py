@@ -3,13 +3,17 @@
 import dataclasses
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from small_detectors import images, small_clip, small_cnn, small_dino
 
 from zerodefect.backbones.layered_features import CLIPFeatures
 from zerodefect.detector.contract import TooFewError
+from zerodefect.images import open_image
 from zerodefect.methods.musc import MuSc, MuScConfig, RsCIN
+from zerodefect.scoring.scorer import Scorer
+from zerodefect.scoring.stream import scored_stream
 from zerodefect.types import Prediction
 
 NETWORKS = {
@@ -87,3 +91,23 @@ def test_the_filter_changes_nothing_where_nothing_repeats():
         with torch.no_grad():
             said += detector.score_set([detector.encode(given)], None)
     assert torch.equal(said[0].score, said[1].score)
+
+
+def test_the_step_is_applied_to_all_that_was_scored():
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 255, (40, 40, 3), np.uint8) for _ in range(5)]
+    detector = MuSc(small_cnn(), MuScConfig(layers=("layer2",)))
+    detector.resize_inputs((64, 64))
+    known, how = detector.empty(), (open_image, lambda picture: None, 2)
+    plain = [s.result.score for s in scored_stream(Scorer(detector), known, pictures, *how)]
+    step = detector.set_level("rscin", known)
+    seen = scored_stream(Scorer(detector), known, pictures, *how, step=step)
+    with torch.no_grad():
+        E = detector.encode(torch.stack([detector.preprocess(open_image(p)) for p in pictures]))
+    again = RsCIN((1, 2, 3))
+    whole = Prediction(torch.tensor(plain), None, embedding=E.embedding)
+    again.see(whole)
+    expected = again.apply(whole).score
+    torch.testing.assert_close(
+        torch.tensor([s.result.score for s in seen]), expected, atol=1e-4, rtol=0
+    )
