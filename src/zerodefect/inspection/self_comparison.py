@@ -2,11 +2,12 @@
 
 A newcomer has a folder and nothing else, and a score from words alone says little about where
 "defect" begins on this product. In a first pass some pictures of the folder, evenly spread over it,
-are remembered, and each is scored with all of them but itself; where a method remembers nothing,
-its scores are taken as they are. The limits follow from these scores by a rule that stands a third
-of the pictures being damaged, since it looks at the lowest two thirds of the scores alone: a limit
-lies a multiple of their interquartile range above their median. What the multiples do was tried on
-random numbers and on the sets called "choosing" in docs/benchmarks.md, see there.
+are remembered, and each is scored with all of them but itself; a method that judges a set compares
+them by itself, and where a method does neither, its scores are taken as they are. The limits follow
+from these scores by a rule that stands a third of the pictures being damaged, since it looks at the
+lowest two thirds of the scores alone: a limit lies a multiple of their interquartile range above
+their median. What the multiples do was tried on random numbers and on the sets called "choosing" in
+docs/benchmarks.md, see there.
 
 None of it is proven, and a folder whose pictures are mostly damaged, or of several products, says
 nothing of good parts: the limits are provisional, and every output says what makes them real.
