@@ -117,6 +117,7 @@ FURTHER: dict[str, dict[str, dict[str, Any]]] = {
         "flat": {"masking": "flat", "threshold": 0.5, "mask_references": True},
         "grid": {"masking": "grid", "threshold": 0.5, "metric": "euclidean"},
     },
+    "anomalydino_batch": {"filtered": {"consistency": True}},
     "anovl": {"plain": {"views": False, "adapt": False}},
     "april_gan": {"two taps": {"taps": (1, 3), "templates": ("a photo of a {}.", "the {}.")}},
     "autoencoder": {

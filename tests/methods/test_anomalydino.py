@@ -7,9 +7,17 @@ import torch
 import torch.nn.functional as F
 from small_detectors import inputs, remembered, small_dino
 
+from zerodefect.layers.grid import Grid
 from zerodefect.layers.turning import rotated
 from zerodefect.methods import create
-from zerodefect.methods.anomalydino import first_component, rounded, top_mean
+from zerodefect.methods.anomalydino import (
+    AnomalyDINOBatch,
+    AnomalyDINOBatchConfig,
+    Tokens,
+    first_component,
+    rounded,
+    top_mean,
+)
 
 
 def made(name: str = "anomalydino", **options):
@@ -102,3 +110,23 @@ def test_a_batch_is_compared_with_its_other_pictures():
     torch.testing.assert_close(got.score[0], top_mean(near[None])[0], atol=1e-5, rtol=0)
     (alone,) = detector.score_set([detector.encode(given[:1])], detector.empty())
     assert alone.score.item() == 0
+
+
+def test_a_mark_on_many_pictures_of_a_batch_stands_out_with_the_filter():
+    draws = torch.Generator().manual_seed(0)
+    x = torch.randn(25, 24, generator=draws).repeat(20, 1, 1)
+    x += 0.25 * torch.randn(x.shape, generator=draws)
+    x[:7, 3] = torch.randn(24, generator=draws) + 0.02 * torch.randn(7, 24, generator=draws)
+    grid = Grid(5, 5, (70, 70))
+    everywhere = torch.ones(20, 25, dtype=torch.bool)
+    batches = [Tokens(grid, x[part], everywhere[part]) for part in (slice(8), slice(8, 20))]
+    ways = [
+        AnomalyDINOBatch(small_dino(), AnomalyDINOBatchConfig(consistency=c, quantile=0.004))
+        for c in (False, True)
+    ]
+    plain, filtered = (
+        torch.cat([one.score for one in way.score_set(batches, way.empty())]) for way in ways
+    )
+    assert plain[:7].min() < plain[7:].max()  # each finds the others
+    assert filtered[:7].min() > filtered[7:].max()
+    torch.testing.assert_close(filtered[7:], plain[7:], atol=0.02, rtol=0)

@@ -6,7 +6,7 @@ each. Where no picture is known to be normal, the pictures of a batch are each o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -27,7 +27,9 @@ from zerodefect.detector.feature_detector import FeatureDetector, Patches
 from zerodefect.detector.knowledge import Knowledge
 from zerodefect.detector.patch_memory import PatchMemory
 from zerodefect.detector.registry import register
+from zerodefect.layers.consistency import consistency_filter
 from zerodefect.layers.grid import Grid
+from zerodefect.layers.mutual import Remade, mutual_distances
 from zerodefect.layers.smoothing import gaussian_smooth
 from zerodefect.layers.turning import rotated
 from zerodefect.types import Prediction
@@ -66,6 +68,18 @@ class AnomalyDINOConfig:
     metric: Literal["cosine", "euclidean"] = "cosine"
     sigma: NotNegative = 4.0
     quantile: Share = 0.001
+
+
+@hyper_parameters
+class AnomalyDINOBatchConfig(AnomalyDINOConfig):
+    """Hyper-parameters of the batched form.
+
+    Attributes:
+        consistency: a defect that many of the pictures share does not count as normal; see
+            ``layers/consistency.py``. Not in the paper.
+    """
+
+    consistency: bool = False
 
 
 @dataclass(frozen=True)
@@ -199,6 +213,11 @@ class AnomalyDINO(_OnTokens):
 class AnomalyDINOBatch(_OnTokens):
     """Mean distance of each token to those of the other pictures that are nearest to it."""
 
+    Config = AnomalyDINOBatchConfig
+
+    def __init__(self, features: LayeredBackbone, config: AnomalyDINOConfig | None = None) -> None:
+        super().__init__(features, config or AnomalyDINOBatchConfig())
+
     def map_range(self, knowledge: Knowledge) -> tuple[float, float]:
         """Cosine distances."""
         return 0.0, 2.0
@@ -206,11 +225,27 @@ class AnomalyDINOBatch(_OnTokens):
     def score_set(self, encoded: Iterable[Tokens], knowledge: Knowledge) -> Iterator[Prediction]:
         """Every batch against all others, which are gone through once for each batch."""
         total = sum(batch.values.shape[:2].numel() for batch in encoded)
+        keep = self._kept(encoded)
         for place, batch in enumerate(encoded):
-            near = self._nearest(place, batch, encoded, total)
+            near = self._nearest(place, batch, encoded, total, keep)
             yield self.prediction(near.clamp(0, 2), batch)
 
-    def _nearest(self, place: int, batch: Tokens, encoded: Iterable[Tokens], total: int) -> Tensor:
+    def _kept(self, encoded: Iterable[Tokens]) -> list[Tensor] | None:
+        """Per picture ``(N,)`` bool: tokens that are no repeated defect; None for all."""
+        if not (isinstance(self.config, AnomalyDINOBatchConfig) and self.config.consistency):
+            return None
+        unit = Remade(encoded, lambda batch: F.normalize(batch.values, dim=-1))
+        found = consistency_filter(mutual_distances(unit))
+        return [torch.from_numpy(keep) for keep in found.keep] if found.repeated else None
+
+    def _nearest(
+        self,
+        place: int,
+        batch: Tokens,
+        encoded: Iterable[Tokens],
+        total: int,
+        keep: Sequence[Tensor] | None = None,
+    ) -> Tensor:
         """Mean ``(B, N)`` over the nearest of all tokens of other pictures.
 
         The official code averages what lies strictly below the k-th smallest distance: without ties
@@ -219,9 +254,11 @@ class AnomalyDINOBatch(_OnTokens):
         f = F.normalize(batch.values, dim=-1)
         B, N, _ = f.shape
         k = max(int(self.config.quantile * (total - N)), 2)
-        best = f.new_full((B, N, 0), torch.inf)
+        best, number = f.new_full((B, N, 0), torch.inf), 0
         for other, further in enumerate(encoded):
-            for row, g in enumerate(F.normalize(further.values, dim=-1)):
+            for row, every in enumerate(F.normalize(further.values, dim=-1)):
+                g = every if keep is None else every[keep[number].to(every.device)]
+                number += 1
                 d = 1 - f @ g.T
                 if other == place:
                     d[row] = torch.inf  # itself
