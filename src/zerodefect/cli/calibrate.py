@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from zerodefect.cli.drawn_damage import measured_power, power_option, power_seconds
-from zerodefect.cli.opening import load_inspector
+from zerodefect.cli.opening import load_inspector, teach
 from zerodefect.cli.options import (
     AsJson,
     BatchOptions,
     DetectorOptions,
     GoodPaths,
+    KindOptions,
     Options,
     PictureOptions,
     ProductOptions,
@@ -86,6 +87,7 @@ def calibrate(
         rich_help_panel="Product",
     ),
     rules: RuleOptions,
+    kinds: KindOptions,
     limits: LimitOptions,
     detector: DetectorOptions,
     pictures: PictureOptions,
@@ -113,16 +115,22 @@ def calibrate(
         say(f"left out: {failure}")
 
     inspector = _opened(product, detector, pictures, limits, files, rules, renew)
+    allow = rules.rules
+    if kinds.examples:  # rules may name the kinds, which are taught once there are limits
+        rules = dataclasses.replace(rules, allow=None, min_area=None)
     with progress("calibrating", len(files) or None, quiet=as_json) as bar:
         told: dict[str, Any] = {"on_scored": lambda count: bar(advance=count)}
         told |= {"on_failure": on_failure, **batch.keywords()}
-        if renew:
+        if renew or (kinds.examples and _as_it_was(files, product, limits)):
             policy = inspector.active_policy()
         elif product.product:
             policy = _relearned(inspector, product, files, limits, rules, told)
         else:
             told |= {"part_by": rules.part_by, "allow": rules.rules, **limits.keywords()}
             policy = inspector.calibrate(files, **told)
+    teach(inspector, kinds)
+    if kinds.examples and allow:
+        inspector.policy = policy = policy.allowing(allow)
     finds = _finds(inspector, files, seconds, as_json)
     output, whole = _kept(inspector, policy, product, keep)
     if as_json:
@@ -194,6 +202,12 @@ def _check(
         raise ValueError("--allow: --renew keeps the product's rules: change them afterwards")
     if seconds and not files:
         raise ValueError("--power draws onto good parts named here: name some, or drop it")
+
+
+def _as_it_was(files: Sequence[Path], product: ProductOptions, limits: LimitOptions) -> bool:
+    """Whether a product file's limits stay, since nothing is given that changes them."""
+    given = [*limits.keywords().values(), product.references, *files]
+    return product.product is not None and not any(given)
 
 
 def _known(product: ProductOptions) -> ProductOptions:

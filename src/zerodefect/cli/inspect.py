@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
-from zerodefect.cli.opening import load_inspector
+from zerodefect.cli.opening import load_inspector, teach
 from zerodefect.cli.options import (
     AsJson,
     BatchOptions,
     DetectorOptions,
+    KindOptions,
     Options,
     Overwrite,
     Paths,
@@ -69,6 +70,7 @@ def inspect(
     product: ProductOptions,
     verdict: VerdictOptions,
     rules: RuleOptions,
+    kinds: KindOptions,
     detector: DetectorOptions,
     pictures: PictureOptions,
     run: RunOptions,
@@ -99,6 +101,7 @@ def inspect(
     shown_none = not (product.product or product.references)
     if given is None and verdict.threshold is None and shown_none:
         _compare_with_itself(inspector, files, batch.batch_size, quiet=as_json)
+    teach(inspector, kinds)
     if rules.rules:
         inspector.policy = inspector.active_policy().allowing(rules.rules)
     if verdict.threshold is not None:
@@ -106,6 +109,7 @@ def inspect(
     # A policy made on the spot follows from the rest; its last digits vary with the machine's load.
     choices: list[Any] = [given and given.model_dump(mode="json", exclude={"created"})]
     choices += [verdict.threshold, inspector.bit_depth, *filter(None, [rules.rules, rules.part_by])]
+    choices += [inspector.taught_kinds.facts()] if inspector.taught_kinds else []
     folder = run.output or default_folder(inspector, paths, [*choices, run.maps, run.report])
     options = {**run.keywords(), **batch.keywords(), "part_by": rules.part_by, "folder": folder}
     options.pop("output")

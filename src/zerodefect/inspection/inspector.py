@@ -17,6 +17,7 @@ from zerodefect.inspection.conformal import CalibrationError, check_provable
 from zerodefect.inspection.explain import explain
 from zerodefect.inspection.frames import Frame, measure, why_unjudged
 from zerodefect.inspection.keepable import Keepable
+from zerodefect.inspection.kind_examples import name_regions
 from zerodefect.inspection.part_pictures import agreed, check_form, grouped, whole_parts
 from zerodefect.inspection.part_verdict import Outcome, PartInspection, judge_part
 from zerodefect.inspection.policy import Policy
@@ -236,7 +237,7 @@ class Inspector(Keepable):
         if self.policy is not None:
             self.policy.check(**identity, bit_depth=self.bit_depth)
             if self.policy.allowances is not None:
-                kinds, has_maps = self.detector.kinds(shown.known), self.policy.region_limit
+                kinds, has_maps = self._kinds_of(shown), self.policy.region_limit
                 self.policy.allowances.check(kinds, has_maps is not None)
             return self.policy
         fingerprint = identity["fingerprint"]
@@ -395,12 +396,10 @@ class Inspector(Keepable):
             scored.map,
             policy.region_limit,
             minimum_area=1 if policy.allowances else USUAL_MINIMUM,
-            type_map=scored.type_map,
-            kinds=self.detector.kinds(shown.known),
             inspected=area,
             p_value=policy.region_p_value,
         )
-        regions = policy.marked(regions)
+        regions = policy.marked(name_regions(self, regions, scored, picture, shown))
         unjudged = why_unjudged(picture, area, policy.frames)
         verdict: Verdict = policy.verdict(scored.score, regions) if not unjudged else "unsure"
         by_rule = unjudged is None and verdict != policy.verdict(scored.score)

@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zerodefect.detector.contract import Detector, UnsupportedError
+from zerodefect.detector.contract import Detector, PatchFeatures, UnsupportedError
 from zerodefect.detector.knowledge import Knowledge
 from zerodefect.images import Picture
+from zerodefect.images.tiling import Tile
 from zerodefect.scoring.areas import paint_over
 from zerodefect.scoring.joining import Joint, Scored
 from zerodefect.scoring.spool import Spool
@@ -121,6 +122,21 @@ class Scorer:
         stacked = {name: torch.stack([row[name] for row in rows]).to(device) for name in rows[0]}
         keys = [key for key, _ in alike]
         return keys, stacked["image"] if stacked.keys() == {"image"} else stacked
+
+    # --- features -------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def patch_features(
+        self, picture: Picture, inspected: np.ndarray | None = None, tile: Tile | None = None
+    ) -> tuple[PatchFeatures, ...]:
+        """Features of the patches of the whole picture, or of a tile of it, as one batch.
+
+        ``inspected`` is as of ``score``.
+        """
+        shown = paint_over(self.viewing.shown(picture), inspected)
+        inputs = self._inputs(shown if tile is None else tile.cut(shown))
+        _, batch = self._stacked([((0, 0), inputs)])
+        return self.detector.patch_features(self.detector.encode(batch))
 
     # --- scores ---------------------------------------------------------------------------------
 
