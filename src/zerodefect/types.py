@@ -123,6 +123,27 @@ class Region:
 
 
 @dataclass(frozen=True)
+class Count:
+    """How many defects of one kind an image shows, touching ones apart and broken lines joined.
+
+    Attributes:
+        kind: name, or None for those whose kind is not known.
+        count: the likeliest number; 1 or more.
+        low, high: how few and how many they are at other limits; no rate is promised.
+    """
+
+    kind: str | None
+    count: int
+    low: int
+    high: int
+
+    def __str__(self) -> str:
+        """``3 x scratch (2 to 4)``; the interval where it says more than the number."""
+        what = f"{self.count} x {self.kind or 'anomaly'}"
+        return what if self.low == self.high else f"{what} ({self.low} to {self.high})"
+
+
+@dataclass(frozen=True)
 class Inspection:
     """Outcome for one image.
 
@@ -144,6 +165,8 @@ class Inspection:
             unlike all good ones in light or focus); the verdict is "unsure" then. None: it can.
         allowed: what the user's rules allow of it, where the verdict rests on them and not on the
             score; None: it rests on the score.
+        counts: how many defects of each kind, in the order of the regions; not of the regions'
+            number, see ``Count``.
     """
 
     image: str
@@ -161,6 +184,7 @@ class Inspection:
     answer: str | None = None
     reason: str | None = None
     allowed: str | None = None
+    counts: tuple[Count, ...] = ()
 
     @property
     def count(self) -> int:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from rle_decoder import decode_rle, in_box
 
+from zerodefect.inspection.kinds import by_words
 from zerodefect.inspection.regions import find_regions
 from zerodefect.reports.records import failure_record, to_record
 from zerodefect.types import Failure, Inspection
@@ -31,9 +32,8 @@ def inspections(draw):
     types = (
         None if kinds is None else draw(hnp.arrays(np.float64, (2, 2, 3), elements=st.just(0.5)))
     )
-    regions = find_regions(
-        map, 0.5, minimum_area=1, type_map=types, kinds=kinds or (), p_value=lambda _: p
-    )
+    regions = find_regions(map, 0.5, minimum_area=1, p_value=lambda _: p)
+    regions = by_words(regions, types, kinds or (), map.shape)
     return Inspection(
         image=draw(names),
         object=draw(st.none() | names),
@@ -80,6 +80,7 @@ def test_fields_of_a_record():
         *(
             "p_value",
             "count",
+            "counts",
             "regions",
             "explanation",
             "answer",

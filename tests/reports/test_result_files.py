@@ -18,6 +18,7 @@ from rle_decoder import decode_rle
 
 from zerodefect.data.drawn_masks import fill_outline
 from zerodefect.files import StoreError
+from zerodefect.inspection.kinds import by_words
 from zerodefect.inspection.regions import find_regions
 from zerodefect.reports.records import failure_record, to_record
 from zerodefect.reports.result_files import (
@@ -40,7 +41,8 @@ def record(image="a.png", kinds=("scratch", "hole"), calibrated=True, **changes)
     types = None
     if kinds:
         types = np.array([[[0.75, 0.25]], [[0.25, 0.75]]])
-    regions = find_regions(map, 1.0, type_map=types, kinds=kinds or (), p_value=lambda _: 0.25)
+    regions = find_regions(map, 1.0, p_value=lambda _: 0.25)
+    regions = by_words(regions, types, kinds or (), map.shape)
     fields = {"object": "screw", "verdict": "defect", "score": 3.5, "p_value": 0.01, **changes}
     inspection = Inspection(
         image=image, width=30, height=20, calibrated=calibrated, regions=regions, **fields

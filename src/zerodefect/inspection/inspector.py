@@ -14,6 +14,7 @@ from zerodefect.detector.knowledge import Knowledge
 from zerodefect.images import ImageError, Picture
 from zerodefect.inspection.allowances import Allowances, allowed_in_words
 from zerodefect.inspection.conformal import CalibrationError, check_provable
+from zerodefect.inspection.counting import count_kinds
 from zerodefect.inspection.explain import explain
 from zerodefect.inspection.frames import Frame, measure, why_unjudged
 from zerodefect.inspection.keepable import Keepable
@@ -400,6 +401,7 @@ class Inspector(Keepable):
             p_value=policy.region_p_value,
         )
         regions = policy.marked(name_regions(self, regions, scored, picture, shown))
+        counts = count_kinds(scored.map, regions, policy.region_limit)
         unjudged = why_unjudged(picture, area, policy.frames)
         verdict: Verdict = policy.verdict(scored.score, regions) if not unjudged else "unsure"
         by_rule = unjudged is None and verdict != policy.verdict(scored.score)
@@ -413,12 +415,13 @@ class Inspector(Keepable):
             score=scored.score,
             p_value=policy.p_value(scored.score),
             regions=regions,
-            explanation=explain(verdict, scored.score, policy, regions, size, unjudged),
+            explanation=explain(verdict, scored.score, policy, regions, size, unjudged, counts),
             answer=scored.answer,
             notes=picture.notes if unjudged is None else (*picture.notes, unjudged),
             map=scored.map,
             reason=unjudged,
             allowed=allowed_in_words(regions) if by_rule else None,
+            counts=counts,
         )
 
 

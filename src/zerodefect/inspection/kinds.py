@@ -188,15 +188,19 @@ class KindExamples:
         fits = [log_softmax(-d / (2 * t), axis=1)[rows, own].mean() for t in _TEMPERATURES]
         return float(_TEMPERATURES[int(np.argmax(fits))])
 
-    def decide(self, values: np.ndarray) -> list[Named]:
-        """Kind and share of regions from their descriptions ``(m, D)``.
+    def distances(self, values: np.ndarray) -> np.ndarray:
+        """Squared distances ``(m, K)`` of descriptions ``(m, D)`` to the kinds.
 
         Raises:
             KindsError: they were described by another detector.
         """
         if values.shape[1] != self.values.shape[1]:
             raise KindsError("the examples were described by another detector. Teach them anew")
-        d = self._whole.distances(values.astype(np.float64))
+        return self._whole.distances(values.astype(np.float64))
+
+    def decide(self, values: np.ndarray) -> list[Named]:
+        """Kind and share of regions from their descriptions ``(m, D)``; errors as ``distances``."""
+        d = self.distances(values)
         shares = np.exp(log_softmax(-d / (2 * self._temperature), axis=1))
         usual = self.left_out.min(1)
         usual = usual[np.isfinite(usual)]

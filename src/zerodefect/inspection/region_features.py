@@ -53,7 +53,7 @@ def describe_regions(
         blocks = [_contrast(one, [regions[n] for n in numbers], seen) for one in features]
         widths = tuple(block.shape[1] for block in blocks)
         for place, number in enumerate(numbers):
-            rows[number] = np.concatenate([block[place] for block in blocks])
+            rows[number] = np.concatenate([np.zeros(0), *(block[place] for block in blocks)])
     grey = picture.to_uint8().mean(-1, dtype=np.float32)
     shape = np.stack([_shape_facts(grey, region) for region in regions])
     means = np.stack([rows[number] for number in range(len(regions))])
