@@ -159,7 +159,11 @@ def share(said: list, truth: list[str]) -> float:
 
 def mean_share(said: list, truth: list[str]) -> float:
     kinds = sorted(set(truth))
-    return float(np.mean([np.mean([a == b for a, b in zip(said, truth) if b == k]) for k in kinds]))
+    return float(
+        np.mean(
+            [np.mean([a == b for a, b in zip(said, truth, strict=True) if b == k]) for k in kinds]
+        )
+    )
 
 
 def told_counts(pictures: list[Seen]) -> None:

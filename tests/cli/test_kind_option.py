@@ -46,7 +46,7 @@ def test_kinds_by_examples_travel_in_the_product_file(run, product):
     assert code == 0, err
     assert "kinds from examples: line (8), spot (8)" in err
     assert opened_product(file).kinds.counts() == {"line": 8, "spot": 8}
-    code, out, err = run("inspect", folder / "parts", "--product", file, "-o", folder / "run")
+    code, _, err = run("inspect", folder / "parts", "--product", file, "-o", folder / "run")
     assert code == 0, err
     manifest = json.loads((folder / "run" / "run.json").read_text())
     assert manifest["kinds"]["pictures"] == {"line": 8, "spot": 8}

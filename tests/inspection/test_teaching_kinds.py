@@ -143,7 +143,8 @@ def test_a_damaged_member_of_the_product_file_is_named(tmp_path):
     path = tmp_path / "plate.zd"
     made.save(path)
     file = zerodefect.inspection.product_file.opened_product(path)
-    members = dict(zip(file.archive.sizes, file.archive.read_all(list(file.archive.sizes))))
+    names = list(file.archive.sizes)
+    members = dict(zip(names, file.archive.read_all(names), strict=True))
     members["kinds.safetensors"] = members["kinds.safetensors"][:50]
     zerodefect.inspection.archive.write_archive(path, members)
     with pytest.raises(ProductError, match=r"kinds.safetensors in it: .* are damaged"):

@@ -112,7 +112,8 @@ def product_of(
         said["object"] = name.rpartition("=")[2]
     inspector = load_product(path, **said)
     shown = inspector.snapshot()
-    taught = Taught(shown.known, shown.digests, frozenset(inspector.known_digests()))
+    good = frozenset(inspector.known_digests())
+    taught = Taught(shown.known, shown.digests, good, inspector.taught_kinds)
     options = {
         "viewing": inspector.viewing,
         "roi": inspector.roi,

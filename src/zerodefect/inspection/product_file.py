@@ -126,7 +126,7 @@ class ProductFile:
 
     def card(self) -> str:
         """What it knows and promises, in words (Markdown)."""
-        taught = self.kinds and self.kinds.told()
+        taught = self.kinds.told() if self.kinds else None
         return card(self.told, self.policy, self.power, self.path.name, taught)
 
     @cached_property
@@ -275,7 +275,7 @@ def write_product(inspector: Keepable, path: str | Path, pictures: bool = True) 
         told = told.model_copy(update=dict(old.told.model_extra or {}))
         unknown = [name for name in old.archive.sizes if not is_known(name)]
         members |= dict(zip(unknown, old.archive.read_all(unknown), strict=True))
-    taught = inspector.taught_kinds and inspector.taught_kinds.told()
+    taught = inspector.taught_kinds.told() if inspector.taught_kinds else None
     first = {
         PRODUCT: told.to_bytes(),
         CARD: card(told, policy, inspector.power, Path(path).name, taught).encode(),
