@@ -163,6 +163,26 @@ def test_a_region_is_compared_with_its_surroundings_by_hand():
     assert values[0, 7] == pytest.approx(np.log(2), abs=1e-3)  # twice as long as wide
 
 
+def test_the_network_runs_once_for_a_picture_that_is_not_cut(monkeypatch):
+    made = inspector()
+    made.teach_kinds(examples(), unknown=0.0)
+    runs = []
+    encode = Seeing.encode
+    monkeypatch.setattr(
+        Seeing, "encode", lambda self, images: runs.append(len(images)) or encode(self, images)
+    )
+    pictures = [marked(SPOT, 40), plate(41), marked(LINE, 42)]
+    found = list(made.inspect_many(pictures))
+    assert runs == [3]
+    alone = [made.inspect(one) for one in pictures]
+    assert list(map(kinds_of, found)) == list(map(kinds_of, alone)) == [["spot"], [], ["line"]]
+    np.testing.assert_allclose(
+        [r.kind_score for one in found for r in one.regions],
+        [r.kind_score for one in alone for r in one.regions],
+        rtol=1e-4,
+    )
+
+
 def test_in_tiles_a_region_is_seen_at_their_scale():
     """On a large picture a small region is seen as it is on a small one."""
     small = plate(3, (WHITE, 9, 9))

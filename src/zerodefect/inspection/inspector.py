@@ -361,7 +361,7 @@ class Inspector(Keepable):
         policy = self._policy_for(shown)
         out = shown.number if self.among_themselves and self.leaves_out() else None
         found = scored_stream(
-            self.scorer, shown.known, sources, self._open, shown.area, batch_size, out
+            self.judging, shown.known, sources, self._open, shown.area, batch_size, out
         )
         return (Seen(s.source, s.picture, self._judged(s, shown, policy)) for s in found)
 
@@ -378,7 +378,7 @@ class Inspector(Keepable):
         shown = self._ready(None)
         policy = self._policy_for(shown)
         shown = shown if known is None else replace(shown, knowledge=known)
-        how = (self.scorer, shown.known, pictures, self._open, shown.area)
+        how = (self.judging, shown.known, pictures, self._open, shown.area)
         return [self._judged(s, shown, policy) for s in scored_stream(*how, left_out=left_out)]
 
     def _judged(

@@ -20,6 +20,7 @@ from zerodefect.inspection.product_sections import Asked
 from zerodefect.inspection.sources import Source, expand
 from zerodefect.inspection.teachable import Shown, Teachable
 from zerodefect.scoring.joining import Scored
+from zerodefect.scoring.scorer import Scorer
 
 if TYPE_CHECKING:
     from zerodefect.inspection.product_file import ProductFile
@@ -100,6 +101,11 @@ class Keepable(Teachable):
     def kinds(self) -> tuple[str, ...]:
         """Kinds that regions are told apart by: those taught, else as ``Teachable.kinds``."""
         return super().kinds() if self.taught_kinds is None else self.taught_kinds.names
+
+    @property
+    def judging(self) -> Scorer:
+        """Shows pictures that are judged; what kinds are told by is kept where some are taught."""
+        return Scorer(self.detector, self.viewing, features=self.taught_kinds is not None)
 
     def _kinds_of(self, shown: Shown) -> tuple[str, ...]:
         taught = self.taught_kinds

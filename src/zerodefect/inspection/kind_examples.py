@@ -73,7 +73,8 @@ def name_regions(
         return by_words(regions, scored.type_map, kinds, (picture.height, picture.width))
     if not regions:
         return regions
-    values, _ = describe_regions(inspector.scorer, picture, shown.area(picture), regions)
+    seen = inspector.scorer, picture, shown.area(picture)
+    values, _ = describe_regions(*seen, regions, scored.features)
     named = inspector.taught_kinds.decide(values)
     return tuple(
         replace(region, kind=kind, kind_score=share)

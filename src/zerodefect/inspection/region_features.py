@@ -25,7 +25,11 @@ _SIDE = 512  # pixels of a cut-out, at most, that facts of shape are measured on
 
 
 def describe_regions(
-    scorer: Scorer, picture: Picture, area: np.ndarray | None, regions: Sequence[Region]
+    scorer: Scorer,
+    picture: Picture,
+    area: np.ndarray | None,
+    regions: Sequence[Region],
+    whole: tuple[PatchFeatures, ...] | None = None,
 ) -> tuple[np.ndarray, tuple[int, ...]]:
     """Describe regions of one picture by the detector's patch features.
 
@@ -37,6 +41,7 @@ def describe_regions(
         picture: theirs.
         area: ``(H, W)`` bool, what counts, or None; as it was when they were found.
         regions: one or more.
+        whole: patch features of the whole picture, if they are at hand: the network need not run.
 
     Returns:
         ``(n, D)`` float32, and the widths of the D columns' blocks: one for each patch feature,
@@ -49,7 +54,8 @@ def describe_regions(
     widths: tuple[int, ...] = ()
     for tile, numbers in views.items():
         seen = tile or Tile(0, 0, picture.height, picture.width, 0, 0)
-        features = scorer.patch_features(picture, area, tile)
+        there = whole if tile is None else None
+        features = there or scorer.patch_features(picture, area, tile)
         blocks = [_contrast(one, [regions[n] for n in numbers], seen) for one in features]
         widths = tuple(block.shape[1] for block in blocks)
         for place, number in enumerate(numbers):

@@ -8,7 +8,7 @@ Here a detector, which knows fixed-size tensors only, meets what pictures in pla
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import tee
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +63,7 @@ class Scorer:
         viewing: how pictures are shown to it.
         map_size: ``(height, width)`` of all maps, instead of each picture's own.
         sized: False gives maps as the network does, see ``joining.Joint``.
+        features: ``score`` gives the patch features of pictures that are not cut into tiles, too.
     """
 
     def __init__(
@@ -72,10 +73,11 @@ class Scorer:
         map_size: tuple[int, int] | None = None,
         *,
         sized: bool = True,
+        features: bool = False,
     ) -> None:
         self.detector = detector
         self.viewing = viewing or Viewing()
-        self.map_size, self.sized = map_size, sized
+        self.map_size, self.sized, self.features = map_size, sized, features
 
     def views(
         self, picture: Picture, inspected: np.ndarray | None = None
@@ -187,6 +189,8 @@ class Scorer:
                     out = (torch.tensor(numbers, device=self.detector.device),)
                 for row, knowledge in zip(joints, known, strict=True):
                     _spread(row, keys, change(self.detector.predict(encoded, knowledge, *out)))
+                    if self.features:
+                        _describe(row, keys, self.detector.patch_features(encoded))
         return [[joint.scored() for joint in row] for row in joints]
 
     @torch.inference_mode()
@@ -381,3 +385,12 @@ class Scorer:
 def _spread(joints: Sequence[Joint], keys: Sequence[Key], prediction: Prediction) -> None:
     for row, (number, view) in enumerate(keys):
         joints[number].add(view, prediction, row)
+
+
+def _describe(
+    joints: Sequence[Joint], keys: Sequence[Key], features: tuple[PatchFeatures, ...]
+) -> None:
+    for row, (number, _) in enumerate(keys):
+        if not joints[number].tiles:
+            own = tuple(replace(one, values=one.values[row : row + 1]) for one in features)
+            joints[number].features = own
