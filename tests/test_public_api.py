@@ -27,13 +27,17 @@ NAMES = [
     "Prediction",
     "ProductError",
     "Region",
+    "Results",
     "Tiling",
     "Viewing",
     "Vocabulary",
     "WeightsError",
     "__version__",
+    "evaluate",
     "find_images",
+    "fit",
     "load",
+    "methods",
     "open_image",
 ]
 
@@ -48,11 +52,14 @@ SIGNATURES = [
         "ignore: 'Source | None' = None, bit_depth: 'int | None' = None, "
         "memory_budget: 'int | None' = None, **loading: 'Any') -> 'Inspector'",
     ),
-    (Inspector.inspect, "(self, source: 'Source', object: 'str | None' = None) -> 'Inspection'"),
+    (
+        Inspector.inspect,
+        "(self, source: 'Source | Any', object: 'str | None' = None) -> 'Inspection'",
+    ),
     (
         Inspector.inspect_many,
-        "(self, sources: 'Source | Iterable[Source]', object: 'str | None' = None, *, "
-        "batch_size: 'int' = 8) -> 'Iterator[Inspection | Failure]'",
+        "(self, sources: 'Source | Iterable[Any]', object: 'str | None' = None, *, "
+        "batch_size: 'int' = 8, keep_maps: 'bool' = True) -> 'Iterator[Inspection | Failure]'",
     ),
     (
         Inspector.calibrate,
@@ -106,7 +113,7 @@ SIGNATURES = [
 
 FIELDS = {
     "Inspection": "image object width height verdict calibrated score p_value regions "
-    "explanation notes map answer reason allowed counts",
+    "explanation notes map answer reason allowed counts picture colour_range",
     "Region": "box mask polygons area area_percent score p_value kind kind_score allowed",
     "Failure": "image reason remedy",
     "Prediction": "score map type_map answer",
@@ -141,7 +148,13 @@ def test_public_names():
     assert zerodefect.__all__ == NAMES
     for name in NAMES:
         assert getattr(zerodefect, name) is not None
-    assert set(NAMES) <= set(dir(zerodefect))
+    assert dir(zerodefect) == sorted(NAMES)
+
+
+def test_methods_are_a_package_and_a_call():
+    found = zerodefect.methods()
+    assert list(found) == zerodefect.methods.names()
+    assert found["winclip"] is zerodefect.methods.get("winclip").info
 
 
 def test_an_unknown_name_is_an_attribute_error():
@@ -171,6 +184,17 @@ def test_errors_are_of_the_types_that_callers_catch():
     assert issubclass(zerodefect.PolicyMismatch, ValueError)
     assert issubclass(zerodefect.CalibrationError, ValueError)
     assert issubclass(zerodefect.WeightsError, RuntimeError)
+
+
+@pytest.mark.parametrize(("listening", "heard"), [("", ""), ("logging.basicConfig()", "dark")])
+def test_the_logger_is_silent_unless_a_program_listens(listening, heard):
+    code = (
+        f"import logging, zerodefect\n{listening}\nlogging.getLogger('zerodefect').warning('dark')"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert (heard in result.stderr) if heard else not result.stderr
 
 
 def test_importing_the_package_imports_nothing_heavy():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -28,6 +28,13 @@ def told_score(score: float) -> str:
         if abs(score) > 1e-9
         else f"{score:.3g}"
     )
+
+
+def told_size(sizes: Any) -> str:
+    """``(height, width)`` in words, of several by name."""
+    if hasattr(sizes, "items"):
+        return ", ".join(f"{name} {told_size(size)}" for name, size in sizes.items())
+    return f"{sizes[1]} x {sizes[0]} pixels"
 
 
 # Control characters, separators of lines, signs that turn the direction of writing around, and
@@ -141,64 +148,6 @@ class Count:
         """``3 x scratch (2 to 4)``; the interval where it says more than the number."""
         what = f"{self.count} x {self.kind or 'anomaly'}"
         return what if self.low == self.high else f"{what} ({self.low} to {self.high})"
-
-
-@dataclass(frozen=True)
-class Inspection:
-    """Outcome for one image.
-
-    Attributes:
-        image: path as the user named it.
-        object: product name the texts were built with, or None.
-        width, height: size of the decoded (upright) image in pixels.
-        verdict: good, unsure or defect. Provisional unless ``calibrated``.
-        calibrated: whether the verdict rests on limits learned from good images.
-        score: raw image score of the detector.
-        p_value: conformal p-value of the image under "this is a good part", or None.
-        regions: anomalous areas, highest score first.
-        explanation: one or two plain sentences: why this verdict.
-        notes: what the reader should know about the file ("first of 12 frames", ...).
-        map: ``(height, width)`` float32 anomaly map at the image's size, or None if dropped or if
-            the method gives none.
-        answer: what the model itself says of the image, in its own words; None if it has none.
-        reason: why the picture itself cannot be judged, whatever its score (it shows nothing, or is
-            unlike all good ones in light or focus); the verdict is "unsure" then. None: it can.
-        allowed: what the user's rules allow of it, where the verdict rests on them and not on the
-            score; None: it rests on the score.
-        counts: how many defects of each kind, in the order of the regions; not of the regions'
-            number, see ``Count``.
-    """
-
-    image: str
-    object: str | None
-    width: int
-    height: int
-    verdict: Verdict
-    calibrated: bool
-    score: float
-    p_value: float | None
-    regions: tuple[Region, ...]
-    explanation: str = ""
-    notes: tuple[str, ...] = ()
-    map: np.ndarray | None = field(default=None, repr=False, compare=False)
-    answer: str | None = None
-    reason: str | None = None
-    allowed: str | None = None
-    counts: tuple[Count, ...] = ()
-
-    @property
-    def count(self) -> int:
-        """Number of separate anomalous regions."""
-        return len(self.regions)
-
-    def __str__(self) -> str:
-        """One line: file, verdict, score, and the kinds found."""
-        kinds = ", ".join(r.kind or "anomaly" for r in self.regions) or "no region"
-        caution = "" if self.calibrated else " (uncalibrated)"
-        why = f" ({self.reason})" if self.reason else ""
-        score = told_score(self.score)
-        told = f"{self.image}: {self.verdict}{caution}{why}, score {score}, {kinds}"
-        return printable(told)
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ from typer.testing import CliRunner
 from zerodefect import Policy, __version__, cli
 from zerodefect.backbones import clip_weights as loading
 from zerodefect.images import encode_png
+from zerodefect.inspection.inspected import Inspection
 from zerodefect.prompts.vocabulary import Vocabulary
-from zerodefect.types import Inspection, told_score
+from zerodefect.types import told_score
 
 VERBS = (
     "setup",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from small_detectors import remembered, small_cnn
 
 from zerodefect.detector.knowledge import Knowledge
 from zerodefect.detector.patch_memory import PatchMemory
+from zerodefect.methods import create
 
 EMPTY = Knowledge({})
 
@@ -159,3 +161,29 @@ def test_of_a_thinned_memory_every_bank_keeps_its_share():
     assert kept == {"patches": 90, "windows": 40}
     tiny = PatchMemory(budget=1).remember(EMPTY, [whole])
     assert all(len(memory.bank(tiny, name).features) == 1 for name in whole)
+
+
+def stripes(count: int, across: bool, seed: int) -> torch.Tensor:
+    """Products of two kinds: stripes along or across, each piece with noise of its own."""
+    generator = torch.Generator().manual_seed(seed)
+    wave = torch.sin(torch.arange(64) * 0.8)
+    picture = wave.expand(64, 64) if across else wave[:, None].expand(64, 64)
+    return picture.expand(count, 3, 64, 64) + 0.1 * torch.randn(
+        count, 3, 64, 64, generator=generator
+    )
+
+
+@pytest.mark.parametrize("name", ["patchcore", "pyramid", "spade"])
+def test_one_memory_serves_several_products(name):
+    """Pieces of both products are as normal as they are to a memory of their own product."""
+    detector = create(name, small_cnn()).eval()
+    detector.resize_inputs((64, 64))
+    both = [stripes(3, across, 1) for across in (False, True)]
+    joint = remembered(detector, detector.empty(), *both)
+    for own, other in (both, both[::-1]):
+        across = own is both[1]
+        good, broken = stripes(2, across, 5), stripes(2, across, 5)
+        broken[..., 20:36, 20:36] = 3.0
+        alone = remembered(detector, detector.empty(), other)
+        assert detector(good, joint).score.max() < detector(broken, joint).score.min()
+        assert detector(good, alone).score.min() > detector(good, joint).score.max()

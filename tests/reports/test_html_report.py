@@ -18,12 +18,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from zerodefect.inspection.calibration import calibrate
+from zerodefect.inspection.inspected import Inspection
 from zerodefect.inspection.policy import Limits
+from zerodefect.inspection.records import to_record
 from zerodefect.inspection.regions import find_regions
 from zerodefect.reports.html_report import write_report
-from zerodefect.reports.records import to_record
 from zerodefect.reports.report_pictures import write_assets
-from zerodefect.types import Inspection, printable
+from zerodefect.types import printable
 
 HOSTILE = [
     "parts/</script><script>alert(1)</script>.png",

@@ -18,9 +18,10 @@ from rle_decoder import decode_rle
 
 from zerodefect.data.drawn_masks import fill_outline
 from zerodefect.files import StoreError
+from zerodefect.inspection.inspected import Inspection
 from zerodefect.inspection.kinds import by_words
+from zerodefect.inspection.records import failure_record, to_record
 from zerodefect.inspection.regions import find_regions
-from zerodefect.reports.records import failure_record, to_record
 from zerodefect.reports.result_files import (
     IMAGE_COLUMNS,
     REGION_COLUMNS,
@@ -30,7 +31,7 @@ from zerodefect.reports.result_files import (
     write_map_tiff,
     write_regions_csv,
 )
-from zerodefect.types import Failure, Inspection
+from zerodefect.types import Failure
 
 
 def record(image="a.png", kinds=("scratch", "hole"), calibrated=True, **changes):

@@ -1,22 +1,18 @@
-"""What ``evaluate`` measures side by side: methods as they are, or a product with its limits."""
+"""What the options of ``evaluate`` name: methods side by side, or a product."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zerodefect.cli.opening import product_names
 from zerodefect.cli.options import LoadingOptions, Options, PictureOptions, option
 
 if TYPE_CHECKING:
     from zerodefect.data import Dataset
     from zerodefect.detector.contract import Detector
-    from zerodefect.evaluation.protocol import Evaluation, Protocol
-    from zerodefect.inspection.inspector import Inspector
+    from zerodefect.evaluation.contender import Contender
 
 
 @dataclass(frozen=True)
@@ -32,39 +28,6 @@ class ContenderOptions(Options, panel="Detector"):
     )
 
 
-@dataclass(frozen=True)
-class Contender:
-    """One of those that are measured.
-
-    Attributes:
-        name: of its results.
-        method: registered name.
-        load: gives the detector.
-        options: further keyword arguments of ``Evaluator``, for a data set.
-        inspector: of a product file, or None.
-    """
-
-    name: str
-    method: str
-    load: Callable[[], Detector]
-    options: Callable[[Dataset], dict[str, Any]]
-    inspector: Inspector | None = None
-
-    def told(self, evaluation: Evaluation) -> str | None:
-        """What the limits of a product say of the measured pictures, by their scores alone."""
-        if self.inspector is None or not self.inspector.active_policy().calibrated:
-            return None
-        policy, counts = self.inspector.active_policy(), Counter[tuple[bool, str]]()
-        for picture in evaluation.pictures:
-            counts[picture.anomalous, policy.verdict(picture.score)] += 1
-        rows = [
-            f"{'defective' if bad else 'good'} parts: "
-            + ", ".join(f"{counts[bad, one]} {one}" for one in ("defect", "unsure", "good"))
-            for bad in (False, True)
-        ]
-        return f"{self.name} at its limits, by score: {'; '.join(rows)}"
-
-
 def methods_of(
     contenders: ContenderOptions,
     loading: LoadingOptions,
@@ -72,12 +35,14 @@ def methods_of(
     words: list[str] | None,
 ) -> list[Contender]:
     """Methods and checkpoints that were named, in the order of the methods."""
+    from zerodefect.data import product_words
+    from zerodefect.evaluation.contender import Contender
     from zerodefect.methods import load_detector
 
     shown = {**pictures.opened(), "bit_depth": pictures.bit_depth}
 
     def options(dataset: Dataset) -> dict[str, Any]:
-        return {"names": product_names(words, [dataset]), **shown}
+        return {"names": product_words(words, [dataset]), **shown}
 
     def contender(name: str, method: str, checkpoint: Path | None) -> Contender:
         def load() -> Detector:
@@ -100,7 +65,7 @@ def product_of(
         ValueError: methods were named besides.
         ProductError: the file cannot be used, or is contradicted.
     """
-    from zerodefect.evaluation.predictions import Taught
+    from zerodefect.evaluation.contender import product_contender
     from zerodefect.inspection.load_inspector import load_product
 
     path = contenders.product
@@ -110,54 +75,7 @@ def product_of(
     said = {**loading.keywords(), **pictures.keywords()}
     for name in words or []:
         said["object"] = name.rpartition("=")[2]
-    inspector = load_product(path, **said)
-    shown = inspector.snapshot()
-    good = frozenset(inspector.known_digests())
-    taught = Taught(shown.known, shown.digests, good, inspector.taught_kinds)
-    options = {
-        "viewing": inspector.viewing,
-        "roi": inspector.roi,
-        "ignore": inspector.ignore,
-        "bit_depth": inspector.bit_depth,
-        "taught": taught,
-    }
-
-    def of(dataset: Dataset) -> dict[str, Any]:
-        return {**options, "names": dict.fromkeys(dataset.products, shown.name or "object")}
-
-    method = inspector.detector.info.name
-    return Contender(path.stem, method, lambda: inspector.detector, of, inspector)
-
-
-def of_product(contender: Contender, protocol: Protocol) -> Protocol:
-    """The protocol of a product: its own references, and no draws of others.
-
-    Raises:
-        ValueError: numbers of references were asked for.
-    """
-    assert contender.inspector is not None
-    if protocol.shots != (0,):
-        raise ValueError("--k-shot draws references, and a product has its own: drop it")
-    return dataclasses.replace(protocol, shots=(contender.inspector.shots,), seeds=1)
-
-
-def pictures_of(contender: Contender, dataset: Dataset) -> Dataset:
-    """The part of a data set that shows the product: all of it, or the product of that name.
-
-    Raises:
-        ValueError: it has several products, and none of that name.
-    """
-    assert contender.inspector is not None
-    name, products = contender.inspector.object or "", dataset.products
-    if len(products) == 1:
-        return dataset
-    alike = [p for p in products if p.replace("_", " ").casefold() == name.casefold()]
-    if not alike:
-        raise ValueError(
-            f"{dataset.name}: several products ({', '.join(products)}), and none is called {name!r}"
-            " as that of the product file. Name the folder of one of them (--data)"
-        )
-    return dataset.select(product=alike[0])
+    return product_contender(load_product(path, **said), path.stem)
 
 
 def _chosen(

@@ -11,14 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from zerodefect.cli.contenders import (
-    ContenderOptions,
-    methods_of,
-    of_product,
-    pictures_of,
-    product_of,
-)
-from zerodefect.cli.opening import open_dataset, tell_views
+from zerodefect.cli.contenders import ContenderOptions, methods_of, product_of
+from zerodefect.cli.opening import tell_views
 from zerodefect.cli.options import (
     AsJson,
     BatchOptions,
@@ -38,7 +32,7 @@ if TYPE_CHECKING:
     from zerodefect.data import Dataset
     from zerodefect.evaluation.evaluator import Evaluator
     from zerodefect.evaluation.prediction_cache import PredictionCache
-    from zerodefect.evaluation.protocol import Evaluation, Protocol
+    from zerodefect.evaluation.protocol import Evaluation
     from zerodefect.reports.evaluation_folder import EvaluationFolder
 
 
@@ -148,7 +142,7 @@ def evaluate(
     Exit code 0: everything was measured. 1: nothing could be done. 3: some files were left out.
     """
     from zerodefect.data import distinct
-    from zerodefect.evaluation.evaluator import Evaluator
+    from zerodefect.evaluation.contender import check_step
     from zerodefect.evaluation.protocol import Protocol
     from zerodefect.evaluation.result_tables import headline, merged_table
     from zerodefect.reports.evaluation_folder import EvaluationFolder
@@ -156,11 +150,11 @@ def evaluate(
     measured = Protocol(**batch.keywords(), **protocol.keywords())
     said = contenders, loading, pictures, data.object
     chosen = [product_of(*said)] if contenders.product else methods_of(*said)
-    _check_step(measured, [one.method for one in chosen])
+    check_step(measured, *(one.method for one in chosen))
     datasets = distinct([_open(entry, data.layout) for entry in data.data])
     if contenders.product:
-        measured = of_product(chosen[0], measured)
-        datasets = [pictures_of(chosen[0], dataset) for dataset in datasets]
+        measured = chosen[0].protocol(measured)
+        datasets = [chosen[0].pictures(dataset) for dataset in datasets]
     elif not measured.alike:  # else the pictures are cropped first
         wanted = (s for d in datasets for s in d if s.split != "train" or max(measured.shots))
         tell_views(pictures, (sample.image for sample in wanted))
@@ -168,8 +162,7 @@ def evaluate(
     for dataset in datasets:
         results = []
         for one in chosen:
-            name, options = one.name, one.options(dataset)
-            evaluator = Evaluator(one.load(), dataset, measured, cache=kept, **options)
+            name, evaluator = one.name, one.evaluator(dataset, measured, kept)
             folder = EvaluationFolder(output / _slug(dataset.name) / name, overwrite=overwrite)
             evaluation = _measured(evaluator, folder, f"{name} on {dataset.name}", quiet=as_json)
             files = folder.write(evaluation, one.method)
@@ -216,26 +209,9 @@ def _measured(
     return evaluation
 
 
-def _check_step(protocol: Protocol, methods: list[str]) -> None:
-    """Refuse a set-level step that one of the methods does not have, before the work.
-
-    Raises:
-        ValueError: naming the steps that there are.
-    """
-    from zerodefect.methods import get, names
-
-    for method in methods if protocol.set_level else ():
-        steps = get(method).set_levels if method in names() else ()  # several in one have none
-        if protocol.set_level not in steps:
-            has = ", ".join(map(repr, steps)) or "none"
-            raise ValueError(
-                f"--set-level {protocol.set_level!r}: {method} has no such step; it has: {has}"
-            )
-
-
 def _open(entry: str, layout: str) -> Dataset:
     """Read a data set and say what it holds."""
-    from zerodefect.data import format_table
+    from zerodefect.data import format_table, open_dataset
 
     dataset = open_dataset(entry, layout)
     say(f"{dataset.name} ({dataset.layout}: {dataset.reason})")

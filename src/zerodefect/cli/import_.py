@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from zerodefect.cli.options import NetworkOptions, TrainableMethod, output_option
-from zerodefect.cli.telling import tell, told_size
+from zerodefect.cli.telling import tell
+from zerodefect.types import told_size
 
 
 def import_(

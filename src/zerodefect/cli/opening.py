@@ -16,7 +16,6 @@ from zerodefect.cli.options import (
 from zerodefect.cli.telling import say
 
 if TYPE_CHECKING:
-    from zerodefect.data import Dataset
     from zerodefect.inspection.inspector import Inspector
 
 
@@ -71,37 +70,6 @@ def teach(inspector: Inspector, kinds: KindOptions) -> None:
     """
     if kinds.examples:
         say(inspector.teach_kinds(kinds.examples).told())
-
-
-def open_dataset(entry: str, layout: str = "auto") -> Dataset:
-    """Read the data set that ``NAME=PATH`` or ``PATH`` names."""
-    from zerodefect.data import load_dataset
-
-    name, separator, path = entry.partition("=")
-    if not separator or Path(entry).exists():
-        return load_dataset(entry, layout=layout)
-    return load_dataset(path, layout=layout, name=name)
-
-
-def product_names(entries: list[str] | None, datasets: Sequence[Dataset]) -> dict[str, str]:
-    """Words per product; an entry without ``=`` is for all of them.
-
-    Raises:
-        ValueError: no data set has the product.
-    """
-    products = [product for dataset in datasets for product in dataset.products]
-    names: dict[str, str] = {}
-    for entry in entries or []:
-        product, separator, words = entry.partition("=")
-        if not separator:
-            names |= dict.fromkeys(products, entry)
-        elif product not in products:
-            where = ", ".join(dataset.name for dataset in datasets)
-            known = ", ".join(dict.fromkeys(products))
-            raise ValueError(f"--object {entry!r}: {where} has no such product; it has: {known}")
-        else:
-            names[product] = words
-    return names
 
 
 def tell_views(shown: ViewOptions, files: Iterable[Path]) -> None:

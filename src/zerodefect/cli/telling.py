@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
 
 import typer
 
@@ -31,13 +30,6 @@ def tell(text: object, *, lines: bool = False, err: bool = False) -> None:
 def say(text: object, *, lines: bool = False) -> None:
     """A remark for people: to stderr, so that stdout stays data."""
     tell(text, lines=lines, err=True)
-
-
-def told_size(sizes: Any) -> str:
-    """Size of a detector's input in words, of several by name."""
-    if isinstance(sizes, Mapping):
-        return ", ".join(f"{name} {told_size(size)}" for name, size in sizes.items())
-    return f"{sizes[1]} x {sizes[0]} pixels"
 
 
 class Remarks(logging.Handler):

@@ -6,14 +6,13 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from zerodefect.cli.opening import open_dataset, product_names
 from zerodefect.cli.options import (
     BitDepth,
     Layout,
@@ -25,18 +24,12 @@ from zerodefect.cli.options import (
     option,
     output_option,
 )
-from zerodefect.cli.telling import progress, say, tell, told_size
+from zerodefect.cli.telling import progress, say, tell
 
 if TYPE_CHECKING:
-    from zerodefect.data import Dataset
-    from zerodefect.detector.contract import Detector
-    from zerodefect.detector.recipes import Recipe
-    from zerodefect.training.engine import Progress, Settings
-    from zerodefect.training.examples import Source
-    from zerodefect.training.processes import Processes
+    from zerodefect.training.engine import Progress
 
 _QUIET = 30.0  # seconds between lines where there is no terminal
-_PROCEDURAL = "procedural"
 
 
 @dataclass(frozen=True)
@@ -107,25 +100,37 @@ def train(
     field does, or all labelled pictures where there are no splits. Pictures of --val are never
     learned from.
     """
+    from zerodefect.evaluation.validation import Validation
     from zerodefect.training.engine import Settings
+    from zerodefect.training.fit_method import check_trained, fit
     from zerodefect.training.processes import Processes
 
-    _check_trainable(method)  # before any process is started
+    check_trained(method)  # before any process is started
     if processes > 1 and "RANK" not in os.environ:
         raise typer.Exit(_launch(processes))
-    joined = Processes.join(machine.device)
+    joined, folder = Processes.join(machine.device), output or Path("runs") / method
     try:
         settings = Settings(recipe.keywords(), precision=machine.precision, **run.keywords())
-        _train(method, _Data(data), output or Path("runs") / method, settings, joined, network)
+        said = {**data.keywords(), **network.keywords()}
+        targets = said.pop("val")
+        validate = Validation(targets, data.layout) if targets else None
+        with progress("training", quiet=not joined.first) as bar:
+            made = fit(
+                method,
+                said.pop("data"),
+                folder,
+                settings=settings,
+                validate=validate,
+                processes=joined,
+                on_step=_steps_told(bar),
+                **said,
+            )
     finally:
         joined.leave()
-
-
-def _check_trainable(method: str) -> None:
-    from zerodefect.methods import facts_of
-
-    if not facts_of(method).trained:
-        raise ValueError(f"{method} is not trained; 'zerodefect methods' says what it learns from")
+    if joined.first:
+        tell(f"checkpoint: {made.path} (SHA-256 {made.sha256[:12]})")
+        tell(f"journal:    {folder} ({', '.join(_journal(folder))})")
+        tell(f"use:        zerodefect inspect PICTURES --checkpoint {made.path}")
 
 
 def _launch(processes: int) -> int:
@@ -148,120 +153,12 @@ def _launch(processes: int) -> int:
             raise
 
 
-class _Data:
-    """What the user named, opened: sources to learn from and data sets to measure on."""
-
-    def __init__(self, options: DataOptions) -> None:
-        self.entries, self.train_good = options.data, options.train_good
-        from zerodefect.data import distinct
-
-        self.bit_depth = options.bit_depth
-        self.drawn = {entry: drawn for entry in options.data if (drawn := _procedural(entry))}
-        entries = list(dict.fromkeys(e for e in options.data if e not in self.drawn))
-        opened = distinct([_open(e, options.layout) for e in entries])
-        self.named = dict(zip(entries, opened, strict=True))
-        self.targets = distinct([_open(entry, options.layout) for entry in options.val or []])
-        self.names = product_names(options.object, [*self.named.values(), *self.targets])
-
-    def sources(
-        self, method: type[Detector], seed: int, side: int, remark: Callable[[str], None]
-    ) -> list[Source]:
-        """Sources in the order they were named; ``side`` pixels is that of drawn pictures.
-
-        Raises:
-            ValueError: one of them is also measured on, or the method needs defects and there are
-                none.
-        """
-        from zerodefect.training.examples import Pictures, Procedural, check_apart
-
-        good_only = "good" in method.info.knows_from
-        found: list[Source] = []
-        for entry in self.entries:
-            if entry in self.drawn:
-                kind, count = self.drawn[entry]
-                drawn_good = good_only or kind != _PROCEDURAL
-                found.append(Procedural(count, seed, side, good_only=drawn_good))
-                continue
-            pictures = Pictures(
-                self.named[entry],
-                self.names,
-                train_good=self.train_good,
-                good_only=good_only,
-                bit_depth=self.bit_depth,
-            )
-            if pictures.left_out:
-                count = pictures.left_out
-                remark(f"{pictures.name}: {count} defective pictures have no mask; left out")
-            found.append(pictures)
-        for target in self.targets:
-            check_apart(found, target)
-        facts = [source.facts() for source in found]
-        for one in facts:
-            good, bad = one["good"], one["anomalous"]
-            remark(f"learning from {one['name']}: {good} good, {bad} defective")
-        if found and not good_only and not any(one["anomalous"] for one in facts):
-            raise ValueError(
-                f"--data {' '.join(self.entries)}: no defective picture among them, so there is no "
-                "defect to learn. Add a data set with masks, or more procedural pictures"
-            )
-        return found
-
-
-def _train(
-    method: str,
-    data: _Data,
-    output: Path,
-    settings: Settings,
-    processes: Processes,
-    network: NetworkOptions,
-) -> None:
-    from zerodefect.methods import load_detector
-    from zerodefect.training.engine import fit
-    from zerodefect.training.examples import Examples
-
-    remark = say if processes.first else lambda text: None
-    if output.exists() and not output.is_dir():
-        raise ValueError(f"--output {output}: this is a file. Name a folder for the run")
-    options = {**_seed(method, settings), **network.keywords()}
-    detector = load_detector(method, device=processes.device, untrained=True, **options)
-    recipes = [stage.recipe.changed(**settings.changes) for stage in detector.stages()]
-    sources = data.sources(type(detector), recipes[0].seed, max(detector.preprocess.size), remark)
-    on = f" on {detector.backbone}" if detector.backbone else ""
-    remark(f"{method}{on} at {told_size(detector.sizes)}, {', then '.join(map(_told, recipes))}")
-    with progress("training", quiet=not processes.first) as bar:
-        made = fit(
-            detector,
-            Examples(sources),
-            output,
-            settings,
-            processes=processes,
-            validate=_validation(data, method, detector),
-            on_step=_steps_told(bar),
-        )
-    if processes.first:
-        tell(f"checkpoint: {made.path} (SHA-256 {made.sha256[:12]})")
-        tell(f"journal:    {output} ({', '.join(_journal(output))})")
-        tell(f"use:        zerodefect inspect PICTURES --checkpoint {made.path}")
-
-
 def _journal(folder: Path) -> list[str]:
     """What the journal of a run consists of; why there are no curves was said before."""
     from zerodefect.training.journal import CURVES, EVENTS, LOG
 
     names = {LOG: LOG, EVENTS: "TensorBoard events", CURVES: CURVES}
     return [told for pattern, told in names.items() if any(folder.glob(pattern))]
-
-
-def _seed(method: str, settings: Settings) -> dict[str, int]:
-    """The run's seed for the initial values, where the method draws any."""
-    from zerodefect.methods import get
-
-    kind, chosen = get(method), settings.changes.get("seed")
-    if "seed" not in {field.name for field in fields(kind.Config)}:
-        return {}
-    if chosen is None and kind.recipe:
-        chosen = kind.recipe.seed
-    return {} if chosen is None else {"seed": chosen}
 
 
 def _steps_told(bar: Callable[..., None]) -> Callable[[Progress], None]:
@@ -283,69 +180,3 @@ def _steps_told(bar: Callable[..., None]) -> Callable[[Progress], None]:
             )
 
     return on_step
-
-
-def _told(recipe: Recipe) -> str:
-    epochs = f"{recipe.epochs} epoch{'s' * (recipe.epochs != 1)}"
-    optimizer = f"{recipe.optimizer} {recipe.learning_rate:g}"
-    return f"{epochs}, batch {recipe.batch_size}, {optimizer}, seed {recipe.seed}"
-
-
-def _validation(
-    data: _Data, method: str, detector: Detector
-) -> Callable[[Detector], dict[str, float]] | None:
-    """Measure on the named targets with the metrics of ``zerodefect evaluate``.
-
-    Raises:
-        ValueError: a target has no labelled pictures.
-    """
-    import math
-
-    from zerodefect.evaluation.evaluator import Evaluator
-    from zerodefect.evaluation.protocol import ALL, Protocol
-
-    if not data.targets:
-        return None
-    protocol = Protocol(
-        resolution="network", image_queries=("auroc", "ap"), pixel_queries=("auroc", "aupro@0.3")
-    )
-    evaluators = [
-        Evaluator(detector, target, protocol, names=data.names, bit_depth=data.bit_depth)
-        for target in data.targets
-    ]
-    for evaluator in evaluators:
-        evaluator.count()  # a target that cannot be measured is an error before the work
-
-    def validate(detector: Detector) -> dict[str, float]:
-        found: dict[str, float] = {}
-        for target, evaluator in zip(data.targets, evaluators, strict=True):
-            evaluation = evaluator.run()
-            values: dict[str, list[float]] = {}
-            for row in evaluation.rows:
-                if row.group == ALL and not math.isnan(row.metric.value):
-                    name = f"{row.metric.level} {row.metric.name}"
-                    values.setdefault(name, []).append(row.metric.value)
-            for name, each in values.items():
-                found[f"{target.name} {name}"] = sum(each) / len(each)
-        say(f"validation of {method}: " + ", ".join(f"{k} {v:.4f}" for k, v in found.items()))
-        return found
-
-    return validate
-
-
-def _procedural(entry: str) -> tuple[str, int] | None:
-    """Kind and number of pictures to draw, or None for a data set on disk."""
-    kind, _, count = entry.partition(":")
-    if kind not in (_PROCEDURAL, f"{_PROCEDURAL}-good") or Path(entry).exists():
-        return None
-    try:
-        return kind, int(count or 1000)
-    except ValueError:
-        raise ValueError(f"--data {entry}: write {kind}:COUNT, such as {kind}:2000") from None
-
-
-def _open(entry: str, layout: str) -> Dataset:
-    dataset = open_dataset(entry, layout)
-    for remark in dataset.remarks():
-        say(remark)
-    return dataset

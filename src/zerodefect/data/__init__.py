@@ -5,16 +5,18 @@ from zerodefect.data.dataset import (
     Dataset,
     DatasetError,
     Problem,
+    ProductWords,
     Sample,
     SplitRow,
     distinct,
     format_table,
     grouped,
+    product_words,
 )
 from zerodefect.data.depths import found_depths, told_depths
 from zerodefect.data.layout_registry import KnownSet, find_known
 from zerodefect.data.layouts import CATALOGUE, LAYOUTS
-from zerodefect.data.load_dataset import expected_layouts, load_dataset
+from zerodefect.data.load_dataset import expected_layouts, load_dataset, open_dataset
 from zerodefect.data.masks import MASK_RULES, opened_mask, read_channels, read_mask
 
 __all__ = [
@@ -26,6 +28,7 @@ __all__ = [
     "FileCheck",
     "KnownSet",
     "Problem",
+    "ProductWords",
     "Sample",
     "SplitRow",
     "check_files",
@@ -36,7 +39,9 @@ __all__ = [
     "found_depths",
     "grouped",
     "load_dataset",
+    "open_dataset",
     "opened_mask",
+    "product_words",
     "read_channels",
     "read_mask",
     "told_depths",

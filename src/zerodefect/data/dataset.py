@@ -297,6 +297,37 @@ def distinct(datasets: Sequence[Dataset]) -> list[Dataset]:
     return named
 
 
+ProductWords = str | Sequence[str] | Mapping[str, str] | None
+"""What products are called, see ``product_words``."""
+
+
+def product_words(said: ProductWords, datasets: Sequence[Dataset]) -> dict[str, str]:
+    """Words per product.
+
+    Args:
+        said: words for all products, or ``"PRODUCT=WORDS"``; several such; or words by product.
+        datasets: with the products.
+
+    Raises:
+        ValueError: no data set has the product.
+    """
+    products = [product for dataset in datasets for product in dataset.products]
+    if isinstance(said, Mapping):
+        pairs = list(said.items())
+    else:
+        entries = [said] if isinstance(said, str) else said or []
+        parts = [entry.partition("=") for entry in entries]
+        pairs = [(first if sign else "", rest if sign else first) for first, sign, rest in parts]
+    names: dict[str, str] = {}
+    for product, words in pairs:
+        if product and product not in products:
+            where = ", ".join(dataset.name for dataset in datasets)
+            known = ", ".join(dict.fromkeys(products))
+            raise ValueError(f"object {product!r}: {where} has no such product; it has: {known}")
+        names |= {product: words} if product else dict.fromkeys(products, words)
+    return names
+
+
 def in_order(samples: Iterable[Sample], root: Path) -> tuple[Sample, ...]:
     """Sort samples by product, split, kind (good first) and path relative to the root."""
 

@@ -79,6 +79,16 @@ def load_dataset(
     return replace(dataset, problems=(*dataset.problems, *check_files(masked).problems))
 
 
+def open_dataset(entry: Dataset | str | Path, layout: str = "auto") -> Dataset:
+    """Read the data set that ``PATH`` or ``NAME=PATH`` names; one that was read stays as it is."""
+    if isinstance(entry, Dataset):
+        return entry
+    name, separator, path = str(entry).partition("=")
+    if not separator or Path(entry).exists():
+        return load_dataset(entry, layout=layout)
+    return load_dataset(path, layout=layout, name=name)
+
+
 def _report_unused(listing: Listing, folder: Path, layout: str) -> None:
     """Report tables that lie in a folder and were not used."""
     for file, why in unused_tables(folder, listing.tables):

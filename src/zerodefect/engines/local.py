@@ -11,12 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from zerodefect.inspection.inspected import Inspection
 from zerodefect.inspection.inspector import Inspector
 from zerodefect.inspection.policy import Policy
+from zerodefect.inspection.records import Record, failure_record, to_record
 from zerodefect.reports.html_report import write_report
 from zerodefect.reports.parquet_file import require_pyarrow, write_parquet
 from zerodefect.reports.part_records import PartsOfRun, parts_of_run, read_parts, write_parts
-from zerodefect.reports.records import Record, failure_record, to_record
 from zerodefect.reports.report_pictures import write_assets
 from zerodefect.reports.result_files import (
     CocoForm,
@@ -28,7 +29,7 @@ from zerodefect.reports.result_files import (
 )
 from zerodefect.reports.run_folder import RunStore, image_key
 from zerodefect.scoring.stream import Seen
-from zerodefect.types import Failure, Inspection
+from zerodefect.types import Failure
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from zerodefect.data import MASK_RULES
 from zerodefect.data.dataset import GOOD
+from zerodefect.evaluation.data_frame import data_frame
 from zerodefect.evaluation.kind_confusion import Confusion
 from zerodefect.evaluation.metrics import (
     IMAGE_PANEL,
@@ -25,6 +26,9 @@ from zerodefect.evaluation.metrics import (
 )
 from zerodefect.evaluation.worst_cases import WorstCase
 from zerodefect.types import Failure
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ALL = "all"
 """Group that pools every kind of a product."""
@@ -238,7 +242,7 @@ class PictureScore:
     score: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """Result of one method on one data set.
 
@@ -263,3 +267,21 @@ class Evaluation:
     set_level_shots: tuple[int, ...]
     facts: dict[str, Any]
     confusions: tuple[Confusion, ...] = ()
+
+    def __repr__(self) -> str:
+        """Its figures in one line."""
+        from zerodefect.evaluation.result_tables import headline
+
+        return headline(self.facts["detector"]["method"], self)
+
+    def to_frame(self) -> pd.DataFrame:
+        """A pandas table: each metric of each product and group, over the seeds; see ``Cell``.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        from zerodefect.evaluation.result_tables import Cell, summarise
+
+        columns = [field.name for field in fields(Cell)]
+        cells = summarise(self.rows)
+        return data_frame(([getattr(cell, name) for name in columns] for cell in cells), columns)

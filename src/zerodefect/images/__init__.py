@@ -17,6 +17,8 @@ from zerodefect.images.overlay import (
     encode_jpeg,
     encode_png,
     heat_rgba,
+    laid_over,
+    resize_map,
     thumbnail,
 )
 from zerodefect.images.preprocess import CLIP_MEAN, CLIP_STD, Preprocess, normalised
@@ -37,8 +39,10 @@ __all__ = [
     "find_images",
     "heat_rgba",
     "is_source",
+    "laid_over",
     "normalised",
     "open_image",
     "picture_size",
+    "resize_map",
     "thumbnail",
 ]

@@ -8,7 +8,10 @@ import torch
 from zerodefect.images.samples import FaultError, Raw, check_size
 
 _CHANNELS = (1, 3, 4)
-_SHAPES = "Pass (height, width) or (height, width, 1, 3 or 4), or channels first"
+_SHAPES = (
+    "Pass (height, width) or (height, width, 1, 3 or 4), or channels first; a batch of grey "
+    "pictures as (batch, 1, height, width)"
+)
 
 
 def from_array(given: np.ndarray | torch.Tensor, max_pixels: int) -> Raw:
@@ -18,9 +21,9 @@ def from_array(given: np.ndarray | torch.Tensor, max_pixels: int) -> Raw:
         FaultError: its shape is none of a picture.
     """
     tensor = isinstance(given, torch.Tensor)
-    array = _plain(given) if isinstance(given, torch.Tensor) else given
+    array = plain_array(given)
     if array.ndim == 4:
-        what = "Pass its pictures one by one, such as list(batch)"
+        what = "Pass its pictures one by one, such as list(batch), or it to inspect_many"
         raise FaultError(f"an array of shape {array.shape} is a batch, not one picture", what)
     if array.ndim == 3:
         last, first = array.shape[2] in _CHANNELS, array.shape[0] in _CHANNELS
@@ -35,8 +38,19 @@ def from_array(given: np.ndarray | torch.Tensor, max_pixels: int) -> Raw:
     return Raw(array.copy(), [])
 
 
-def _plain(tensor: torch.Tensor) -> np.ndarray:
-    tensor = tensor.detach().cpu()
-    if tensor.dtype in (torch.bfloat16, torch.float16):
-        tensor = tensor.float()
-    return tensor.numpy()
+def plain_array(given: np.ndarray | torch.Tensor) -> np.ndarray:
+    """The values of an array or tensor, wherever it lies, as NumPy has them.
+
+    Raises:
+        FaultError: a tensor that has none (sparse, quantised, without data).
+    """
+    if not isinstance(given, torch.Tensor):
+        return given
+    try:
+        tensor = given.detach().cpu()
+        if tensor.dtype.is_floating_point and tensor.dtype != torch.float64:
+            tensor = tensor.float()
+        return tensor.numpy()
+    except (TypeError, RuntimeError, NotImplementedError):
+        reason = f"a tensor of type {given.dtype}, {given.layout}, on {given.device} is no picture"
+        raise FaultError(reason, "Pass a dense one of 8 bits, unsigned, or float in 0..1") from None

@@ -7,7 +7,9 @@ for all pictures of a run. No function here looks at a map's own minimum or maxi
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -15,6 +17,7 @@ from PIL import Image, ImageDraw
 from zerodefect.types import Region
 
 _MAX_OPACITY = 0.8
+SMALL_SIDE, FRAME_ROOM = 12, 4  # pixels: regions that get a frame, and its distance
 
 
 def _make_ramp() -> np.ndarray:
@@ -98,6 +101,29 @@ def draw_regions(pixels: np.ndarray, regions: Sequence[Region]) -> np.ndarray:
     return np.array(image)
 
 
+def laid_over(
+    pixels: np.ndarray,
+    map: np.ndarray | None,
+    regions: Sequence[Region],
+    size: tuple[int, int],
+    colour_range: tuple[float, float] | None,
+) -> np.ndarray:
+    """Lay a map and the outlines of regions over their picture, or a smaller copy of it.
+
+    Args:
+        pixels: uint8 ``(H, W, 3)``, at any size.
+        map: ``(h, w)`` at any size, or None.
+        regions: in pixels of the whole picture; a small one gets a frame around it.
+        size: ``(height, width)`` of the whole picture.
+        colour_range: map values at the two ends of the ramp; None: the map is not shown.
+    """
+    height, width = pixels.shape[:2]
+    if map is not None and colour_range is not None:
+        pixels = blend(pixels, resize_map(map, height, width), *colour_range)
+    across, down = width / size[1], height / size[0]
+    return draw_regions(pixels, [_scale_region(region, across, down) for region in regions])
+
+
 def thumbnail(pixels: np.ndarray, longest: int) -> np.ndarray:
     """Shrink uint8 ``(H, W, 3 or 4)`` until its longer side has at most ``longest`` pixels.
 
@@ -106,6 +132,36 @@ def thumbnail(pixels: np.ndarray, longest: int) -> np.ndarray:
     image = _image(pixels)
     image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     return np.array(image)
+
+
+def resize_map(values: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A map ``(h, w)`` at another size, averaged where it shrinks."""
+    # Pillow's bilinear filter averages over the source pixels when it shrinks.
+    image = Image.fromarray(np.ascontiguousarray(values, dtype=np.float32))
+    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+
+
+def _scale_region(region: Region, across: float, down: float) -> Region:
+    """The region in the pixels of a smaller picture, so that its outline stays visible there."""
+    x, y, width, height = region.box
+    if max(width * across, height * down) < SMALL_SIDE:  # a frame around what an outline would hide
+        left, top = math.floor(x * across) - FRAME_ROOM, math.floor(y * down) - FRAME_ROOM
+        right = math.ceil((x + width) * across) + FRAME_ROOM - 1
+        bottom = math.ceil((y + height) * down) + FRAME_ROOM - 1
+        return replace(region, box=(left, top, right - left, bottom - top), polygons=())
+    return replace(  # the mask stays as it is: it is not drawn
+        region,
+        box=(
+            math.floor(x * across),
+            math.floor(y * down),
+            math.ceil(width * across),
+            math.ceil(height * down),
+        ),
+        polygons=tuple(
+            tuple(value * (down if place % 2 else across) for place, value in enumerate(points))
+            for points in region.polygons
+        ),
+    )
 
 
 def encode_jpeg(pixels: np.ndarray, quality: int = 90) -> bytes:

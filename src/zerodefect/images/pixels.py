@@ -7,6 +7,8 @@ import numpy as np
 from zerodefect.images.depth import infer_bit_depth, spread
 from zerodefect.images.samples import FULL_SCALE, FaultError, Raw, note_orientation
 
+_HALF_STEP = 0.5 / FULL_SCALE
+
 
 def to_rgb(raw: Raw, bit_depth: int | None) -> np.ndarray:
     """Bring samples to contiguous uint8 or uint16 ``(H, W, 3)``, upright, alpha on white."""
@@ -60,15 +62,33 @@ def to_unsigned(raw: Raw) -> np.ndarray:
     if samples.dtype.kind == "u" and samples.dtype.itemsize == 2:
         return samples.astype(np.uint16)
     if samples.dtype.kind == "f":
-        low, high = float(samples.min()), float(samples.max())
-        if not (low >= 0 and high <= 1):  # also refuses NaN
-            reason = f"its floating-point values run from {low:g} to {high:g}, so white is unknown"
-            raise FaultError(reason, "Scale the values to 0..1, or pass 8 or 16 bits, unsigned")
+        if fault := float_fault(samples):
+            raise fault
         raw.notes.append("floating-point values in [0, 1] stored with 16 bits")
+        if samples.max() == 1 and np.isin(samples, (0, 1)).all():
+            raw.notes.append("it holds the values 0 and 1 alone, which are read as black and white")
         raw.bits = 16
         return np.rint(samples.astype(np.float64) * FULL_SCALE).astype(np.uint16)
     reason = f"values of type {samples.dtype} are not supported"
     raise FaultError(reason, "Use 8 or 16 bits, unsigned, or floating-point values in 0..1")
+
+
+def float_fault(samples: np.ndarray) -> FaultError | None:
+    """What is wrong with floating-point samples, if anything: white is 1 and nothing is guessed.
+
+    What rounds to a value of 16 bits is not refused: arithmetic makes 1.0000001 of white.
+    """
+    low, high = float(samples.min()), float(samples.max())
+    if low >= -_HALF_STEP and high <= 1 + _HALF_STEP:
+        return None
+    if not np.isfinite((low, high)).all():
+        reason = "it has values that are no numbers (NaN or infinite), so white is unknown"
+        return FaultError(reason, "Find where they come from, or leave it out")
+    reason = f"its floating-point values run from {low:g} to {high:g}, so white is unknown"
+    what = "Scale the values to 0..1, or pass 8 or 16 bits, unsigned"
+    if low < 0:
+        what += "; undo a normalisation by mean and deviation first"
+    return FaultError(reason, what)
 
 
 def _shown(colours: np.ndarray, alpha: np.ndarray, notes: list[str]) -> np.ndarray:

@@ -17,6 +17,7 @@ from zerodefect.inspection.conformal import CalibrationError, check_provable
 from zerodefect.inspection.counting import count_kinds
 from zerodefect.inspection.explain import explain
 from zerodefect.inspection.frames import Frame, measure, why_unjudged
+from zerodefect.inspection.inspected import Inspection
 from zerodefect.inspection.keepable import Keepable
 from zerodefect.inspection.kind_examples import name_regions
 from zerodefect.inspection.part_pictures import agreed, check_form, grouped, whole_parts
@@ -25,12 +26,12 @@ from zerodefect.inspection.policy import Policy
 from zerodefect.inspection.product_pictures import Keeping
 from zerodefect.inspection.product_sections import Asked
 from zerodefect.inspection.regions import USUAL_MINIMUM, find_regions
-from zerodefect.inspection.sources import GoodPictures, Source, expand, mirrored
+from zerodefect.inspection.sources import GoodPictures, Source, expand, mirrored, one_of
 from zerodefect.inspection.teachable import Shown
 from zerodefect.scoring.joining import Scored
 from zerodefect.scoring.scorer import DEFAULT_BATCH
 from zerodefect.scoring.stream import Seen, scored_stream
-from zerodefect.types import Failure, Inspection, Verdict
+from zerodefect.types import Failure, Verdict
 
 _Rates = dict[str, Any]  # those that were asked for, and frames, as ``calibrate`` takes them
 
@@ -286,38 +287,47 @@ class Inspector(Keepable):
 
     # --- inspection -----------------------------------------------------------------------------
 
-    def inspect(self, source: Source, object: str | None = None) -> Inspection:
+    def inspect(self, source: Source | Any, object: str | None = None) -> Inspection:
         """Inspect one image.
 
         Args:
             source: anything that ``open_image`` takes (path, encoded bytes, open file, PIL image,
-                array, tensor), or a Picture.
+                array, tensor), a Picture, or an item that holds one, see ``loader_items.loaded``.
             object: product name, for this call alone.
 
         Raises:
             ImageError: the image cannot be read or scored; the message names file, reason and
                 remedy.
             PolicyMismatch: the policy was made for something else.
+            TypeError: of no such type, or it cannot be told which of it is the picture.
         """
-        result = next(self.stream([source], object)).result
+        result = next(self.stream([one_of(source)], object)).result
         if isinstance(result, Failure):
             raise ImageError(result.image, result.reason, result.remedy)
         return result
 
     def inspect_many(
         self,
-        sources: Source | Iterable[Source],
+        sources: Source | Iterable[Any],
         object: str | None = None,
         *,
         batch_size: int = DEFAULT_BATCH,
+        keep_maps: bool = True,
     ) -> Iterator[Inspection | Failure]:
-        """Inspect files, folders or arrays one after the other; what cannot be read is a Failure.
+        """Inspect pictures one after the other; what cannot be read is a Failure.
+
+        Args:
+            sources: files, folders, arrays, batches, a data loader, see ``loader_items.loaded``.
+            object: product name, for this call alone.
+            batch_size: images that go through the network at once.
+            keep_maps: whether results hold map and picture, 7 bytes a pixel, for ``overlay``.
 
         Raises:
             FileNotFoundError: a named file or folder is not there.
             PolicyMismatch: the policy was made for something else.
+            TypeError: something is no picture, or it cannot be told which of it is.
         """
-        seen = self.stream(expand(sources), object, batch_size=batch_size)
+        seen = self.stream(expand(sources), object, batch_size=batch_size, keep_maps=keep_maps)
         return (one.result for one in seen)
 
     def inspect_parts(
@@ -327,6 +337,7 @@ class Inspector(Keepable):
         *,
         part_by: str | None = None,
         batch_size: int = DEFAULT_BATCH,
+        keep_maps: bool = True,
     ) -> Iterator[PartInspection]:
         """Inspect parts of several pictures one after the other.
 
@@ -335,7 +346,7 @@ class Inspector(Keepable):
             object: product name, for this call alone.
             part_by: pattern that names the part of a file, see ``part_names``; None for the
                 policy's.
-            batch_size: images that go through the network at once.
+            batch_size, keep_maps: as of ``inspect_many``.
 
         Raises:
             PolicyError: the policy was learned from single pictures or with another pattern, or a
@@ -346,13 +357,18 @@ class Inspector(Keepable):
         by = agreed(policy.parts, policy.calibrated, part_by)
         groups = grouped(sources, part_by if isinstance(sources, Mapping) else by)
         images = [one for group in groups.values() for one in group]
-        found = self.stream(images, object, batch_size=batch_size)
+        found = self.stream(images, object, batch_size=batch_size, keep_maps=keep_maps)
         for name, group in groups.items():
             results = [next(found).result for _ in group]
             yield judge_part(name, list(map(Outcome.of, results)), policy, results)
 
     def stream(
-        self, sources: Iterable[Any], object: str | None = None, *, batch_size: int = DEFAULT_BATCH
+        self,
+        sources: Iterable[Any],
+        object: str | None = None,
+        *,
+        batch_size: int = DEFAULT_BATCH,
+        keep_maps: bool = True,
     ) -> Iterator[Seen[Any, Inspection]]:
         """``inspect_many`` with the pictures themselves, for whoever draws on them."""
         if isinstance(sources, Sequence):
@@ -363,7 +379,13 @@ class Inspector(Keepable):
         found = scored_stream(
             self.judging, shown.known, sources, self._open, shown.area, batch_size, out
         )
-        return (Seen(s.source, s.picture, self._judged(s, shown, policy)) for s in found)
+        for seen in found:
+            result = self._judged(seen, shown, policy)
+            if isinstance(result, Inspection):
+                result = replace(
+                    result, **({"picture": seen.picture} if keep_maps else {"map": None})
+                )
+            yield Seen(seen.source, seen.picture, result)
 
     def judge(
         self,
@@ -393,15 +415,12 @@ class Inspector(Keepable):
             reason = "could not be scored (score or anomaly map is not finite)"
             return Failure(picture.path, reason, "Check the weights, and use float32")
         size, area = (picture.height, picture.width), shown.area(picture)
+        limit, least = policy.region_limit, 1 if policy.allowances else USUAL_MINIMUM
         regions = find_regions(
-            scored.map,
-            policy.region_limit,
-            minimum_area=1 if policy.allowances else USUAL_MINIMUM,
-            inspected=area,
-            p_value=policy.region_p_value,
+            scored.map, limit, minimum_area=least, inspected=area, p_value=policy.region_p_value
         )
         regions = policy.marked(name_regions(self, regions, scored, picture, shown))
-        counts = count_kinds(scored.map, regions, policy.region_limit)
+        counts = count_kinds(scored.map, regions, limit)
         unjudged = why_unjudged(picture, area, policy.frames)
         verdict: Verdict = policy.verdict(scored.score, regions) if not unjudged else "unsure"
         by_rule = unjudged is None and verdict != policy.verdict(scored.score)
@@ -419,6 +438,7 @@ class Inspector(Keepable):
             answer=scored.answer,
             notes=picture.notes if unjudged is None else (*picture.notes, unjudged),
             map=scored.map,
+            colour_range=policy.colour_range,
             reason=unjudged,
             allowed=allowed_in_words(regions) if by_rule else None,
             counts=counts,

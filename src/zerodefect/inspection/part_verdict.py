@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from zerodefect.inspection.explain import evidence
+from zerodefect.inspection.inspected import Inspection
 from zerodefect.inspection.policy import Policy
-from zerodefect.types import Failure, Inspection, Verdict, printable, told_score
+from zerodefect.types import Failure, Verdict, printable, told_score
 
 _WORST: Final = ("good", "unsure", "defect")
 _SHOWN = 3  # reasons in a sentence

@@ -27,13 +27,14 @@ from zerodefect.detector.contract import UnsupportedError
 from zerodefect.detector.knowledge import Knowledge
 from zerodefect.images import ImageError, Picture
 from zerodefect.inspection.conformal import CalibrationError
+from zerodefect.inspection.inspected import Inspection
 from zerodefect.inspection.inspector import Inspector
 from zerodefect.inspection.power_curve import Cell, Origin, PowerCurve, Share
 from zerodefect.inspection.sources import Source, digest, expand, mirrored
 from zerodefect.procedural.draws import Draws
 from zerodefect.procedural.sized_damage import LINES, SIZED_KINDS, lay, on_product, sized_damage
 from zerodefect.scoring.scorer import DEFAULT_BATCH
-from zerodefect.types import Failure, Inspection, Region
+from zerodefect.types import Failure, Region
 
 CONTRASTS = (5.0, 15.0, 40.0)  # percent of the grey range
 _WIDTHS, _DIAMETERS = (1, 2, 4, 8), (4, 8, 16, 32)  # pixels, of lines and of what is round

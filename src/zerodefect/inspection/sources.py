@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import Any, TypeVar
@@ -16,6 +16,7 @@ from PIL import Image
 from zerodefect.images import ImageError, Picture, find_images, is_source, open_image
 from zerodefect.images.decode import Encoded
 from zerodefect.images.kept import KeptPicture
+from zerodefect.images.loader_items import LoadedItem, loaded
 from zerodefect.scoring.scorer import DEFAULT_BATCH
 from zerodefect.scoring.stream import stream
 from zerodefect.types import Failure
@@ -24,10 +25,11 @@ R = TypeVar("R")
 Source = Encoded | Image.Image | np.ndarray | torch.Tensor | Picture
 
 
-def expand(sources: Source | Iterable[Source], *, tolerant: bool = False) -> Iterable[Source]:
-    """Folders to their images; anything else stays as it is.
+def expand(sources: Source | Iterable[Any], *, tolerant: bool = False) -> Iterable[Any]:
+    """Folders to their images, and what data loaders yield to its pictures, see ``loaded``.
 
-    What is no sequence (a generator, a camera) is read as it is needed, and may never end.
+    What is no sequence (a generator, a loader, a camera) is read as it is needed, and may never
+    end.
 
     Args:
         sources: of pictures.
@@ -36,9 +38,12 @@ def expand(sources: Source | Iterable[Source], *, tolerant: bool = False) -> Ite
     Raises:
         ValueError: an empty list.
         FileNotFoundError: a named file or folder is not there, unless ``tolerant``.
+        TypeError: something holds no picture, or it cannot be told which it is.
     """
-    several: Any = [sources] if isinstance(sources, Picture) or is_source(sources) else sources
-    expanded = chain.from_iterable(_images_of(source, tolerant) for source in several)
+    one = isinstance(sources, (Picture, Mapping)) or is_source(sources)
+    several: Any = [sources] if one else sources
+    images = chain.from_iterable(_images_of(each, tolerant) for each in _each(several))
+    expanded = (_numbered(image, number) for number, image in enumerate(images))
     if not isinstance(several, Sequence):
         return expanded
     found = list(expanded)  # a wrong path is an error before anything is inspected
@@ -47,21 +52,62 @@ def expand(sources: Source | Iterable[Source], *, tolerant: bool = False) -> Ite
     return found
 
 
-def _images_of(source: Source, tolerant: bool) -> Sequence[Source]:
+def _each(several: Any) -> Iterable[Any]:
+    """Go through a data set that can be asked by number alone, too."""
+    if hasattr(several, "__iter__") or not hasattr(several, "__len__"):
+        return iter(several)
+    return (several[number] for number in range(len(several)))
+
+
+def _images_of(source: Any, tolerant: bool) -> Iterable[Any]:
     try:
-        return find_images([source]) if isinstance(source, (str, os.PathLike)) else [source]
+        path = isinstance(source, (str, os.PathLike))
+        return find_images([source]) if path else loaded(source)
     except (FileNotFoundError, ImageError):
         if tolerant:
             return [source]
         raise
 
 
-def open_source(source: Source, bit_depth: int | None = None) -> Picture:
+def _numbered(image: Any, number: int) -> Any:
+    """A picture out of a batch or item, which is called by its place if it has no name."""
+    if not isinstance(image, LoadedItem) or image.name or _is_named(image.source):
+        return image
+    return replace(image, name=f"<picture {number}>")
+
+
+def _is_named(source: Any) -> bool:
+    return isinstance(source, (str, os.PathLike, Picture)) or bool(getattr(source, "name", ""))
+
+
+def one_of(source: Any) -> Any:
+    """The picture of a source, of an item of a data set, or of a batch of one.
+
+    Raises:
+        TypeError: it holds none, or cannot be told which.
+        ImageError: it holds several.
+    """
+    pictures = list(loaded(source))
+    if len(pictures) == 1:
+        return pictures[0]
+    reason = f"{len(pictures)} pictures were given where one is inspected"
+    raise ImageError("<batch>", reason, "Pass them to inspect_many")
+
+
+def plain_source(source: Any) -> Any:
+    """What ``open_image`` takes, or a Picture."""
+    return source.source if isinstance(source, LoadedItem) else source
+
+
+def open_source(source: Any, bit_depth: int | None = None) -> Picture:
     """The picture of a source.
 
     Raises:
         ImageError: it cannot be read; the message names file, reason and remedy.
     """
+    if isinstance(source, LoadedItem) and not isinstance(source.source, Picture):
+        return source.open(bit_depth)
+    source = plain_source(source)
     return source if isinstance(source, Picture) else open_image(source, bit_depth=bit_depth)
 
 

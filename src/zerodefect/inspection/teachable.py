@@ -19,7 +19,7 @@ from zerodefect.images import BitDepth, ImageError, Picture, bit_depth_of
 from zerodefect.images.kept import KeptPicture
 from zerodefect.inspection.archive import ProductError
 from zerodefect.inspection.frames import shows_nothing
-from zerodefect.inspection.sources import Source, digest, expand, open_source
+from zerodefect.inspection.sources import Source, digest, expand, open_source, plain_source
 from zerodefect.prompts.unfamiliar import unfamiliar
 from zerodefect.prompts.vocabulary import Vocabulary
 from zerodefect.scoring.areas import read_area
@@ -376,7 +376,8 @@ class Teachable:
         with self._lock:
             if self.bit_depth is not None:
                 return
-            found = bit_depth_of([one for one in sources if not isinstance(one, Picture)])
+            plain = map(plain_source, sources)
+            found = bit_depth_of([one for one in plain if not isinstance(one, Picture)])
             if found is not None and found != self._too_dark:
                 _log.warning("%s", found)
                 self.bit_depth = found.bits

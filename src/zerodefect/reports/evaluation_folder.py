@@ -19,8 +19,7 @@ from zerodefect.evaluation.protocol import Evaluation
 from zerodefect.evaluation.result_tables import FORMAT, WORST, write_results
 from zerodefect.evaluation.worst_cases import WorstCase
 from zerodefect.files import StoreError, atomic_write
-from zerodefect.images import ImageError, blend, encode_jpeg, open_image, thumbnail
-from zerodefect.reports.report_pictures import resize_map
+from zerodefect.images import ImageError, blend, encode_jpeg, open_image, resize_map, thumbnail
 from zerodefect.reports.run_folder import RunMismatch, differences
 
 _FILES = ("results.json", "results.md", "curves.png")

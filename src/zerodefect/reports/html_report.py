@@ -21,7 +21,7 @@ import numpy as np
 
 from zerodefect.files import atomic_write
 from zerodefect.images import colorize
-from zerodefect.reports.records import Record
+from zerodefect.inspection.records import Record
 from zerodefect.reports.report_page import fill_page
 from zerodefect.reports.report_parts import ReportParts
 

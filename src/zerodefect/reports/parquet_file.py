@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from zerodefect.files import atomic_write
-from zerodefect.reports.records import Record
+from zerodefect.inspection.records import Record
 from zerodefect.version import __version__
 
 NO_PYARROW = "a Parquet file needs pyarrow: pip install 'zerodefect[parquet]'"

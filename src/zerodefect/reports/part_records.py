@@ -16,7 +16,7 @@ from zerodefect.inspection.conformal import PolicyError
 from zerodefect.inspection.part_pictures import agreed, part_names, together
 from zerodefect.inspection.part_verdict import Outcome, PartInspection, judge_part
 from zerodefect.inspection.policy import Policy
-from zerodefect.reports.records import Record
+from zerodefect.inspection.records import Record
 from zerodefect.reports.result_files import write_parts_csv
 
 

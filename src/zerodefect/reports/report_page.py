@@ -12,8 +12,8 @@ from typing import Any
 
 from zerodefect.inspection.allowances import Allowances
 from zerodefect.inspection.conformal import LEARNED, promise
+from zerodefect.inspection.records import Record
 from zerodefect.reports.power_section import power_of_run
-from zerodefect.reports.records import Record
 from zerodefect.reports.report_parts import ReportParts
 from zerodefect.types import printable
 

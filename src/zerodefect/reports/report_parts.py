@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 from urllib.parse import quote
 
-from zerodefect.reports.records import Record
+from zerodefect.inspection.records import Record
 from zerodefect.types import printable, told_score
 
 MAX_PARTS = 1000  # with all that is said of them; the others have their pictures in the list

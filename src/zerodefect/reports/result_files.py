@@ -25,7 +25,7 @@ import numpy as np
 import tifffile
 
 from zerodefect.files import atomic_write
-from zerodefect.reports.records import Record
+from zerodefect.inspection.records import Record
 from zerodefect.types import Count
 from zerodefect.version import __version__
 
@@ -72,12 +72,12 @@ def write_csv(records: Iterable[Mapping[str, Any]], path: str | Path) -> None:
     by an apostrophe; text with any sign that some program splits cells at is quoted. ``counts`` has
     how many defects of each kind there are, see ``types.Count``.
     """
-    _write_table(path, IMAGE_COLUMNS, (_image_row(record) for record in records))
+    _write_table(path, IMAGE_COLUMNS, (image_row(record) for record in records))
 
 
 def write_regions_csv(records: Iterable[Mapping[str, Any]], path: str | Path) -> None:
     """Write one row per region (``REGION_COLUMNS``), numbered from 1 in each image; UTF-8."""
-    rows = (row for record in records for row in _region_rows(record))
+    rows = (row for record in records for row in region_rows(record))
     _write_table(path, REGION_COLUMNS, rows)
 
 
@@ -242,7 +242,8 @@ def _names_in(folder: Path, changed: int) -> tuple[Counter[str], Counter[str]]:
     return Counter(_folded(n.name) for n in names), Counter(_folded(n.stem) for n in names)
 
 
-def _image_row(record: Mapping[str, Any]) -> list[Any]:
+def image_row(record: Mapping[str, Any]) -> list[Any]:
+    """Values of ``IMAGE_COLUMNS`` of an image's record."""
     regions = record.get("regions", ())
     extra = {
         "kinds": "; ".join(dict.fromkeys(region["kind"] or _NO_KIND for region in regions)),
@@ -253,7 +254,8 @@ def _image_row(record: Mapping[str, Any]) -> list[Any]:
     return [{**record, **extra}.get(column) for column in IMAGE_COLUMNS]
 
 
-def _region_rows(record: Mapping[str, Any]) -> Iterator[list[Any]]:
+def region_rows(record: Mapping[str, Any]) -> Iterator[list[Any]]:
+    """Values of ``REGION_COLUMNS`` of each region in an image's record."""
     for number, region in enumerate(record.get("regions", ()), start=1):
         x, y, width, height = region["box"]
         place = {"region": number, "x": x, "y": y, "width": width, "height": height}

@@ -19,7 +19,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from zerodefect.files import StoreError, atomic_write, store_error, sync_folder
-from zerodefect.reports.records import Record
+from zerodefect.inspection.records import Record
 from zerodefect.version import __version__
 
 FORMAT = "zerodefect-run"

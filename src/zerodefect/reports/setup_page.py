@@ -12,8 +12,8 @@ import numpy as np
 from zerodefect.files import atomic_write
 from zerodefect.images import encode_jpeg, thumbnail
 from zerodefect.inspection.power_curve import PowerCurve
+from zerodefect.inspection.records import Record
 from zerodefect.reports.power_section import power_section
-from zerodefect.reports.records import Record
 from zerodefect.reports.report_page import facts_list, filled, promises
 from zerodefect.reports.report_pictures import THUMB_SIDE
 from zerodefect.types import told_score

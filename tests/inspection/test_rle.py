@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from rle_decoder import decode_rle, in_box
 
+from zerodefect.inspection.records import region_rle
 from zerodefect.inspection.regions import find_regions
-from zerodefect.reports.records import region_rle
 from zerodefect.types import Region
 
 sides = st.integers(1, 40)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from zerodefect.images.run_lengths import counts_to_text
-from zerodefect.types import Failure, Inspection, Region
+from zerodefect.types import Failure, Region
+
+if TYPE_CHECKING:
+    from zerodefect.inspection.inspected import Inspection
 
 Record = dict[str, Any]
 

@@ -1,0 +1,80 @@
+"""How an inspection looks: its map and regions on its picture, and both in a notebook."""
+
+from __future__ import annotations
+
+import base64
+from html import escape
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from zerodefect.images import encode_jpeg, laid_over, thumbnail
+from zerodefect.types import Region, printable, told_score
+
+if TYPE_CHECKING:
+    from zerodefect.inspection.inspected import Inspection
+
+_SIDE = 480  # pixels of the picture in a notebook
+_REGIONS = 10  # that it lists
+_COLOURS = {"good": "#1b7837", "unsure": "#8a6100", "defect": "#b2182b"}
+
+
+def drawn_on(pixels: np.ndarray, inspection: Inspection) -> np.ndarray:
+    """Map and outlines on the picture, uint8 ``(H, W, 3)``, whole or smaller."""
+    size = inspection.height, inspection.width
+    return laid_over(pixels, inspection.map, inspection.regions, size, inspection.colour_range)
+
+
+def as_html(inspection: Inspection) -> str:
+    """The inspection as HTML that stands alone; names of files and kinds are text in it."""
+    told = verdict_html(inspection.verdict, inspection.calibrated)
+    p = "" if inspection.p_value is None else f", p = {inspection.p_value:.3g}"
+    lines = [
+        f"<b>{_text(inspection.image)}</b>",
+        f"{told} score {told_score(inspection.score)}{p}",
+        _text(inspection.explanation),
+        *map(_text, filter(None, [inspection.answer, *inspection.notes])),
+    ]
+    body = "".join(f"<div>{line}</div>" for line in lines if line)
+    return f"<div>{_picture(inspection)}{body}{_table(inspection.regions)}</div>"
+
+
+def verdict_html(verdict: str, calibrated: bool) -> str:
+    """A verdict in its colour, and whether it is provisional."""
+    caution = "" if calibrated else " (provisional)"
+    return f'<b style="color:{_COLOURS.get(verdict, "#555")}">{_text(verdict)}</b>{caution}'
+
+
+def html_table(heads: list[str], rows: list[list[str]]) -> str:
+    """A table of cells that are HTML already."""
+    top = "".join(f"<th>{head}</th>" for head in heads)
+    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
+    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _picture(inspection: Inspection) -> str:
+    if inspection.picture is None:
+        return ""
+    shown = drawn_on(thumbnail(inspection.picture.to_uint8(), _SIDE), inspection)
+    data = base64.b64encode(encode_jpeg(shown)).decode()
+    return f'<img src="data:image/jpeg;base64,{data}" alt="{_text(inspection.image)}">'
+
+
+def _table(regions: tuple[Region, ...]) -> str:
+    rows = [
+        [
+            _text(region.kind or "anomaly"),
+            "{}, {}: {} x {}".format(*region.box),
+            f"{region.area_percent:.2g} %",
+            told_score(region.score),
+        ]
+        for region in regions[:_REGIONS]
+    ]
+    more = len(regions) - len(rows)
+    rest = f"<div>and {more} more</div>" if more else ""
+    heads = ["kind", "x, y: width x height", "area", "score"]
+    return html_table(heads, rows) + rest if rows else ""
+
+
+def _text(text: object) -> str:
+    return escape(printable(text))
