@@ -2,10 +2,10 @@
 
 Examples are compared by a linear discriminant (Fisher, Annals of Eugenics 1936) whose within-kind
 covariance is shrunk towards a multiple of the identity, as few examples of many numbers need it
-(Ledoit and Wolf, J. Multivariate Analysis 2004). How far an example lies from its nearest kind when
-the examples of its own picture are left out says what is usual; a region that lies further than all
-but the stated share of them is of an unknown kind (conformal prediction, Vovk et al., 2005; left
-out in turn, so that the rate holds nearly, and is not proven).
+(Ledoit and Wolf, J. Multivariate Analysis 2004). How strange an example is, far from its nearest
+kind or between two, when the examples of its own picture are left out says what is usual; a region
+that is stranger than all but the stated share of them is of an unknown kind (conformal prediction,
+Vovk et al., 2005; left out in turn, so that the rate holds nearly, and is not proven).
 
 Symbols: x a region's description, mu_k the mean of kind k, S the shrunk covariance,
 d_k^2 = (x - mu_k)' S^-1 (x - mu_k), T the temperature of shares softmax(-d_k^2 / 2T).
@@ -202,12 +202,10 @@ class KindExamples:
         """Kind and share of regions from their descriptions ``(m, D)``; errors as ``distances``."""
         d = self.distances(values)
         shares = np.exp(log_softmax(-d / (2 * self._temperature), axis=1))
-        usual = self.left_out.min(1)
-        usual = usual[np.isfinite(usual)]
+        usual = _strangeness(self.left_out[np.isfinite(self.left_out).any(1)])
         found: list[Named] = []
-        for row, share in zip(d, shares, strict=True):
-            best = int(row.argmin())
-            p = (1 + np.count_nonzero(usual >= row[best])) / (len(usual) + 1)
+        for best, share, strange in zip(d.argmin(1), shares, _strangeness(d), strict=True):
+            p = (1 + np.count_nonzero(usual >= strange)) / (len(usual) + 1)
             fits = p > self.unknown
             found.append((self.names[best], float(share[best])) if fits else (None, None))
         return found
@@ -259,6 +257,18 @@ class KindExamples:
             return cls(names, values, kinds, pictures, widths, unknown)
         except (SafetensorError, LookupError, TypeError, ValueError, RecursionError) as error:
             raise KindsError(f"the examples of kinds are damaged ({error})") from None
+
+
+def _strangeness(d: np.ndarray) -> np.ndarray:
+    """Distance ``(n,)`` to the nearest kind less half of that to the next one, if there is one.
+
+    What lies between two kinds is as strange as what lies far from all.
+    """
+    ordered = np.sort(d, axis=1)
+    if d.shape[1] < 2:
+        return ordered[:, 0]
+    second = np.where(np.isfinite(ordered[:, 1]), ordered[:, 1], 0.0)
+    return ordered[:, 0] - second / 2
 
 
 def check_name(name: str) -> None:
