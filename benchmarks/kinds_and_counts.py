@@ -25,8 +25,8 @@ from scipy import ndimage
 import zerodefect
 from zerodefect.images import open_image
 from zerodefect.inspection.inspector import Inspector
-from zerodefect.inspection.kinds import KindExamples, by_words
 from zerodefect.inspection.region_features import describe_regions
+from zerodefect.inspection.region_kinds import KindExamples, by_words
 from zerodefect.inspection.regions import find_regions
 from zerodefect.prompts.vocabulary import Vocabulary
 from zerodefect.types import Region

@@ -10,8 +10,8 @@ from hypothesis.extra import numpy as hnp
 from rle_decoder import decode_rle, in_box
 
 from zerodefect.inspection.inspected import Inspection
-from zerodefect.inspection.kinds import by_words
 from zerodefect.inspection.records import failure_record, to_record
+from zerodefect.inspection.region_kinds import by_words
 from zerodefect.inspection.regions import find_regions
 from zerodefect.types import Failure
 

@@ -11,8 +11,8 @@ from zerodefect import Inspector, ProductError
 from zerodefect.detector.contract import PatchFeatures
 from zerodefect.images import ImageError, Picture, encode_png
 from zerodefect.images.tiling import Tiling
-from zerodefect.inspection.kinds import KindsError
 from zerodefect.inspection.region_features import SHAPE_FACTS, describe_regions
+from zerodefect.inspection.region_kinds import KindsError
 from zerodefect.inspection.regions import find_regions
 from zerodefect.layers.grid import Grid
 from zerodefect.scoring.viewing import Viewing

@@ -19,8 +19,8 @@ from rle_decoder import decode_rle
 from zerodefect.data.drawn_masks import fill_outline
 from zerodefect.files import StoreError
 from zerodefect.inspection.inspected import Inspection
-from zerodefect.inspection.kinds import by_words
 from zerodefect.inspection.records import failure_record, to_record
+from zerodefect.inspection.region_kinds import by_words
 from zerodefect.inspection.regions import find_regions
 from zerodefect.reports.result_files import (
     IMAGE_COLUMNS,

@@ -19,7 +19,7 @@ from zerodefect.evaluation.predictions import Predictions, Setting, Taught
 from zerodefect.evaluation.protocol import Evaluation, PictureScore, Protocol, Row, Tally
 from zerodefect.evaluation.worst_cases import WorstCase, WorstCases
 from zerodefect.images import ImageError, Picture
-from zerodefect.inspection.kinds import KindsError
+from zerodefect.inspection.region_kinds import KindsError
 from zerodefect.inspection.sources import digest
 from zerodefect.scoring.areas import read_area, resize_area
 from zerodefect.scoring.viewing import Viewing

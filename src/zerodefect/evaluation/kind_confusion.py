@@ -14,8 +14,8 @@ from zerodefect.detector.knowledge import Knowledge, Product
 from zerodefect.images import Picture
 from zerodefect.inspection.allowances import UNNAMED
 from zerodefect.inspection.kind_examples import MOST_OF_A_PICTURE
-from zerodefect.inspection.kinds import KindExamples, KindsError, by_words
 from zerodefect.inspection.region_features import describe_regions
+from zerodefect.inspection.region_kinds import KindExamples, KindsError, by_words
 from zerodefect.inspection.regions import find_regions
 from zerodefect.prompts.vocabulary import Vocabulary
 from zerodefect.scoring.scorer import Scorer

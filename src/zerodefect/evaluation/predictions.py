@@ -19,7 +19,7 @@ from zerodefect.detector.knowledge import Knowledge, Product
 from zerodefect.evaluation.prediction_cache import Kept, PredictionCache, Shelf
 from zerodefect.evaluation.protocol import Protocol
 from zerodefect.images import ImageError, Picture, open_image, picture_size
-from zerodefect.inspection.kinds import KindExamples
+from zerodefect.inspection.region_kinds import KindExamples
 from zerodefect.inspection.sources import digest
 from zerodefect.layers.smoothing import gaussian_smooth
 from zerodefect.scoring.areas import read_area

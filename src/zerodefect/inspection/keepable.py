@@ -12,11 +12,11 @@ from zerodefect.detector.contract import Detector
 from zerodefect.images.kept import KeptPicture
 from zerodefect.inspection.calibration import calibrate
 from zerodefect.inspection.kind_examples import Examples, learn_kinds
-from zerodefect.inspection.kinds import USUAL_UNKNOWN, KindExamples
 from zerodefect.inspection.made_with import made_with
 from zerodefect.inspection.policy import Policy
 from zerodefect.inspection.product_pictures import Keeping
 from zerodefect.inspection.product_sections import Asked
+from zerodefect.inspection.region_kinds import USUAL_UNKNOWN, KindExamples
 from zerodefect.inspection.sources import Source, expand
 from zerodefect.inspection.teachable import Shown, Teachable
 from zerodefect.scoring.joining import Scored

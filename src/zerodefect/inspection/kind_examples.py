@@ -12,8 +12,8 @@ import numpy as np
 
 from zerodefect.data import load_dataset, opened_mask
 from zerodefect.images import ImageError, Picture
-from zerodefect.inspection.kinds import KindExamples, KindsError, by_words, check_name
 from zerodefect.inspection.region_features import describe_regions
+from zerodefect.inspection.region_kinds import KindExamples, KindsError, by_words, check_name
 from zerodefect.inspection.regions import find_regions
 from zerodefect.inspection.sources import Source, expand, open_source
 from zerodefect.scoring.joining import Scored

@@ -27,7 +27,6 @@ from zerodefect.inspection import product_pictures
 from zerodefect.inspection.archive import Archive, ProductError, write_archive
 from zerodefect.inspection.card import card
 from zerodefect.inspection.conformal import PolicyError
-from zerodefect.inspection.kinds import KindExamples, KindsError
 from zerodefect.inspection.policy import Policy
 from zerodefect.inspection.product_detector import (
     checkpoint_members,
@@ -55,6 +54,7 @@ from zerodefect.inspection.product_sections import (
     is_known,
     machine,
 )
+from zerodefect.inspection.region_kinds import KindExamples, KindsError
 from zerodefect.prompts.vocabulary import Vocabulary
 from zerodefect.scoring.joining import Scored
 from zerodefect.scoring.scorer import Scorer

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from zerodefect.inspection.kinds import KindExamples, KindsError, by_words
+from zerodefect.inspection.region_kinds import KindExamples, KindsError, by_words
 from zerodefect.inspection.regions import find_regions, overlaps
 
 sides = st.integers(1, 14)
