@@ -35,7 +35,8 @@ def test_regions_are_called_like_the_examples_they_resemble():
     values, kinds = drawn(1, 50)
     named = learned.decide(values)
     assert [name for name, _ in named] == [learned.names[k] for k in kinds]
-    assert all(0.5 < share <= 1 for _, share in named)
+    assert all(0.5 < share < 1 for _, share in named)  # thirty right ones are no certainty
+    assert 0.9 < np.mean([share for _, share in named]) < 0.995
     assert learned.right == 1.0
     assert learned.counts() == {"scratch": 10, "dent": 10, "stain": 10}
 

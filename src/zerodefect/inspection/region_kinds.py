@@ -179,13 +179,20 @@ class KindExamples:
 
     @cached_property
     def _temperature(self) -> float:
-        """The one under which the examples left out are likeliest."""
+        """The one under which the examples left out, and one more that is mistaken, are likeliest.
+
+        Few examples that are all told right do not make the next one certain.
+        """
         told = np.isfinite(self.left_out).all(1)
         d, own = self.left_out[told], self.kinds[told]
-        if not len(d):
+        if not len(d) or len(self.names) < 2:
             return float(_TEMPERATURES[-1])
-        rows = np.arange(len(d))
-        fits = [log_softmax(-d / (2 * t), axis=1)[rows, own].mean() for t in _TEMPERATURES]
+        mine = np.eye(len(self.names), dtype=bool)[own]
+        fits = []
+        for t in _TEMPERATURES:
+            logs = log_softmax(-d / (2 * t), axis=1)
+            mistaken = np.where(mine, -np.inf, logs).max(1)
+            fits.append(logs[mine].sum() + mistaken.mean())
         return float(_TEMPERATURES[int(np.argmax(fits))])
 
     def distances(self, values: np.ndarray) -> np.ndarray:
