@@ -166,6 +166,20 @@ def test_whatever_is_cut_off_or_changed_is_told_or_reads_as_it_was(data):
             assert all(content in MEMBERS.values() for content in found.values())
 
 
+def test_a_name_that_was_changed_to_a_line_break_is_told_in_one_line(tmp_path):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("product.json", "{}")
+    whole = buffer.getvalue()
+    listed = whole.rindex(b"product.json")
+    path = tmp_path / "changed.zd"
+    path.write_bytes(whole[:listed] + b"\n" + whole[listed + 1 :])
+    read = Archive(path)
+    with pytest.raises(ProductError) as caught:
+        read.read(*read.sizes)
+    assert "\n" not in str(caught.value) and "is damaged" in str(caught.value)
+
+
 @pytest.mark.killing
 def test_two_processes_that_write_one_file_at_once_leave_it_whole(tmp_path):
     code = (

@@ -12,6 +12,7 @@ from zerodefect.cli.telling import progress, tell
 
 if TYPE_CHECKING:
     from zerodefect.engines.local import Summary
+    from zerodefect.inspection.inspector import Inspector
 
 _PER_KIND = 2
 _CHOSEN = {
@@ -23,15 +24,13 @@ _CHOSEN = {
 
 def demo(
     output: Path = output_option(Path("demo-run"), "Folder for everything."),
-    good: int = option(40, "Good pieces to calibrate on, a product.", min=4),
+    good: int = option(40, "Good pieces to learn from, a product.", min=4),
 ) -> None:
     """Try it all on drawn products.
 
-    Draws three products, calibrates on good pieces, inspects others, and writes the reports. Needs
-    no network and no pictures. Run again, it goes on where it stopped.
+    Draws three products, learns from good pieces, inspects others, and writes reports and product
+    files. Needs no network and no pictures. Run again, it goes on where it stopped.
     """
-    from zerodefect.engines.local import inspect_files
-    from zerodefect.images import find_images
     from zerodefect.inspection.load_inspector import load
 
     inspector = load()
@@ -44,20 +43,31 @@ def demo(
             for path, index, kind in pictures:
                 _draw(path, product, index, kind)
                 bar(advance=1)
-            inspector.policy = None
-            inspector.describe(product)
-            policy = inspector.calibrate(find_images([folder / "parts" / "train"]))
-            policy.save(folder / "policy.json")
-            parts = find_images([folder / "parts" / "test"])
-            bar(description=f"{product}: inspecting", total=len(parts), completed=0)
-            summary = inspect_files(
-                inspector,
-                parts,
-                folder / "run",
-                maps=True,
-                on_record=lambda record: bar(advance=1),
-            )
-            _tell(product, policy.notes, summary, folder)
+            bar(description=f"{product}: inspecting", total=None)
+            _show(inspector, product, folder)
+
+
+def _show(inspector: Inspector, product: str, folder: Path) -> None:
+    """Inspect by words, then by comparing with good parts; limits are of good parts both times."""
+    from zerodefect.engines.local import inspect_files
+    from zerodefect.images import find_images
+    from zerodefect.inspection.setting_up import set_up
+
+    good, parts = (find_images([folder / "parts" / split]) for split in ("train", "test"))
+    inspector.policy = None
+    inspector.forget()
+    inspector.describe(product)
+    inspector.calibrate(good)
+    by_words = inspect_files(inspector, parts, folder / "run-by-words")
+    made = set_up(inspector, good)
+    inspector.save(folder / f"{folder.name}.zd")
+    summary = inspect_files(inspector, parts, folder / "run", maps=True)
+    tell(f"{product}: called defective or unsure, by what was drawn")
+    tell(f"  from words:               {_called(by_words)}")
+    tell(f"  compared with good parts: {_called(summary)}")
+    for note in made.policy.notes:
+        tell(f"  {note}")
+    tell(f"  report: {summary.report}")
 
 
 def _pieces(
@@ -95,16 +105,11 @@ def _draw(path: Path, product: str, index: int, kind: str | None) -> None:
         file.write(encode_png(image))
 
 
-def _tell(product: str, notes: tuple[str, ...], summary: Summary, folder: Path) -> None:
-    """Say how the verdicts compare with what was drawn."""
+def _called(summary: Summary) -> str:
+    """How many of each kind were not called good."""
     flagged: dict[str, list[bool]] = {}
     with (summary.folder / "results.jsonl").open(encoding="utf-8") as lines:
         for record in map(json.loads, lines):
             truth = Path(record["image"]).parent.name
             flagged.setdefault(truth, []).append(record["verdict"] != "good")
-    found = ", ".join(f"{truth} {sum(v)}/{len(v)}" for truth, v in flagged.items())
-    tell(f"{product}")
-    for note in notes:
-        tell(f"  {note}")
-    tell(f"  called defective or unsure, by what was drawn: {found}")
-    tell(f"  report: {summary.report}")
+    return ", ".join(f"{truth} {sum(v)}/{len(v)}" for truth, v in flagged.items())

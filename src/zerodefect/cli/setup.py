@@ -57,7 +57,7 @@ def setup(
     from zerodefect.images import find_images
     from zerodefect.inspection.setting_up import set_up
 
-    files, seconds = find_images(good), power_seconds(power)
+    files, seconds = find_images(good or []), power_seconds(power)
     file = _target(output, name.object, overwrite)
     tell_views(pictures, files)
     inspector = load_inspector(ProductOptions(object=name.object), detector, pictures, files)

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from zerodefect.files import atomic_write
+from zerodefect.types import printable
 
 _MOST_MEMBERS = 100_000
 _LARGEST = 64 * 2**30  # bytes of all members together
@@ -79,7 +80,7 @@ class Archive:
                 try:
                     found.append(archive.read(name))
                 except _DAMAGE as error:
-                    reason = f"{name} in it is damaged ({error})"
+                    reason = printable(f"{name} in it is damaged ({error})")
                     raise ProductError(self.path, reason, _COPY_AGAIN) from None
         return found
 
