@@ -192,6 +192,6 @@ def test_how_many_of_each_kind_stands_beside_the_score(tmp_path):
         {"kind": None, "count": 1, "low": 1, "high": 1},
     ]
     shown = "(showFindings(0, chunks.get(0)[0]), byId('findings').textContent)"
-    assert "2 × scratch (1 to 3); 1 × anomaly" in on_page(tmp_path, [record], shown)
+    assert "2 \u00d7 scratch (1 to 3); 1 \u00d7 anomaly" in on_page(tmp_path, [record], shown)
     del record["counts"]  # of an earlier version
     assert "scratch" not in on_page(tmp_path, [record], shown)

@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import permutations
 
 import numpy as np
 from scipy import ndimage, sparse
@@ -30,7 +29,7 @@ _SIDE = 96  # pixels of a region's cut-out, at most, that it is split on
 _LINE = 2.0  # length by width from which a piece has a direction
 _TURN = math.cos(math.radians(20))  # of directions that still count as one
 _GAP = 0.5  # of the longer piece, at most, between two of one line
-_MOST = 200  # pieces of a kind, at most, that are joined
+_MOST = 100  # regions of a kind, at most, that are split and joined
 
 _TOUCHING = np.ones((3, 3), bool)
 
@@ -79,13 +78,10 @@ def _counted(
 ) -> int:
     """Number of defects that rise by the share ``keep`` of the highest one, split at ``split``."""
     rise = top - limit
-    pieces = [
-        piece
-        for region in regions
-        if region.score > limit and region.score - limit >= keep * rise
-        for piece in _pieces(map, region, limit, split * rise)
-    ]
-    return len(pieces) if len(pieces) > _MOST else _joined(pieces)
+    high = [one for one in regions if one.score > limit and one.score - limit >= keep * rise]
+    if len(high) > _MOST:
+        return len(high)
+    return _joined([p for region in high for p in _pieces(map, region, limit, split * rise)])
 
 
 def _pieces(map: np.ndarray, region: Region, limit: float, depth: float) -> list[_Piece]:
@@ -140,23 +136,23 @@ def _ellipse(part: np.ndarray, step: int, corner: tuple[int, int]) -> _Piece:
 
 def _joined(pieces: Sequence[_Piece]) -> int:
     """Number of pieces, those that continue each other counted as one."""
-    n = len(pieces)
-    pairs = permutations(range(n), 2)
-    ends = [(i, j) for i, j in pairs if _continues(pieces[i], pieces[j])]
-    if not ends:
-        return n
-    rows, columns = zip(*ends, strict=True)
-    graph = sparse.csr_matrix((np.ones(len(ends)), (rows, columns)), (n, n))
+    if len(pieces) < 2:
+        return len(pieces)
+    graph = sparse.csr_matrix(_continues(pieces))
     return int(connected_components(graph, directed=False)[0])
 
 
-def _continues(line: _Piece, other: _Piece) -> bool:
-    """Whether a piece no longer than a line lies in its direction, not far from its end."""
-    if line.length < max(other.length, _LINE * line.width):
-        return False
-    if other.length >= _LINE * other.width and abs(line.axis @ other.axis) < _TURN:
-        return False
-    way = other.centre - line.centre
-    beside = abs(way @ np.array([-line.axis[1], line.axis[0]]))
-    gap = abs(way @ line.axis) - (line.length + other.length) / 2
-    return bool(beside <= max(line.width, other.width) and gap <= _GAP * line.length)
+def _continues(pieces: Sequence[_Piece]) -> np.ndarray:
+    """Whether each piece is a line with the other one, no longer, near its end ``(n, n)``."""
+    centres = np.stack([piece.centre for piece in pieces])
+    axes = np.stack([piece.axis for piece in pieces])
+    length = np.array([piece.length for piece in pieces])
+    width = np.array([piece.width for piece in pieces])
+    way = centres[None] - centres[:, None]  # from the line to the other one
+    across = np.stack([-axes[:, 1], axes[:, 0]], axis=1)
+    beside = np.abs(np.einsum("ijk,ik->ij", way, across))
+    gap = np.abs(np.einsum("ijk,ik->ij", way, axes)) - (length[:, None] + length[None]) / 2
+    line = length >= _LINE * width
+    turned = line[None] & (np.abs(axes @ axes.T) < _TURN)
+    near = (beside <= np.maximum(width[:, None], width[None])) & (gap <= _GAP * length[:, None])
+    return line[:, None] & (length[:, None] >= length[None]) & near & ~turned
