@@ -191,7 +191,6 @@ def _sets(
 ) -> PictureSets | None:
     """Which pictures are compared with each other; None where each is judged alone."""
     from zerodefect.inspection.picture_sets import PictureSets
-    from zerodefect.inspection.policy import Policy
 
     if not inspector.transductive:
         if compared.batch_sample is not None or compared.batch_by != "all":
