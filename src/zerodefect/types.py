@@ -132,6 +132,27 @@ class Region:
 
 
 @dataclass(frozen=True)
+class Count:
+    """How many defects of one kind an image shows, touching ones apart and broken lines joined.
+
+    Attributes:
+        kind: name, or None for those whose kind is not known.
+        count: the likeliest number; 1 or more.
+        low, high: how few and how many they are at other limits; no rate is promised.
+    """
+
+    kind: str | None
+    count: int
+    low: int
+    high: int
+
+    def __str__(self) -> str:
+        """``3 x scratch (2 to 4)``; the interval where it says more than the number."""
+        what = f"{self.count} x {self.kind or 'anomaly'}"
+        return what if self.low == self.high else f"{what} ({self.low} to {self.high})"
+
+
+@dataclass(frozen=True)
 class Failure:
     """One file that could not be inspected; the rest of the job goes on.
 

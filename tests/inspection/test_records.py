@@ -11,6 +11,7 @@ from rle_decoder import decode_rle, in_box
 
 from zerodefect.inspection.inspected import Inspection
 from zerodefect.inspection.records import failure_record, to_record
+from zerodefect.inspection.region_kinds import by_words
 from zerodefect.inspection.regions import find_regions
 from zerodefect.types import Failure
 
@@ -32,9 +33,8 @@ def inspections(draw):
     types = (
         None if kinds is None else draw(hnp.arrays(np.float64, (2, 2, 3), elements=st.just(0.5)))
     )
-    regions = find_regions(
-        map, 0.5, minimum_area=1, type_map=types, kinds=kinds or (), p_value=lambda _: p
-    )
+    regions = find_regions(map, 0.5, minimum_area=1, p_value=lambda _: p)
+    regions = by_words(regions, types, kinds or (), map.shape)
     return Inspection(
         image=draw(names),
         object=draw(st.none() | names),
@@ -82,6 +82,7 @@ def test_fields_of_a_record():
         *(
             "p_value",
             "count",
+            "counts",
             "regions",
             "explanation",
             "answer",

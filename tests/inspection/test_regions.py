@@ -81,23 +81,6 @@ def test_regions_partition_the_pixels_above_the_limit(map, limit, minimum_area, 
     assert [r.score for r in regions] == sorted((r.score for r in regions), reverse=True)
 
 
-@given(maps, st.integers(1, 3), st.integers(1, 5), st.integers(1, 5))
-@settings(max_examples=60, deadline=None)
-def test_kind_is_the_largest_mean_share_over_the_region(map, T, h, w):
-    rng = np.random.default_rng(h * 7 + w)
-    type_map = rng.random((T, h, w)).astype(np.float32)
-    type_map /= type_map.sum(axis=0)
-    kinds = [f"kind {i}" for i in range(T)]
-    rows = np.arange(map.shape[0]) * h // map.shape[0]
-    columns = np.arange(map.shape[1]) * w // map.shape[1]
-    full = type_map[:, rows][:, :, columns]
-    for region in find_regions(map, 0.3, minimum_area=1, type_map=type_map, kinds=kinds):
-        x, y, width, height = region.box
-        shares = full[:, y : y + height, x : x + width][:, region.mask].mean(axis=1)
-        assert region.kind == kinds[int(shares.argmax())]
-        assert region.kind_score == pytest.approx(shares.max(), rel=1e-5)
-
-
 def test_p_value_is_asked_for_each_region():
     map = np.zeros((20, 20), np.float32)
     map[1:5, 1:5], map[10:15, 10:15] = 2.0, 3.0
@@ -129,7 +112,6 @@ def test_many_specks_in_a_large_map():
     [
         ({"map": np.zeros((2, 2, 2), np.float32)}, r"\(H, W\)"),
         ({"map": np.full((2, 2), np.nan, np.float32)}, "NaN"),
-        ({"type_map": np.zeros((2, 2, 2)), "kinds": ["one"]}, "1 kinds"),
         ({"inspected": np.zeros((3, 2), bool)}, "inspected"),
     ],
 )

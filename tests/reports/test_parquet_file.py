@@ -16,7 +16,7 @@ from zerodefect.reports.parquet_file import (
 
 def test_a_row_has_every_column():
     whole = parquet_row({**record("a.png"), "notes": ["first of 12 frames"]})
-    assert list(whole) == [*IMAGE_FIELDS, "notes", "regions"]
+    assert list(whole) == [*IMAGE_FIELDS, "notes", "regions", "counts"]
     assert (whole["image"], whole["verdict"], whole["count"]) == ("a.png", "defect", 2)
     assert whole["notes"] == ["first of 12 frames"]
     first = whole["regions"][0]

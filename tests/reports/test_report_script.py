@@ -183,3 +183,15 @@ def test_a_region_that_is_allowed_says_by_which_rule(tmp_path):
     record["regions"][1]["allowed"] = "hole:area<50px"
     expression = "regionTable(data && chunks.get(0)[0].regions)[0].textContent"
     assert on_page(tmp_path, [record], expression).count("allowed: hole:area<50px") == 1
+
+
+def test_how_many_of_each_kind_stands_beside_the_score(tmp_path):
+    record = inspected([[10, 10, 5], [50, 50, 5]])
+    record["counts"] = [
+        {"kind": "scratch", "count": 2, "low": 1, "high": 3},
+        {"kind": None, "count": 1, "low": 1, "high": 1},
+    ]
+    shown = "(showFindings(0, chunks.get(0)[0]), byId('findings').textContent)"
+    assert "2 \u00d7 scratch (1 to 3); 1 \u00d7 anomaly" in on_page(tmp_path, [record], shown)
+    del record["counts"]  # of an earlier version
+    assert "scratch" not in on_page(tmp_path, [record], shown)

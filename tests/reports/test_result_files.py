@@ -20,6 +20,7 @@ from zerodefect.data.drawn_masks import fill_outline
 from zerodefect.files import StoreError
 from zerodefect.inspection.inspected import Inspection
 from zerodefect.inspection.records import failure_record, to_record
+from zerodefect.inspection.region_kinds import by_words
 from zerodefect.inspection.regions import find_regions
 from zerodefect.reports.result_files import (
     IMAGE_COLUMNS,
@@ -30,7 +31,7 @@ from zerodefect.reports.result_files import (
     write_map_tiff,
     write_regions_csv,
 )
-from zerodefect.types import Failure
+from zerodefect.types import Count, Failure
 
 
 def record(image="a.png", kinds=("scratch", "hole"), calibrated=True, **changes):
@@ -41,7 +42,8 @@ def record(image="a.png", kinds=("scratch", "hole"), calibrated=True, **changes)
     types = None
     if kinds:
         types = np.array([[[0.75, 0.25]], [[0.25, 0.75]]])
-    regions = find_regions(map, 1.0, type_map=types, kinds=kinds or (), p_value=lambda _: 0.25)
+    regions = find_regions(map, 1.0, p_value=lambda _: 0.25)
+    regions = by_words(regions, types, kinds or (), map.shape)
     fields = {"object": "screw", "verdict": "defect", "score": 3.5, "p_value": 0.01, **changes}
     inspection = Inspection(
         image=image, width=30, height=20, calibrated=calibrated, regions=regions, **fields
@@ -62,12 +64,14 @@ def rows_of(path):
 
 
 def test_csv_has_one_row_per_image(tmp_path):
-    write_csv(iter([record(), good(), BROKEN]), tmp_path / "results.csv")
+    counted = record(counts=(Count("hole", 2, 1, 3), Count("scratch", 1, 1, 1)))
+    write_csv(iter([counted, good(), BROKEN]), tmp_path / "results.csv")
     rows = rows_of(tmp_path / "results.csv")
     assert tuple(rows[0]) == IMAGE_COLUMNS
     first, second, third = rows
     assert first["kinds"] == "hole; scratch"  # by falling score
     assert first["calibrated"] == "true" and first["count"] == "2"
+    assert first["counts"] == "2 x hole (1 to 3); 1 x scratch" and second["counts"] == ""
     assert float(first["largest_area_percent"]) == pytest.approx(100 * 20 / 600)
     assert second["score"] == "-0.5" and second["kinds"] == second["largest_area_percent"] == ""
     assert third["status"] == "failed" and third["reason"] == "cut off" and third["score"] == ""

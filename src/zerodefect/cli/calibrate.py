@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from zerodefect.cli.drawn_damage import measured_power, power_option, power_seconds
-from zerodefect.cli.opening import load_inspector
+from zerodefect.cli.opening import load_inspector, teach
 from zerodefect.cli.options import (
     AsJson,
     BatchOptions,
     DetectorOptions,
     GoodPaths,
+    KindOptions,
     Options,
     PictureOptions,
     ProductOptions,
@@ -86,6 +87,7 @@ def calibrate(
         rich_help_panel="Product",
     ),
     rules: RuleOptions,
+    kinds: KindOptions,
     limits: LimitOptions,
     detector: DetectorOptions,
     pictures: PictureOptions,
@@ -109,32 +111,40 @@ def calibrate(
     failures: list[Failure] = []
 
     def on_failure(failure: Failure) -> None:
-        failures.append(failure)
         say(f"left out: {failure}")
+        failures.append(failure)
 
     inspector = _opened(product, detector, pictures, limits, files, rules, renew)
     with progress("calibrating", len(files) or None, quiet=as_json) as bar:
-        told: dict[str, Any] = {"on_scored": lambda count: bar(advance=count)}
-        told |= {"on_failure": on_failure, **batch.keywords()}
-        if renew:
+        told: dict[str, Any] = {"on_failure": on_failure, **batch.keywords()}
+        told["on_scored"] = lambda count: bar(advance=count)
+        allow = () if kinds.examples else rules.rules  # rules may name kinds, taught afterwards
+        if renew or (kinds.examples and _as_it_was(files, product, limits)):
             policy = inspector.active_policy()
         elif product.product:
-            policy = _relearned(inspector, product, files, limits, rules, told)
+            policy = _relearned(inspector, product, files, limits, allow, told)
         else:
-            told |= {"part_by": rules.part_by, "allow": rules.rules, **limits.keywords()}
+            told |= {"part_by": rules.part_by, "allow": allow, **limits.keywords()}
             policy = inspector.calibrate(files, **told)
+    policy = _with_kinds(inspector, policy, kinds, rules)
     finds = _finds(inspector, files, seconds, as_json)
     output, whole = _kept(inspector, policy, product, keep)
-    if as_json:
-        tell(policy.model_dump_json())
-        say(f"{'product' if whole else 'policy'}: {output}")
-    else:
-        _tell(policy, output, whole, limits.leave_one_out)
+    _tell(policy, output, whole, limits.leave_one_out, as_json)
     for sentence in finds:
         (say if as_json else tell)(sentence)
     if failures:
         _tell_failures(len(failures), limits.leave_one_out and not whole)
         raise typer.Exit(3)
+
+
+def _with_kinds(
+    inspector: Inspector, policy: Policy, kinds: KindOptions, rules: RuleOptions
+) -> Policy:
+    """Teach the kinds that examples are given of; the policy with rules that may name them."""
+    teach(inspector, kinds)
+    if kinds.examples and rules.rules:
+        inspector.policy = policy = policy.allowing(rules.rules)
+    return policy
 
 
 def _tell_failures(count: int, again: bool) -> None:
@@ -164,6 +174,8 @@ def _kept(
         inspector.save(output, keep.keep_pictures)
     else:
         policy.save(output)
+        if inspector.taught_kinds:
+            say("a policy file holds no kinds: give --kind to inspect, or write a product file")
     return output, whole
 
 
@@ -194,6 +206,12 @@ def _check(
         raise ValueError("--allow: --renew keeps the product's rules: change them afterwards")
     if seconds and not files:
         raise ValueError("--power draws onto good parts named here: name some, or drop it")
+
+
+def _as_it_was(files: Sequence[Path], product: ProductOptions, limits: LimitOptions) -> bool:
+    """Whether a product file's limits stay, since nothing is given that changes them."""
+    given = [*limits.keywords().values(), product.references, *files]
+    return product.product is not None and not any(given)
 
 
 def _known(product: ProductOptions) -> ProductOptions:
@@ -235,11 +253,11 @@ def _relearned(
     product: ProductOptions,
     files: Sequence[Path],
     limits: LimitOptions,
-    rules: RuleOptions,
+    allow: Sequence[str],
     told: dict[str, Any],
 ) -> Policy:
     """Limits from all pictures of a product file and further ones."""
-    rates = {**limits.keywords(), **({"allow": rules.rules} if rules.rules else {})}
+    rates = {**limits.keywords(), **({"allow": allow} if allow else {})}
     left_out = rates.pop("leave_one_out")
     if left_out and not inspector.calibration.leave_one_out:
         raise ValueError(
@@ -249,10 +267,14 @@ def _relearned(
     return inspector.relearn(product.references, list(files) or None, **rates, **told)
 
 
-def _tell(policy: Policy, output: Path, whole: bool, leave_one_out: bool) -> None:
+def _tell(policy: Policy, output: Path, whole: bool, leave_one_out: bool, as_json: bool) -> None:
     from zerodefect.inspection.conformal import smallest_rate
     from zerodefect.types import told_score
 
+    if as_json:
+        tell(policy.model_dump_json())
+        say(f"{'product' if whole else 'policy'}: {output}")
+        return
     limits = policy.limits
     for note in policy.told():
         tell(note)

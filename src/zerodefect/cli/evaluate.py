@@ -75,6 +75,12 @@ class ProtocolOptions(Options, panel="Measuring"):
     set_level: str | None = option(
         None, "Official step over all pictures of a product; figures: transductive."
     )
+    kind_examples: int | None = option(
+        None,
+        "Tell kinds, too, by so many examples of each, left out; 0: by words, or as taught.",
+        "--kinds",
+        min=0,
+    )
     alike: bool = option(False, "Crop the centre of all pictures to one size first.", "--alike")
     allow_training_pictures: bool = option(
         False, "Measure also on pictures that were learned from.", "--allow-training-pictures"

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
-from zerodefect.cli.opening import load_inspector
+from zerodefect.cli.opening import load_inspector, teach
 from zerodefect.cli.options import (
     AsJson,
     BatchOptions,
     DetectorOptions,
+    KindOptions,
     Options,
     Overwrite,
     Paths,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from zerodefect.engines.local import Summary
     from zerodefect.inspection.inspector import Inspector
     from zerodefect.inspection.picture_sets import PictureSets
+    from zerodefect.inspection.policy import Policy
 
 _SHOWN = 20  # rows of the terminal table; the files hold them all
 _NOTES_SHOWN = 5
@@ -85,6 +87,7 @@ def inspect(
     product: ProductOptions,
     verdict: VerdictOptions,
     rules: RuleOptions,
+    kinds: KindOptions,
     detector: DetectorOptions,
     compared: SetOptions,
     pictures: PictureOptions,
@@ -122,23 +125,33 @@ def inspect(
     shown_none = not (product.product or product.references)
     if good or (given is None and verdict.threshold is None and shown_none):
         _compare_with_itself(inspector, files, batch.batch_size, sets, quiet=as_json)
+    teach(inspector, kinds)
     if rules.rules:
         inspector.policy = inspector.active_policy().allowing(rules.rules)
     if verdict.threshold is not None:
         inspector.policy = inspector.active_policy().with_threshold(verdict.threshold)
-    # A policy made on the spot follows from the rest; its last digits vary with the machine's load.
-    choices: list[Any] = [given and given.model_dump(mode="json", exclude={"created"})]
     compared_as = sets and [sets.by, sets.most, sorted(map(str, good))]
-    choices += [verdict.threshold, inspector.bit_depth]
-    choices += filter(None, [rules.rules, rules.part_by, compared_as])
-    folder = run.output or default_folder(inspector, paths, [*choices, run.maps, run.report])
+    choices = [*_choices(inspector, given, verdict, rules), compared_as, run.maps, run.report]
+    folder = run.output or default_folder(inspector, paths, choices)
     options = {**run.keywords(), **batch.keywords(), "part_by": rules.part_by, "sets": sets}
-    options["folder"] = folder
+    options |= {"folder": folder}
     options.pop("output")
     summary = _inspect(inspector, files, options, as_json)
     _print_summary(summary, inspector, quiet=as_json)
     if summary.failed:
         raise typer.Exit(3)
+
+
+def _choices(
+    inspector: Inspector, given: Policy | None, verdict: VerdictOptions, rules: RuleOptions
+) -> list[Any]:
+    """What was chosen besides detector and pictures; of policies only one that was given.
+
+    One made on the spot follows from the rest; its last digits vary with the machine's load.
+    """
+    taught = inspector.taught_kinds.facts() if inspector.taught_kinds else None
+    policy = given and given.model_dump(mode="json", exclude={"created"})
+    return [policy, verdict.threshold, inspector.bit_depth, rules.rules, rules.part_by, taught]
 
 
 def _compares(method: str | None) -> bool:

@@ -6,7 +6,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zerodefect.cli.options import DetectorOptions, PictureOptions, ProductOptions, ViewOptions
+from zerodefect.cli.options import (
+    DetectorOptions,
+    KindOptions,
+    PictureOptions,
+    ProductOptions,
+    ViewOptions,
+)
 from zerodefect.cli.telling import say
 
 if TYPE_CHECKING:
@@ -54,6 +60,16 @@ def load_inspector(
         say(f"no --object given: the texts say {DEFAULT_OBJECT!r}; a name usually helps")
         inspector.describe(DEFAULT_OBJECT)
     return inspector
+
+
+def teach(inspector: Inspector, kinds: KindOptions) -> None:
+    """Teach the kinds of defects that examples are given of, and say how well they are told apart.
+
+    Raises:
+        KindsError, ImageError, FileNotFoundError: as of ``Inspector.teach_kinds``.
+    """
+    if kinds.examples:
+        say(inspector.teach_kinds(kinds.examples).told())
 
 
 def tell_views(shown: ViewOptions, files: Iterable[Path]) -> None:

@@ -266,6 +266,33 @@ class RuleOptions(Options, panel="Product"):
 
 
 @dataclass(frozen=True)
+class KindOptions(Options, panel="Product"):
+    """Kinds of defects from examples."""
+
+    kind: list[str] | None = option(
+        None,
+        "Kind of defect by examples instead of words: NAME=FOLDER, masks beside them count; "
+        "repeatable.",
+        metavar="NAME=FOLDER",
+    )
+
+    @property
+    def examples(self) -> dict[str, list[Path]]:
+        """Pictures and folders of each kind.
+
+        Raises:
+            ValueError: an entry that is not NAME=FOLDER.
+        """
+        found: dict[str, list[Path]] = {}
+        for entry in self.kind or []:
+            name, separator, path = entry.partition("=")
+            if not (separator and name.strip() and path):
+                raise ValueError(f"--kind {entry!r}: write NAME=FOLDER, as in scratch=examples/")
+            found.setdefault(name.strip(), []).append(Path(path))
+        return found
+
+
+@dataclass(frozen=True)
 class MethodOptions(Options, panel="Detector"):
     """Which method inspects."""
 

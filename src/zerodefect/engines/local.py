@@ -245,6 +245,7 @@ def _manifest(
         "detector": inspector.facts(),
         "policy": policy.model_dump(mode="json"),
         **({"power": inspector.power} if inspector.power else {}),
+        **({"kinds": inspector.taught_kinds.facts()} if inspector.taught_kinds else {}),
         **({"transductive": sets.facts()} if sets else {}),
     }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -12,12 +12,14 @@ import torch
 from zerodefect.data import MASK_RULES, Dataset, Sample, opened_mask, read_channels
 from zerodefect.detector.contract import Detector, UnsupportedError
 from zerodefect.detector.learned_pictures import known_among
+from zerodefect.evaluation.kind_confusion import Confusion, KindTelling
 from zerodefect.evaluation.metrics import PIXEL_PANEL, MetricError, Saturation, SPROMetrics
 from zerodefect.evaluation.prediction_cache import Kept, PredictionCache
 from zerodefect.evaluation.predictions import Predictions, Setting, Taught
 from zerodefect.evaluation.protocol import Evaluation, PictureScore, Protocol, Row, Tally
 from zerodefect.evaluation.worst_cases import WorstCase, WorstCases
 from zerodefect.images import ImageError, Picture
+from zerodefect.inspection.region_kinds import KindsError
 from zerodefect.inspection.sources import digest
 from zerodefect.scoring.areas import read_area, resize_area
 from zerodefect.scoring.viewing import Viewing
@@ -180,6 +182,7 @@ class Evaluator:
         self._worst, self._pictures = WorstCases(), []
         rows: list[Row] = []
         scores = {}
+        confusions: list[Confusion] = []
         applied: set[int] = set()
         for product in self.dataset.products:
             samples = self.test_samples(product)
@@ -197,6 +200,7 @@ class Evaluator:
                 rows += tally.rows(product, setting.shots, setting.seed)
                 pair = np.array(tally.scores), np.array(tally.labels)
                 scores[product, setting.shots, setting.seed] = pair
+            confusions += self._confusions(product, samples, settings[-1])
         self._note_sets(applied)
         return Evaluation(
             rows=tuple(rows),
@@ -207,7 +211,23 @@ class Evaluator:
             notes=tuple(self._notes),
             set_level_shots=tuple(sorted(applied)),
             facts=self.facts(),
+            confusions=tuple(confusions),
         )
+
+    def _confusions(
+        self, product: str, samples: Sequence[Sample], setting: Setting
+    ) -> Iterator[Confusion]:
+        """Which kinds are called what, with the damaged area known."""
+        asked, of = self.protocol.kind_examples, self._predictions
+        if asked is None:
+            return
+        masked = [one for one in samples if one.anomalous and self._marked(one)]
+        told = KindTelling(of.scorer, setting.knowledge, of.opened, of.area, self._mask)
+        taught = self.taught.kinds if self.taught else None
+        try:
+            yield from told.confusion(product, masked, asked, taught)
+        except KindsError as error:
+            self._note(f"{product}: kinds are not told: {error}")
 
     def _note_sets(self, applied: set[int]) -> None:
         """Say which figures depend on the whole set of pictures."""
@@ -252,7 +272,7 @@ class Evaluator:
             },
             "learned_pictures": self.learned_pictures(),
             "maps": self.cache.precision,
-            "protocol": asdict(self.protocol),
+            "protocol": _asked(self.protocol),
             "versions": {"zerodefect": __version__, "torch": torch.__version__},
         }
 
@@ -305,6 +325,10 @@ class Evaluator:
             remedy = "It counts in all metrics but sPRO; check its masks"
             self._failures[str(sample.image)] = Failure(str(sample.image), str(error), remedy)
 
+    def _marked(self, sample: Sample) -> bool:
+        mask = self._mask(sample)
+        return mask is not None and bool(mask.any())
+
     def _mask(self, sample: Sample) -> np.ndarray | None:
         if sample.anomalous and not sample.masks:
             self._note("pictures without a mask count in image metrics only")
@@ -317,3 +341,9 @@ class Evaluator:
         except ImageError as error:
             self._failures[error.path] = error.failure
             return None
+
+
+def _asked(protocol: Protocol) -> dict[str, Any]:
+    """The protocol as plain data; what was not asked for is as it was before it could be."""
+    facts = asdict(protocol)
+    return {k: v for k, v in facts.items() if k != "kind_examples" or v is not None}

@@ -19,6 +19,7 @@ from zerodefect.detector.knowledge import Knowledge, Product
 from zerodefect.evaluation.prediction_cache import Kept, PredictionCache, Shelf
 from zerodefect.evaluation.protocol import Protocol
 from zerodefect.images import ImageError, Picture, open_image, picture_size
+from zerodefect.inspection.region_kinds import KindExamples
 from zerodefect.inspection.sources import digest
 from zerodefect.layers.smoothing import gaussian_smooth
 from zerodefect.scoring.areas import read_area
@@ -54,11 +55,13 @@ class Taught:
         knowledge: of the product.
         references: digests of the pictures that it remembers.
         good: digests of all pictures that it, or its limits, were learned from.
+        kinds: of defects, from examples.
     """
 
     knowledge: Knowledge
     references: tuple[str, ...] = ()
     good: frozenset[str] = frozenset()
+    kinds: KindExamples | None = None
 
 
 class Predictions:
@@ -131,7 +134,7 @@ class Predictions:
             if len(found) == shots:
                 break
             try:
-                found[sample] = self._open(sample)
+                found[sample] = self.opened(sample)
             except ImageError as error:
                 self.failures[error.path] = error.failure
         if len(found) < shots:
@@ -156,7 +159,7 @@ class Predictions:
             under = self.scorer.score_under(pictures, self._areas(pictures), known, size)
             return list(zip(*under, strict=True))
 
-        for seen in stream(missing, self._open, score, self.protocol.batch_size):
+        for seen in stream(missing, self.opened, score, self.protocol.batch_size):
             if not isinstance(seen.result, Failure):  # a failure is recorded when it is measured
                 for setting, one in zip(settings, seen.result, strict=True):
                     setting.shelf.put(seen.source.image, _kept(seen.picture, one))
@@ -190,7 +193,7 @@ class Predictions:
     def _seen(self, samples: Sequence[Sample], setting: Setting) -> Iterator[Seen[Sample, Scored]]:
         size, known, step = self.protocol.batch_size, setting.knowledge, setting.step
         if step is None or "set" in self.detector.info.needs:
-            how = (self.scorer, known, samples, self._open, self._area, size)
+            how = (self.scorer, known, samples, self.opened, self.area, size)
             return scored_stream(*how, step=step)
         taken = step
 
@@ -202,9 +205,9 @@ class Predictions:
         def apply(pictures: list[Picture]) -> list[Scored]:
             return self.scorer.score(pictures, self._areas(pictures), known, size, taken.apply)
 
-        for _ in stream(samples, self._open, see, size):
+        for _ in stream(samples, self.opened, see, size):
             pass
-        return stream(samples, self._open, apply, size)
+        return stream(samples, self.opened, apply, size)
 
     def map(self, kept: Kept, setting: Setting) -> np.ndarray | None:
         """The map ``(H, W)`` float32 as it is measured: at the protocol's size, smoothed."""
@@ -240,7 +243,12 @@ class Predictions:
         side = self.crops.get(product)
         return pixels if side is None else centre(pixels, side)
 
-    def _open(self, sample: Sample) -> Picture:
+    def opened(self, sample: Sample) -> Picture:
+        """What counts of a sample's picture.
+
+        Raises:
+            ImageError: it cannot be read.
+        """
         picture = open_image(sample.image, bit_depth=self.depths.get(sample.product))
         return replace(picture, pixels=self.cropped(picture.pixels, sample.product))
 
@@ -253,11 +261,12 @@ class Predictions:
                 found += digest(opened) in good
         return found
 
-    def _area(self, picture: Picture) -> np.ndarray | None:
+    def area(self, picture: Picture) -> np.ndarray | None:
+        """Where a picture counts; None for everywhere."""
         return read_area(self.roi, self.ignore, picture.height, picture.width, picture.path)
 
     def _areas(self, pictures: Sequence[Picture]) -> list[np.ndarray | None]:
-        return [self._area(picture) for picture in pictures]
+        return [self.area(picture) for picture in pictures]
 
     def bytes_of(self, images: Iterable[Path]) -> int:
         """About what the predictions of these pictures take on disk under one setting."""

@@ -12,6 +12,7 @@ import numpy as np
 from zerodefect.data import MASK_RULES
 from zerodefect.data.dataset import GOOD
 from zerodefect.evaluation.data_frame import data_frame
+from zerodefect.evaluation.kind_confusion import Confusion
 from zerodefect.evaluation.metrics import (
     IMAGE_PANEL,
     PIXEL_PANEL,
@@ -55,6 +56,9 @@ class Protocol:
             does an image figure tell of defects.
         allow_training_pictures: measure also where the method learned from pictures that it is
             measured on; such figures say nothing of new pictures.
+        kind_examples: pictures of each kind that are drawn as its examples, and left out, to tell
+            the kinds of the others by; 0 tells them by words, or as a product was taught. None
+            tells no kinds.
         batch_size: network inputs at once; changes no number.
     """
 
@@ -69,6 +73,7 @@ class Protocol:
     set_level: str | None = None
     alike: bool = False
     allow_training_pictures: bool = False
+    kind_examples: int | None = None
     batch_size: int = 8
 
     def __post_init__(self) -> None:
@@ -76,6 +81,8 @@ class Protocol:
             raise ValueError("name at least one number of shots, 0 or more, and at least one seed")
         if isinstance(self.resolution, int) and self.resolution < 1:
             raise ValueError(f"a resolution of {self.resolution} pixels")
+        if self.kind_examples is not None and self.kind_examples < 0:
+            raise ValueError("name 0 or more examples of each kind")
         if self.mask_rule not in MASK_RULES:
             raise ValueError(f"no mask rule {self.mask_rule!r}; there are: {', '.join(MASK_RULES)}")
         for query in (*self.image_queries, *self.pixel_queries):
@@ -247,6 +254,7 @@ class Evaluation:
         failures: pictures and masks that could not be used; they are left out of all figures.
         notes: consequences that the reader should know.
         set_level_shots: numbers of references at which the set-level step was applied.
+        confusions: which kinds were called what, where the protocol asks for it.
         facts: detector, data, protocol and versions.
     """
 
@@ -258,6 +266,7 @@ class Evaluation:
     notes: tuple[str, ...]
     set_level_shots: tuple[int, ...]
     facts: dict[str, Any]
+    confusions: tuple[Confusion, ...] = ()
 
     def __repr__(self) -> str:
         """Its figures in one line."""

@@ -115,6 +115,7 @@ def write_results(evaluation: Evaluation, folder: Path, method: str) -> list[Pat
             for row in evaluation.rows
         ],
         "published": [asdict(figure) for figure in figures],
+        "kinds": [one.as_dict() for one in evaluation.confusions],
         "pictures": [asdict(picture) for picture in evaluation.pictures],
     }
     _write(written[0], json.dumps(content, indent=1, allow_nan=False) + "\n")
@@ -147,6 +148,8 @@ def markdown(
         seeds = f", mean ± deviation over {protocol['seeds']} draws" if shots else ""
         yield from ("", f"## {shots}-shot{seeds}", "")
         yield from table([cell for cell in cells if cell.shots == shots])
+    for confusion in evaluation.confusions:
+        yield from ("", *confusion.lines())
     bounds = {c.metric: c.error_bound for c in sorted(cells, key=lambda c: c.error_bound)}
     if any(bounds.values()):
         yield from ("", "Approximate values; the exact ones lie within, in percentage points:")

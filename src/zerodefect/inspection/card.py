@@ -15,7 +15,13 @@ from zerodefect.types import told_score
 _PLAIN = re.compile(r"[^\S ]+|[\x00-\x1f]")
 
 
-def card(told: Product, policy: Policy, power: Mapping[str, Any] | None, file: str) -> str:
+def card(
+    told: Product,
+    policy: Policy,
+    power: Mapping[str, Any] | None,
+    file: str,
+    kinds: str | None = None,
+) -> str:
     """The card in Markdown.
 
     Args:
@@ -23,9 +29,10 @@ def card(told: Product, policy: Policy, power: Mapping[str, Any] | None, file: s
         policy: its limits.
         power: ``PowerCurve.as_dict``, where it was measured.
         file: name of the product file.
+        kinds: what is said of kinds taught by examples, if any were.
     """
     sections = {
-        "What it knows": _knows(told, policy),
+        "What it knows": _knows(told, policy, kinds),
         "What is proven": _proven(policy),
         "Which damage it would find": _finds(power),
         "Licences": _licences(told),
@@ -45,7 +52,7 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'s' * (number != 1)}"
 
 
-def _knows(told: Product, policy: Policy) -> Iterator[str]:
+def _knows(told: Product, policy: Policy, kinds: str | None) -> Iterator[str]:
     weights = ", ".join(network.name for network in told.detector.networks.values())
     yield f"Method: {told.detector.method}" + (f", on {weights}" if weights else "")
     if told.detector.checkpoint:
@@ -57,7 +64,9 @@ def _knows(told: Product, policy: Policy) -> Iterator[str]:
         yield f"Limits learned from {_count(apart, 'further good picture')}"
     elif policy.form == "leave-one-out":
         yield "Limits learned from the references, each left out in turn"
-    if told.product.kinds:
+    if kinds:
+        yield f"{kinds[0].upper()}{kinds[1:]}"
+    elif told.product.kinds:
         names = [name for name, _ in told.product.kinds]
         more = f" and {len(names) - 6} more" if len(names) > 6 else ""
         yield f"Kinds of defects: {', '.join(names[:6])}{more}"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from zerodefect.inspection.allowances import allowed_in_words
 from zerodefect.inspection.policy import Policy
-from zerodefect.types import Region, Verdict, told_score
+from zerodefect.types import Count, Region, Verdict, told_score
 
 
 def explain(
@@ -16,6 +16,7 @@ def explain(
     regions: Sequence[Region],
     size: tuple[int, int],
     reason: str | None = None,
+    counts: Sequence[Count] = (),
 ) -> str:
     """Say what the verdict rests on and, where the method gives maps, what stands out where.
 
@@ -26,6 +27,7 @@ def explain(
         regions: of the image, highest score first.
         size: ``(height, width)`` of the image, for the place in words.
         reason: why the picture cannot be judged, whatever its score; None if it can.
+        counts: how many defects of each kind.
     """
     if reason is not None:
         return f"Unsure, whatever the score ({told_score(score)}): {reason}."
@@ -33,7 +35,9 @@ def explain(
     told = evidence(by_score, score, policy)
     if by_score != "good" and any(region.allowed for region in regions):
         told = _by_rule(told, regions, verdict, verdict != by_score)
-    return told if policy.region_limit is None else f"{told} {_places(regions, size)}"
+    if policy.region_limit is None:
+        return told
+    return " ".join([told, _places(regions, size), *_number(counts, len(regions))])
 
 
 def _by_rule(score: str, regions: Sequence[Region], verdict: Verdict, decides: bool) -> str:
@@ -86,6 +90,14 @@ def _places(regions: Sequence[Region], size: tuple[int, int]) -> str:
         f"the strongest, {what}, lies {place(first.box, size)} and covers "
         f"{_percent(first.area_percent)} of the image."
     )
+
+
+def _number(counts: Sequence[Count], regions: int) -> Iterator[str]:
+    """How many defects that are, where it is not simply the number of regions."""
+    exact = all(one.low == one.count == one.high for one in counts)
+    if not counts or (exact and sum(one.count for one in counts) == regions):
+        return
+    yield f"Counted: {', '.join(map(str, counts))}."
 
 
 def _percent(value: float) -> str:

@@ -14,7 +14,7 @@ from zerodefect.files import atomic_write
 from zerodefect.images import Picture
 from zerodefect.inspection.presentation import as_html, drawn_on
 from zerodefect.inspection.records import to_record
-from zerodefect.types import Region, Verdict, printable, told_score
+from zerodefect.types import Count, Region, Verdict, printable, told_score
 
 _OF_A_RUN = ("map", "assets", "part")  # of a record: where a run's folder has them
 _PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
@@ -42,6 +42,8 @@ class Inspection:
             unlike all good ones in light or focus); the verdict is "unsure" then. None: it can.
         allowed: what the user's rules allow of it, where the verdict rests on them and not on the
             score; None: it rests on the score.
+        counts: how many defects of each kind, in the order of the regions; not the number of
+            regions, see ``Count``.
         transductive: whether the score depends on the other pictures that it was scored with.
         picture: as it was inspected, or None if dropped (``keep_maps=False``).
         colour_range: raw map values at the two ends of the colour ramp, from the calibration and so
@@ -63,6 +65,7 @@ class Inspection:
     answer: str | None = None
     reason: str | None = None
     allowed: str | None = None
+    counts: tuple[Count, ...] = ()
     transductive: bool = False
     picture: Picture | None = field(default=None, repr=False, compare=False)
     colour_range: tuple[float, float] | None = field(default=None, repr=False, compare=False)

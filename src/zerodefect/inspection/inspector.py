@@ -14,10 +14,12 @@ from zerodefect.detector.knowledge import Knowledge
 from zerodefect.images import ImageError, Picture
 from zerodefect.inspection.allowances import Allowances, allowed_in_words
 from zerodefect.inspection.conformal import CalibrationError, check_provable
+from zerodefect.inspection.counting import count_kinds
 from zerodefect.inspection.explain import explain
 from zerodefect.inspection.frames import Frame, measure, why_unjudged
 from zerodefect.inspection.inspected import Inspection
 from zerodefect.inspection.keepable import Keepable
+from zerodefect.inspection.kind_examples import name_regions
 from zerodefect.inspection.part_pictures import agreed, check_form, grouped, whole_parts
 from zerodefect.inspection.part_verdict import Outcome, PartInspection, judge_part
 from zerodefect.inspection.policy import Policy
@@ -233,7 +235,7 @@ class Inspector(Keepable):
         if self.policy is not None:
             self.policy.check(**identity, bit_depth=self.bit_depth)
             if self.policy.allowances is not None:
-                kinds, has_maps = self.detector.kinds(shown.known), self.policy.region_limit
+                kinds, has_maps = self._kinds_of(shown), self.policy.region_limit
                 self.policy.allowances.check(kinds, has_maps is not None)
             return self.policy
         fingerprint = identity["fingerprint"]
@@ -371,7 +373,7 @@ class Inspector(Keepable):
         policy = self._policy_for(shown)
         out = shown.number if self.among_themselves and self.leaves_out() else None
         found = scored_stream(
-            self.scorer, shown.known, sources, self._open, shown.area, batch_size, out
+            self.judging, shown.known, sources, self._open, shown.area, batch_size, out
         )
         for seen in found:
             result = self._judged(seen, shown, policy)
@@ -394,7 +396,7 @@ class Inspector(Keepable):
         shown = self._ready(None)
         policy = self._policy_for(shown)
         shown = shown if known is None else replace(shown, knowledge=known)
-        how = (self.scorer, shown.known, pictures, self._open, shown.area)
+        how = (self.judging, shown.known, pictures, self._open, shown.area)
         return [self._judged(s, shown, policy) for s in scored_stream(*how, left_out=left_out)]
 
     def _judged(
@@ -409,16 +411,12 @@ class Inspector(Keepable):
             reason = "could not be scored (score or anomaly map is not finite)"
             return Failure(picture.path, reason, "Check the weights, and use float32")
         size, area = (picture.height, picture.width), shown.area(picture)
+        limit, least = policy.region_limit, 1 if policy.allowances else USUAL_MINIMUM
         regions = find_regions(
-            scored.map,
-            policy.region_limit,
-            minimum_area=1 if policy.allowances else USUAL_MINIMUM,
-            type_map=scored.type_map,
-            kinds=self.detector.kinds(shown.known),
-            inspected=area,
-            p_value=policy.region_p_value,
+            scored.map, limit, minimum_area=least, inspected=area, p_value=policy.region_p_value
         )
-        regions = policy.marked(regions)
+        regions = policy.marked(name_regions(self, regions, scored, picture, shown))
+        counts = count_kinds(scored.map, regions, limit)
         unjudged = why_unjudged(picture, area, policy.frames)
         verdict: Verdict = policy.verdict(scored.score, regions) if not unjudged else "unsure"
         by_rule = unjudged is None and verdict != policy.verdict(scored.score)
@@ -432,7 +430,7 @@ class Inspector(Keepable):
             score=scored.score,
             p_value=policy.p_value(scored.score),
             regions=regions,
-            explanation=explain(verdict, scored.score, policy, regions, size, unjudged)
+            explanation=explain(verdict, scored.score, policy, regions, size, unjudged, counts)
             + self.told_transductive(),
             answer=scored.answer,
             notes=picture.notes if unjudged is None else (*picture.notes, unjudged),
@@ -440,6 +438,7 @@ class Inspector(Keepable):
             colour_range=policy.colour_range,
             reason=unjudged,
             allowed=allowed_in_words(regions) if by_rule else None,
+            counts=counts,
             transductive=self.transductive,
         )
 

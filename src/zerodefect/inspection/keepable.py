@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,16 +11,21 @@ from typing import TYPE_CHECKING, Any
 from zerodefect.detector.contract import Detector, UnsupportedError
 from zerodefect.images.kept import KeptPicture
 from zerodefect.inspection.calibration import calibrate
+from zerodefect.inspection.kind_examples import Examples, learn_kinds
 from zerodefect.inspection.made_with import made_with
 from zerodefect.inspection.policy import Policy
 from zerodefect.inspection.product_pictures import Keeping
 from zerodefect.inspection.product_sections import Asked
+from zerodefect.inspection.region_kinds import USUAL_UNKNOWN, KindExamples
 from zerodefect.inspection.sources import Source, expand
 from zerodefect.inspection.teachable import Shown, Teachable
 from zerodefect.scoring.joining import Scored
+from zerodefect.scoring.scorer import Scorer
 
 if TYPE_CHECKING:
     from zerodefect.inspection.product_file import ProductFile
+
+_log = logging.getLogger("zerodefect")
 
 
 def asked_again(asked: Asked, policy: Policy | None) -> dict[str, Any]:
@@ -43,6 +49,8 @@ class Keepable(Teachable):
     Attributes:
         policy: the user's calibration, or None.
         asked: how the detector was asked for, as plain data; None if unknown.
+        taught_kinds: kinds of defects from examples, see ``teach_kinds``; None: the vocabulary's.
+            They travel in the product file.
         power: which damage would be found, where that was measured: ``PowerCurve.as_dict``. It
             travels in the product file, and is dropped by whatever changes the limits.
     """
@@ -52,6 +60,7 @@ class Keepable(Teachable):
         self.policy: Policy | None = None
         self.asked: Mapping[str, Any] | None = None
         self.power: dict[str, Any] | None = None
+        self.taught_kinds: KindExamples | None = None
         self._calibration = Asked(automatic=True)
         self._learned_from: Keeping | None = None  # pictures of the policy, where it was learned
         self._automatic: dict[str, Policy] = {}  # by the fingerprint that each was made for
@@ -62,6 +71,47 @@ class Keepable(Teachable):
     def active_policy(self, object: str | None = None) -> Policy:
         """The policy that verdicts follow; see ``Inspector.active_policy``."""
         raise NotImplementedError
+
+    # --- kinds ----------------------------------------------------------------------------------
+
+    def teach_kinds(
+        self, examples: Mapping[str, Examples], *, unknown: float = USUAL_UNKNOWN
+    ) -> KindExamples:
+        """Tell kinds of defects apart by examples from now on, instead of by words.
+
+        Kinds that were taught before stay; one that is taught again forgets its earlier examples.
+        Scores and verdicts stay what they are, but for rules on kinds.
+
+        Args:
+            examples: by the name of the kind: files and folders, whose masks count where there are
+                any, or pairs of a picture and its mask. Without a mask, the region that stands out
+                most is the example. Ten pictures of each kind do well.
+            unknown: share of regions of these kinds that may be called unknown. It holds nearly,
+                since it rests on the examples themselves, left out in turn.
+
+        Raises:
+            KindsError: the method gives no features of patches, or a name that cannot be one.
+            ImageError, FileNotFoundError: an example cannot be used.
+        """
+        learned = learn_kinds(self, examples, unknown)
+        before = self.taught_kinds
+        self.taught_kinds = learned if before is None else before.joined(learned)
+        return self.taught_kinds
+
+    def kinds(self) -> tuple[str, ...]:
+        """Kinds that regions are told apart by: those taught, else as ``Teachable.kinds``."""
+        return super().kinds() if self.taught_kinds is None else self.taught_kinds.names
+
+    @property
+    def judging(self) -> Scorer:
+        """Shows pictures that are judged; what kinds are told by is kept where some are taught."""
+        return Scorer(self.detector, self.viewing, features=self.taught_kinds is not None)
+
+    def _kinds_of(self, shown: Shown) -> tuple[str, ...]:
+        taught = self.taught_kinds
+        return self.detector.kinds(shown.known) if taught is None else taught.names
+
+    # --- limits ---------------------------------------------------------------------------------
 
     def infer_bit_depth(self, sources: Sequence[Source]) -> None:
         """As ``Teachable`` does, but a calibration knows it first."""
@@ -132,7 +182,10 @@ class Keepable(Teachable):
         """Know what a product file holds, and go by its limits unless they were ``renewed``."""
         super().restore(shown, file)
         if renewed:
+            if file.kinds:
+                _log.warning("kinds must be taught anew: their examples tell of the former weights")
             return
+        self.taught_kinds = file.kinds
         told, policy = file.told.calibration, file.policy
         self.power, self._calibration, self._learned_from = file.power, told, None
         if told.automatic:

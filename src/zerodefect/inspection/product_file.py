@@ -37,6 +37,7 @@ from zerodefect.inspection.product_detector import (
 from zerodefect.inspection.product_sections import (
     CARD,
     IGNORE,
+    KINDS,
     KNOWLEDGE,
     POLICY,
     POWER,
@@ -53,6 +54,7 @@ from zerodefect.inspection.product_sections import (
     is_known,
     machine,
 )
+from zerodefect.inspection.region_kinds import KindExamples, KindsError
 from zerodefect.prompts.vocabulary import Vocabulary
 from zerodefect.scoring.joining import Scored
 from zerodefect.scoring.scorer import Scorer
@@ -124,7 +126,21 @@ class ProductFile:
 
     def card(self) -> str:
         """What it knows and promises, in words (Markdown)."""
-        return card(self.told, self.policy, self.power, self.path.name)
+        taught = self.kinds.told() if self.kinds else None
+        return card(self.told, self.policy, self.power, self.path.name, taught)
+
+    @cached_property
+    def kinds(self) -> KindExamples | None:
+        """Kinds that were taught by examples; None if none were.
+
+        Raises:
+            ProductError: they are damaged.
+        """
+        try:
+            there = KINDS in self.archive
+            return KindExamples.from_bytes(self.archive.read(KINDS)) if there else None
+        except KindsError as error:
+            raise ProductError(self.path, f"{KINDS} in it: {error}", "Copy it again") from None
 
     def references(self) -> tuple[KeptPicture, ...]:
         """The references' pictures.
@@ -259,15 +275,18 @@ def write_product(inspector: Keepable, path: str | Path, pictures: bool = True) 
         told = told.model_copy(update=dict(old.told.model_extra or {}))
         unknown = [name for name in old.archive.sizes if not is_known(name)]
         members |= dict(zip(unknown, old.archive.read_all(unknown), strict=True))
+    taught = inspector.taught_kinds.told() if inspector.taught_kinds else None
     first = {
         PRODUCT: told.to_bytes(),
-        CARD: card(told, policy, inspector.power, Path(path).name).encode(),
+        CARD: card(told, policy, inspector.power, Path(path).name, taught).encode(),
         POLICY: policy.to_bytes(),
         KNOWLEDGE: shown.known.to_bytes(),
         **checkpoint_members(inspector.detector),
     }
     if inspector.power is not None:
         first[POWER] = json.dumps(inspector.power, allow_nan=False).encode()
+    if inspector.taught_kinds is not None:
+        first[KINDS] = inspector.taught_kinds.to_bytes()
     for name, area in zip((ROI, IGNORE), shown.areas, strict=True):
         if area is not None:
             first[name] = product_pictures.lossless(area.to_uint8())[0]

@@ -25,11 +25,14 @@ VERSION: Final = 1
 SUFFIX: Final = ".zd"
 
 PRODUCT, KNOWLEDGE, POLICY = "product.json", "knowledge.safetensors", "policy.json"
-CARD, POWER = "card.md", "power.json"
+CARD, POWER, KINDS = "card.md", "power.json", "kinds.safetensors"
 ROI, IGNORE = "roi.png", "ignore.png"
 CHECKPOINT = "checkpoint.safetensors"
 _FOLDERS = ("references/", "good/", "checks/", "thumbnails/")
-_FILES = (PRODUCT, KNOWLEDGE, POLICY, CARD, POWER, ROI, IGNORE, CHECKPOINT, "checkpoint.json")
+_FILES = (
+    *(PRODUCT, KNOWLEDGE, POLICY, CARD, POWER, KINDS, ROI, IGNORE, CHECKPOINT),
+    "checkpoint.json",
+)
 
 Side = Field(ge=1, le=2**31)
 

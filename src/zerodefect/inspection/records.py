@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,6 +47,7 @@ def to_record(
         "score": _number(inspection.score, "score"),
         "p_value": _number(inspection.p_value, "p_value"),
         "count": inspection.count,
+        "counts": [asdict(one) for one in inspection.counts],
         "regions": [_region_record(r, inspection) for r in inspection.regions],
         "explanation": inspection.explanation,
         "answer": inspection.answer,

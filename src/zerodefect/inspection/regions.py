@@ -1,4 +1,4 @@
-"""From an anomaly map to separate regions: where, how large, how strong, of what kind."""
+"""From an anomaly map to separate regions: where, how large, how strong."""
 
 from __future__ import annotations
 
@@ -24,8 +24,6 @@ def find_regions(
     limit: float | None,
     *,
     minimum_area: int = USUAL_MINIMUM,
-    type_map: np.ndarray | None = None,
-    kinds: Sequence[str] = (),
     inspected: np.ndarray | None = None,
     p_value: Callable[[float], float | None] | None = None,
 ) -> tuple[Region, ...]:
@@ -38,10 +36,6 @@ def find_regions(
             limit, there are no regions.
         limit: raw map value above which a pixel is anomalous.
         minimum_area: regions of fewer pixels are dropped.
-        type_map: ``(T, h, w)`` non-negative share per defect kind; may be coarser than ``map``
-            (each pixel takes the cell it lies in). A region's kind is the one with the largest
-            mean over the region; it is not known where no kind has any share.
-        kinds: the T names that belong to ``type_map``.
         inspected: ``(H, W)`` boolean; pixels outside are ignored and do not count in
             ``area_percent``. None: the whole image.
         p_value: turns a region's score into its p-value, such as ``Policy.region_p_value``.
@@ -51,12 +45,11 @@ def find_regions(
         region comes first, then the upper, then the left one.
 
     Raises:
-        ValueError: a shape does not fit, ``map`` holds NaN or infinity, or the number of names
-            differs from the number of type maps.
+        ValueError: a shape does not fit, or ``map`` holds NaN or infinity.
     """
     if map is None or limit is None:
         return ()
-    _check(map, type_map, kinds, inspected)
+    _check(map, inspected)
     above = map > limit if inspected is None else (map > limit) & inspected
     labels, areas = _label(above, minimum_area)
     if len(areas) == 0:
@@ -65,18 +58,9 @@ def find_regions(
     owners = labels.ravel()[pixels] - 1
     peaks = np.full(len(areas), -np.inf)
     np.maximum.at(peaks, owners, map.ravel()[pixels])
-    named: list[tuple[str | None, float | None]] = [(None, None)] * len(areas)
-    if type_map is not None:
-        shares = _mean_shares(type_map, pixels, owners, areas, map.shape)
-        named = [_kind(row, kinds) for row in shares]
     inspected_area = map.size if inspected is None else int(np.count_nonzero(inspected))
-    regions = _cut_out(labels, areas, peaks, named, inspected_area, p_value)
+    regions = _cut_out(labels, areas, peaks, inspected_area, p_value)
     return tuple(sorted(regions, key=lambda r: (-r.score, -r.area, r.box[1], r.box[0])))
-
-
-def _kind(shares: np.ndarray, kinds: Sequence[str]) -> tuple[str | None, float | None]:
-    best = int(shares.argmax())
-    return (kinds[best], float(shares[best])) if shares[best] > 0 else (None, None)
 
 
 def outlines(mask: np.ndarray, x: int = 0, y: int = 0) -> tuple[tuple[float, ...], ...]:
@@ -143,7 +127,6 @@ def _cut_out(
     labels: np.ndarray,
     areas: np.ndarray,
     peaks: np.ndarray,
-    named: Sequence[tuple[str | None, float | None]],
     inspected_area: int,
     p_value: Callable[[float], float | None] | None,
 ) -> Iterator[Region]:
@@ -151,7 +134,6 @@ def _cut_out(
         mask = labels[rows, columns] == i + 1
         x, y = int(columns.start), int(rows.start)
         area, score = int(areas[i]), float(peaks[i])
-        kind, share = named[i]
         yield Region(
             box=(x, y, mask.shape[1], mask.shape[0]),
             mask=mask,
@@ -160,38 +142,38 @@ def _cut_out(
             area_percent=100.0 * area / inspected_area,
             score=score,
             p_value=None if p_value is None else p_value(score),
-            kind=kind,
-            kind_score=share,
         )
 
 
-def _mean_shares(
-    type_map: np.ndarray,
-    pixels: np.ndarray,
-    owners: np.ndarray,
-    areas: np.ndarray,
-    shape: tuple[int, ...],
-) -> np.ndarray:
-    """Mean of each kind over each region that owns pixels ``(regions, T)``; rows sum to one."""
-    T, h, w = type_map.shape
-    rows, columns = np.divmod(pixels, shape[1])
-    cell = (rows * h // shape[0]) * w + columns * w // shape[1]
-    # How many pixels of each region lie in each cell, as a sparse table.
-    ones = np.ones(len(pixels))
-    overlap = sparse.csr_matrix((ones, (owners, cell)), shape=(len(areas), h * w))
-    means = overlap @ type_map.reshape(T, -1).T.astype(np.float64) / areas[:, None]
-    total = means.sum(axis=1, keepdims=True)
-    return means / np.where(total > 0, total, 1.0)
+def overlaps(
+    regions: Sequence[Region], shape: tuple[int, int], seen: tuple[int, int, int, int]
+) -> sparse.csr_matrix:
+    """Share of each region that lies in each cell of a grid ``(regions, h * w)``; rows sum to one.
+
+    Args:
+        regions: of one picture.
+        shape: ``(h, w)`` of the grid.
+        seen: ``(top, left, height, width)`` of the part of the picture that the grid covers, in
+            pixels; it holds the regions.
+    """
+    top, left, height, width = seen
+    owners, cells, shares = [], [], []
+    for number, region in enumerate(regions):
+        rows, columns = np.nonzero(region.mask)
+        down = (rows + (region.box[1] - top)) * shape[0] // height
+        across = (columns + (region.box[0] - left)) * shape[1] // width
+        owners.append(np.full(len(rows), number))
+        cells.append(down * shape[1] + across)
+        shares.append(np.full(len(rows), 1 / max(1, len(rows))))
+    place = np.concatenate(owners), np.concatenate(cells)
+    size = len(regions), shape[0] * shape[1]
+    return sparse.csr_matrix((np.concatenate(shares), place), shape=size)
 
 
-def _check(
-    map: np.ndarray, type_map: np.ndarray | None, kinds: Sequence[str], inspected: np.ndarray | None
-) -> None:
+def _check(map: np.ndarray, inspected: np.ndarray | None) -> None:
     if map.ndim != 2:
         raise ValueError(f"the map must be (H, W), got {map.shape}")
     if not np.isfinite(map).all():
         raise ValueError("the anomaly map holds NaN or infinity")
     if inspected is not None and (inspected.shape != map.shape or inspected.dtype != bool):
         raise ValueError(f"'inspected' must be boolean {map.shape}, got {inspected.shape}")
-    if type_map is not None and (type_map.ndim != 3 or len(type_map) != len(kinds)):
-        raise ValueError(f"{len(kinds)} kinds do not fit type maps of shape {type_map.shape}")

@@ -32,7 +32,7 @@ MAX_CALIBRATION_TICKS = 500
 Address = Callable[[str], "str | None"]
 
 _MIME = {".jpg": "image/jpeg", ".png": "image/png"}
-_DETAILS = ("image", "object", "width", "height", "explanation", "answer")
+_DETAILS = ("image", "object", "width", "height", "explanation", "answer", "counts")
 _COLUMNS = (
     *("image", "verdict", "score", "p_value", "count", "kinds", "area", "thumb", "noted", "part"),
 )

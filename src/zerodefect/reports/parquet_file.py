@@ -20,6 +20,7 @@ IMAGE_FIELDS = {
     **{"score": _NUMBER, "p_value": _NUMBER, "count": _WHOLE, "width": _WHOLE, "height": _WHOLE},
     **{"explanation": _TEXT, "answer": _TEXT, "reason": _TEXT, "remedy": _TEXT, "map": _TEXT},
 }
+COUNT_FIELDS = {"kind": _TEXT, "count": _WHOLE, "low": _WHOLE, "high": _WHOLE}
 REGION_FIELDS = {
     **{"x": _WHOLE, "y": _WHOLE, "width": _WHOLE, "height": _WHOLE, "area": _WHOLE},
     **{"area_percent": _NUMBER, "score": _NUMBER, "p_value": _NUMBER},
@@ -38,8 +39,9 @@ def require_pyarrow() -> None:
 def write_parquet(records: Iterable[Mapping[str, Any]], path: str | Path) -> None:
     """Write one row per image, failed ones included, with its regions and notes as lists.
 
-    Columns are ``IMAGE_FIELDS``, then ``notes``, texts, and ``regions``, structures of
-    ``REGION_FIELDS``: ``rle`` is COCO's compressed text, whose size is the picture's.
+    Columns are ``IMAGE_FIELDS``, then ``notes``, texts, ``regions``, structures of
+    ``REGION_FIELDS``: ``rle`` is COCO's compressed text, whose size is the picture's; and
+    ``counts``, structures of ``COUNT_FIELDS``.
 
     Args:
         records: read once, group by group.
@@ -53,9 +55,13 @@ def write_parquet(records: Iterable[Mapping[str, Any]], path: str | Path) -> Non
     import pyarrow as pa
     from pyarrow import parquet
 
-    region = pa.struct([(name, pa.type_for_alias(kind)) for name, kind in REGION_FIELDS.items()])
+    region, count = (
+        pa.struct([(name, pa.type_for_alias(kind)) for name, kind in fields.items()])
+        for fields in (REGION_FIELDS, COUNT_FIELDS)
+    )
     fields = [(name, pa.type_for_alias(kind)) for name, kind in IMAGE_FIELDS.items()]
     fields += [("notes", pa.list_(pa.string())), ("regions", pa.list_(region))]
+    fields += [("counts", pa.list_(count))]
     schema = pa.schema(fields, metadata={"zerodefect": __version__})
     rows = map(parquet_row, records)
     with atomic_write(Path(path)) as file, parquet.ParquetWriter(file, schema) as writer:
@@ -68,6 +74,9 @@ def parquet_row(record: Mapping[str, Any]) -> Record:
     row = {name: _plain(record.get(name)) for name in IMAGE_FIELDS}
     row["notes"] = [_plain(note) for note in record.get("notes") or ()]
     row["regions"] = [_region(region) for region in record.get("regions") or ()]
+    row["counts"] = [
+        {name: _plain(one[name]) for name in COUNT_FIELDS} for one in record.get("counts") or ()
+    ]
     return row
 
 

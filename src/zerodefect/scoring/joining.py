@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from zerodefect.detector.contract import PatchFeatures
 from zerodefect.images import Picture
 from zerodefect.images.tiling import Mosaic, Tile
 from zerodefect.scoring.areas import resize_area
@@ -30,6 +31,8 @@ class Scored:
         highest: highest value of the map inside the inspected area.
         type_map: ``(T, h, w)`` float32 distribution over kinds, at any resolution, or None.
         answer: what the method says of the whole picture in words, or None.
+        features: of the whole picture's patches, a batch of one, where the scorer was asked for
+            them; None of a picture that was cut into tiles.
     """
 
     score: float
@@ -37,6 +40,7 @@ class Scored:
     highest: float | None
     type_map: np.ndarray | None = None
     answer: str | None = None
+    features: tuple[PatchFeatures, ...] | None = None
 
 
 class Joint:
@@ -68,6 +72,7 @@ class Joint:
         self.answer: str | None = None
         self.map: np.ndarray | None = None
         self.types: np.ndarray | None = None
+        self.features: tuple[PatchFeatures, ...] | None = None
         self._mosaic: Mosaic | None = None
         self._coarse: _Coarse | None = None
 
@@ -109,7 +114,7 @@ class Joint:
                 full = sized_map(full, size, self.inspected, self.lowest)
             highest = float(full.max())
         types = self._coarse.shares() if self._coarse else self.types
-        return Scored(float(self.score), full, highest, types, self.answer)
+        return Scored(float(self.score), full, highest, types, self.answer, self.features)
 
 
 def sized_map(

@@ -8,7 +8,7 @@ Here a detector, which knows fixed-size tensors only, meets what pictures in pla
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import tee
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from zerodefect.detector.composed import SetLevel
-from zerodefect.detector.contract import Detector, UnsupportedError
+from zerodefect.detector.contract import Detector, PatchFeatures, UnsupportedError
 from zerodefect.detector.knowledge import Knowledge
 from zerodefect.images import Picture
+from zerodefect.images.tiling import Tile
 from zerodefect.scoring.areas import paint_over
 from zerodefect.scoring.joining import Joint, Scored
 from zerodefect.scoring.spool import Spool
@@ -63,6 +64,7 @@ class Scorer:
         viewing: how pictures are shown to it.
         map_size: ``(height, width)`` of all maps, instead of each picture's own.
         sized: False gives maps as the network does, see ``joining.Joint``.
+        features: ``score`` gives the patch features of pictures that are not cut into tiles, too.
     """
 
     def __init__(
@@ -72,10 +74,11 @@ class Scorer:
         map_size: tuple[int, int] | None = None,
         *,
         sized: bool = True,
+        features: bool = False,
     ) -> None:
         self.detector = detector
         self.viewing = viewing or Viewing()
-        self.map_size, self.sized = map_size, sized
+        self.map_size, self.sized, self.features = map_size, sized, features
 
     def views(
         self, picture: Picture, inspected: np.ndarray | None = None
@@ -122,6 +125,21 @@ class Scorer:
         stacked = {name: torch.stack([row[name] for row in rows]).to(device) for name in rows[0]}
         keys = [key for key, _ in alike]
         return keys, stacked["image"] if stacked.keys() == {"image"} else stacked
+
+    # --- features -------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def patch_features(
+        self, picture: Picture, inspected: np.ndarray | None = None, tile: Tile | None = None
+    ) -> tuple[PatchFeatures, ...]:
+        """Features of the patches of the whole picture, or of a tile of it, as one batch.
+
+        ``inspected`` is as of ``score``.
+        """
+        shown = paint_over(self.viewing.shown(picture), inspected)
+        inputs = self._inputs(shown if tile is None else tile.cut(shown))
+        _, batch = self._stacked([((0, 0), inputs)])
+        return self.detector.patch_features(self.detector.encode(batch))
 
     # --- scores ---------------------------------------------------------------------------------
 
@@ -172,6 +190,8 @@ class Scorer:
                     out = (torch.tensor(numbers, device=self.detector.device),)
                 for row, knowledge in zip(joints, known, strict=True):
                     _spread(row, keys, change(self.detector.predict(encoded, knowledge, *out)))
+                    if self.features:
+                        _describe(row, keys, self.detector.patch_features(encoded))
         return [[joint.scored() for joint in row] for row in joints]
 
     @torch.inference_mode()
@@ -382,3 +402,12 @@ def _stepped(predictions: Iterator[Prediction], step: SetLevel) -> Iterator[Pred
 def _spread(joints: Sequence[Joint], keys: Sequence[Key], prediction: Prediction) -> None:
     for row, (number, view) in enumerate(keys):
         joints[number].add(view, prediction, row)
+
+
+def _describe(
+    joints: Sequence[Joint], keys: Sequence[Key], features: tuple[PatchFeatures, ...]
+) -> None:
+    for row, (number, _) in enumerate(keys):
+        if not joints[number].tiles:
+            own = tuple(replace(one, values=one.values[row : row + 1]) for one in features)
+            joints[number].features = own

@@ -44,6 +44,7 @@ const plural = (count, word) => `${count.toLocaleString("en")} ${word}${count ==
 // A method without maps says nothing of regions, not even that there are none.
 const located = (count) => data.region_limit !== null || count > 0;
 const kindName = (kind) => kind ?? "anomaly";
+const counted = (one) => `${one.count} × ${kindName(one.kind)}${one.low === one.high ? "" : ` (${one.low} to ${one.high})`}`;
 
 function shape(verdict) {
   return draw("svg", { class: "shape", "aria-hidden": "true" }, draw("use", { href: `#shape-${verdict}` }));
@@ -493,6 +494,7 @@ function showFindings(i, detail) {
   if (data.part[i] !== null) parts.push(...partOf(i));
   if (data.p_value[i] !== null) parts.push(make("p", { class: "quiet" }, `p-value: ${P_VALUE}.`));
   if (detail) {
+    if (detail.counts?.length > 0) facts.append(fact("Defects", detail.counts.map(counted).join("; ")));
     facts.append(fact("Size", `${detail.width} × ${detail.height} px`));
     if (detail.object) facts.append(fact("Product", detail.object));
     if (detail.explanation) parts.push(make("p", { class: "explanation" }, detail.explanation));

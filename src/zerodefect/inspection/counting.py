@@ -1,0 +1,158 @@
+"""How many defects of each kind a picture shows, and how sure that is.
+
+A region is not yet a defect: two that touch lie in one region, and a scratch may show as several.
+So each region is split where its map falls far enough between two peaks (the persistence of a peak,
+Edelsbrunner et al., Discrete & Computational Geometry 2002; a watershed by flooding, Vincent and
+Soille, PAMI 1991), pieces in one line are joined, and what hardly rises above the limit beside
+something strong of its kind is not counted. The interval is what the count is at higher limits, and
+with more and with less splitting: it says how far the map alone decides the count, and promises no
+rate.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage, sparse
+from scipy.sparse.csgraph import connected_components
+
+from zerodefect.types import Count, Region
+
+_USUAL = (0.4, 0.4)
+_OTHERS = ((0.1, 0.25), (0.6, 0.6))  # much counted and split, and little
+_HIGHER = (0.0, 0.2, 0.4)  # limits, as shares of the way to the highest peak
+_LEVELS = 12  # between limit and peak at which a region may fall apart
+_SIDE = 96  # pixels of a region's cut-out, at most, that it is split on
+_LINE = 2.0  # length by width from which a piece has a direction
+_TURN = math.cos(math.radians(20))  # of directions that still count as one
+_GAP = 0.5  # of the longer piece, at most, between two of one line
+_MOST = 100  # regions of a kind, at most, that are split and joined
+
+_TOUCHING = np.ones((3, 3), bool)
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """The ellipse of a piece: centre ``(y, x)``, axis, length and width in pixels."""
+
+    centre: np.ndarray
+    axis: np.ndarray
+    length: float
+    width: float
+
+
+def count_kinds(
+    map: np.ndarray | None, regions: Sequence[Region], limit: float | None
+) -> tuple[Count, ...]:
+    """Count the defects of each kind.
+
+    Args:
+        map: ``(H, W)`` raw anomaly map; without one, or without a limit, nothing is counted.
+        regions: of that map above the limit, named by kind.
+        limit: of the map.
+
+    Returns:
+        One count per kind, in the order of the regions.
+    """
+    if map is None or limit is None:
+        return ()
+    found = []
+    for kind in dict.fromkeys(region.kind for region in regions):
+        own = [region for region in regions if region.kind == kind]
+        top = max(region.score for region in own)
+        usual = _counted(map, own, limit, top, *_USUAL)
+        tried = [
+            _counted(map, own, limit + share * (top - limit), top, *how)
+            for share in _HIGHER
+            for how in (_USUAL, *_OTHERS)
+        ]
+        found.append(Count(kind, usual, min(tried), max(tried)))
+    return tuple(found)
+
+
+def _counted(
+    map: np.ndarray, regions: Sequence[Region], limit: float, top: float, keep: float, split: float
+) -> int:
+    """Number of defects that rise by the share ``keep`` of the highest one, split at ``split``."""
+    rise = top - limit
+    high = [one for one in regions if one.score > limit and one.score - limit >= keep * rise]
+    if len(high) > _MOST:
+        return len(high)
+    return _joined([p for region in high for p in _pieces(map, region, limit, split * rise)])
+
+
+def _pieces(map: np.ndarray, region: Region, limit: float, depth: float) -> list[_Piece]:
+    x, y, width, height = region.box
+    step = max(1, max(width, height) // _SIDE)
+    values = map[y : y + height : step, x : x + width : step]
+    inside = region.mask[::step, ::step] & (values > limit)
+    if not inside.any():
+        values, inside, step = map[y : y + height, x : x + width], region.mask, 1
+    cores = _split(values, inside, limit, depth)
+    return [_ellipse(part, step, (y, x)) for part in _flooded(values, inside, cores)]
+
+
+def _split(values: np.ndarray, part: np.ndarray, low: float, depth: float) -> list[np.ndarray]:
+    """Cores ``(h, w)`` bool of a part whose peaks lie at least ``depth`` above where they meet."""
+    high = float(values[part].max()) - depth
+    for level in np.linspace(low, high, _LEVELS)[1:] if high > low else ():
+        labels, count = ndimage.label(part & (values > level), _TOUCHING)
+        if count < 2:
+            continue
+        numbers = np.arange(1, count + 1)
+        peaks = ndimage.maximum(values, labels, numbers)
+        apart = numbers[np.asarray(peaks) - level >= depth]
+        if len(apart) > 1:
+            parts = (_split(values, labels == number, level, depth) for number in apart)
+            return [core for cores in parts for core in cores]
+    return [part]
+
+
+def _flooded(
+    values: np.ndarray, inside: np.ndarray, cores: Sequence[np.ndarray]
+) -> list[np.ndarray]:
+    """The parts that belong to cores: a region flooded from its peaks down."""
+    if len(cores) < 2:
+        return [inside]
+    marks = np.zeros(values.shape, np.int16)
+    for number, core in enumerate(cores, start=1):
+        marks[core] = number
+    low, high = float(values[inside].min()), float(values[inside].max())
+    down = np.where(inside, 250 * (high - values) / max(high - low, 1e-12), 255)
+    flooded = ndimage.watershed_ift(down.astype(np.uint8), marks, _TOUCHING)
+    return [inside & (flooded == number) for number in range(1, len(cores) + 1)]
+
+
+def _ellipse(part: np.ndarray, step: int, corner: tuple[int, int]) -> _Piece:
+    places = np.argwhere(part) * float(step)
+    spread = np.cov(places.T) if len(places) > 1 else np.zeros((2, 2))
+    variances, axes = np.linalg.eigh(spread + np.eye(2) * step**2 / 12)
+    width, length = 4 * np.sqrt(variances)
+    return _Piece(places.mean(0) + corner, axes[:, 1], float(length), float(width))
+
+
+def _joined(pieces: Sequence[_Piece]) -> int:
+    """Number of pieces, those that continue each other counted as one."""
+    if len(pieces) < 2:
+        return len(pieces)
+    graph = sparse.csr_matrix(_continues(pieces))
+    return int(connected_components(graph, directed=False)[0])
+
+
+def _continues(pieces: Sequence[_Piece]) -> np.ndarray:
+    """Whether each piece is a line with the other one, no longer, near its end ``(n, n)``."""
+    centres = np.stack([piece.centre for piece in pieces])
+    axes = np.stack([piece.axis for piece in pieces])
+    length = np.array([piece.length for piece in pieces])
+    width = np.array([piece.width for piece in pieces])
+    way = centres[None] - centres[:, None]  # from the line to the other one
+    across = np.stack([-axes[:, 1], axes[:, 0]], axis=1)
+    beside = np.abs(np.einsum("ijk,ik->ij", way, across))
+    gap = np.abs(np.einsum("ijk,ik->ij", way, axes)) - (length[:, None] + length[None]) / 2
+    line = length >= _LINE * width
+    turned = line[None] & (np.abs(axes @ axes.T) < _TURN)
+    near = (beside <= np.maximum(width[:, None], width[None])) & (gap <= _GAP * length[:, None])
+    return line[:, None] & (length[:, None] >= length[None]) & near & ~turned

@@ -1,0 +1,143 @@
+"""Kinds of defects taught by a user's pictures, and regions named by them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from zerodefect.data import load_dataset, opened_mask
+from zerodefect.images import ImageError, Picture
+from zerodefect.inspection.region_features import describe_regions
+from zerodefect.inspection.region_kinds import KindExamples, KindsError, by_words, check_name
+from zerodefect.inspection.regions import find_regions
+from zerodefect.inspection.sources import Source, expand, open_source
+from zerodefect.scoring.joining import Scored
+from zerodefect.types import Region
+
+if TYPE_CHECKING:
+    from zerodefect.inspection.keepable import Keepable
+    from zerodefect.inspection.teachable import Shown
+
+MOST_OF_A_PICTURE = 8
+"""Regions of a mask, the largest, that are examples."""
+
+Examples = Source | Iterable[Source | tuple[Source, Source]]
+"""Pictures of one kind: files, folders (masks beside them or in a folder of theirs count), arrays,
+or pairs of a picture and its mask."""
+
+
+def learn_kinds(
+    inspector: Keepable, examples: Mapping[str, Examples], unknown: float
+) -> KindExamples:
+    """What an inspector's detector makes of examples of kinds; see ``Inspector.teach_kinds``."""
+    if not examples:
+        raise KindsError("no kind was named")
+    rows, kinds, pictures = [], [], []
+    widths: tuple[int, ...] = ()
+    number = 0
+    for kind, (name, given) in enumerate(examples.items()):
+        check_name(name)
+        for source, mask in _pairs(given):
+            picture = inspector.open_good(source)
+            regions = _marked(picture, mask) if mask is not None else _unusual(inspector, picture)
+            area = inspector.words().area(picture)
+            values, widths = describe_regions(inspector.scorer, picture, area, regions)
+            if len(widths) < 2:
+                method = inspector.detector.info.name
+                raise KindsError(f"{method} gives no features of patches to tell kinds apart by")
+            rows.append(values)
+            kinds += [kind] * len(values)
+            pictures += [number] * len(values)
+            number += 1
+    together = np.concatenate(rows)
+    return KindExamples(
+        tuple(examples), together, np.array(kinds), np.array(pictures), widths, unknown
+    )
+
+
+def name_regions(
+    inspector: Keepable,
+    regions: tuple[Region, ...],
+    scored: Scored,
+    picture: Picture,
+    shown: Shown,
+) -> tuple[Region, ...]:
+    """Say of what kind each region is: by the examples that were taught, else by words."""
+    if inspector.taught_kinds is None:
+        kinds = inspector.detector.kinds(shown.known)
+        return by_words(regions, scored.type_map, kinds, (picture.height, picture.width))
+    if not regions:
+        return regions
+    seen = inspector.scorer, picture, shown.area(picture)
+    values, _ = describe_regions(*seen, regions, scored.features)
+    named = inspector.taught_kinds.decide(values)
+    return tuple(
+        replace(region, kind=kind, kind_score=share)
+        for region, (kind, share) in zip(regions, named, strict=True)
+    )
+
+
+def _pairs(given: Examples) -> Iterator[tuple[Source, Source | np.ndarray | None]]:
+    """Pictures with their masks, where there are any.
+
+    Raises:
+        DatasetError, FileNotFoundError, ValueError: nothing is there.
+    """
+    several: Any = given if isinstance(given, (list, tuple)) else [given]
+    for one in several:
+        if isinstance(one, tuple):
+            yield one
+        elif isinstance(one, (str, os.PathLike)) and Path(one).is_dir():
+            for sample in load_dataset(Path(one)).samples:
+                yield sample.image, opened_mask(sample)[0] if sample.masks else None
+        else:
+            yield from ((source, None) for source in expand(one))
+
+
+def _marked(picture: Picture, mask: Source | np.ndarray) -> list[Region]:
+    """The largest regions of a mask.
+
+    Raises:
+        ImageError: an empty mask, or one of another size.
+    """
+    pixels = np.asarray(mask if isinstance(mask, np.ndarray) else _opened_mask(mask))
+    marked = pixels.reshape(*pixels.shape[:2], -1).any(-1)
+    if marked.shape != (picture.height, picture.width):
+        reason = f"its mask is {marked.shape[1]} x {marked.shape[0]} pixels"
+        raise ImageError(picture.path, reason, "Give a mask of the picture's size")
+    found = find_regions(marked.astype(np.float32), 0.5, minimum_area=1)
+    if not found:
+        raise ImageError(picture.path, "its mask is empty", "Draw the damage, or drop the mask")
+    return sorted(found, key=lambda region: -region.area)[:MOST_OF_A_PICTURE]
+
+
+def _opened_mask(mask: Source) -> np.ndarray:
+    return open_source(mask).to_uint8() > 127
+
+
+def _unusual(inspector: Keepable, picture: Picture) -> list[Region]:
+    """The region that stands out most; else the surroundings of the most unusual place.
+
+    Raises:
+        KindsError: the method gives no map.
+        ImageError: nothing stands out.
+    """
+    shown = inspector.snapshot()
+    area = shown.area(picture)
+    (scored,) = inspector.scorer.score([picture], [area], shown.known)
+    if scored.map is None:
+        name = inspector.detector.info.name
+        raise KindsError(f"{name} does not say where: give examples of kinds with masks")
+    counted = scored.map if area is None else scored.map[area]
+    limit = inspector.active_policy().region_limit
+    between = (float(counted.max()) + float(np.median(counted))) / 2
+    for low in (limit, between):
+        if found := find_regions(scored.map, low, inspected=area):
+            return [found[0]]
+    reason = "nothing stands out of it, and there is no mask"
+    raise ImageError(picture.path, reason, "Give a mask, or leave it out")

@@ -1,0 +1,92 @@
+"""Which kinds are called what: by examples that are left out, by words, as a product was taught."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from models import picture, tiny_backbone
+from small_detectors import small_networks
+
+from zerodefect import methods
+from zerodefect.data import load_dataset
+from zerodefect.evaluation.evaluator import Evaluator
+from zerodefect.evaluation.kind_confusion import Confusion
+from zerodefect.evaluation.protocol import Protocol
+from zerodefect.evaluation.result_tables import write_results
+from zerodefect.images import encode_png
+from zerodefect.methods.dense import DenseCLIP
+
+SHAPES = {"line": (3, 40), "spot": (14, 14)}
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    """Eight white lines and eight white spots, and three good pictures."""
+    root = tmp_path_factory.mktemp("data") / "parts" / "nut"
+    for kind, count in (("good", 3), ("line", 8), ("spot", 8)):
+        for seed in range(count):
+            pixels = picture(seed + 100 * len(kind) + (kind == "spot") * 50, 48, 56)
+            path = root / "test" / kind / f"{seed}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if kind != "good":
+                height, width = SHAPES[kind]
+                mask = np.zeros(pixels.shape[:2], np.uint8)
+                mask[8 + seed : 8 + seed + height, 6 : 6 + width - seed] = 255
+                pixels[mask > 0] = 255
+                truth = root / "ground_truth" / kind / f"{seed}_mask.png"
+                truth.parent.mkdir(parents=True, exist_ok=True)
+                truth.write_bytes(encode_png(mask))
+            path.write_bytes(encode_png(pixels))
+    return root.parent
+
+
+def evaluated(tree, kinds, method=DenseCLIP):
+    protocol = Protocol(kind_examples=kinds, resolution="network", approximate=True)
+    return Evaluator(method(tiny_backbone()), load_dataset(tree), protocol).run()
+
+
+def test_a_confusion_counts_pairs_by_hand():
+    pairs = [("a", "a"), ("a", "b"), ("b", "b"), ("b", None), ("b", "c"), ("b", "b")]
+    found = Confusion.of("nut", "told by words", pairs)
+    assert found.called == ("a", "b", "c", "unknown")
+    assert found.counts == ((1, 1, 0, 0), (0, 2, 1, 1))
+    assert found.right == pytest.approx(3 / 6)
+    assert "50.0 % of 6 pictures right, told by words." in list(found.lines())
+    assert "| b | 0 | 2 | 1 | 1 |" in list(found.lines())
+
+
+def test_examples_are_left_out_and_the_others_told_by_them(tree, tmp_path):
+    evaluation = evaluated(tree, 10)  # half of eight are drawn
+    (found,) = evaluation.confusions
+    assert sorted(found.kinds) == ["line", "spot"]
+    assert [sum(row) for row in found.counts] == [4, 4]
+    assert found.right >= 0.75
+    assert evaluated(tree, 10).confusions == evaluation.confusions  # always the same draw
+    files = write_results(evaluation, tmp_path, "dense")
+    assert json.loads(files[0].read_text())["kinds"][0]["right"] == found.right
+    assert "Kinds of nut, the damaged area known" in files[1].read_text()
+
+
+def test_without_examples_kinds_are_told_by_words(tree):
+    (found,) = evaluated(tree, 0).confusions
+    assert [sum(row) for row in found.counts] == [8, 8]
+    assert set(found.called) <= {"line", "spot"}
+    assert found.by == "told by words, the names of its kinds"
+
+
+@pytest.mark.parametrize("kinds", [0, 3])
+def test_where_no_kind_can_be_told_a_note_says_so(tree, kinds):
+    features = small_networks(methods.get("ganomaly"))
+    evaluation = evaluated(tree, kinds, lambda _: methods.get("ganomaly")(*features))
+    assert evaluation.confusions == ()
+    assert any("kinds are not told" in note for note in evaluation.notes)
+
+
+def test_nothing_is_told_unless_asked_and_facts_stay(tree):
+    evaluation = evaluated(tree, None)
+    assert evaluation.confusions == ()
+    assert "kind_examples" not in evaluation.facts["protocol"]
+    with pytest.raises(ValueError, match="0 or more examples"):
+        Protocol(kind_examples=-1)
