@@ -149,7 +149,7 @@ FURTHER: dict[str, dict[str, dict[str, Any]]] = {
     },
     "musc": {
         "short": {"neighbourhoods": (3,), "nearest": (0.1, 0.6), "consistency": False},
-        "bfloat16": {"precision": "bfloat16", "layers": ("layer2",)},
+        "bfloat16": {"search": "bfloat16", "layers": ("layer2",)},
     },
     "pa_clip": {"plain": {"attention": "plain", "consistency": False, "taps": (2, 3)}},
     "padim": {

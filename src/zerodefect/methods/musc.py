@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -72,7 +72,7 @@ class MuScConfig:
             sizes that are not the weights' own.
         consistency: a defect that many of the pictures share does not count as normal; see
             ``layers/consistency.py``. Not in the paper.
-        precision: in which the nearest patch is looked for; its distance is float32 all the same.
+        search: in which the nearest patch is looked for; its distance is float32 all the same.
     """
 
     layers: Layers | None = None
@@ -81,7 +81,7 @@ class MuScConfig:
     rescoring: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 2, 3)
     activation: Activation = "gelu"
     consistency: bool = True
-    precision: Annotated[str, Field(pattern="^(float32|bfloat16)$")] = "float32"
+    search: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
         if self.nearest[0] > self.nearest[1]:
@@ -197,7 +197,7 @@ class MuSc(FeatureDetector):
         if keep is not None:
             keep = [coarser(k, *grid) for k, grid in zip(keep, grids, strict=True)]
         z = Remade(encoded, lambda batch: self.aggregated(batch, b, r))
-        half = self.config.precision == "bfloat16"
+        half = self.config.search == "bfloat16"
         found = mutual_distances(z, keep, count=len(grids), half=half)
         return [finer(d, *grid) for d, grid in zip(found, grids, strict=True)]
 
