@@ -32,6 +32,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/metrics_speed.py
 	$(BIN)/python benchmarks/prompt_methods.py
 	$(BIN)/python benchmarks/memory_speed.py $(if $(PEER),--peer $(PEER))
+	$(BIN)/python benchmarks/mutual_speed.py --layers 1
 	$(if $(PEER),$(BIN)/python benchmarks/winclip_vs_anomalib.py --peer $(PEER))
 
 # The embedded model on real pictures; ARGS names folders and settings, see the head of that file.

@@ -146,6 +146,11 @@ FURTHER: dict[str, dict[str, dict[str, Any]]] = {
         "short": {"context_length": 6, "abnormal_length": 5},
         "distinct taps": {"distinct_taps": True, "margin": 1.0},
     },
+    "musc": {
+        "short": {"neighbourhoods": (3,), "nearest": (0.1, 0.6), "consistency": False},
+        "bfloat16": {"precision": "bfloat16", "layers": ("layer2",)},
+    },
+    "pa_clip": {"plain": {"attention": "plain", "consistency": False, "taps": (2, 3)}},
     "padim": {
         "paper": {"flavour": "paper", "channels": 9},
         "diagonal": {"covariance": "diagonal"},

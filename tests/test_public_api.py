@@ -113,10 +113,10 @@ SIGNATURES = [
 
 FIELDS = {
     "Inspection": "image object width height verdict calibrated score p_value regions "
-    "explanation notes map answer reason allowed counts picture colour_range",
+    "explanation notes map answer reason allowed counts transductive picture colour_range",
     "Region": "box mask polygons area area_percent score p_value kind kind_score allowed",
     "Failure": "image reason remedy",
-    "Prediction": "score map type_map answer",
+    "Prediction": "score map type_map answer embedding",
     "Picture": "path pixels notes",
     "Vocabulary": "kinds",
 }

@@ -69,12 +69,14 @@ class Prediction:
         type_map: ``(B, T, H, W)`` score per defect kind and pixel, where the method can tell kinds
             apart; over the T axis it is a distribution (non-negative, sums to one).
         answer: what the model says of each of the B images, one sentence each, where it has words.
+        embedding: ``(B, D)`` of the whole images, where a set-level step compares those.
     """
 
     score: torch.Tensor
     map: torch.Tensor | None
     type_map: torch.Tensor | None = None
     answer: tuple[str, ...] | None = None
+    embedding: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)

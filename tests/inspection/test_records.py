@@ -92,6 +92,7 @@ def test_fields_of_a_record():
             "notes",
             "map",
             "assets",
+            "transductive",
         ),
     ]
     assert record["count"] == 1

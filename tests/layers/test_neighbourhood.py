@@ -21,6 +21,12 @@ def test_the_mean_of_the_padded_map(border, mode, side):
     torch.testing.assert_close(neighbourhood_mean(MAPS, side, border), expected)
 
 
+def test_absent_patches_do_not_count():
+    got = neighbourhood_mean(MAPS, 3, "absent")
+    torch.testing.assert_close(got[..., 0, 0], MAPS[..., :2, :2].mean((-1, -2)))
+    torch.testing.assert_close(got[..., 2, 3], MAPS[..., 1:4, 2:5].mean((-1, -2)))
+
+
 def test_reflection_on_grids_smaller_than_the_neighbourhood():
     line = torch.tensor([[[[1.0, 4.0]]]])  # mirrored: 1 4 1 4 1 4 around both ends
     got = neighbourhood_mean(line, 5, "reflect")

@@ -16,12 +16,12 @@ from models import backbone_of
 from zerodefect.backbones.clip_weights import CLIPBackbone
 
 
-def find(method: str) -> list[Any]:
-    """Pytest parameters, one per ``<method>/case_*.npz``."""
+def find(method: str, kind: str = "case") -> list[Any]:
+    """Pytest parameters, one per ``<method>/<kind>_*.npz``."""
     folders = [Path(__file__).parent / "cases"]
     if os.environ.get("ZERODEFECT_PARITY_DIR"):
         folders.append(Path(os.environ["ZERODEFECT_PARITY_DIR"]))
-    files = [path for folder in folders for path in sorted(folder.glob(f"{method}/case_*.npz"))]
+    files = [path for folder in folders for path in sorted(folder.glob(f"{method}/{kind}_*.npz"))]
     return [pytest.param(path, id=f"{path.parents[1].name}-{path.stem}") for path in files]
 
 

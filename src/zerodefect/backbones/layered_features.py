@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from zerodefect.backbones.backbone import LayeredBackbone, check_layers
+from zerodefect.backbones.clip import Activation
 from zerodefect.backbones.clip_weights import EMBEDDED, CLIPBackbone, load_clip
 from zerodefect.backbones.efficientnet import EFFICIENTNET, LITE, lite_network
 from zerodefect.backbones.vision import VisionEncoder, timm_network
@@ -87,7 +88,7 @@ class CLIPFeatures(nn.Module):
 
     def __init__(self, clip: CLIPBackbone) -> None:
         super().__init__()
-        self.visual = clip.clip.visual
+        self.visual, self._clip = clip.clip.visual, clip
         self.name, self.fingerprint, self.preprocess = clip.name, clip.fingerprint, clip.preprocess
         self.licence, self.file = clip.licence, clip.file
         self.stride, self.width, self.precision = clip.stride, clip.width, clip.precision
@@ -105,6 +106,23 @@ class CLIPFeatures(nn.Module):
             visual.project(states[tap], projection=False)[:, 1:].float().mT.unflatten(2, grid)
             for tap in taps
         ]
+
+    def residual(self, pixels: Tensor, names: Sequence[str]) -> tuple[list[Tensor], Tensor]:
+        """``maps`` of the residual stream as it is, without ``ln_post``, and image embeddings.
+
+        Returns:
+            The maps, and ``(B, D)`` float32: the projected class token, not normalised.
+        """
+        check_layers(self, names)
+        visual, grid = self.visual, self.visual.grid(pixels)
+        taps = [int(name.removeprefix("blocks.")) + 1 for name in names]
+        states = visual.encode(visual.embed(pixels.to(visual.proj.dtype)), taps=sorted(set(taps)))
+        maps = [states.taps[tap][:, 1:].float().mT.unflatten(2, grid) for tap in taps]
+        return maps, visual.project(states.tokens[:, 0]).float()
+
+    def with_activation(self, activation: Activation | Literal["weights"]) -> CLIPFeatures:
+        """The same weights in a tower that runs with another activation."""
+        return CLIPFeatures(self._clip.with_activation(activation)).eval().requires_grad_(False)
 
 
 def load_features(

@@ -32,6 +32,8 @@ from zerodefect.types import printable
 if TYPE_CHECKING:
     from zerodefect.engines.local import Summary
     from zerodefect.inspection.inspector import Inspector
+    from zerodefect.inspection.picture_sets import PictureSets
+    from zerodefect.inspection.policy import Policy
 
 _SHOWN = 20  # rows of the terminal table; the files hold them all
 _NOTES_SHOWN = 5
@@ -47,6 +49,21 @@ class VerdictOptions(Options, panel="Product"):
         None,
         "Defect limit for this run: a score (0.62), rate:0.02, q:0.99, x1.05 or 105%.",
         metavar="LIMIT",
+    )
+
+
+@dataclass(frozen=True)
+class SetOptions(Options, panel="Detector"):
+    """How pictures are compared with each other."""
+
+    batch: bool = option(
+        False, "Compare the pictures with each other: musc, or the set method named.", "--batch"
+    )
+    batch_by: Literal["all", "folder"] = option(
+        "all", "What is of one product: all, or each folder.", metavar="all|folder"
+    )
+    batch_sample: int | None = option(
+        None, "Pictures compared at once; default: what 2 GB hold.", min=2
     )
 
 
@@ -72,6 +89,7 @@ def inspect(
     rules: RuleOptions,
     kinds: KindOptions,
     detector: DetectorOptions,
+    compared: SetOptions,
     pictures: PictureOptions,
     run: RunOptions,
     batch: BatchOptions,
@@ -94,24 +112,29 @@ def inspect(
         product = dataclasses.replace(product, object=given.object)
     if pictures.bit_depth is None and given:
         pictures = dataclasses.replace(pictures, bit_depth=given.bit_depth)
+    good: list[Path] = []
+    if compared.batch or _compares(detector.method):
+        detector = _set_method(detector, product, verdict)
+        good = find_images(product.references or [])
+        product = dataclasses.replace(product, references=None)
     inspector = load_inspector(product, detector, pictures, files, rules.vocabulary)
     if product.product:
         given = inspector.policy
     inspector.policy = given
+    sets = _sets(inspector, files, compared, good, quiet=as_json)
     shown_none = not (product.product or product.references)
-    if given is None and verdict.threshold is None and shown_none:
-        _compare_with_itself(inspector, files, batch.batch_size, quiet=as_json)
+    if good or (given is None and verdict.threshold is None and shown_none):
+        _compare_with_itself(inspector, files, batch.batch_size, sets, quiet=as_json)
     teach(inspector, kinds)
     if rules.rules:
         inspector.policy = inspector.active_policy().allowing(rules.rules)
     if verdict.threshold is not None:
         inspector.policy = inspector.active_policy().with_threshold(verdict.threshold)
-    # A policy made on the spot follows from the rest; its last digits vary with the machine's load.
-    choices: list[Any] = [given and given.model_dump(mode="json", exclude={"created"})]
-    choices += [verdict.threshold, inspector.bit_depth, *filter(None, [rules.rules, rules.part_by])]
-    choices += [inspector.taught_kinds.facts()] if inspector.taught_kinds else []
-    folder = run.output or default_folder(inspector, paths, [*choices, run.maps, run.report])
-    options = {**run.keywords(), **batch.keywords(), "part_by": rules.part_by, "folder": folder}
+    compared_as = sets and [sets.by, sets.most, sorted(map(str, good))]
+    choices = [*_choices(inspector, given, verdict, rules), compared_as, run.maps, run.report]
+    folder = run.output or default_folder(inspector, paths, choices)
+    options = {**run.keywords(), **batch.keywords(), "part_by": rules.part_by, "sets": sets}
+    options |= {"folder": folder}
     options.pop("output")
     summary = _inspect(inspector, files, options, as_json)
     _print_summary(summary, inspector, quiet=as_json)
@@ -119,14 +142,82 @@ def inspect(
         raise typer.Exit(3)
 
 
-def _compare_with_itself(
-    inspector: Inspector, files: list[Path], batch_size: int, *, quiet: bool
-) -> None:
-    """Provisional limits, where no good part was shown."""
-    from zerodefect.inspection.self_comparison import compare_with_itself
+def _choices(
+    inspector: Inspector, given: Policy | None, verdict: VerdictOptions, rules: RuleOptions
+) -> list[Any]:
+    """What was chosen besides detector and pictures; of policies only one that was given.
 
+    One made on the spot follows from the rest; its last digits vary with the machine's load.
+    """
+    taught = inspector.taught_kinds.facts() if inspector.taught_kinds else None
+    policy = given and given.model_dump(mode="json", exclude={"created"})
+    return [policy, verdict.threshold, inspector.bit_depth, rules.rules, rules.part_by, taught]
+
+
+def _compares(method: str | None) -> bool:
+    """Whether a method of that name judges pictures by each other."""
+    from zerodefect import methods
+
+    return method in methods.names() and "set" in methods.get(str(method)).info.needs
+
+
+def _set_method(
+    detector: DetectorOptions, product: ProductOptions, verdict: VerdictOptions
+) -> DetectorOptions:
+    """The method of ``--batch``.
+
+    Raises:
+        ValueError: it judges each picture alone, or limits of other pictures are given.
+    """
+    from zerodefect import methods
+
+    given = {"--product": product.product, "--checkpoint": detector.checkpoint}
+    given["--policy"] = verdict.policy
+    for name, value in given.items():
+        if value is not None:
+            raise ValueError(
+                f"{name}: what was learned from other pictures says nothing where those of a batch "
+                "are compared with each other; leave it out, or --batch"
+            )
+    detector = dataclasses.replace(detector, method=detector.method or "musc")
+    if not _compares(detector.method):
+        these = ", ".join(filter(_compares, methods.names()))
+        raise ValueError(f"--batch: {detector.method} judges each picture alone; choose {these}")
+    return detector
+
+
+def _sets(
+    inspector: Inspector, files: list[Path], compared: SetOptions, good: list[Path], *, quiet: bool
+) -> PictureSets | None:
+    """Which pictures are compared with each other; None where each is judged alone."""
+    from zerodefect.inspection.picture_sets import PictureSets
+
+    if not inspector.transductive:
+        if compared.batch_sample is not None or compared.batch_by != "all":
+            raise ValueError("--batch-by and --batch-sample are for --batch")
+        return None
+    made = PictureSets.of(inspector, files, compared.batch_by, compared.batch_sample, good)
+    tell(made.sentence(), err=quiet)
+    return made
+
+
+def _compare_with_itself(
+    inspector: Inspector,
+    files: list[Path],
+    batch_size: int,
+    sets: PictureSets | None,
+    *,
+    quiet: bool,
+) -> None:
+    """Provisional limits, where no good part was shown; others from good parts in the same set."""
+    from zerodefect.inspection.self_comparison import calibrate_within, compare_with_itself
+
+    how: dict[str, Any] = {"batch_size": batch_size, "told": sets.sentence() if sets else ""}
     with progress("comparing with each other", len(files), quiet=quiet) as bar:
-        compare_with_itself(inspector, files, batch_size=batch_size, on_seen=lambda: bar(advance=1))
+        if sets and sets.good:
+            calibrate_within(inspector, sets.good, sets.sets[0], **how)
+        else:
+            compare_with_itself(inspector, files, on_seen=lambda: bar(advance=1), **how)
 
 
 def _inspect(
@@ -257,6 +348,7 @@ def _print_summary(summary: Summary, inspector: Inspector, quiet: bool) -> None:
     if summary.parts is not None:
         count = sum(summary.parts.values())
         lines.insert(0, f"{count} part{'s' * (count != 1)}: {_counted(summary.parts)}")
+    lines += summary.repeated[:_NOTES_SHOWN]
     lines += _notes_told(summary.notes)
     if summary.calibrated:
         lines += policy.told()

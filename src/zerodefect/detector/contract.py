@@ -32,6 +32,10 @@ class UnsupportedError(RuntimeError):
     """The method cannot do that; the message says what it can."""
 
 
+class TooFewError(ValueError):
+    """A set with too few pictures to compare with each other."""
+
+
 @dataclass(frozen=True)
 class Input:
     """One of the tensors that a detector takes of a picture."""
@@ -255,8 +259,16 @@ class Detector(nn.Module):
 
         Raises:
             UnsupportedError: the method judges each image alone.
+            TooFewError: there is no other image to compare with.
         """
         raise self._unsupported("the other images of a set")
+
+    def most_in_set(self, memory: int) -> int | None:
+        """Images whose comparison takes so many bytes at most, besides ``encoded`` itself.
+
+        None where it takes the same memory whatever their number.
+        """
+        return None
 
     def set_level(self, name: str, knowledge: Knowledge) -> SetLevel | None:
         """An official step over a whole class or test set (min-max, ...).

@@ -47,6 +47,7 @@ class FeatureDetector(Detector):
         config: Any,
         preprocess: Preprocess | None = None,
         further: Sequence[str] = (),
+        strides: Sequence[int] | None = None,
     ) -> None:
         """Choose the layers.
 
@@ -55,11 +56,12 @@ class FeatureDetector(Detector):
             config: hyper-parameters.
             preprocess: how pictures are prepared instead of as the weights say.
             further: layers that are read besides ``layers``.
+            strides: instead of the class's.
 
         Raises:
             ValueError: a layer that the network does not have.
         """
-        layers = tuple(config.layers or layers_at(features, self.strides))
+        layers = tuple(config.layers or layers_at(features, strides or self.strides))
         check_layers(features, layers)
         multiple = max(features.layers[name] for name in (*layers, *further))
         inputs = {"image": Input(preprocess or features.preprocess, multiple)}

@@ -5,19 +5,23 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from zerodefect.inspection.inspected import Inspection
 from zerodefect.inspection.inspector import Inspector
+from zerodefect.inspection.picture_sets import PictureSets
 from zerodefect.inspection.policy import Policy
 from zerodefect.inspection.records import Record, failure_record, to_record
+from zerodefect.inspection.repeated_marks import RepeatedMark, repeated_marks
 from zerodefect.reports.html_report import write_report
 from zerodefect.reports.parquet_file import require_pyarrow, write_parquet
 from zerodefect.reports.part_records import PartsOfRun, parts_of_run, read_parts, write_parts
+from zerodefect.reports.repeated_section import repeated_section, thumbs_of, write_repeated
 from zerodefect.reports.report_pictures import write_assets
 from zerodefect.reports.result_files import (
     CocoForm,
@@ -45,6 +49,7 @@ class Summary:
         notes: how many files have a note, by what it says.
         report: the report's page, or None.
         calibrated: whether the verdicts rest on a calibration.
+        repeated: a sentence for every mark that several pictures share.
     """
 
     folder: Path
@@ -55,6 +60,7 @@ class Summary:
     report: Path | None
     calibrated: bool
     parts: dict[str, int] | None = None
+    repeated: tuple[str, ...] = ()
 
     @property
     def failed(self) -> int:
@@ -73,6 +79,7 @@ def inspect_files(
     parquet: bool = False,
     part_by: str | None = None,
     batch_size: int = 8,
+    sets: PictureSets | None = None,
     overwrite: bool = False,
     on_record: Callable[[Record], None] = lambda record: None,
     on_part: Callable[[Record], None] = lambda record: None,
@@ -88,6 +95,7 @@ def inspect_files(
         coco, parquet: how ``coco.json`` has the regions; write ``results.parquet``, too.
         part_by: pattern that names the part that a file shows; None for the policy's, if any.
         batch_size: images that go through the network at once.
+        sets: which pictures a set method compares, see ``PictureSets``; None: all of them.
         overwrite: throw away what the folder holds of another run.
         on_record, on_part: called with every record, of earlier runs first, and with every part's.
 
@@ -104,24 +112,59 @@ def inspect_files(
     files = parts.files if parts else files
     root = _common_root(files) if maps else None
     settings = {"maps": maps, "report": report, "root": root and str(root)}
-    manifest = _manifest(inspector, policy, settings, parts)
-    tell = partial(_tell, parts, on_record, on_part)
+    sets = sets or (PictureSets.of(inspector, files) if inspector.transductive else None)
+    manifest = _manifest(inspector, policy, settings, parts, sets)
     with RunStore(folder, manifest, overwrite=overwrite) as store:
-        first = store.manifest["settings"].get("root")
-        root = Path(first) if first and maps else root  # of the maps, whatever has come since
-        done, keys = store.done(), {path: image_key(path) for path in files}
-        waiting = [path for path in files if keys[path] not in done]
-        for record in _recorded(store, set(files) - set(waiting)):
-            tell(record)
-        for seen in inspector.stream(waiting, batch_size=batch_size):
-            record = _finish(seen, store, policy.colour_range, root, report, parts)
-            store.append(record, keys[seen.source])
-            tell(record)
+        keys = {path: image_key(path) for path in files}
+        waiting = _waiting(store, keys, sets)
+        before = _recorded(store, set(files) - set(waiting))
+        found = _seen(inspector, waiting, sets, batch_size)
+        how = (policy.colour_range, _map_root(store, root), report, parts)
+        for record in chain(before, _appended(store, keys, found, *how)):
+            _tell(parts, on_record, on_part, record)
         store.sync()
         records = partial(_recorded, store, files)
         _write_tables(folder, records, inspector.kinds(), coco, parquet)
-        told = {"calibrated": policy.calibrated, **_written(store, records, parts, report)}
-    return Summary(folder, len(files), len(waiting), **told)
+        marks = repeated_marks(inspector, records(), batch_size) if sets else []
+        told = _written(store, records, parts, marks, report)
+    return Summary(folder, len(files), len(waiting), calibrated=policy.calibrated, **told)
+
+
+def _map_root(store: RunStore, root: Path | None) -> Path | None:
+    """Root of the maps as the run began, whatever files have come since; None without maps."""
+    first = store.manifest["settings"].get("root")
+    return Path(first) if first and root else root
+
+
+def _appended(
+    store: RunStore, keys: Mapping[Path, str], found: Iterable[Seen[Path, Inspection]], *how: Any
+) -> Iterator[Record]:
+    """The record of each result once it is in the store."""
+    for seen in found:
+        record = _finish(seen, store, *how)
+        store.append(record, keys[seen.source])
+        yield record
+
+
+def _waiting(store: RunStore, keys: Mapping[Path, str], sets: PictureSets | None) -> list[Path]:
+    """Files that are not done; a set that is not done is scored again whole."""
+    done = store.done()
+    waiting = [path for path, key in keys.items() if key not in done]
+    return sets.whole(waiting) if sets else waiting
+
+
+def _seen(
+    inspector: Inspector, waiting: Sequence[Path], sets: PictureSets | None, batch_size: int
+) -> Iterator[Seen[Path, Inspection]]:
+    """What comes of the files; set after set where they are compared with each other."""
+    if sets is None:
+        yield from inspector.stream(waiting, batch_size=batch_size)
+        return
+    asked = set(waiting)
+    for one in sets.sets:
+        if not asked.isdisjoint(one):
+            found = inspector.stream([*sets.good, *one], batch_size=batch_size)
+            yield from islice(found, len(sets.good), None)
 
 
 def _tell(
@@ -136,15 +179,23 @@ def _tell(
 
 
 def _written(
-    store: RunStore, records: Callable[[], Iterator[Record]], parts: PartsOfRun | None, report: bool
+    store: RunStore,
+    records: Callable[[], Iterator[Record]],
+    parts: PartsOfRun | None,
+    marks: Sequence[RepeatedMark],
+    report: bool,
 ) -> dict[str, Any]:
     """Write parts and report; what a summary tells of all records."""
     folder = store.folder
     verdicts, notes = _counted(records())
     counts = write_parts(parts, records, folder) if parts else None
     judged = read_parts(folder) if parts else ()
-    page = write_report(folder, records(), store.manifest, parts=judged) if report else None
-    told = {"verdicts": dict(verdicts), "notes": dict(notes), "report": page}
+    write_repeated(marks, folder)
+    section = partial(repeated_section, marks, thumbs_of(marks, records()))
+    how: dict[str, Any] = {"parts": judged, "repeated": section}
+    page = write_report(folder, records(), store.manifest, **how) if report else None
+    told: dict[str, Any] = {"verdicts": dict(verdicts), "notes": dict(notes), "report": page}
+    told["repeated"] = tuple(mark.sentence() for mark in marks)
     return {**told, "parts": None if counts is None else dict(counts)}
 
 
@@ -180,7 +231,11 @@ def _counted(records: Iterable[Record]) -> tuple[Counter[str], Counter[str]]:
 
 
 def _manifest(
-    inspector: Inspector, policy: Policy, settings: dict[str, Any], parts: PartsOfRun | None
+    inspector: Inspector,
+    policy: Policy,
+    settings: dict[str, Any],
+    parts: PartsOfRun | None,
+    sets: PictureSets | None,
 ) -> dict[str, Any]:
     return {
         "settings": {**settings, **({"part_by": parts.by} if parts else {})},
@@ -191,6 +246,7 @@ def _manifest(
         "policy": policy.model_dump(mode="json"),
         **({"power": inspector.power} if inspector.power else {}),
         **({"kinds": inspector.taught_kinds.facts()} if inspector.taught_kinds else {}),
+        **({"transductive": sets.facts()} if sets else {}),
     }
 
 

@@ -192,8 +192,9 @@ class Predictions:
 
     def _seen(self, samples: Sequence[Sample], setting: Setting) -> Iterator[Seen[Sample, Scored]]:
         size, known, step = self.protocol.batch_size, setting.knowledge, setting.step
-        if step is None:
-            return scored_stream(self.scorer, known, samples, self.opened, self.area, size)
+        if step is None or "set" in self.detector.info.needs:
+            how = (self.scorer, known, samples, self.opened, self.area, size)
+            return scored_stream(*how, step=step)
         taken = step
 
         def see(pictures: list[Picture]) -> list[None]:

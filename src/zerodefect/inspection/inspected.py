@@ -44,6 +44,7 @@ class Inspection:
             score; None: it rests on the score.
         counts: how many defects of each kind, in the order of the regions; not the number of
             regions, see ``Count``.
+        transductive: whether the score depends on the other pictures that it was scored with.
         picture: as it was inspected, or None if dropped (``keep_maps=False``).
         colour_range: raw map values at the two ends of the colour ramp, from the calibration and so
             the same for all images; None without maps.
@@ -65,6 +66,7 @@ class Inspection:
     reason: str | None = None
     allowed: str | None = None
     counts: tuple[Count, ...] = ()
+    transductive: bool = False
     picture: Picture | None = field(default=None, repr=False, compare=False)
     colour_range: tuple[float, float] | None = field(default=None, repr=False, compare=False)
 

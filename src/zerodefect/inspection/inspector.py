@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from zerodefect.detector.contract import Detector, UnsupportedError
+from zerodefect.detector.contract import Detector
 from zerodefect.detector.knowledge import Knowledge
 from zerodefect.images import ImageError, Picture
 from zerodefect.inspection.allowances import Allowances, allowed_in_words
@@ -138,11 +138,7 @@ class Inspector(Keepable):
         return made
 
     def _check_calibrates(self, object: str | None) -> None:
-        if "set" in self.detector.info.needs:
-            raise UnsupportedError(
-                f"{self.detector.info.name} scores the images of a set against each other, so that "
-                "limits learned from one set say nothing of the next"
-            )
+        self.check_judges_alone()
         if object is not None:
             self.describe(object)
 
@@ -434,7 +430,8 @@ class Inspector(Keepable):
             score=scored.score,
             p_value=policy.p_value(scored.score),
             regions=regions,
-            explanation=explain(verdict, scored.score, policy, regions, size, unjudged, counts),
+            explanation=explain(verdict, scored.score, policy, regions, size, unjudged, counts)
+            + self.told_transductive(),
             answer=scored.answer,
             notes=picture.notes if unjudged is None else (*picture.notes, unjudged),
             map=scored.map,
@@ -442,6 +439,7 @@ class Inspector(Keepable):
             reason=unjudged,
             allowed=allowed_in_words(regions) if by_rule else None,
             counts=counts,
+            transductive=self.transductive,
         )
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zerodefect.detector.contract import Detector
+from zerodefect.detector.contract import Detector, UnsupportedError
 from zerodefect.images.kept import KeptPicture
 from zerodefect.inspection.calibration import calibrate
 from zerodefect.inspection.kind_examples import Examples, learn_kinds
@@ -118,6 +118,28 @@ class Keepable(Teachable):
         if self.bit_depth is None and self.policy is not None:
             self.bit_depth = self.policy.bit_depth
         super().infer_bit_depth(sources)
+
+    @property
+    def transductive(self) -> bool:
+        """Whether scores depend on the other pictures that are inspected with one."""
+        return "set" in self.detector.info.needs
+
+    def told_transductive(self) -> str:
+        """What is to be added to an explanation."""
+        told = " Transductive: compared with the other pictures of its batch."
+        return told if self.transductive else ""
+
+    def check_judges_alone(self) -> None:
+        """Make sure that limits learned now say something of other pictures.
+
+        Raises:
+            UnsupportedError: scores depend on the other pictures of a set.
+        """
+        if self.transductive:
+            raise UnsupportedError(
+                f"{self.detector.info.name} scores the images of a set against each other, so that "
+                "limits learned from one set say nothing of the next"
+            )
 
     def _policy_of(
         self,

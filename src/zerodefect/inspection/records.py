@@ -57,6 +57,7 @@ def to_record(
         "notes": list(inspection.notes),
         "map": map_path,
         "assets": None if assets is None else dict(assets),
+        "transductive": bool(inspection.transductive),
     }
 
 

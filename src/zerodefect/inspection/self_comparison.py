@@ -2,11 +2,12 @@
 
 A newcomer has a folder and nothing else, and a score from words alone says little about where
 "defect" begins on this product. In a first pass some pictures of the folder, evenly spread over it,
-are remembered, and each is scored with all of them but itself; where a method remembers nothing,
-its scores are taken as they are. The limits follow from these scores by a rule that stands a third
-of the pictures being damaged, since it looks at the lowest two thirds of the scores alone: a limit
-lies a multiple of their interquartile range above their median. What the multiples do was tried on
-random numbers and on the sets called "choosing" in docs/benchmarks.md, see there.
+are remembered, and each is scored with all of them but itself; a method that judges a set compares
+them by itself, and where a method does neither, its scores are taken as they are. The limits follow
+from these scores by a rule that stands a third of the pictures being damaged, since it looks at the
+lowest two thirds of the scores alone: a limit lies a multiple of their interquartile range above
+their median. What the multiples do was tried on random numbers and on the sets called "choosing" in
+docs/benchmarks.md, see there.
 
 None of it is proven, and a folder whose pictures are mostly damaged, or of several products, says
 nothing of good parts: the limits are provisional, and every output says what makes them real.
@@ -17,11 +18,13 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from zerodefect.images import ImageError, Picture, picture_size
+from zerodefect.inspection.calibration import calibrate
 from zerodefect.inspection.conformal import REMEDY
 from zerodefect.inspection.inspector import Inspector
 from zerodefect.inspection.policy import Limits, Policy
@@ -36,6 +39,7 @@ _MOST = 48  # pictures that the others are compared with
 _PIXELS = 4e8  # that all of these may have
 _NORMAL = 1.349  # interquartile range of a normal distribution, in deviations
 _UNSURE, _DEFECT = 3.0, 4.5  # deviations
+_WITHIN = "The limits were learned from good parts scored in the same set, and hold for it alone."
 _SHARE = "about a third"  # of the pictures, which may be damaged
 
 
@@ -44,6 +48,7 @@ def compare_with_itself(
     files: Sequence[Path],
     *,
     batch_size: int = DEFAULT_BATCH,
+    told: str = "",
     on_seen: Callable[[], object] = lambda: None,
 ) -> Policy:
     """Give an inspector that was shown no good part provisional limits, from what it will inspect.
@@ -55,6 +60,7 @@ def compare_with_itself(
         files: pictures that will be inspected. Fewer than ``ENOUGH`` get no limits: they are
             ranked, and every verdict is "unsure".
         batch_size: pictures that go through the network at once.
+        told: what else readers should know of the comparison, in sentences.
         on_seen: called after every picture that was scored.
 
     Returns:
@@ -68,9 +74,9 @@ def compare_with_itself(
             f"Fewer than {ENOUGH} pictures: too few to compare with each other, so they are only "
             "ranked by score."
         )
-        inspector.policy = _provisional(inspector, whole, None, note)
+        inspector.policy = _provisional(inspector, whole, None, f"{note} {told}".rstrip())
         return inspector.policy
-    remembers = _remember(inspector, pictures)
+    remembers = inspector.transductive or _remember(inspector, pictures)
     inspector.policy = _provisional(inspector, whole, None, "")
     scores, maxima = [], []
     for seen in inspector.stream(pictures, batch_size=batch_size):
@@ -86,7 +92,7 @@ def compare_with_itself(
         f"called unsure or defect. This holds as long as no more than {_SHARE} are damaged."
     )
     limits = Limits(unsure=usual_up_to(scores, _UNSURE), defect=usual_up_to(scores, _DEFECT))
-    made = _provisional(inspector, whole, limits, note)
+    made = _provisional(inspector, whole, limits, f"{note} {told}".rstrip())
     if maxima:
         low, limit = statistics.median(maxima), usual_up_to(maxima, _UNSURE)
         half = max(limit - low, 1e-3)
@@ -95,6 +101,55 @@ def compare_with_itself(
         )
     inspector.policy = made
     return made
+
+
+def calibrate_within(
+    inspector: Inspector,
+    good: Sequence[Path],
+    files: Sequence[Path],
+    *,
+    batch_size: int = DEFAULT_BATCH,
+    told: str = "",
+) -> Policy:
+    """Give an inspector whose method compares pictures limits for one set of them.
+
+    Good parts are scored in the set with all others: they are as much compared with damaged ones as
+    a good part that is inspected. The limits are those of a calibration, hold for this set alone,
+    and are not said to be proven.
+
+    Args:
+        inspector: without a policy.
+        good: pictures of good parts.
+        files: pictures that will be inspected with them.
+        batch_size, told: as of ``compare_with_itself``.
+
+    Returns:
+        The policy, which is the inspector's now.
+
+    Raises:
+        ImageError: a good picture cannot be used.
+    """
+    whole = inspector.active_policy()
+    scores, maxima = [], []
+    for seen in islice(inspector.stream([*good, *files], batch_size=batch_size), len(good)):
+        if isinstance(seen.result, Failure):
+            raise ImageError(seen.result.image, seen.result.reason, seen.result.remedy)
+        scores.append(seen.result.score)
+        if seen.result.map is not None:
+            maxima.append(float(seen.result.map.max()))
+    made = calibrate(
+        scores,
+        maxima,
+        form="split",
+        map_range=inspector.detector.map_range(inspector.snapshot().known) or (0.0, 1.0),
+        monotone=False,
+        method=whole.method,
+        fingerprint=whole.fingerprint,
+        object=whole.object,
+    )
+    note = f"{_WITHIN} {told}".rstrip()
+    inspector.policy = made.model_copy(update={"guaranteed": False, "notes": (note,)})
+    return inspector.policy
 
 
 def usual_up_to(scores: Sequence[float], deviations: float) -> float:
@@ -131,7 +186,7 @@ def _size(file: Path) -> tuple[int, int]:
 def _remember(inspector: Inspector, pictures: Sequence[Picture]) -> bool:
     """Let the pictures be compared with each other, where the method can; says whether it does."""
     memory = inspector.detector.memory
-    if memory is None or "set" in inspector.detector.info.needs:
+    if memory is None:
         return False
     inspector.remember(pictures)
     if not inspector.leaves_out():

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Border = Literal["zeros", "replicate", "reflect"]
+Border = Literal["zeros", "absent", "replicate", "reflect"]
 
 
 def gaussian_smooth(maps: Tensor, sigma: float, *, edge_twice: bool = True) -> Tensor:
@@ -51,8 +51,9 @@ def neighbourhood_mean(maps: Tensor, side: int, border: Border) -> Tensor:
     Args:
         maps: ``(B, C, h, w)``.
         side: odd number of patches; 1 returns the maps unchanged.
-        border: what lies outside: ``zeros``, which count in the mean (CoPS), the nearest patch
-            (AnoVL), or the patches mirrored at the outermost one (AFR-CLIP).
+        border: what lies outside: ``zeros``, which count in the mean (CoPS), nothing (``absent``,
+            PA-CLIP), the nearest patch (AnoVL), or the patches mirrored at the outermost one
+            (AFR-CLIP).
 
     Returns:
         ``(B, C, h, w)``.
@@ -62,13 +63,14 @@ def neighbourhood_mean(maps: Tensor, side: int, border: Border) -> Tensor:
     """
     if side < 1 or side % 2 == 0:
         raise ValueError(f"a neighbourhood needs an odd side of at least 1 patch, got {side}")
-    if border not in ("zeros", "replicate", "reflect"):
-        raise ValueError(f"border is zeros, replicate or reflect, not {border!r}")
+    if border not in get_args(Border):
+        raise ValueError(f"border is zeros, absent, replicate or reflect, not {border!r}")
     if side == 1:
         return maps
     reach = side // 2
-    if border == "zeros":
-        return F.avg_pool2d(maps, side, stride=1, padding=reach)
+    if border in ("zeros", "absent"):
+        counted = border == "zeros"
+        return F.avg_pool2d(maps, side, 1, reach, count_include_pad=counted)
     for axis in (2, 3):
         last = maps.shape[axis] - 1
         index = torch.arange(-reach, last + reach + 1, device=maps.device)

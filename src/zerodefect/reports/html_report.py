@@ -48,6 +48,7 @@ def write_report(
     manifest: Record,
     *,
     parts: Iterable[Record] = (),
+    repeated: Callable[[Address], str] = lambda address: "",
     single_file_limit: int = 200,
 ) -> Path:
     """Write the HTML report of a run and return the page to open.
@@ -65,6 +66,7 @@ def write_report(
         manifest: facts about the run. Read are ``object``, ``method``, ``backbone``, ``created``,
             ``zerodefect``, ``policy`` and ``settings``; each may be missing.
         parts: records of parts with several pictures, see ``part_records``.
+        repeated: gives the section of repeated marks, see ``repeated_section``.
         single_file_limit: most inspected images that go into one file.
 
     Raises:
@@ -92,6 +94,7 @@ def write_report(
         _write(folder / "summary.js", calls[0])
     verdicts = summary.columns["verdict"]
     told = {"calibrated": summary.calibrated, "notes": summary.notes, "data": data}
+    told["repeated"] = repeated(address)
     page = fill_page(manifest, verdicts, failures, groups=groups, **told)
     _write(path, page)
     _remove_folder_form(folder, keep=0 if single else written)

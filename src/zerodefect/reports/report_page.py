@@ -30,6 +30,7 @@ def fill_page(
     notes: Mapping[str, int],
     data: str,
     groups: ReportParts | None = None,
+    repeated: str = "",
 ) -> str:
     """Fill the page's template; whatever comes from outside is escaped.
 
@@ -41,6 +42,7 @@ def fill_page(
         notes: how many images have each note on their file.
         data: HTML of the scripts that carry the results; put in as it is.
         groups: parts with several pictures, or None.
+        repeated: HTML of the marks that several pictures share.
     """
     heading = str(manifest.get("object") or "Inspection")
     state = "" if calibrated else " (uncalibrated)"
@@ -57,6 +59,7 @@ def fill_page(
         "part_counts": groups.counts() if groups else "",
         "parts": groups.panel() if groups else "",
         "statement": "".join(f"<p>{escape(s)}</p>" for s in told),
+        "repeated": repeated,
         "failures": _failure_table(failures),
         "notes": _note_table(notes),
         "power": power_of_run(manifest),
@@ -88,11 +91,22 @@ def _facts(manifest: Record) -> str:
     return facts_list(
         {
             "Method": manifest.get("method"),
+            "Transductive": _compared(manifest.get("transductive")),
             "Backbone": networks_in_words(manifest.get("backbone")),
             "Date": _date(manifest.get("created")),
             "ZeroDefect": manifest.get("zerodefect"),
         }
     )
+
+
+def _compared(told: Record | None) -> str | None:
+    """What a picture's score depends on besides it, where it does."""
+    if not told:
+        return None
+    sizes = told["sets"]
+    sets = f"{sum(sizes):,} pictures" + ("" if len(sizes) == 1 else f" in {len(sizes):,} sets")
+    good = f" and {len(told['good']):,} good ones" if told["good"] else ""
+    return f"{sets}{good}, compared with each other"
 
 
 def facts_list(facts: Mapping[str, object]) -> str:

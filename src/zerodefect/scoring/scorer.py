@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from zerodefect.detector.composed import SetLevel
 from zerodefect.detector.contract import Detector, PatchFeatures, UnsupportedError
 from zerodefect.detector.knowledge import Knowledge
 from zerodefect.images import Picture
@@ -352,10 +353,15 @@ class Scorer:
         area: Callable[[Picture], np.ndarray | None],
         knowledge: Knowledge,
         batch_size: int = DEFAULT_BATCH,
+        step: SetLevel | None = None,
     ) -> Iterator[Scored]:
         """Score pictures against each other; they are held as features, not as pixels.
 
-        They are gone through once; ``area`` gives the inspected area of a picture, or None.
+        They are gone through once; ``area`` gives the inspected area of a picture, or None. A
+        set-level ``step`` is applied to what the detector says.
+
+        Raises:
+            TooFewError: there is no other picture to compare with.
         """
         joints: list[Joint] = []
 
@@ -373,6 +379,8 @@ class Scorer:
             left = [1 + len(joint.tiles) for joint in joints]
             ready = 0
             predictions = self.detector.score_set(spool, knowledge)
+            if step is not None:
+                predictions = _stepped(predictions, step)
             for keys, prediction in zip(taken, predictions, strict=True):
                 _spread(joints, keys, prediction)
                 for number, _view in keys:
@@ -380,6 +388,15 @@ class Scorer:
                 while ready < len(joints) and not left[ready]:
                     yield joints[ready].scored()
                     ready += 1
+
+
+def _stepped(predictions: Iterator[Prediction], step: SetLevel) -> Iterator[Prediction]:
+    """Predictions that a step has changed after it saw them all."""
+    with Spool() as spool:
+        for prediction in predictions:
+            step.see(prediction)
+            spool.add(prediction)
+        yield from map(step.apply, spool)
 
 
 def _spread(joints: Sequence[Joint], keys: Sequence[Key], prediction: Prediction) -> None:

@@ -11,6 +11,8 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
+from zerodefect.detector.composed import SetLevel
+from zerodefect.detector.contract import TooFewError
 from zerodefect.detector.knowledge import Knowledge
 from zerodefect.images import ImageError, Picture
 from zerodefect.scoring.joining import Scored
@@ -72,18 +74,20 @@ def scored_stream(
     area: Callable[[Picture], np.ndarray | None] = lambda picture: None,
     batch_size: int = DEFAULT_BATCH,
     left_out: Callable[[Picture], int] | None = None,
+    step: SetLevel | None = None,
 ) -> Iterator[Seen[S, Scored]]:
     """``stream`` with a detector; a set method sees all sources before it says anything.
 
     ``area`` gives the inspected area of a picture, or None; ``left_out`` the number of the
-    reference that does not count for it, or -1.
+    reference that does not count for it, or -1. A set-level ``step`` is for a set method; pictures
+    of a set that is too small for it are failures.
 
     Raises:
         RuntimeError, KnowledgeError: the knowledge is not enough, or not this detector's.
     """
     scorer.detector.check(knowledge)
     if "set" in scorer.detector.info.needs:
-        return _set_stream(scorer, knowledge, list(sources), open, area, batch_size)
+        return _set_stream(scorer, knowledge, list(sources), open, area, batch_size, step)
 
     def score(pictures: list[Picture]) -> list[Scored]:
         areas = [area(picture) for picture in pictures]
@@ -100,6 +104,7 @@ def _set_stream(
     open: Callable[[S], Picture],
     area: Callable[[Picture], np.ndarray | None],
     batch_size: int,
+    step: SetLevel | None = None,
 ) -> Iterator[Seen[S, Scored]]:
     """Each picture is opened twice: to be encoded, and to be handed out with its result."""
     failed: dict[int, Failure] = {}
@@ -111,11 +116,22 @@ def _set_stream(
             else:
                 yield seen.result
 
-    results = scorer.score_set(pictures(), area, knowledge, batch_size)
-    first = next(results, None)  # only now it is known what failed
+    results = scorer.score_set(pictures(), area, knowledge, batch_size, step)
+    alone = None
+    try:
+        first = next(results, None)  # only now it is known what failed
+    except TooFewError as error:
+        first, alone = None, str(error)
     for number, source in enumerate(sources):
         if number in failed:
             yield Seen(source, None, failed[number])
+            continue
+        if alone is not None:
+            opened = _attempted(open, source)
+            if isinstance(opened, Picture):
+                reason, _, remedy = alone.partition(". ")
+                opened = Failure(opened.path, reason, remedy)
+            yield Seen(source, None, opened)
             continue
         result = first if first is not None else next(results)
         first = None

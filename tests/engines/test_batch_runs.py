@@ -1,0 +1,146 @@
+"""Runs whose pictures are compared with each other: sets, marking, going on, repeated marks."""
+
+import json
+
+import numpy as np
+import pytest
+from run_files import lines_of, table
+from small_detectors import small_cnn
+
+from zerodefect import Inspector
+from zerodefect.engines.local import inspect_files
+from zerodefect.images import encode_png
+from zerodefect.inspection.picture_sets import PictureSets
+from zerodefect.inspection.repeated_marks import repeated_marks
+from zerodefect.inspection.self_comparison import calibrate_within, compare_with_itself
+from zerodefect.methods.musc import MuSc, MuScConfig
+
+
+def plate(seed, marked=False, spot=False):
+    """Stripes in changing light; the mark is the same on every plate, a spot lies anywhere."""
+    rng = np.random.default_rng(seed)
+    stripes = 110 + 60 * (np.indices((64, 64))[1] // 8 % 2)
+    pixels = np.repeat((stripes + rng.normal(0, 3, (64, 64)))[..., None], 3, axis=2)
+    if marked:
+        checks = np.indices((16, 16)).sum(0) // 4 % 2 * 200 + 20
+        pixels[24:40, 24:40] = checks[..., None] * np.array([1, 0.3, 0.2])
+    if spot:
+        x, y = rng.integers(4, 40, 2)
+        pixels[y : y + 20, x : x + 20] = (30, 250, 60)
+    return pixels.clip(0, 255).astype(np.uint8)
+
+
+def plates(folder, good=0, marked=0, spots=0):
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed in range(good + marked + spots):
+        kind = "good" if seed < good else "marked" if seed < good + marked else "spot"
+        made = plate(seed, kind == "marked", kind == "spot")
+        (folder / f"{seed:02d}-{kind}.png").write_bytes(encode_png(made))
+    return sorted(folder.iterdir())
+
+
+@pytest.fixture
+def inspector():
+    detector = MuSc(small_cnn(), MuScConfig(layers=("layer1",), neighbourhoods=(1,)))
+    detector.resize_inputs((64, 64))
+    return Inspector(detector)
+
+
+def test_a_batch_run_says_everywhere_that_it_is_one(inspector, tmp_path):
+    files = plates(tmp_path / "parts", good=14, spots=2)
+    sets = PictureSets.of(inspector, files)
+    compare_with_itself(inspector, files, told=sets.sentence())
+    summary = inspect_files(inspector, files, tmp_path / "run", sets=sets)
+    records = {record["image"]: record for record in lines_of(tmp_path / "run")}
+    assert all(record["transductive"] for record in records.values())
+    assert all("Transductive" in record["explanation"] for record in records.values())
+    assert all("Transductive" in row["explanation"] for row in table(tmp_path / "run/results.csv"))
+    told = json.loads((tmp_path / "run/run.json").read_text())["transductive"]
+    assert told["compared"] == "with each other" and told["sets"] == [16]
+    assert told["set_level_steps_not_applied"] == ["rscin"]
+    page = summary.report.read_text("utf-8")
+    assert "16 pictures, compared with each other" in page and "Transductive: scores" in page
+    assert not summary.calibrated
+    scores = [records[str(file)]["score"] for file in files]
+    assert min(scores[14:]) > max(scores[:14])
+    assert {records[str(file)]["verdict"] for file in files[14:]} == {"defect"}
+
+
+def test_a_set_that_is_not_done_is_scored_again_whole(inspector, tmp_path):
+    files = plates(tmp_path / "parts", good=8)
+    sets = PictureSets.of(inspector, files, most=4)
+    assert [len(one) for one in sets.sets] == [4, 4]
+    assert sets.sets[0] == tuple(files[::2])  # spread over the files
+    inspect_files(inspector, files, tmp_path / "run", sets=sets, report=False)
+    first = (tmp_path / "run/results.jsonl").read_text()
+    lines = first.splitlines()
+    assert [json.loads(one)["image"] for one in lines] == [str(f) for s in sets.sets for f in s]
+    (tmp_path / "run/results.jsonl").write_text("\n".join(lines[:6]) + "\n")
+    again = inspect_files(inspector, files, tmp_path / "run", sets=sets, report=False)
+    assert again.inspected == 4
+    scores = {record["image"]: record["score"] for record in lines_of(tmp_path / "run")}
+    assert scores == pytest.approx(
+        {json.loads(one)["image"]: json.loads(one)["score"] for one in lines}, abs=1e-6
+    )
+    alone = inspect_files(inspector, files, tmp_path / "run", sets=sets, report=False)
+    assert alone.inspected == 0
+
+
+def test_each_folder_is_a_product_and_a_picture_alone_fails(inspector, tmp_path):
+    files = [*plates(tmp_path / "a", good=3), *plates(tmp_path / "b", good=1)]
+    sets = PictureSets.of(inspector, files, by="folder")
+    assert [len(one) for one in sets.sets] == [3, 1]
+    assert "2 sets of 1 to 3" in sets.sentence()
+    summary = inspect_files(inspector, files, tmp_path / "run", sets=sets, report=False)
+    (failed,) = [one for one in lines_of(tmp_path / "run") if one["status"] == "failed"]
+    assert failed["image"] == str(files[3]) and "there is one" in failed["reason"]
+    assert failed["remedy"] == "Give two or more" and summary.failed == 1
+
+
+def test_files_that_cannot_be_read_leave_the_others_a_set(inspector, tmp_path):
+    files = plates(tmp_path / "parts", good=4)
+    files[1].write_bytes(b"")
+    summary = inspect_files(inspector, files, tmp_path / "run", report=False)
+    assert summary.failed == 1 and len(lines_of(tmp_path / "run")) == 4
+
+
+def test_good_parts_in_the_set_make_limits_for_it(inspector, tmp_path):
+    good = plates(tmp_path / "good", good=19)
+    files = [*plates(tmp_path / "parts", good=3), *plates(tmp_path / "bad", spots=2)]
+    sets = PictureSets.of(inspector, files, good=good)
+    policy = calibrate_within(inspector, good, files, told=sets.sentence())
+    assert policy.calibrated and not policy.guaranteed and len(policy.scores) == 19
+    assert "same set" in policy.notes[0] and "Transductive" in policy.notes[0]
+    summary = inspect_files(inspector, files, tmp_path / "run", sets=sets, report=False)
+    records = lines_of(tmp_path / "run")
+    assert [one["image"] for one in records] == [str(file) for file in files]
+    assert summary.calibrated and {one["verdict"] for one in records[3:]} == {"defect"}
+    assert all(one["p_value"] == 1 / 20 for one in records[3:])
+    with pytest.raises(ValueError, match="compared with itself"):
+        PictureSets.of(inspector, files, good=files[:1])
+    with pytest.raises(ValueError, match="one set with all pictures, and these are 3 sets"):
+        PictureSets.of(inspector, files, most=21, good=good)
+
+
+def test_the_same_mark_is_listed_with_examples(inspector, tmp_path):
+    files = plates(tmp_path / "parts", good=14, marked=6, spots=2)
+    compare_with_itself(inspector, files)
+    summary = inspect_files(inspector, files, tmp_path / "run")
+    (mark,) = json.loads((tmp_path / "run/repeated.json").read_text())
+    assert {one["image"] for one in mark["members"]} == {str(file) for file in files[14:20]}
+    for one in mark["members"]:
+        x, y, width, height = one["box"]
+        assert x < 40 and y < 40 and x + width > 24 and y + height > 24
+    (told,) = summary.repeated
+    assert told.startswith("The same mark on 6 of 22 pictures")
+    page = summary.report.read_text("utf-8")
+    assert told in page and page.count("<li><a href=") >= 6
+    found = repeated_marks(inspector, lines_of(tmp_path / "run"))  # of any finished run
+    assert [one.sentence() for one in found] == [told]
+
+
+def test_nothing_repeats_where_spots_lie_anywhere(inspector, tmp_path):
+    files = plates(tmp_path / "parts", good=14, spots=2)
+    compare_with_itself(inspector, files)
+    summary = inspect_files(inspector, files, tmp_path / "run", report=False)
+    assert summary.repeated == () and not (tmp_path / "run/repeated.json").exists()
