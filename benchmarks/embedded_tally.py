@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from zerodefect.evaluation.metrics import ImageMetrics, PixelMetrics
+from zerodefect.inspection.region_kinds import by_words
 from zerodefect.inspection.regions import find_regions
 from zerodefect.scoring.joining import Scored
 from zerodefect.types import Region
@@ -69,7 +70,8 @@ class Tally:
         if scored.type_map is not None:
             self.known[kind].append(likeliest(scored.type_map, mask, kinds) == kind)
         if limit is not None:
-            regions = find_regions(scored.map, limit, type_map=scored.type_map, kinds=kinds)
+            regions = find_regions(scored.map, limit)
+            regions = by_words(regions, scored.type_map, kinds, mask.shape)
             hits = [meets(region, mask) for region in regions]
             self.found[kind].append(any(hits))
             self.true[kind] += hits

@@ -14,6 +14,7 @@ from zerodefect import methods
 from zerodefect.backbones.clip import tokenize
 from zerodefect.backbones.clip_weights import CLIPBackbone
 from zerodefect.detector.checkpoint_file import CheckpointError, save_checkpoint
+from zerodefect.detector.clip_detector import CLIPDetector
 from zerodefect.detector.contract import Detector
 from zerodefect.methods import load_detector
 from zerodefect.types import Prediction
@@ -22,6 +23,7 @@ CHANGING = [
     name
     for name in methods.names()
     if "activation" in methods.get(name).Config.__dataclass_fields__
+    and issubclass(methods.get(name), CLIPDetector)  # MuSc reads a tower and learns nothing
 ]
 
 

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from models import backbone_of, tiny_state
 from small_detectors import images, small_clip, small_cnn, small_dino
 
 from zerodefect.backbones.layered_features import CLIPFeatures
@@ -111,3 +112,17 @@ def test_the_step_is_applied_to_all_that_was_scored():
     torch.testing.assert_close(
         torch.tensor([s.result.score for s in seen]), expected, atol=1e-4, rtol=0
     )
+
+
+def test_a_tower_runs_with_gelu_unless_the_weights_own_is_asked_for():
+    quick = CLIPFeatures(backbone_of(tiny_state(), "quick", "quick_gelu"))
+    exact = CLIPFeatures(backbone_of(tiny_state(), "exact", "gelu"))
+
+    def maps(features, **options):
+        detector = MuSc(features, MuScConfig(**options))
+        with torch.no_grad():
+            (said,) = detector.score_set([detector.encode(images(3))], None)
+        return said.map
+
+    assert torch.equal(maps(quick), maps(exact))
+    assert not torch.equal(maps(quick, activation="weights"), maps(quick))
