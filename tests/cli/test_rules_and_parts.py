@@ -75,6 +75,13 @@ def test_rules_are_set_by_calibrate_and_replaced_by_inspect(run, good, parts):
     assert told == {"own": "good", "smaller": "defect", "percent": "good", "none": "defect"}
 
 
+def test_the_card_of_a_product_tells_its_rules(run, good):
+    code, _, _ = run("calibrate", good, "--allow", "stain:area<50", "--output", "p.zd")
+    assert code == 0
+    code, out, _ = run("show", "p.zd")
+    assert code == 0 and "Allowed: any stain below 50 pixels." in out
+
+
 def test_what_is_allowed_is_told_in_records_and_tables(run, good, parts):
     run("calibrate", good, "--allow", "stain:area<50")
     _, out, _ = run("inspect", parts, "-p", "policy.json", "-o", "run", "--json")

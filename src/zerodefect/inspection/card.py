@@ -93,6 +93,8 @@ def _proven(policy: Policy) -> Iterator[str]:
         if not policy.guaranteed:
             yield "No rate is guaranteed"
         yield from policy.notes
+    if policy.allowances:
+        yield policy.allowances.sentence()
     for name, limit in (("defect", policy.limits.defect), ("unsure", policy.limits.unsure)):
         yield (
             f"{name} above a score of {told_score(limit)}"
