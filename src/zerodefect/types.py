@@ -166,6 +166,11 @@ class Failure:
     reason: str
     remedy: str
 
+    def to_dict(self) -> dict[str, str]:
+        """Its fields, as ``Inspection.to_dict`` gives those of an inspection."""
+        told = {"reason": self.reason, "remedy": self.remedy}
+        return {"image": self.image, "status": "failed", **told}
+
     def __str__(self) -> str:
         """One line: file, reason, remedy."""
         return f"{printable(self.image)}: {self.reason}. {self.remedy}"

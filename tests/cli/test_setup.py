@@ -52,6 +52,12 @@ def test_what_cannot_be_done_is_said_before_the_work(run, good):
     assert Path("metal-plate-3.zd").read_bytes() == b"precious"
     code, _, err = run(*WORDS, "--output", "plate.json")
     assert code == 1 and "plate.zd" in err
+    Path("other.html").write_text("precious")
+    code, _, err = run(*WORDS, "--output", "other.zd")
+    assert code == 1 and "other.html" in err and Path("other.html").read_text() == "precious"
+    Path("good/01.png").unlink()
+    code, _, err = run(*WORDS, "--output", "one.zd")
+    assert code == 1 and "two good parts or more" in err
     code, _, err = run("setup", "nowhere", "--object", "plate")
     assert code == 1 and "nowhere" in err
 

@@ -226,3 +226,15 @@ def test_open_files_are_read_from_their_beginning_and_named(tmp_path):
         assert named[0].path == str(path)
     with path.open(encoding="latin-1") as file:
         assert "Open it with mode 'rb'" in failures([file])[0]
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_loader_of_grey_pictures_is_not_read_as_one_in_colour(wrapped):
+    """Three grey pictures, put together, have the shape of one in colour."""
+    grey = [{"image": torch.rand(8, 9)} if wrapped else torch.rand(8, 9) for _ in range(3)]
+    loader = torch.utils.data.DataLoader(grey, batch_size=3)
+    with pytest.raises(TypeError, match=r"batch_size=None"):
+        list(expand(loader))
+    assert len(list(expand(torch.utils.data.DataLoader(grey, batch_size=None)))) == 3
+    colour = torch.utils.data.DataLoader([torch.rand(1, 8, 9)] * 3, batch_size=3)
+    assert len(list(expand(colour))) == 3

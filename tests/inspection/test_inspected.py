@@ -176,6 +176,7 @@ def test_maps_and_pictures_are_kept_unless_told_otherwise(inspector):
     assert part.pictures[0].map is None
     given = open_image(picture(1))
     assert np.asarray(dropped.overlay(given)).shape == (80, 96, 3)
+    assert dropped.overlay(Image.fromarray(picture(1))).tobytes() == dropped.overlay(given).tobytes()
     assert pickle.loads(pickle.dumps(kept)) == kept
 
 
@@ -183,6 +184,7 @@ def test_results_are_a_list_with_tables(inspector):
     found = Results(inspector.inspect_many([picture(1), b"none", picture(2)], keep_maps=False))
     assert [type(one) for one in found] == [Inspection, Failure, Inspection]
     assert found.failures == [found[1]]
+    assert [one.to_dict()["status"] for one in found] == ["ok", "failed", "ok"]
     text = found._repr_html_()
     assert text.count("<tr>") == 4 and "failed" in text and "&lt;bytes&gt;" in text
     many = Results([found[0]] * 50)

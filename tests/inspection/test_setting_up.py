@@ -58,3 +58,11 @@ def test_copies_and_broken_files_do_not_count(inspector, good):
 def test_what_cannot_be_promised_is_refused(inspector, good):
     with pytest.raises(CalibrationError, match="cannot be guaranteed"):
         set_up(inspector, good(8), false_alarms=0.01)
+
+
+def test_copies_of_one_picture_are_told(inspector, good):
+    files = good(3)
+    for file in files[1:]:
+        file.write_bytes(files[0].read_bytes())
+    with pytest.raises(CalibrationError, match="of 3 good pictures 1 can be used; copies"):
+        set_up(inspector, files)

@@ -57,6 +57,12 @@ def option(default: Any, help: str, *names: str, **facts: Any) -> Any:
     return dataclasses.field(**given, metadata={"option": (names, {"help": help, **facts})})
 
 
+def object_option() -> Any:
+    """What the product is called."""
+    told = "What the product is called, e.g. 'screw'."
+    return option(None, told, "--object", "-n", rich_help_panel="Product")
+
+
 def output_option(default: Any, help: str, metavar: str = "FOLDER") -> Any:
     """Where a verb writes to."""
     return option(default, help, "--output", "-o", metavar=metavar, rich_help_panel="Output")
@@ -207,19 +213,13 @@ ConfigFile = Annotated[
 
 
 @dataclass(frozen=True)
-class NameOptions(Options, panel="Product"):
-    """What the product is called."""
+class ProductOptions(Options, panel="Product"):
+    """What is known of the product."""
 
     product: Path | None = option(
         None, "Product file from 'calibrate': it says all that the options below say."
     )
-    object: str | None = option(None, "What the product is called, e.g. 'screw'.", "--object", "-n")
-
-
-@dataclass(frozen=True)
-class ProductOptions(NameOptions, panel="Product"):
-    """What is known of the product."""
-
+    object: str | None = object_option()
     references: list[Path] | None = option(
         None,
         "Picture or folder of good parts; repeatable.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,9 +16,9 @@ from zerodefect.cli.opening import load_inspector, tell_views
 from zerodefect.cli.options import (
     DetectorOptions,
     GoodPaths,
-    NameOptions,
     PictureOptions,
     ProductOptions,
+    object_option,
     option,
     output_option,
 )
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 def setup(
     good: GoodPaths,
     *,
-    name: NameOptions,
+    object: str | None = object_option(),
     limits: RateOptions,
     detector: DetectorOptions,
     pictures: PictureOptions,
@@ -58,9 +59,11 @@ def setup(
     from zerodefect.inspection.setting_up import set_up
 
     files, seconds = find_images(good or []), power_seconds(power)
-    file = _target(output, name.object, overwrite)
+    file, page = _targets(output, object, overwrite)
+    if len(files) < 2:
+        raise ValueError("name two good parts or more: limits are learned from how they differ")
     tell_views(pictures, files)
-    inspector = load_inspector(ProductOptions(object=name.object), detector, pictures, files)
+    inspector = load_inspector(ProductOptions(object=object), detector, pictures, files)
     failures: list[Failure] = []
 
     def on_failure(failure: Failure) -> None:
@@ -77,26 +80,33 @@ def setup(
         )
     curve = _power(inspector, made, files, seconds)
     inspector.save(file)
-    page = file.with_suffix(".html")
     _write_page(page, inspector, made, curve, file)
     _tell(made, curve, file, page)
     if failures:
         raise typer.Exit(3)
 
 
-def _target(output: Path | None, name: str | None, overwrite: bool) -> Path:
-    """The file that is written.
+def _targets(output: Path | None, name: str | None, overwrite: bool) -> tuple[Path, Path]:
+    """The product file and the page that are written.
 
     Raises:
-        ValueError: it has another ending, or is there already.
+        ValueError: another ending, or one is there already.
+        OSError: nothing can be written there.
     """
     slug = re.sub(r"[^\w]+", "-", (name or "").lower()).strip("-")[:40]
     file = output or Path(f"{slug or 'product'}.zd")
     if file.suffix != ".zd":
         raise ValueError(f"--output {file}: a product file ends in .zd, such as {file.stem}.zd")
-    if file.exists() and not overwrite:
-        raise ValueError(f"--output {file}: it is there already. Name another, or add --overwrite")
-    return file
+    page = file.with_suffix(".html")
+    for one in (file, page):
+        if one.exists() and not overwrite:
+            raise ValueError(
+                f"--output {one}: it is there already. Name another, or add --overwrite"
+            )
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=file.parent):  # better now than after all the work
+        pass
+    return file, page
 
 
 def _power(

@@ -79,6 +79,26 @@ def loaded(item: Any) -> Iterator[Any]:
         )
 
 
+def of_batches(item: Any) -> Any:
+    """What a loader that makes batches yielded, where its pictures have a place for the batch.
+
+    Raises:
+        TypeError: ``(N, H, W)`` may be N grey pictures, or one picture in colour.
+    """
+    found = item
+    if isinstance(item, Mapping):
+        found = next((item[key] for key in _PICTURE_KEYS if item.get(key) is not None), None)
+    elif isinstance(item, Sequence) and item and not is_source(item):
+        found = item[0]
+    if isinstance(found, np.ndarray | torch.Tensor) and found.ndim == 3:
+        shape = tuple(found.shape)
+        raise TypeError(
+            f"a data loader of batches yielded {shape}: grey pictures (B, H, W), or one picture in "
+            "colour. Yield (B, 1, H, W), or set batch_size=None"
+        )
+    return item
+
+
 def _batch(batch: np.ndarray | torch.Tensor) -> Iterator[LoadedItem]:
     """Its pictures. One scale holds for all: were it 0..255, a dark one would pass for 0..1."""
     fault = None

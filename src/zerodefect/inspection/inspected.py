@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from zerodefect.files import atomic_write
-from zerodefect.images import Picture
+from zerodefect.images import Picture, open_image
 from zerodefect.inspection.presentation import as_html, drawn_on
 from zerodefect.inspection.records import to_record
 from zerodefect.types import Count, Region, Verdict, printable, told_score
@@ -92,11 +92,11 @@ class Inspection:
         """
         return {k: v for k, v in to_record(self).items() if k not in _OF_A_RUN}
 
-    def overlay(self, picture: Picture | None = None) -> Image.Image:
+    def overlay(self, picture: Any = None) -> Image.Image:
         """Draw the map, in the calibration's colours, and the outlines of regions on the picture.
 
         Args:
-            picture: the one that was inspected, from ``open_image``, where it was not kept.
+            picture: the one that was inspected, as ``open_image`` takes it, where it was not kept.
 
         Returns:
             RGB, at the picture's size. Without a map (dropped, or the method gives none) it shows
@@ -107,7 +107,7 @@ class Inspection:
         """
         return Image.fromarray(drawn_on(self._shown(picture).to_uint8(), self))
 
-    def save(self, path: str | Path, picture: Picture | None = None) -> None:
+    def save(self, path: str | Path, picture: Any = None) -> None:
         """Write ``overlay`` (.png, .jpg) or ``to_dict`` (.json), as the ending says.
 
         Raises:
@@ -125,8 +125,10 @@ class Inspection:
             else:
                 drawn.save(file, _PICTURES[kind], quality=90)
 
-    def _shown(self, given: Picture | None) -> Picture:
-        picture = given or self.picture
+    def _shown(self, given: Any) -> Picture:
+        picture = self.picture if given is None else given
+        if picture is not None and not isinstance(picture, Picture):
+            picture = open_image(picture)
         if picture is None:
             raise ValueError(
                 f"{self.image}: its picture was not kept. Pass it, from open_image, or inspect "

@@ -63,8 +63,7 @@ def to_record(
 
 def failure_record(failure: Failure, *, part: str | None = None) -> Record:
     """Turn a failure into a record of ``results.jsonl``; ``part`` as in ``to_record``."""
-    told = {"reason": failure.reason, "remedy": failure.remedy, "part": part}
-    return {"image": failure.image, "status": "failed", **told}
+    return {**failure.to_dict(), "part": part}
 
 
 def _region_record(region: Region, inspection: Inspection) -> Record:

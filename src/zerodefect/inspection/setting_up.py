@@ -60,10 +60,16 @@ def set_up(
         UnsupportedError: the method takes no references.
     """
     if len(good) < ENOUGH_TO_SPLIT:
+        references = _opened(inspector, good, lambda failure: None)
+        if len(references) < 2:
+            raise CalibrationError(
+                f"of {len(good)} good pictures {len(references)} can be used; copies count once. "
+                "Give two different ones or more."
+            )
         policy = inspector.calibrate(
             list(good), leave_one_out=True, on_scored=on_scored, on_failure=on_failure, **rates
         )
-        return SetUp(_opened(inspector, good, lambda failure: None), (), policy)
+        return SetUp(references, (), policy)
     count = min(_MOST_REFERENCES, len(good) // 3)
     chosen = set(evenly(range(len(good)), count))
     references = _opened(inspector, [good[place] for place in sorted(chosen)], on_failure)

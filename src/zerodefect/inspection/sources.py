@@ -12,11 +12,12 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from zerodefect.images import ImageError, Picture, find_images, is_source, open_image
 from zerodefect.images.decode import Encoded
 from zerodefect.images.kept import KeptPicture
-from zerodefect.images.loader_items import LoadedItem, loaded
+from zerodefect.images.loader_items import LoadedItem, loaded, of_batches
 from zerodefect.scoring.scorer import DEFAULT_BATCH
 from zerodefect.scoring.stream import stream
 from zerodefect.types import Failure
@@ -53,7 +54,9 @@ def expand(sources: Source | Iterable[Any], *, tolerant: bool = False) -> Iterab
 
 
 def _each(several: Any) -> Iterable[Any]:
-    """Go through a data set that can be asked by number alone, too."""
+    """Go through a loader of batches, or a data set that can be asked by number alone, too."""
+    if isinstance(several, DataLoader) and several.batch_sampler is not None:
+        return map(of_batches, several)
     if hasattr(several, "__iter__") or not hasattr(several, "__len__"):
         return iter(several)
     return (several[number] for number in range(len(several)))
