@@ -176,7 +176,8 @@ def test_maps_and_pictures_are_kept_unless_told_otherwise(inspector):
     assert part.pictures[0].map is None
     given = open_image(picture(1))
     assert np.asarray(dropped.overlay(given)).shape == (80, 96, 3)
-    assert dropped.overlay(Image.fromarray(picture(1))).tobytes() == dropped.overlay(given).tobytes()
+    drawn = dropped.overlay(Image.fromarray(picture(1)))
+    assert drawn.tobytes() == dropped.overlay(given).tobytes()
     assert pickle.loads(pickle.dumps(kept)) == kept
 
 
