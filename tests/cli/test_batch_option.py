@@ -50,3 +50,21 @@ def test_what_does_not_go_with_a_batch_is_refused(run, parts, tmp_path):
         code, _, err = run("inspect", parts, *more, *small)
         assert code == 1 and reason in " ".join(err.split()), err
         assert "Traceback" not in err
+
+
+def test_folders_that_are_products_are_ranked_without_a_verdict(run, parts, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    for seed in range(10):
+        (other / f"{seed}.png").write_bytes((parts / f"{seed % 4}.png").read_bytes())
+    small = ("--batch-by", "folder", "--image-size", 64, "-o", tmp_path / "run")
+    code, out, err = run("inspect", parts, other, "--batch", *small)
+    assert code == 0, err
+    assert "14 images: 14 unsure" in out
+    assert "Verdicts per product: inspect each folder by itself." in out
+    good = tmp_path / "good"
+    other.joinpath("0.png").rename(tmp_path / "0.png")
+    good.mkdir()
+    (tmp_path / "0.png").rename(good / "0.png")
+    code, _, err = run("inspect", parts, other, "--batch", *small, "--reference", good)
+    assert code == 1 and "each a product of its own" in " ".join(err.split())

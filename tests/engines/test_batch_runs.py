@@ -97,6 +97,30 @@ def test_each_folder_is_a_product_and_a_picture_alone_fails(inspector, tmp_path)
     assert failed["remedy"] == "Give two or more" and summary.failed == 1
 
 
+def test_several_folders_get_no_limit_in_common(inspector, tmp_path):
+    quiet = plates(tmp_path / "quiet", good=12, spots=1)
+    files = [*quiet, *plates(tmp_path / "busy", good=4, marked=3, spots=8)]
+    sets = PictureSets.of(inspector, files, by="folder")
+    assert sets.products == 2
+    policy = compare_with_itself(inspector, files, told=sets.sentence(), products=sets.products)
+    assert policy.limits.unsure is None and policy.limits.defect is None
+    summary = inspect_files(inspector, files, tmp_path / "run", sets=sets)
+    records = lines_of(tmp_path / "run")
+    assert {one["verdict"] for one in records} == {"unsure"}
+    why = "Verdicts per product: inspect each folder by itself."
+    assert why in policy.told() and why in summary.report.read_text("utf-8")
+    assert all(why in one["explanation"] for one in records)
+    with pytest.raises(ValueError, match=r"2 folders, each a product of its own.*by itself"):
+        PictureSets.of(inspector, files, by="folder", good=plates(tmp_path / "good", good=2))
+    alone = PictureSets.of(inspector, quiet, by="folder")
+    assert alone.products == 1  # and a folder by itself has its own limits
+    inspector.policy = None
+    compare_with_itself(inspector, quiet, products=alone.products)
+    inspect_files(inspector, quiet, tmp_path / "alone", sets=alone, report=False)
+    found = {one["image"]: one["verdict"] for one in lines_of(tmp_path / "alone")}
+    assert found[str(quiet[-1])] == "defect"
+
+
 def test_files_that_cannot_be_read_leave_the_others_a_set(inspector, tmp_path):
     files = plates(tmp_path / "parts", good=4)
     files[1].write_bytes(b"")

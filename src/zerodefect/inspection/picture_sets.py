@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from zerodefect.inspection.conformal import PER_PRODUCT
 from zerodefect.inspection.inspector import Inspector
 
 SET_BYTES = 2 * 2**30
@@ -56,8 +57,8 @@ class PictureSets:
             good: pictures of good parts, where limits are to be learned within the set.
 
         Raises:
-            ValueError: good pictures that are inspected, too, or that do not fit into one set with
-                all the others.
+            ValueError: good pictures that are inspected, too, that are given for several products,
+                or that do not fit into one set with all the others.
         """
         most = inspector.detector.most_in_set(SET_BYTES) if most is None else most
         if both := {one.resolve() for one in good} & {one.resolve() for one in files}:
@@ -69,6 +70,11 @@ class PictureSets:
         for file in files:
             groups.setdefault(file.parent if by == "folder" else None, []).append(file)
         sets = [one for group in groups.values() for one in _divided(group, most, len(good))]
+        if good and by == "folder" and len(groups) > 1:
+            raise ValueError(
+                f"these are {len(groups)} folders, each a product of its own, and good parts are "
+                f"those of one product. {PER_PRODUCT}"
+            )
         if good and len(sets) > 1:
             raise ValueError(
                 f"good parts are scored in one set with all pictures, and these are {len(sets)} "
@@ -77,6 +83,11 @@ class PictureSets:
             )
         steps = tuple(inspector.detector.set_levels)
         return cls(tuple(map(tuple, sets)), by, most, tuple(good), steps)
+
+    @property
+    def products(self) -> int:
+        """How many products the sets are of."""
+        return 1 if self.by == "all" else len({file.parent for one in self.sets for file in one})
 
     def whole(self, files: Iterable[Path]) -> list[Path]:
         """All files of the sets that any of these are in."""

@@ -25,7 +25,7 @@ import numpy as np
 
 from zerodefect.images import ImageError, Picture, picture_size
 from zerodefect.inspection.calibration import calibrate
-from zerodefect.inspection.conformal import REMEDY
+from zerodefect.inspection.conformal import PER_PRODUCT, REMEDY
 from zerodefect.inspection.inspector import Inspector
 from zerodefect.inspection.policy import Limits, Policy
 from zerodefect.inspection.sources import GoodPictures, evenly
@@ -49,6 +49,7 @@ def compare_with_itself(
     *,
     batch_size: int = DEFAULT_BATCH,
     told: str = "",
+    products: int = 1,
     on_seen: Callable[[], object] = lambda: None,
 ) -> Policy:
     """Give an inspector that was shown no good part provisional limits, from what it will inspect.
@@ -61,12 +62,20 @@ def compare_with_itself(
             ranked, and every verdict is "unsure".
         batch_size: pictures that go through the network at once.
         told: what else readers should know of the comparison, in sentences.
+        products: how many the files are of. What is usual in one says nothing of another: several
+            are ranked, too.
         on_seen: called after every picture that was scored.
 
     Returns:
         The provisional policy, which is the inspector's now.
     """
     whole = inspector.active_policy()
+    if products > 1:
+        note = f"Several products, each with a usual of its own: only ranked by score. {told}"
+        made = _provisional(inspector, whole, None, note.rstrip())
+        first, *rest = made.notes
+        inspector.policy = made.model_copy(update={"notes": (first, PER_PRODUCT, *rest)})
+        return inspector.policy
     pictures = _sample(inspector, files) if len(files) >= ENOUGH else []
     if len(pictures) < ENOUGH:
         # no count of them: a run goes on when the folder has grown
