@@ -1,16 +1,19 @@
 """Runs whose pictures are compared with each other: sets, marking, going on, repeated marks."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from run_files import lines_of, table
 from small_detectors import small_cnn
 
 from zerodefect import Inspector
 from zerodefect.engines.local import inspect_files
 from zerodefect.images import encode_png
-from zerodefect.inspection.picture_sets import PictureSets
+from zerodefect.inspection.picture_sets import PictureSets, _divided
 from zerodefect.inspection.repeated_marks import repeated_marks
 from zerodefect.inspection.self_comparison import calibrate_within, compare_with_itself
 from zerodefect.methods.musc import MuSc, MuScConfig
@@ -84,6 +87,24 @@ def test_a_set_that_is_not_done_is_scored_again_whole(inspector, tmp_path):
     )
     alone = inspect_files(inspector, files, tmp_path / "run", sets=sets, report=False)
     assert alone.inspected == 0
+
+
+@given(count=st.integers(2, 60), most=st.integers(2, 60))
+def test_no_set_is_of_a_single_picture(count, most):
+    files = [Path(str(number)) for number in range(count)]
+    sets = _divided(files, most, 0)
+    assert sorted(file for one in sets for file in one) == sorted(files)
+    sizes = [len(one) for one in sets]
+    assert min(sizes) >= 2 and max(sizes) - min(sizes) <= 1
+    assert max(sizes) <= (most + 1 if most == 2 else most)
+
+
+def test_an_odd_number_in_twos_leaves_none_alone(inspector, tmp_path):
+    files = plates(tmp_path / "parts", good=7)
+    sets = PictureSets.of(inspector, files, most=2)
+    assert [len(one) for one in sets.sets] == [3, 2, 2]
+    summary = inspect_files(inspector, files, tmp_path / "run", sets=sets, report=False)
+    assert summary.failed == 0
 
 
 def test_each_folder_is_a_product_and_a_picture_alone_fails(inspector, tmp_path):

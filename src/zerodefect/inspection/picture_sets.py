@@ -24,7 +24,7 @@ class PictureSets:
     Attributes:
         sets: files of each set, in the order in which they are compared.
         by: whether all files may be of one product, or each folder is a product of its own.
-        most: pictures of a set at most, good ones included; None for any number.
+        most: pictures of a set, good ones included; None for any number.
         good: files of good parts that are scored in the set.
         step: official steps over a set that the method has and a run does not apply.
     """
@@ -47,13 +47,13 @@ class PictureSets:
         """Divide files into sets.
 
         A product with more pictures than ``most`` becomes several sets of about the same size, each
-        spread evenly over its files.
+        spread evenly over its files. None is of a single picture: rather a set has one too many.
 
         Args:
             inspector: with a method that compares pictures.
             files: that are inspected.
             by: what is of one product.
-            most: pictures of a set; None for as many as ``SET_BYTES`` allow.
+            most: pictures of a set, 2 or more; None for as many as ``SET_BYTES`` allow.
             good: pictures of good parts, where limits are to be learned within the set.
 
         Raises:
@@ -122,4 +122,6 @@ def _divided(files: Sequence[Path], most: int | None, good: int) -> list[Sequenc
     if most is None or len(files) + good <= most:
         return [files]
     count = math.ceil(len(files) / max(2, most - good))
+    if not good:
+        count = max(1, min(count, len(files) // 2))  # one alone is compared with nothing
     return [files[number::count] for number in range(count)]
