@@ -69,6 +69,16 @@ def test_a_batch_run_says_everywhere_that_it_is_one(inspector, tmp_path):
     assert {records[str(file)]["verdict"] for file in files[14:]} == {"defect"}
 
 
+def test_parts_of_a_batch_say_that_they_are_compared(inspector, tmp_path):
+    files = plates(tmp_path / "parts", good=4)
+    inspect_files(inspector, files, tmp_path / "run", part_by=r"(?P<part>\d+)-.*", report=False)
+    parts = list(map(json.loads, (tmp_path / "run/parts.jsonl").read_text().splitlines()))
+    assert len(parts) == 4 and all(one["transductive"] is True for one in parts)
+    rows = table(tmp_path / "run/parts.csv")
+    for one in [*parts, *rows]:
+        assert "Transductive: compared with the other pictures" in one["explanation"]
+
+
 def test_a_set_that_is_not_done_is_scored_again_whole(inspector, tmp_path):
     files = plates(tmp_path / "parts", good=8)
     sets = PictureSets.of(inspector, files, most=4)

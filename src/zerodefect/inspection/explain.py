@@ -9,6 +9,9 @@ from zerodefect.inspection.conformal import PER_PRODUCT
 from zerodefect.inspection.policy import Policy
 from zerodefect.types import Count, Region, Verdict, told_score
 
+TRANSDUCTIVE = "Transductive: compared with the other pictures of its batch."
+"""Ends an explanation where the score depends on other pictures of the run."""
+
 
 def explain(
     verdict: Verdict,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from zerodefect.detector.contract import Detector, UnsupportedError
 from zerodefect.images.kept import KeptPicture
 from zerodefect.inspection.calibration import calibrate
+from zerodefect.inspection.explain import TRANSDUCTIVE
 from zerodefect.inspection.kind_examples import Examples, learn_kinds
 from zerodefect.inspection.made_with import made_with
 from zerodefect.inspection.policy import Policy
@@ -126,8 +127,7 @@ class Keepable(Teachable):
 
     def told_transductive(self) -> str:
         """What is to be added to an explanation."""
-        told = " Transductive: compared with the other pictures of its batch."
-        return told if self.transductive else ""
+        return f" {TRANSDUCTIVE}" if self.transductive else ""
 
     def check_judges_alone(self) -> None:
         """Make sure that limits learned now say something of other pictures.
