@@ -68,3 +68,19 @@ def test_folders_that_are_products_are_ranked_without_a_verdict(run, parts, tmp_
     (tmp_path / "0.png").rename(good / "0.png")
     code, _, err = run("inspect", parts, other, "--batch", *small, "--reference", good)
     assert code == 1 and "each a product of its own" in " ".join(err.split())
+
+
+def test_every_remedy_is_one_for_sets(run, parts, tmp_path):
+    right = "--batch --reference good/, or take a method that needs no set: zerodefect setup good/"
+    small = ("--image-size", 64)
+    code, out, err = run("inspect", parts, "--batch", *small, "-o", tmp_path / "run")
+    assert code == 0, err
+    page = (tmp_path / "run/report.html").read_text("utf-8")
+    assert right in " ".join(out.split()) and "zerodefect calibrate" not in out + page
+    for command in (
+        ("inspect", parts, "--batch", "--threshold", "q:0.9", *small, "-o", tmp_path / "q"),
+        ("calibrate", parts, "-m", "musc", *small, "-o", tmp_path / "limits.json"),
+    ):
+        code, _, err = run(*command)
+        assert code == 1 and right in " ".join(err.split()), err
+        assert "zerodefect calibrate" not in err

@@ -25,7 +25,7 @@ import numpy as np
 
 from zerodefect.images import ImageError, Picture, picture_size
 from zerodefect.inspection.calibration import calibrate
-from zerodefect.inspection.conformal import PER_PRODUCT, REMEDY
+from zerodefect.inspection.conformal import PER_PRODUCT
 from zerodefect.inspection.inspector import Inspector
 from zerodefect.inspection.policy import Limits, Policy
 from zerodefect.inspection.sources import GoodPictures, evenly
@@ -207,10 +207,11 @@ def _remember(inspector: Inspector, pictures: Sequence[Picture]) -> bool:
 
 def _provisional(inspector: Inspector, whole: Policy, limits: Limits | None, note: str) -> Policy:
     """Of the inspector as it is now, with the regions of ``whole`` until others are known."""
+    first = f"Not calibrated: verdicts and regions are provisional. {note}"
     return whole.model_copy(
         update={
             "fingerprint": inspector.fingerprint(),
             "limits": limits or Limits(unsure=None, defect=None),
-            "notes": (f"Not calibrated: verdicts and regions are provisional. {note}", REMEDY),
+            "notes": (first, inspector.remedy),
         }
     )
