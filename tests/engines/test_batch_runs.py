@@ -14,7 +14,7 @@ from zerodefect import Inspector
 from zerodefect.engines.local import inspect_files
 from zerodefect.images import encode_png
 from zerodefect.inspection.picture_sets import PictureSets, _divided
-from zerodefect.inspection.repeated_marks import repeated_marks
+from zerodefect.inspection.repeated_marks import _short_names, repeated_marks
 from zerodefect.inspection.self_comparison import calibrate_within, compare_with_itself
 from zerodefect.methods.musc import MuSc, MuScConfig
 
@@ -192,6 +192,30 @@ def test_the_same_mark_is_listed_with_examples(inspector, tmp_path):
     assert told in page and page.count("<li><a href=") >= 6
     found = repeated_marks(inspector, lines_of(tmp_path / "run"))  # of any finished run
     assert [one.sentence() for one in found] == [told]
+
+
+def test_a_repeated_mark_names_pictures_by_what_tells_them_apart(inspector, tmp_path):
+    files = plates(tmp_path / "parts", good=14, marked=6, spots=2)
+    other = tmp_path / "other"
+    other.mkdir()
+    files[14] = files[14].rename(other / files[15].name)
+    compare_with_itself(inspector, files)
+    summary = inspect_files(inspector, files, tmp_path / "run")
+    (mark,) = json.loads((tmp_path / "run/repeated.json").read_text())
+    names = {one["image"]: one["name"] for one in mark["members"]}
+    assert names[str(files[14])] == "other/15-marked.png"
+    assert names[str(files[15])] == "parts/15-marked.png"
+    assert names[str(files[16])] == "16-marked.png"
+    assert mark["members"][0]["name"] in summary.repeated[0]
+    page = summary.report.read_text("utf-8")
+    assert "other/15-marked.png</a>" in page and "parts/15-marked.png</a>" in page
+
+
+@given(st.sets(st.text("ab/", min_size=1).map(lambda path: str(Path("/", path))), min_size=1))
+def test_short_names_are_of_one_picture_each(paths):
+    names = _short_names(sorted(paths))
+    assert len(set(names)) == len(names)
+    assert all(path.endswith(name) for path, name in zip(sorted(paths), names, strict=True))
 
 
 def test_nothing_repeats_where_spots_lie_anywhere(inspector, tmp_path):
