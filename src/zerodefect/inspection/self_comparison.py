@@ -70,20 +70,9 @@ def compare_with_itself(
         The provisional policy, which is the inspector's now.
     """
     whole = inspector.active_policy()
-    if products > 1:
-        note = f"Several products, each with a usual of its own: only ranked by score. {told}"
-        made = _provisional(inspector, whole, None, note.rstrip())
-        first, *rest = made.notes
-        inspector.policy = made.model_copy(update={"notes": (first, PER_PRODUCT, *rest)})
-        return inspector.policy
-    pictures = _sample(inspector, files) if len(files) >= ENOUGH else []
+    pictures = _sample(inspector, files) if len(files) >= ENOUGH and products == 1 else []
     if len(pictures) < ENOUGH:
-        # no count of them: a run goes on when the folder has grown
-        note = (
-            f"Fewer than {ENOUGH} pictures: too few to compare with each other, so they are only "
-            "ranked by score."
-        )
-        inspector.policy = _provisional(inspector, whole, None, f"{note} {told}".rstrip())
+        inspector.policy = _ranked(inspector, whole, told, products)
         return inspector.policy
     remembers = inspector.transductive or _remember(inspector, pictures)
     inspector.policy = _provisional(inspector, whole, None, "")
@@ -203,6 +192,22 @@ def _remember(inspector: Inspector, pictures: Sequence[Picture]) -> bool:
         return False
     inspector.among_themselves = True
     return True
+
+
+def _ranked(inspector: Inspector, whole: Policy, told: str, products: int) -> Policy:
+    """Without a verdict; says why."""
+    # no count of them: a run goes on when the folder has grown
+    why = (
+        f"Fewer than {ENOUGH} pictures: too few to compare with each other, so they are only "
+        "ranked by score."
+    )
+    if products > 1:
+        why = "Several products, each with a usual of its own, so they are only ranked by score."
+    made = _provisional(inspector, whole, None, f"{why} {told}".rstrip())
+    if products == 1:
+        return made
+    first, *rest = made.notes
+    return made.model_copy(update={"notes": (first, PER_PRODUCT, *rest)})
 
 
 def _provisional(inspector: Inspector, whole: Policy, limits: Limits | None, note: str) -> Policy:
