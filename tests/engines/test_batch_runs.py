@@ -1,17 +1,20 @@
 """Runs whose pictures are compared with each other: sets, marking, going on, repeated marks."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from run_files import lines_of, table
 from small_detectors import small_cnn
 
 from zerodefect import Inspector
 from zerodefect.engines.local import inspect_files
 from zerodefect.images import encode_png
-from zerodefect.inspection.picture_sets import PictureSets
-from zerodefect.inspection.repeated_marks import repeated_marks
+from zerodefect.inspection.picture_sets import PictureSets, _divided
+from zerodefect.inspection.repeated_marks import _short_names, repeated_marks
 from zerodefect.inspection.self_comparison import calibrate_within, compare_with_itself
 from zerodefect.methods.musc import MuSc, MuScConfig
 
@@ -66,6 +69,16 @@ def test_a_batch_run_says_everywhere_that_it_is_one(inspector, tmp_path):
     assert {records[str(file)]["verdict"] for file in files[14:]} == {"defect"}
 
 
+def test_parts_of_a_batch_say_that_they_are_compared(inspector, tmp_path):
+    files = plates(tmp_path / "parts", good=4)
+    inspect_files(inspector, files, tmp_path / "run", part_by=r"(?P<part>\d+)-.*", report=False)
+    parts = list(map(json.loads, (tmp_path / "run/parts.jsonl").read_text().splitlines()))
+    assert len(parts) == 4 and all(one["transductive"] is True for one in parts)
+    rows = table(tmp_path / "run/parts.csv")
+    for one in [*parts, *rows]:
+        assert "Transductive: compared with the other pictures" in one["explanation"]
+
+
 def test_a_set_that_is_not_done_is_scored_again_whole(inspector, tmp_path):
     files = plates(tmp_path / "parts", good=8)
     sets = PictureSets.of(inspector, files, most=4)
@@ -86,6 +99,24 @@ def test_a_set_that_is_not_done_is_scored_again_whole(inspector, tmp_path):
     assert alone.inspected == 0
 
 
+@given(count=st.integers(2, 60), most=st.integers(2, 60))
+def test_no_set_is_of_a_single_picture(count, most):
+    files = [Path(str(number)) for number in range(count)]
+    sets = _divided(files, most, 0)
+    assert sorted(file for one in sets for file in one) == sorted(files)
+    sizes = [len(one) for one in sets]
+    assert min(sizes) >= 2 and max(sizes) - min(sizes) <= 1
+    assert max(sizes) <= (most + 1 if most == 2 else most)
+
+
+def test_an_odd_number_in_twos_leaves_none_alone(inspector, tmp_path):
+    files = plates(tmp_path / "parts", good=7)
+    sets = PictureSets.of(inspector, files, most=2)
+    assert [len(one) for one in sets.sets] == [3, 2, 2]
+    summary = inspect_files(inspector, files, tmp_path / "run", sets=sets, report=False)
+    assert summary.failed == 0
+
+
 def test_each_folder_is_a_product_and_a_picture_alone_fails(inspector, tmp_path):
     files = [*plates(tmp_path / "a", good=3), *plates(tmp_path / "b", good=1)]
     sets = PictureSets.of(inspector, files, by="folder")
@@ -95,6 +126,30 @@ def test_each_folder_is_a_product_and_a_picture_alone_fails(inspector, tmp_path)
     (failed,) = [one for one in lines_of(tmp_path / "run") if one["status"] == "failed"]
     assert failed["image"] == str(files[3]) and "there is one" in failed["reason"]
     assert failed["remedy"] == "Give two or more" and summary.failed == 1
+
+
+def test_several_folders_get_no_limit_in_common(inspector, tmp_path):
+    quiet = plates(tmp_path / "quiet", good=12, spots=1)
+    files = [*quiet, *plates(tmp_path / "busy", good=4, marked=3, spots=8)]
+    sets = PictureSets.of(inspector, files, by="folder")
+    assert sets.products == 2
+    policy = compare_with_itself(inspector, files, told=sets.sentence(), products=sets.products)
+    assert policy.limits.unsure is None and policy.limits.defect is None
+    summary = inspect_files(inspector, files, tmp_path / "run", sets=sets)
+    records = lines_of(tmp_path / "run")
+    assert {one["verdict"] for one in records} == {"unsure"}
+    why = "Verdicts per product: inspect each folder by itself."
+    assert why in policy.told() and why in summary.report.read_text("utf-8")
+    assert all(why in one["explanation"] for one in records)
+    with pytest.raises(ValueError, match=r"2 folders, each a product of its own.*by itself"):
+        PictureSets.of(inspector, files, by="folder", good=plates(tmp_path / "good", good=2))
+    alone = PictureSets.of(inspector, quiet, by="folder")
+    assert alone.products == 1  # and a folder by itself has its own limits
+    inspector.policy = None
+    compare_with_itself(inspector, quiet, products=alone.products)
+    inspect_files(inspector, quiet, tmp_path / "alone", sets=alone, report=False)
+    found = {one["image"]: one["verdict"] for one in lines_of(tmp_path / "alone")}
+    assert found[str(quiet[-1])] == "defect"
 
 
 def test_files_that_cannot_be_read_leave_the_others_a_set(inspector, tmp_path):
@@ -137,6 +192,30 @@ def test_the_same_mark_is_listed_with_examples(inspector, tmp_path):
     assert told in page and page.count("<li><a href=") >= 6
     found = repeated_marks(inspector, lines_of(tmp_path / "run"))  # of any finished run
     assert [one.sentence() for one in found] == [told]
+
+
+def test_a_repeated_mark_names_pictures_by_what_tells_them_apart(inspector, tmp_path):
+    files = plates(tmp_path / "parts", good=14, marked=6, spots=2)
+    other = tmp_path / "other"
+    other.mkdir()
+    files[14] = files[14].rename(other / files[15].name)
+    compare_with_itself(inspector, files)
+    summary = inspect_files(inspector, files, tmp_path / "run")
+    (mark,) = json.loads((tmp_path / "run/repeated.json").read_text())
+    names = {one["image"]: one["name"] for one in mark["members"]}
+    assert names[str(files[14])] == "other/15-marked.png"
+    assert names[str(files[15])] == "parts/15-marked.png"
+    assert names[str(files[16])] == "16-marked.png"
+    assert mark["members"][0]["name"] in summary.repeated[0]
+    page = summary.report.read_text("utf-8")
+    assert "other/15-marked.png</a>" in page and "parts/15-marked.png</a>" in page
+
+
+@given(st.sets(st.text("ab/", min_size=1).map(lambda path: str(Path("/", path))), min_size=1))
+def test_short_names_are_of_one_picture_each(paths):
+    names = _short_names(sorted(paths))
+    assert len(set(names)) == len(names)
+    assert all(path.endswith(name) for path, name in zip(sorted(paths), names, strict=True))
 
 
 def test_nothing_repeats_where_spots_lie_anywhere(inspector, tmp_path):

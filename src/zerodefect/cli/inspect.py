@@ -217,7 +217,9 @@ def _compare_with_itself(
         if sets and sets.good:
             calibrate_within(inspector, sets.good, sets.sets[0], **how)
         else:
-            compare_with_itself(inspector, files, on_seen=lambda: bar(advance=1), **how)
+            products = sets.products if sets else 1
+            how |= {"products": products, "on_seen": lambda: bar(advance=1)}
+            compare_with_itself(inspector, files, **how)
 
 
 def _inspect(

@@ -277,9 +277,8 @@ class Inspector(Keepable):
             span = limit = None  # a scale without an end: nothing says where a region begins
         else:
             limit = sum(span) / 2 if neutral is None else neutral
-        return Policy.provisional(
-            neutral=neutral, map_range=span, region_limit=limit, **self._whose(shown)
-        )
+        told = {"remedy": self.remedy, **self._whose(shown)}
+        return Policy.provisional(neutral=neutral, map_range=span, region_limit=limit, **told)
 
     # --- inspection -----------------------------------------------------------------------------
 

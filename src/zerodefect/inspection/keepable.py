@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from zerodefect.detector.contract import Detector, UnsupportedError
 from zerodefect.images.kept import KeptPicture
 from zerodefect.inspection.calibration import calibrate
+from zerodefect.inspection.conformal import REMEDY, SET_REMEDY
+from zerodefect.inspection.explain import TRANSDUCTIVE
 from zerodefect.inspection.kind_examples import Examples, learn_kinds
 from zerodefect.inspection.made_with import made_with
 from zerodefect.inspection.policy import Policy
@@ -124,10 +126,14 @@ class Keepable(Teachable):
         """Whether scores depend on the other pictures that are inspected with one."""
         return "set" in self.detector.info.needs
 
+    @property
+    def remedy(self) -> str:
+        """What makes real verdicts of provisional ones."""
+        return SET_REMEDY if self.transductive else REMEDY
+
     def told_transductive(self) -> str:
         """What is to be added to an explanation."""
-        told = " Transductive: compared with the other pictures of its batch."
-        return told if self.transductive else ""
+        return f" {TRANSDUCTIVE}" if self.transductive else ""
 
     def check_judges_alone(self) -> None:
         """Make sure that limits learned now say something of other pictures.
@@ -138,7 +144,7 @@ class Keepable(Teachable):
         if self.transductive:
             raise UnsupportedError(
                 f"{self.detector.info.name} scores the images of a set against each other, so that "
-                "limits learned from one set say nothing of the next"
+                f"limits learned from one set say nothing of the next. {SET_REMEDY}"
             )
 
     def _policy_of(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from zerodefect.inspection.conformal import (
     LEARNED,
+    SET_REMEDY,
     PolicyError,
     check_provable,
     conformal_limit,
@@ -132,9 +133,12 @@ def _with_limit(policy: Policy, limit: float | None, rate: float | None, text: s
 
 def _good_scores(policy: Policy, text: str) -> tuple[float, ...]:
     if not policy.calibrated:
+        remedy = "Run 'zerodefect calibrate' on good parts, or give a raw score."
+        if SET_REMEDY in policy.notes:
+            remedy = f"Give a raw score. {SET_REMEDY}"
         raise PolicyError(
             f"threshold {text!r} needs the scores of good images, and this run is not "
-            "calibrated. Run 'zerodefect calibrate' on good parts, or give a raw score."
+            f"calibrated. {remedy}"
         )
     return policy.scores
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from zerodefect.inspection.explain import evidence
+from zerodefect.inspection.explain import TRANSDUCTIVE, evidence
 from zerodefect.inspection.inspected import Inspection
 from zerodefect.inspection.policy import Policy
 from zerodefect.types import Failure, Verdict, printable, told_score
@@ -24,6 +24,7 @@ class Outcome:
         verdict, score: None where it could not be inspected.
         reason: why it cannot be judged, or not be inspected.
         allowed: what rules allow of it, where its verdict rests on them.
+        transductive: whether the score depends on other pictures of the run.
     """
 
     image: str
@@ -31,11 +32,12 @@ class Outcome:
     score: float | None = None
     reason: str | None = None
     allowed: str | None = None
+    transductive: bool | None = False
 
     @classmethod
     def of(cls, found: Inspection | Failure | Mapping[str, Any]) -> Outcome:
         """Of an inspection, a failure, or the record of either."""
-        names = ("verdict", "score", "reason", "allowed")
+        names = ("verdict", "score", "reason", "allowed", "transductive")
         if isinstance(found, Mapping):
             return cls(found["image"], *(found.get(name) for name in names))
         return cls(found.image, *(getattr(found, name, None) for name in names))
@@ -76,6 +78,11 @@ class PartInspection:
     def images(self) -> tuple[str, ...]:
         """Names of its pictures."""
         return tuple(one.image for one in self.outcomes)
+
+    @property
+    def transductive(self) -> bool:
+        """Whether the verdict depends on other pictures of the run."""
+        return any(one.transductive for one in self.outcomes)
 
     def __str__(self) -> str:
         """One line: part, verdict, score, number of pictures."""
@@ -118,7 +125,7 @@ def judge_part(
         score=highest,
         p_value=policy.p_value(highest) if highest is not None and proven else None,
         decisive=worst.image if worst else None,
-        explanation=_explanation(verdict, worst, len(outcomes), policy, reasons),
+        explanation=_explanation(verdict, worst, outcomes, policy, reasons),
         reason="; ".join(reasons) or None,
         pictures=tuple(pictures),
     )
@@ -139,8 +146,13 @@ def _reasons(outcomes: Sequence[Outcome]) -> list[str]:
 
 
 def _explanation(
-    verdict: Verdict, worst: Outcome | None, count: int, policy: Policy, reasons: Sequence[str]
+    verdict: Verdict,
+    worst: Outcome | None,
+    outcomes: Sequence[Outcome],
+    policy: Policy,
+    reasons: Sequence[str],
 ) -> str:
+    count = len(outcomes)
     start = f"Unsure, whatever the scores: {'; '.join(reasons)}. " if verdict == "unsure" else ""
     start = start if reasons else ""
     if worst is None or worst.score is None:
@@ -153,4 +165,6 @@ def _explanation(
         told += f" It is called {worst.verdict} by rule: {worst.allowed}."
     if reasons and verdict != "unsure":
         told += f" Besides, {'; '.join(reasons)}."
+    if any(one.transductive for one in outcomes):
+        told += f" {TRANSDUCTIVE}"
     return f"{start}{told}"

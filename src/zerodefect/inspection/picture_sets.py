@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from zerodefect.inspection.conformal import PER_PRODUCT
 from zerodefect.inspection.inspector import Inspector
 
 SET_BYTES = 2 * 2**30
@@ -23,7 +24,7 @@ class PictureSets:
     Attributes:
         sets: files of each set, in the order in which they are compared.
         by: whether all files may be of one product, or each folder is a product of its own.
-        most: pictures of a set at most, good ones included; None for any number.
+        most: pictures of a set, good ones included; None for any number.
         good: files of good parts that are scored in the set.
         step: official steps over a set that the method has and a run does not apply.
     """
@@ -46,18 +47,18 @@ class PictureSets:
         """Divide files into sets.
 
         A product with more pictures than ``most`` becomes several sets of about the same size, each
-        spread evenly over its files.
+        spread evenly over its files. None is of a single picture: rather a set has one too many.
 
         Args:
             inspector: with a method that compares pictures.
             files: that are inspected.
             by: what is of one product.
-            most: pictures of a set; None for as many as ``SET_BYTES`` allow.
+            most: pictures of a set, 2 or more; None for as many as ``SET_BYTES`` allow.
             good: pictures of good parts, where limits are to be learned within the set.
 
         Raises:
-            ValueError: good pictures that are inspected, too, or that do not fit into one set with
-                all the others.
+            ValueError: good pictures that are inspected, too, that are given for several products,
+                or that do not fit into one set with all the others.
         """
         most = inspector.detector.most_in_set(SET_BYTES) if most is None else most
         if both := {one.resolve() for one in good} & {one.resolve() for one in files}:
@@ -69,6 +70,11 @@ class PictureSets:
         for file in files:
             groups.setdefault(file.parent if by == "folder" else None, []).append(file)
         sets = [one for group in groups.values() for one in _divided(group, most, len(good))]
+        if good and by == "folder" and len(groups) > 1:
+            raise ValueError(
+                f"these are {len(groups)} folders, each a product of its own, and good parts are "
+                f"those of one product. {PER_PRODUCT}"
+            )
         if good and len(sets) > 1:
             raise ValueError(
                 f"good parts are scored in one set with all pictures, and these are {len(sets)} "
@@ -77,6 +83,11 @@ class PictureSets:
             )
         steps = tuple(inspector.detector.set_levels)
         return cls(tuple(map(tuple, sets)), by, most, tuple(good), steps)
+
+    @property
+    def products(self) -> int:
+        """How many products the sets are of."""
+        return 1 if self.by == "all" else len({file.parent for one in self.sets for file in one})
 
     def whole(self, files: Iterable[Path]) -> list[Path]:
         """All files of the sets that any of these are in."""
@@ -111,4 +122,6 @@ def _divided(files: Sequence[Path], most: int | None, good: int) -> list[Sequenc
     if most is None or len(files) + good <= most:
         return [files]
     count = math.ceil(len(files) / max(2, most - good))
+    if not good:
+        count = max(1, min(count, len(files) // 2))  # one alone is compared with nothing
     return [files[number::count] for number in range(count)]

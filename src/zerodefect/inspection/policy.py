@@ -178,6 +178,7 @@ class Policy(BaseModel):
         neutral: float | None,
         map_range: tuple[float, float] | None,
         region_limit: float | None,
+        remedy: str = REMEDY,
     ) -> Policy:
         """Make the policy of an uncalibrated run; its verdicts are provisional.
 
@@ -187,6 +188,7 @@ class Policy(BaseModel):
                 is "defect", else "good". None: the detector knows none, the verdict is always
                 "unsure".
             map_range, region_limit: ``colour_range`` and ``region_limit`` of ``Policy``.
+            remedy: what makes real verdicts of provisional ones.
         """
         return cls(
             method=method,
@@ -196,7 +198,7 @@ class Policy(BaseModel):
             limits=Limits(unsure=neutral, defect=neutral),
             region_limit=region_limit,
             colour_range=map_range,
-            notes=("Not calibrated: verdicts and regions are provisional.", REMEDY),
+            notes=("Not calibrated: verdicts and regions are provisional.", remedy),
         )
 
     @property

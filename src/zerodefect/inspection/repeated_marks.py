@@ -8,6 +8,7 @@ regions of two of them at least; the others have it, too, below the limit for re
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -41,7 +42,8 @@ class Member:
     """One picture that has a mark.
 
     Attributes:
-        image: its name.
+        image: its path.
+        name: the end of the path that no other compared picture has, the file's name or more.
         box: ``(x, y, width, height)`` of the region, or of the shared patches, in pixels.
         region: number of the region, from 1, as ``regions.csv`` counts; None where the mark stayed
             below the limit for regions.
@@ -49,6 +51,7 @@ class Member:
     """
 
     image: str
+    name: str
     box: tuple[int, int, int, int]
     region: int | None = None
     score: float | None = None
@@ -72,7 +75,7 @@ class RepeatedMark:
 
     def sentence(self) -> str:
         """How many have it, and where it can be seen."""
-        count, examples = len(self.members), [Path(one.image).name for one in self.members[:3]]
+        count, examples = len(self.members), [one.name for one in self.members[:3]]
         seen = sum(one.region is not None for one in self.members)
         below = f" ({seen} of them with a region)" if seen < count else ""
         return (
@@ -109,10 +112,12 @@ def repeated_marks(
         D = _distances(spool, len(used))
         grids = [batch[0].grid.shape for batch in spool for _ in range(len(batch[0].values))]
     found = consistency_filter(D)
+    names = _short_names([record["image"] for record in used])
     marks = []
     for group in found.repeated:
         members = [
-            _member(used[number], ~found.keep[number].reshape(grids[number])) for number in group
+            _member(used[number], names[number], ~found.keep[number].reshape(grids[number]))
+            for number in group
         ]
         if len(members) >= FEWEST and sum(one.region is not None for one in members) >= _SEEN:
             marks.append(RepeatedMark(tuple(sorted(members, key=Member.place)), len(used)))
@@ -184,7 +189,15 @@ def _unit(way: int, batch: Sequence[PatchFeatures]) -> Tensor:
     return F.normalize(batch[way].values.float(), dim=-1)
 
 
-def _member(record: Mapping[str, Any], shared: np.ndarray) -> Member:
+def _short_names(images: Sequence[str]) -> list[str]:
+    """The shortest end of each path that none of the others has, with ``/`` between folders."""
+    ways = [Path(image).parts for image in images]
+    ends = Counter(way[-n:] for way in ways for n in range(1, len(way) + 1))
+    alone = [next((n for n in range(1, len(w)) if ends[w[-n:]] == 1), len(w)) for w in ways]
+    return [Path(*way[-n:]).as_posix() for way, n in zip(ways, alone, strict=True)]
+
+
+def _member(record: Mapping[str, Any], name: str, shared: np.ndarray) -> Member:
     """Where a picture has the patches ``(h, w)`` that it shares with others."""
     height, width = record["height"] / shared.shape[0], record["width"] / shared.shape[1]
     rows, columns = np.nonzero(shared)
@@ -198,7 +211,7 @@ def _member(record: Mapping[str, Any], shared: np.ndarray) -> Member:
             best, most = number, count
     if best is not None:
         region = record["regions"][best - 1]
-        return Member(record["image"], tuple(region["box"]), best, float(region["score"]))
+        return Member(record["image"], name, tuple(region["box"]), best, float(region["score"]))
     left, top = int(columns.min() * width), int(rows.min() * height)
     right, bottom = int((columns.max() + 1) * width), int((rows.max() + 1) * height)
-    return Member(record["image"], (left, top, right - left, bottom - top))
+    return Member(record["image"], name, (left, top, right - left, bottom - top))

@@ -25,7 +25,7 @@ import numpy as np
 
 from zerodefect.images import ImageError, Picture, picture_size
 from zerodefect.inspection.calibration import calibrate
-from zerodefect.inspection.conformal import REMEDY
+from zerodefect.inspection.conformal import PER_PRODUCT
 from zerodefect.inspection.inspector import Inspector
 from zerodefect.inspection.policy import Limits, Policy
 from zerodefect.inspection.sources import GoodPictures, evenly
@@ -49,6 +49,7 @@ def compare_with_itself(
     *,
     batch_size: int = DEFAULT_BATCH,
     told: str = "",
+    products: int = 1,
     on_seen: Callable[[], object] = lambda: None,
 ) -> Policy:
     """Give an inspector that was shown no good part provisional limits, from what it will inspect.
@@ -61,20 +62,17 @@ def compare_with_itself(
             ranked, and every verdict is "unsure".
         batch_size: pictures that go through the network at once.
         told: what else readers should know of the comparison, in sentences.
+        products: how many the files are of. What is usual in one says nothing of another: several
+            are ranked, too.
         on_seen: called after every picture that was scored.
 
     Returns:
         The provisional policy, which is the inspector's now.
     """
     whole = inspector.active_policy()
-    pictures = _sample(inspector, files) if len(files) >= ENOUGH else []
+    pictures = _sample(inspector, files) if len(files) >= ENOUGH and products == 1 else []
     if len(pictures) < ENOUGH:
-        # no count of them: a run goes on when the folder has grown
-        note = (
-            f"Fewer than {ENOUGH} pictures: too few to compare with each other, so they are only "
-            "ranked by score."
-        )
-        inspector.policy = _provisional(inspector, whole, None, f"{note} {told}".rstrip())
+        inspector.policy = _ranked(inspector, whole, told, products)
         return inspector.policy
     remembers = inspector.transductive or _remember(inspector, pictures)
     inspector.policy = _provisional(inspector, whole, None, "")
@@ -196,12 +194,29 @@ def _remember(inspector: Inspector, pictures: Sequence[Picture]) -> bool:
     return True
 
 
+def _ranked(inspector: Inspector, whole: Policy, told: str, products: int) -> Policy:
+    """Without a verdict; says why."""
+    # no count of them: a run goes on when the folder has grown
+    why = (
+        f"Fewer than {ENOUGH} pictures: too few to compare with each other, so they are only "
+        "ranked by score."
+    )
+    if products > 1:
+        why = "Several products, each with a usual of its own, so they are only ranked by score."
+    made = _provisional(inspector, whole, None, f"{why} {told}".rstrip())
+    if products == 1:
+        return made
+    first, *rest = made.notes
+    return made.model_copy(update={"notes": (first, PER_PRODUCT, *rest)})
+
+
 def _provisional(inspector: Inspector, whole: Policy, limits: Limits | None, note: str) -> Policy:
     """Of the inspector as it is now, with the regions of ``whole`` until others are known."""
+    first = f"Not calibrated: verdicts and regions are provisional. {note}"
     return whole.model_copy(
         update={
             "fingerprint": inspector.fingerprint(),
             "limits": limits or Limits(unsure=None, defect=None),
-            "notes": (f"Not calibrated: verdicts and regions are provisional. {note}", REMEDY),
+            "notes": (first, inspector.remedy),
         }
     )

@@ -37,6 +37,7 @@ def part_record(part: PartInspection) -> Record:
         ],
         "explanation": part.explanation,
         "reason": part.reason,
+        "transductive": part.transductive,
     }
 
 

@@ -81,6 +81,6 @@ def _example(member: Member, thumb: str | None, address: Address) -> str:
     link = escape("#image=" + quote(whole, safe="!'()*-._~"))
     source = address(thumb) if thumb else None
     picture = f'<img src="{escape(source)}" alt="" loading="lazy">' if source else ""
-    name = escape(printable(Path(member.image).name))
+    name = escape(printable(member.name))
     told = "below the limit" if member.region is None else f"region {member.region}"
     return f'<li><a href="{link}">{picture}{name}</a><br>{told}</li>'

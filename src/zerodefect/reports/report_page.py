@@ -53,7 +53,7 @@ def fill_page(
         "heading": escape(heading),
         "script": _shipped("report.js"),
         "body_class": "calibrated" if calibrated else "uncalibrated",
-        "banner": "" if calibrated else _BANNER,
+        "banner": "" if calibrated else _banner(manifest),
         "facts": _facts(manifest),
         "counts": _counts(verdicts, failures),
         "part_counts": groups.counts() if groups else "",
@@ -69,10 +69,17 @@ def fill_page(
     return filled("template.html", parts)
 
 
-_BANNER = (
-    '<div class="banner" role="alert"><strong>Uncalibrated: verdicts are provisional.</strong> '
-    "Show it good parts: <code>--reference</code>, or <code>zerodefect calibrate</code>.</div>"
-)
+def _banner(manifest: Record) -> str:
+    remedy = "Show it good parts: <code>--reference</code>, or <code>zerodefect calibrate</code>."
+    if manifest.get("transductive"):
+        remedy = (
+            "Show it good parts in the same set: <code>--batch --reference good/</code>, or take "
+            "a method that needs no set: <code>zerodefect setup good/</code>."
+        )
+    return (
+        '<div class="banner" role="alert"><strong>Uncalibrated: verdicts are provisional.</strong> '
+        f"{remedy}</div>"
+    )
 
 
 def filled(template: str, parts: Mapping[str, str]) -> str:
