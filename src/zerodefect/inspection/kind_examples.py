@@ -15,7 +15,7 @@ from zerodefect.images import ImageError, Picture
 from zerodefect.inspection.region_features import describe_regions
 from zerodefect.inspection.region_kinds import KindExamples, KindsError, by_words, check_name
 from zerodefect.inspection.regions import find_regions
-from zerodefect.inspection.sources import Source, expand, open_source
+from zerodefect.inspection.sources import Source, digest, expand, open_source
 from zerodefect.scoring.joining import Scored
 from zerodefect.types import Region
 
@@ -37,7 +37,7 @@ def learn_kinds(
     """What an inspector's detector makes of examples of kinds; see ``Inspector.teach_kinds``."""
     if not examples:
         raise KindsError("no kind was named")
-    rows, kinds, pictures = [], [], []
+    rows, kinds, pictures, digests = [], [], [], list[str]()
     widths: tuple[int, ...] = ()
     number = 0
     for kind, (name, given) in enumerate(examples.items()):
@@ -53,11 +53,10 @@ def learn_kinds(
             rows.append(values)
             kinds += [kind] * len(values)
             pictures += [number] * len(values)
+            digests += [digest(picture)] * len(values)
             number += 1
-    together = np.concatenate(rows)
-    return KindExamples(
-        tuple(examples), together, np.array(kinds), np.array(pictures), widths, unknown
-    )
+    columns = np.concatenate(rows), np.array(kinds), np.array(pictures)
+    return KindExamples(tuple(examples), *columns, widths, unknown, tuple(digests))
 
 
 def name_regions(

@@ -100,6 +100,8 @@ class KindExamples:
         pictures: ``(n,)`` number of the picture that each is from.
         widths: of the blocks of the D columns.
         unknown: share of regions of these kinds that may be called unknown.
+        digests: of the picture of each, as ``sources.digest`` names it; "" where it is not known,
+            as in files of earlier versions.
     """
 
     names: tuple[str, ...]
@@ -108,10 +110,13 @@ class KindExamples:
     pictures: np.ndarray
     widths: tuple[int, ...]
     unknown: float = USUAL_UNKNOWN
+    digests: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         n = len(self.values)
+        object.__setattr__(self, "digests", self.digests or ("",) * n)
         rows = self.values.ndim == 2 and self.kinds.shape == self.pictures.shape == (n,)
+        rows = rows and len(self.digests) == n
         if not rows or not n or sum(self.widths) != self.values.shape[1]:
             raise KindsError("the examples of kinds do not fit together. Teach the kinds again")
         if not np.isfinite(self.values).all():
@@ -147,6 +152,7 @@ class KindExamples:
             values=np.concatenate([self.values[old], new.values]),
             kinds=np.concatenate([np.array(renamed, int), new.kinds + len(kept)]),
             pictures=np.concatenate([self.pictures[old], new.pictures + shift]),
+            digests=(*np.array(self.digests)[old].tolist(), *new.digests),
         )
 
     @cached_property
@@ -242,7 +248,10 @@ class KindExamples:
             "kinds": torch.from_numpy(self.kinds.astype(np.int64)),
             "pictures": torch.from_numpy(self.pictures.astype(np.int64)),
         }
-        about = {"names": self.names, "widths": self.widths, "unknown": self.unknown}
+        about: dict[str, Any] = {"names": self.names, "widths": self.widths}
+        about["unknown"] = self.unknown
+        if any(self.digests):
+            about["digests"] = self.digests
         return save(tensors, {"kinds": json.dumps(about)})
 
     @classmethod
@@ -261,7 +270,8 @@ class KindExamples:
             )
             names = tuple(map(str, about["names"]))
             widths, unknown = tuple(map(int, about["widths"])), float(about["unknown"])
-            return cls(names, values, kinds, pictures, widths, unknown)
+            digests = tuple(map(str, about.get("digests", ())))
+            return cls(names, values, kinds, pictures, widths, unknown, digests)
         except (SafetensorError, LookupError, TypeError, ValueError, RecursionError) as error:
             raise KindsError(f"the examples of kinds are damaged ({error})") from None
 
