@@ -66,6 +66,10 @@ def test_examples_are_left_out_and_the_others_told_by_them(tree, tmp_path):
     assert sorted(found.kinds) == ["line", "spot"]
     assert [sum(row) for row in found.counts] == [4, 4]
     assert found.right >= 0.75
+    assert (
+        found.by == "told by examples: 4 of each kind (10 asked for; half of the pictures at most)"
+    )
+    assert evaluated(tree, 2).confusions[0].by == "told by examples: 2 of each kind"
     assert evaluated(tree, 10).confusions == evaluation.confusions  # always the same draw
     files = write_results(evaluation, tmp_path, "dense")
     assert json.loads(files[0].read_text())["kinds"][0]["right"] == found.right
