@@ -68,3 +68,18 @@ def test_an_entry_that_is_no_kind_is_refused(run, product, entry):
     folder, how = product
     code, _, err = run("inspect", folder / "parts", *how, "--object", "plate", "--kind", entry)
     assert code == 1 and "write NAME=FOLDER" in err
+
+
+def test_a_kind_named_twice_and_an_empty_folder_are_said_in_a_line(run, product):
+    folder, how = product
+    (folder / "none").mkdir()
+    told = [f"--kind=line={folder / 'line'}", f"--kind=line={folder / 'spot'}"]
+    code, _, err = run("inspect", folder / "parts", *how, "--object", "plate", *told,
+                       "-o", folder / "run")  # fmt: skip
+    assert code in (0, 2), err
+    assert "--kind line: given 2 times, its examples are taken together" in err
+    assert "line (16); one kind alone cannot be told from others" in err
+    code, _, err = run("inspect", folder / "parts", *how, "--object", "plate",
+                       f"--kind=spot={folder / 'none'}")  # fmt: skip
+    assert code == 1 and "Give a folder with pictures of the kind" in err
+    assert len(err.strip().splitlines()) <= 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,9 +14,11 @@ from zerodefect import methods
 from zerodefect.data import load_dataset
 from zerodefect.evaluation.evaluator import Evaluator
 from zerodefect.evaluation.kind_confusion import Confusion
+from zerodefect.evaluation.predictions import Taught
 from zerodefect.evaluation.protocol import Protocol
 from zerodefect.evaluation.result_tables import write_results
 from zerodefect.images import encode_png
+from zerodefect.inspection.inspector import Inspector
 from zerodefect.methods.dense import DenseCLIP
 
 SHAPES = {"line": (3, 40), "spot": (14, 14)}
@@ -63,6 +66,10 @@ def test_examples_are_left_out_and_the_others_told_by_them(tree, tmp_path):
     assert sorted(found.kinds) == ["line", "spot"]
     assert [sum(row) for row in found.counts] == [4, 4]
     assert found.right >= 0.75
+    assert (
+        found.by == "told by examples: 4 of each kind (10 asked for; half of the pictures at most)"
+    )
+    assert evaluated(tree, 2).confusions[0].by == "told by examples: 2 of each kind"
     assert evaluated(tree, 10).confusions == evaluation.confusions  # always the same draw
     files = write_results(evaluation, tmp_path, "dense")
     assert json.loads(files[0].read_text())["kinds"][0]["right"] == found.right
@@ -90,3 +97,42 @@ def test_nothing_is_told_unless_asked_and_facts_stay(tree):
     assert "kind_examples" not in evaluation.facts["protocol"]
     with pytest.raises(ValueError, match="0 or more examples"):
         Protocol(kind_examples=-1)
+
+
+def measured_as_taught(tree, count, named=True, **how):
+    """Kinds as a product was taught them by the first pictures of each."""
+    made = Inspector(DenseCLIP(tiny_backbone()))
+    made.describe("nut")
+    tests, truth = tree / "nut" / "test", tree / "nut" / "ground_truth"
+    pairs = {
+        kind: [(tests / kind / f"{n}.png", truth / kind / f"{n}_mask.png") for n in range(count)]
+        for kind in SHAPES
+    }
+    kinds = made.teach_kinds(pairs)
+    taught = Taught(made.snapshot().known, kinds=kinds if named else replace(kinds, digests=()))
+    protocol = Protocol(kind_examples=0, resolution="network", approximate=True, **how)
+    return Evaluator(made.detector, load_dataset(tree), protocol, taught=taught).run()
+
+
+def test_examples_of_taught_kinds_are_left_out_unless_asked_for(tree, tmp_path):
+    evaluation = measured_as_taught(tree, 6)
+    (found,) = evaluation.confusions
+    assert [sum(row) for row in found.counts] == [2, 2]
+    assert any(one.startswith("12 of 16 damaged pictures are examp") for one in evaluation.notes)
+    written = write_results(evaluation, tmp_path, "dense")[1].read_text()
+    assert "Nothing was trained" not in written and "told by labelled examples" in written
+    allowed = measured_as_taught(tree, 6, allow_training_pictures=True)
+    assert [sum(row) for row in allowed.confusions[0].counts] == [8, 8]
+    assert any("no figures of new ones" in one for one in allowed.notes)
+
+
+def test_where_all_are_examples_nothing_is_counted(tree):
+    evaluation = measured_as_taught(tree, 8)
+    assert evaluation.confusions == ()
+    assert any("16 of 16 damaged pictures are examples" in one for one in evaluation.notes)
+
+
+def test_kinds_of_earlier_files_name_no_examples_which_is_said(tree):
+    evaluation = measured_as_taught(tree, 6, named=False)
+    assert [sum(row) for row in evaluation.confusions[0].counts] == [8, 8]
+    assert any("it is unknown whether kinds were taught" in one for one in evaluation.notes)

@@ -174,3 +174,17 @@ def test_overlaps_are_shares_of_the_regions(map, h, w):
 
 def test_facts_are_plain_data():
     assert json.loads(json.dumps(examples().facts()))["pictures"]["dent"] == 10
+
+
+def test_examples_keep_their_pictures_names_and_files_without_them_load():
+    values, kinds = drawn(0, 2)
+    parts = (("a", "b", "c"), values, kinds, np.arange(6), (40,))
+    named = KindExamples(*parts, digests=tuple("uvwxyz"))
+    assert KindExamples.from_bytes(named.to_bytes()).digests == tuple("uvwxyz")
+    plain = KindExamples(*parts)
+    assert b"digests" not in plain.to_bytes()  # as earlier versions wrote it
+    assert KindExamples.from_bytes(plain.to_bytes()).digests == ("",) * 6
+    anew = KindExamples(("b",), values[:1], np.array([0]), np.array([0]), (40,), digests=("n",))
+    assert named.joined(anew).digests == ("u", "v", "y", "z", "n")  # what b was is forgotten
+    with pytest.raises(KindsError, match="do not fit together"):
+        KindExamples(*parts, digests=("u",))

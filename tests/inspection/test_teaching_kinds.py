@@ -9,6 +9,7 @@ from marked_plates import KINDS, SIDE, WHITE, Marks, plate
 import zerodefect
 from zerodefect import Inspector, ProductError
 from zerodefect.detector.contract import PatchFeatures
+from zerodefect.detector.facts import MethodInfo
 from zerodefect.images import ImageError, Picture, encode_png
 from zerodefect.images.tiling import Tiling
 from zerodefect.inspection.region_features import SHAPE_FACTS, describe_regions
@@ -134,7 +135,57 @@ def test_what_cannot_be_learned_from_is_refused(tmp_path):
         made.teach_kinds({"line": tmp_path / "nowhere"})
     with pytest.raises(KindsError, match="no features of patches"):
         inspector(Marks).teach_kinds(examples())
+    for given, reason in (
+        ({"line": []}, "kind 'line': no example was given"),
+        ({5: [marked(LINE, 0)]}, "5 is no name of a kind"),
+        ({" Unknown ": [marked(LINE, 0)]}, "no name of a kind"),
+        ({"oil stain": [marked(LINE, 0)], "Oilstain ": []}, "in case or spaces alone"),
+        ({"line": [(marked(LINE, 0),) * 3]}, "3 things are no pair"),
+    ):
+        with pytest.raises(KindsError, match=reason):
+            made.teach_kinds(given)
+    for mask, reason in (
+        (np.full((SIDE, SIDE), np.nan), "NaN"),
+        (np.ones(SIDE), r"of shape \(64,\)"),
+        (np.full((SIDE, SIDE), "a"), "and type <U1"),
+    ):
+        with pytest.raises(ImageError, match=reason):
+            made.teach_kinds({"line": [(marked(LINE, 0), mask)]})
     assert made.taught_kinds is None
+
+
+def test_a_folder_without_pictures_is_named_in_one_line(tmp_path):
+    empty = tmp_path / "scratch"
+    empty.mkdir()
+    with pytest.raises(KindsError, match=r"scratch: .*Give a folder with pictures") as caught:
+        inspector().teach_kinds({"scratch": empty})
+    assert "\n" not in str(caught.value)
+
+
+def test_names_are_kept_without_spaces_and_no_later_one_is_nearly_the_same():
+    made = inspector()
+    some = examples()
+    assert "one kind alone cannot be told" in made.teach_kinds({" line ": some["line"]}).told()
+    with pytest.raises(KindsError, match="'line' and 'Line' differ in case"):
+        made.teach_kinds({"Line": some["line"]})
+    assert "one kind alone" not in made.teach_kinds({"spot": some["spot"]}).told()
+    assert made.kinds() == ("line", "spot")
+
+
+class OfASet(Seeing):
+    """Scores pictures against each other alone."""
+
+    info = MethodInfo("ofset", "", "test", ("set",), "", "", "")
+
+    def predict(self, encoded, knowledge, left_out=None):
+        raise NotImplementedError
+
+
+def test_where_pictures_are_scored_against_each_other_examples_need_masks():
+    made = Inspector(OfASet())
+    with pytest.raises(KindsError, match=r"against each other, .* give masks beside the examples"):
+        made.teach_kinds(examples())
+    assert made.teach_kinds(examples(masks=True)).counts() == {"line": 6, "spot": 6}
 
 
 def test_a_damaged_member_of_the_product_file_is_named(tmp_path):

@@ -68,6 +68,9 @@ def teach(inspector: Inspector, kinds: KindOptions) -> None:
     Raises:
         KindsError, ImageError, FileNotFoundError: as of ``Inspector.teach_kinds``.
     """
+    for name, given in kinds.examples.items():
+        if len(given) > 1:
+            say(f"--kind {name}: given {len(given)} times, its examples are taken together")
     if kinds.examples:
         say(inspector.teach_kinds(kinds.examples).told())
 

@@ -19,7 +19,7 @@ from zerodefect.evaluation.predictions import Predictions, Setting, Taught
 from zerodefect.evaluation.protocol import Evaluation, PictureScore, Protocol, Row, Tally
 from zerodefect.evaluation.worst_cases import WorstCase, WorstCases
 from zerodefect.images import ImageError, Picture
-from zerodefect.inspection.region_kinds import KindsError
+from zerodefect.inspection.region_kinds import KindExamples, KindsError
 from zerodefect.inspection.sources import digest
 from zerodefect.scoring.areas import read_area, resize_area
 from zerodefect.scoring.viewing import Viewing
@@ -225,9 +225,37 @@ class Evaluator:
         told = KindTelling(of.scorer, setting.knowledge, of.opened, of.area, self._mask)
         taught = self.taught.kinds if self.taught else None
         try:
+            if taught and not asked:
+                masked = self._not_taught(masked, taught)
             yield from told.confusion(product, masked, asked, taught)
         except KindsError as error:
             self._note(f"{product}: kinds are not told: {error}")
+
+    def _not_taught(self, samples: list[Sample], taught: KindExamples) -> list[Sample]:
+        """Those that are no examples of the kinds that a product was taught, unless asked for.
+
+        Raises:
+            KindsError: all are examples.
+        """
+        if not all(taught.digests):
+            self._note(
+                "it is unknown whether kinds were taught by some of these pictures: the product "
+                "was written before it named its examples. Teach the kinds anew to have it checked"
+            )
+        examples = self._predictions.among(samples, frozenset(taught.digests) - {""})
+        if not examples:
+            return samples
+        many = f"{len(examples)} of {len(samples)} damaged pictures are examples of kinds"
+        if self.protocol.allow_training_pictures:
+            self._note(f"{many}, and count among them: no figures of new ones")
+            return samples
+        if len(examples) == len(samples):
+            raise KindsError(
+                f"{many}, so figures would say nothing of new pictures. Measure on others, or ask "
+                "for it: --allow-training-pictures"
+            )
+        self._note(f"{many} that were taught, and are left out of the table of kinds")
+        return [one for one in samples if one not in examples]
 
     def _note_sets(self, applied: set[int]) -> None:
         """Say which figures depend on the whole set of pictures."""
@@ -257,8 +285,9 @@ class Evaluator:
 
     def facts(self) -> dict[str, Any]:
         """Everything that a reader needs to repeat the evaluation, as plain data."""
-        data = self.dataset
+        data, kinds = self.dataset, self.taught.kinds if self.taught else None
         return {
+            **({"taught_kinds": kinds.facts()} if kinds else {}),
             "detector": self.detector.facts(),
             "names": {p: self.names.get(p, p) for p in data.products},
             "viewing": self._predictions.scorer.viewing.facts(),

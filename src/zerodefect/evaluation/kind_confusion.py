@@ -113,7 +113,7 @@ class KindTelling:
         described = [(s.kind, *self._described(s)) for s in samples]
         if examples:
             taught, rest = _drawn(described, examples)
-            told = f"told by {examples} examples of each kind, or half of its pictures"
+            told = _told(taught.counts(), examples)
         else:
             rest, told = described, "told by the examples that the product was taught"
         assert taught is not None
@@ -151,6 +151,17 @@ class KindTelling:
             size = (picture.height, picture.width)
             (region,) = by_words(self._regions(sample)[:1], scored.type_map, kinds, size)
             yield sample.kind, region.kind
+
+
+def _told(counts: dict[str, int], asked: int) -> str:
+    """By how many examples of each kind the others are told; fewer where there are few."""
+    one, *more = sorted(set(counts.values()))
+    each = ", ".join(f"{count} of {name}" for name, count in counts.items())
+    real = each if more else f"{one} of each kind"
+    fewer = (
+        "" if one == asked and not more else f" ({asked} asked for; half of the pictures at most)"
+    )
+    return f"told by examples: {real}{fewer}"
 
 
 Described = tuple[str, np.ndarray, tuple[int, ...]]

@@ -254,11 +254,15 @@ class Predictions:
 
     def taught_from(self, samples: Iterable[Sample]) -> int:
         """How many of these pictures are, whatever their names, among those it was taught from."""
-        good, found = self.taught.good if self.taught else frozenset(), 0
-        for sample in samples if good else ():
+        return len(self.among(samples, self.taught.good if self.taught else frozenset()))
+
+    def among(self, samples: Iterable[Sample], digests: frozenset[str]) -> list[Sample]:
+        """Those whose whole picture has one of these digests, whatever its name."""
+        found = []
+        for sample in samples if digests else ():
             with contextlib.suppress(ImageError):  # it fails again, with a record, when measured
                 opened = open_image(sample.image, bit_depth=self.depths.get(sample.product))
-                found += digest(opened) in good
+                found += [sample] if digest(opened) in digests else []
         return found
 
     def area(self, picture: Picture) -> np.ndarray | None:

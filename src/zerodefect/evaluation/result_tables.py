@@ -142,7 +142,9 @@ def markdown(
     detector, protocol = facts["detector"], facts["protocol"]
     yield from (f"# {detector['method']} on {facts['data']['name']}", "")
     yield f"Backbone {detector['backbone']} ({detector['precision']}), values in percent."
-    if not facts_of(detector["method"]).trained:
+    if facts.get("taught_kinds") or protocol.get("kind_examples"):
+        yield "Kinds of defects were told by labelled examples."
+    elif not facts_of(detector["method"]).trained:
         yield "Nothing was trained on any labelled data."
     for shots in protocol["shots"]:
         seeds = f", mean ± deviation over {protocol['seeds']} draws" if shots else ""

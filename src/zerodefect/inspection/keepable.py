@@ -92,7 +92,8 @@ class Keepable(Teachable):
                 since it rests on the examples themselves, left out in turn.
 
         Raises:
-            KindsError: the method gives no features of patches, or a name that cannot be one.
+            KindsError: the method gives no features of patches, or none of a picture alone and
+                there is no mask; a kind without examples; a name that cannot be one.
             ImageError, FileNotFoundError: an example cannot be used.
         """
         learned = learn_kinds(self, examples, unknown)

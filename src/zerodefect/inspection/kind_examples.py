@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zerodefect.data import load_dataset, opened_mask
+from zerodefect.data import DatasetError, Sample, load_dataset, opened_mask
 from zerodefect.images import ImageError, Picture
 from zerodefect.inspection.region_features import describe_regions
-from zerodefect.inspection.region_kinds import KindExamples, KindsError, by_words, check_name
+from zerodefect.inspection.region_kinds import KindExamples, KindsError, by_words, checked_names
 from zerodefect.inspection.regions import find_regions
-from zerodefect.inspection.sources import Source, expand, open_source
+from zerodefect.inspection.sources import Source, digest, expand, open_source
 from zerodefect.scoring.joining import Scored
 from zerodefect.types import Region
 
@@ -37,11 +37,12 @@ def learn_kinds(
     """What an inspector's detector makes of examples of kinds; see ``Inspector.teach_kinds``."""
     if not examples:
         raise KindsError("no kind was named")
-    rows, kinds, pictures = [], [], []
+    names = checked_names(examples)
+    rows, kinds, pictures, digests = [], [], [], list[str]()
     widths: tuple[int, ...] = ()
     number = 0
-    for kind, (name, given) in enumerate(examples.items()):
-        check_name(name)
+    for kind, given in enumerate(examples.values()):
+        before = number
         for source, mask in _pairs(given):
             picture = inspector.open_good(source)
             regions = _marked(picture, mask) if mask is not None else _unusual(inspector, picture)
@@ -53,11 +54,12 @@ def learn_kinds(
             rows.append(values)
             kinds += [kind] * len(values)
             pictures += [number] * len(values)
+            digests += [digest(picture)] * len(values)
             number += 1
-    together = np.concatenate(rows)
-    return KindExamples(
-        tuple(examples), together, np.array(kinds), np.array(pictures), widths, unknown
-    )
+        if number == before:
+            raise KindsError(f"kind {names[kind]!r}: no example was given. Give pictures of it")
+    columns = np.concatenate(rows), np.array(kinds), np.array(pictures)
+    return KindExamples(names, *columns, widths, unknown, tuple(digests))
 
 
 def name_regions(
@@ -86,26 +88,51 @@ def _pairs(given: Examples) -> Iterator[tuple[Source, Source | np.ndarray | None
     """Pictures with their masks, where there are any.
 
     Raises:
-        DatasetError, FileNotFoundError, ValueError: nothing is there.
+        KindsError: a folder holds no pictures, or what was given is no pair.
+        FileNotFoundError: nothing is there.
     """
     several: Any = given if isinstance(given, (list, tuple)) else [given]
     for one in several:
         if isinstance(one, tuple):
+            if len(one) != 2:
+                raise KindsError(f"{len(one)} things are no pair. Give a picture and its mask")
             yield one
         elif isinstance(one, (str, os.PathLike)) and Path(one).is_dir():
-            for sample in load_dataset(Path(one)).samples:
+            for sample in _samples(Path(one)):
                 yield sample.image, opened_mask(sample)[0] if sample.masks else None
         else:
             yield from ((source, None) for source in expand(one))
+
+
+def _samples(folder: Path) -> tuple[Sample, ...]:
+    """The pictures of a folder of examples.
+
+    Raises:
+        KindsError: it holds none. A data set's layouts, drawn, would be no help here.
+    """
+    try:
+        return load_dataset(folder).samples
+    except DatasetError as error:
+        reason = error.reason.partition("\n")[0]
+        raise KindsError(
+            f"{folder}: {reason}. Give a folder with pictures of the kind, their masks beside "
+            "them (001_mask.png) or in masks/"
+        ) from None
 
 
 def _marked(picture: Picture, mask: Source | np.ndarray) -> list[Region]:
     """The largest regions of a mask.
 
     Raises:
-        ImageError: an empty mask, or one of another size.
+        ImageError: an empty mask, one of another size, or of values that are no numbers.
     """
     pixels = np.asarray(mask if isinstance(mask, np.ndarray) else _opened_mask(mask))
+    if pixels.ndim not in (2, 3) or pixels.dtype.kind not in "buif":
+        reason = f"its mask is an array of shape {pixels.shape} and type {pixels.dtype}"
+        raise ImageError(picture.path, reason, "Give numbers, one for each pixel")
+    if not np.isfinite(pixels).all():
+        reason = "its mask holds NaN or infinity"
+        raise ImageError(picture.path, reason, "Mark damage by 1, all else by 0")
     marked = pixels.reshape(*pixels.shape[:2], -1).any(-1)
     if marked.shape != (picture.height, picture.width):
         reason = f"its mask is {marked.shape[1]} x {marked.shape[0]} pixels"
@@ -124,9 +151,14 @@ def _unusual(inspector: Keepable, picture: Picture) -> list[Region]:
     """The region that stands out most; else the surroundings of the most unusual place.
 
     Raises:
-        KindsError: the method gives no map.
+        KindsError: the method gives no map, or none of a picture alone.
         ImageError: nothing stands out.
     """
+    if "set" in inspector.detector.info.needs:
+        raise KindsError(
+            f"{inspector.detector.info.name} scores the pictures of a set against each other, so "
+            "that nothing stands out of one example alone: give masks beside the examples"
+        )
     shown = inspector.snapshot()
     area = shown.area(picture)
     (scored,) = inspector.scorer.score([picture], [area], shown.known)

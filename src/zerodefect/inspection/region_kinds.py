@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -100,6 +100,8 @@ class KindExamples:
         pictures: ``(n,)`` number of the picture that each is from.
         widths: of the blocks of the D columns.
         unknown: share of regions of these kinds that may be called unknown.
+        digests: of the picture of each, as ``sources.digest`` names it; "" where it is not known,
+            as in files of earlier versions.
     """
 
     names: tuple[str, ...]
@@ -108,10 +110,13 @@ class KindExamples:
     pictures: np.ndarray
     widths: tuple[int, ...]
     unknown: float = USUAL_UNKNOWN
+    digests: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         n = len(self.values)
+        object.__setattr__(self, "digests", self.digests or ("",) * n)
         rows = self.values.ndim == 2 and self.kinds.shape == self.pictures.shape == (n,)
+        rows = rows and len(self.digests) == n
         if not rows or not n or sum(self.widths) != self.values.shape[1]:
             raise KindsError("the examples of kinds do not fit together. Teach the kinds again")
         if not np.isfinite(self.values).all():
@@ -132,21 +137,22 @@ class KindExamples:
         """These and new ones; a kind that is taught anew forgets its earlier examples.
 
         Raises:
-            KindsError: they were described by another detector.
+            KindsError: they were described by another detector, or a new name is nearly an old one.
         """
         if new.widths != self.widths:
             raise KindsError("the examples were described by another detector. Teach all anew")
         kept = [k for k, name in enumerate(self.names) if name not in new.names]
-        names = [*(self.names[k] for k in kept), *new.names]
+        names = checked_names([*(self.names[k] for k in kept), *new.names])
         old = np.isin(self.kinds, kept)
         renamed = [kept.index(k) for k in self.kinds[old]]
         shift = int(self.pictures.max()) + 1
         return replace(
             new,
-            names=tuple(names),
+            names=names,
             values=np.concatenate([self.values[old], new.values]),
             kinds=np.concatenate([np.array(renamed, int), new.kinds + len(kept)]),
             pictures=np.concatenate([self.pictures[old], new.pictures + shift]),
+            digests=(*np.array(self.digests)[old].tolist(), *new.digests),
         )
 
     @cached_property
@@ -227,6 +233,8 @@ class KindExamples:
         """One sentence: which kinds, from how many examples, how well they are told apart."""
         taught = ", ".join(f"{name} ({n})" for name, n in self.counts().items())
         right = "" if self.right is None else f"; {self.right:.0%} right, each left out in turn"
+        if len(self.names) == 1:
+            right = "; one kind alone cannot be told from others: teach a second one"
         smallest = 1 / (len(self.values) + 1)
         rate = (
             f"about {self.unknown:.0%} of such regions are called unknown"
@@ -242,7 +250,10 @@ class KindExamples:
             "kinds": torch.from_numpy(self.kinds.astype(np.int64)),
             "pictures": torch.from_numpy(self.pictures.astype(np.int64)),
         }
-        about = {"names": self.names, "widths": self.widths, "unknown": self.unknown}
+        about: dict[str, Any] = {"names": self.names, "widths": self.widths}
+        about["unknown"] = self.unknown
+        if any(self.digests):
+            about["digests"] = self.digests
         return save(tensors, {"kinds": json.dumps(about)})
 
     @classmethod
@@ -261,7 +272,8 @@ class KindExamples:
             )
             names = tuple(map(str, about["names"]))
             widths, unknown = tuple(map(int, about["widths"])), float(about["unknown"])
-            return cls(names, values, kinds, pictures, widths, unknown)
+            digests = tuple(map(str, about.get("digests", ())))
+            return cls(names, values, kinds, pictures, widths, unknown, digests)
         except (SafetensorError, LookupError, TypeError, ValueError, RecursionError) as error:
             raise KindsError(f"the examples of kinds are damaged ({error})") from None
 
@@ -278,13 +290,34 @@ def _strangeness(d: np.ndarray) -> np.ndarray:
     return ordered[:, 0] - second / 2
 
 
+def checked_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Names of kinds without the space around them.
+
+    Raises:
+        KindsError: one cannot be a name, or differs from another in case or spaces alone.
+    """
+    found: dict[str, str] = {}
+    for name in names:
+        check_name(name)
+        plain = "".join(name.split()).casefold()
+        if plain in found:
+            raise KindsError(
+                f"kinds {found[plain]!r} and {name!r} differ in case or spaces alone. Call them "
+                "the same, or something else"
+            )
+        found[plain] = name
+    return tuple(name.strip() for name in found.values())
+
+
 def check_name(name: str) -> None:
     """Make sure that a kind can be called that.
 
     Raises:
         KindsError: no name, or the word for no kind.
     """
-    if not name.strip() or name.casefold() == UNNAMED or set(name) & set(":;,"):
+    if not isinstance(name, str):
+        raise KindsError(f"{name!r} is no name of a kind. Give it a text")
+    if not name.strip() or name.strip().casefold() == UNNAMED or set(name) & set(":;,"):
         raise KindsError(
             f"{name!r} is no name of a kind. Give it one without : ; and , other than {UNNAMED!r}"
         )
