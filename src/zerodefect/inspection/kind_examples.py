@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zerodefect.data import DatasetError, Sample, load_dataset, opened_mask
-from zerodefect.images import ImageError, Picture
+from zerodefect.images import ImageError, Picture, find_images
 from zerodefect.inspection.region_features import describe_regions
 from zerodefect.inspection.region_kinds import KindExamples, KindsError, by_words, checked_names
 from zerodefect.inspection.regions import find_regions
@@ -114,6 +114,10 @@ def _samples(folder: Path) -> tuple[Sample, ...]:
         return load_dataset(folder).samples
     except DatasetError as error:
         reason = error.reason.partition("\n")[0]
+        try:
+            find_images([folder])
+        except ImageError as empty:
+            reason = empty.reason
         raise KindsError(
             f"{folder}: {reason}. Give a folder with pictures of the kind, their masks beside "
             "them (001_mask.png) or in masks/"
