@@ -47,6 +47,6 @@ def test_the_file(tmp_path, records):
     path = tmp_path / "results.parquet"
     write_parquet(iter(records), path)
     table = parquet.read_table(path)
-    assert table.column_names == [*IMAGE_FIELDS, "notes", "regions"]
+    assert table.column_names == [*IMAGE_FIELDS, "notes", "regions", "counts"]
     assert table.to_pylist() == [parquet_row(one) for one in records]
     assert str(table.schema.field("score").type) == "double"
