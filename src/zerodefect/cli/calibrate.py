@@ -25,12 +25,11 @@ from zerodefect.cli.options import (
     option,
     output_option,
 )
-from zerodefect.cli.telling import progress, say, tell
+from zerodefect.cli.telling import LeftOut, progress, say, tell
 
 if TYPE_CHECKING:
     from zerodefect.inspection.inspector import Inspector
     from zerodefect.inspection.policy import Policy
-    from zerodefect.types import Failure
 
 
 @dataclass(frozen=True)
@@ -108,15 +107,10 @@ def calibrate(
 
     files, seconds = find_images(good or []), power_seconds(power)
     _check(files, product, renew, limits, rules, seconds)
-    failures: list[Failure] = []
-
-    def on_failure(failure: Failure) -> None:
-        say(f"left out: {failure}")
-        failures.append(failure)
-
+    failures = LeftOut()
     inspector = _opened(product, detector, pictures, limits, files, rules, renew)
     with progress("calibrating", len(files) or None, quiet=as_json) as bar:
-        told: dict[str, Any] = {"on_failure": on_failure, **batch.keywords()}
+        told: dict[str, Any] = {"on_failure": failures.add, **batch.keywords()}
         told["on_scored"] = lambda count: bar(advance=count)
         allow = () if kinds.examples else rules.rules  # rules may name kinds, taught afterwards
         if renew or (kinds.examples and _as_it_was(files, product, limits)):

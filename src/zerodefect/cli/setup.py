@@ -22,13 +22,12 @@ from zerodefect.cli.options import (
     option,
     output_option,
 )
-from zerodefect.cli.telling import progress, say, tell
+from zerodefect.cli.telling import LeftOut, progress, tell
 
 if TYPE_CHECKING:
     from zerodefect.inspection.inspector import Inspector
     from zerodefect.inspection.power_curve import PowerCurve
     from zerodefect.inspection.setting_up import SetUp
-    from zerodefect.types import Failure
 
 
 def setup(
@@ -64,18 +63,13 @@ def setup(
         raise ValueError("name two good parts or more: limits are learned from how they differ")
     tell_views(pictures, files)
     inspector = load_inspector(ProductOptions(object=object), detector, pictures, files)
-    failures: list[Failure] = []
-
-    def on_failure(failure: Failure) -> None:
-        failures.append(failure)
-        say(f"left out: {failure}")
-
+    failures = LeftOut()
     with progress("learning", len(files)) as bar:
         made = set_up(
             inspector,
             files,
             on_scored=lambda count: bar(advance=count),
-            on_failure=on_failure,
+            on_failure=failures.add,
             **limits.keywords(),
         )
     curve = _power(inspector, made, files, seconds)

@@ -10,7 +10,16 @@ from functools import partial
 
 import typer
 
-from zerodefect.types import printable
+from zerodefect.types import Failure, printable
+
+
+class LeftOut(list[Failure]):
+    """Files that could not be used, each told as it comes (``on_failure=left_out.add``)."""
+
+    def add(self, failure: Failure) -> None:
+        """One more."""
+        self.append(failure)
+        say(f"left out: {failure}")
 
 
 def tell(text: object, *, lines: bool = False, err: bool = False) -> None:

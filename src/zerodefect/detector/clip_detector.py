@@ -96,7 +96,7 @@ class WordDetector(CLIPDetector):
     """
 
     prepared: ClassVar[dict] = {}
-    undecided = 0.5
+    undecided: ClassVar[float | None] = 0.5
 
     def __init__(self, clip: CLIPBackbone, config: Any) -> None:
         super().__init__(clip, config)

@@ -247,6 +247,18 @@ class Detector(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} does not say how it scores")
 
+    def check_set(self, count: int) -> None:
+        """Refuse a set whose pictures have no other to be compared with.
+
+        Raises:
+            TooFewError: fewer than two.
+        """
+        if count < 2:
+            raise TooFewError(
+                f"{self.info.title} compares the pictures of a batch with each other, and there is "
+                f"{'one' if count else 'none'}. Give two or more"
+            )
+
     def score_set(self, encoded: Iterable[Any], knowledge: Knowledge) -> Iterator[Prediction]:
         """Score images against each other.
 

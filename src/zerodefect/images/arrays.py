@@ -51,6 +51,6 @@ def plain_array(given: np.ndarray | torch.Tensor) -> np.ndarray:
         if tensor.dtype.is_floating_point and tensor.dtype != torch.float64:
             tensor = tensor.float()
         return tensor.numpy()
-    except (TypeError, RuntimeError, NotImplementedError):
+    except (TypeError, RuntimeError):
         reason = f"a tensor of type {given.dtype}, {given.layout}, on {given.device} is no picture"
         raise FaultError(reason, "Pass a dense one of 8 bits, unsigned, or float in 0..1") from None

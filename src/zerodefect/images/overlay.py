@@ -6,6 +6,7 @@ for all pictures of a run. No function here looks at a map's own minimum or maxi
 
 from __future__ import annotations
 
+import base64
 import io
 import math
 from collections.abc import Sequence
@@ -167,6 +168,11 @@ def _scale_region(region: Region, across: float, down: float) -> Region:
 def encode_jpeg(pixels: np.ndarray, quality: int = 90) -> bytes:
     """Encode uint8 ``(H, W)`` or ``(H, W, 3)`` as JPEG; quality 1 (small) to 95 (faithful)."""
     return _encode(pixels, "JPEG", quality=quality)
+
+
+def jpeg_address(pixels: np.ndarray) -> str:
+    """The same as an address that holds the picture itself, for pages that need nothing else."""
+    return "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(pixels)).decode("ascii")
 
 
 def encode_png(pixels: np.ndarray) -> bytes:

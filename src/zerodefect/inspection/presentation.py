@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from zerodefect.images import encode_jpeg, laid_over, thumbnail
+from zerodefect.images import jpeg_address, laid_over, thumbnail
 from zerodefect.types import Region, printable, told_score
 
 if TYPE_CHECKING:
@@ -56,8 +55,7 @@ def _picture(inspection: Inspection) -> str:
     if inspection.picture is None:
         return ""
     shown = drawn_on(thumbnail(inspection.picture.to_uint8(), _SIDE), inspection)
-    data = base64.b64encode(encode_jpeg(shown)).decode()
-    return f'<img src="data:image/jpeg;base64,{data}" alt="{_text(inspection.image)}">'
+    return f'<img src="{jpeg_address(shown)}" alt="{_text(inspection.image)}">'
 
 
 def _table(regions: tuple[Region, ...]) -> str:

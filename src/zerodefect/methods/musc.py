@@ -22,7 +22,7 @@ from zerodefect.backbones.layered_features import CLIPFeatures
 from zerodefect.detector.clip_detector import Activation
 from zerodefect.detector.composed import SetLevel
 from zerodefect.detector.configs import Count, Layers, Odd, Share, hyper_parameters
-from zerodefect.detector.contract import PatchFeatures, TooFewError
+from zerodefect.detector.contract import PatchFeatures
 from zerodefect.detector.facts import MethodInfo, published_table
 from zerodefect.detector.feature_detector import FeatureDetector
 from zerodefect.detector.knowledge import Knowledge
@@ -223,11 +223,7 @@ class MuSc(FeatureDetector):
             TooFewError: a single picture.
         """
         N = sum(len(batch.embedding) for batch in encoded)
-        if N < 2:
-            raise TooFewError(
-                f"{self.info.title} compares the pictures of a batch with each other, and there is "
-                f"{'one' if N else 'none'}. Give two or more"
-            )
+        self.check_set(N)
         A, mean = self.averaged(encoded, None)
         if mean is None:
             return A, None

@@ -33,7 +33,7 @@ from zerodefect.detector.configs import (
     Taps,
     hyper_parameters,
 )
-from zerodefect.detector.contract import PatchFeatures, TooFewError
+from zerodefect.detector.contract import PatchFeatures
 from zerodefect.detector.facts import MethodInfo
 from zerodefect.detector.knowledge import Knowledge
 from zerodefect.detector.registry import register
@@ -115,7 +115,7 @@ class PAClip(WordDetector):
     """
 
     Config = PAClipConfig
-    undecided: ClassVar[float | None] = None  # type: ignore[assignment]
+    undecided = None
     prepared: ClassVar[dict] = {"interpolation": "bicubic", "antialias": True, "resize_on": "pil"}
     set_levels = ("alike",)
     config: PAClipConfig
@@ -188,11 +188,7 @@ class PAClip(WordDetector):
             TooFewError: a single picture.
         """
         a = [row for batch in encoded for row in self.evidence(batch, knowledge)]
-        if len(a) < 2:
-            raise TooFewError(
-                f"{self.info.title} compares the pictures of a batch with each other, and there is "
-                f"{'one' if a else 'none'}. Give two or more"
-            )
+        self.check_set(len(a))
         chosen = _chosen(a, self._kept(encoded, len(a)))
         distance = self._distances(encoded, chosen)
         scale = MinMax()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from zerodefect.files import atomic_write
-from zerodefect.images import encode_jpeg, thumbnail
+from zerodefect.images import jpeg_address, thumbnail
 from zerodefect.inspection.power_curve import PowerCurve
 from zerodefect.inspection.records import Record
 from zerodefect.reports.power_section import power_section
@@ -86,8 +85,7 @@ def _paragraphs(sentences: Sequence[str]) -> str:
 
 def _card(reference: tuple[str, np.ndarray]) -> str:
     name, pixels = reference
-    data = base64.b64encode(encode_jpeg(thumbnail(pixels, THUMB_SIDE))).decode("ascii")
-    source = f"data:image/jpeg;base64,{data}"
+    source = jpeg_address(thumbnail(pixels, THUMB_SIDE))
     return (
         f'<li class="card"><span class="thumb"><img src="{source}" alt="{escape(name)}"></span>'
         f'<span class="text"><span class="name">{escape(name)}</span></span></li>'
