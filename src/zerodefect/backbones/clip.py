@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from zerodefect.backbones import open_clip_names
 from zerodefect.backbones.backbone import patch_grid
+from zerodefect.backbones.stem import Stem
 from zerodefect.backbones.transformer import Activation, Edits, States, Transformer
 from zerodefect.backbones.weight_files import misfits
 
@@ -32,12 +33,17 @@ END_OF_TEXT = 49407  # CLIP's byte-pair vocabulary: the last entry ends every te
 
 # Constants that OpenAI's and open_clip's files carry beside the weights.
 _IGNORED = frozenset({"input_resolution", "context_length", "vocab_size", "attn_mask"})
+_NOT_TEXT = ("visual.", "fine.", "logit_scale")
 _Shape = TypeVar("_Shape", "VisionConfig", "TextConfig")
 
 
 @dataclass(frozen=True)
 class VisionConfig:
-    """Shape of the image tower; sizes in pixels."""
+    """Shape of the image tower; sizes in pixels.
+
+    ``stem`` names a frozen convolutional network (``backbones/stem.py``) that makes the patches
+    in place of the patch convolution.
+    """
 
     image_size: int
     patch_size: int
@@ -45,6 +51,7 @@ class VisionConfig:
     layers: int
     heads: int
     mlp_ratio: float = 4.0
+    stem: str | None = None
 
 
 @dataclass(frozen=True)
@@ -61,12 +68,17 @@ class TextConfig:
 
 @dataclass(frozen=True)
 class CLIPConfig:
-    """Shape and activation of both towers."""
+    """Shape and activation of the towers.
+
+    ``fine`` is the shape of a second image tower into the same joint space; only methods that ask
+    for it run it.
+    """
 
     embed_dim: int
     vision: VisionConfig
     text: TextConfig
     activation: Activation = "gelu"
+    fine: VisionConfig | None = None
 
     @classmethod
     def from_open_clip(cls, config: Mapping[str, Any]) -> CLIPConfig:
@@ -88,24 +100,35 @@ class CLIPConfig:
             raise ValueError(
                 "not a plain ViT CLIP, which the towers here run: " + ", ".join(foreign)
             )
-        vision["heads"] = vision["width"] // vision.get("head_width", 64)
+        fine = config.get("fine_cfg")
         return cls(
             config["embed_dim"],
-            _picked(VisionConfig, vision),
+            _vision(vision),
             _picked(TextConfig, {"context_length": 77, "vocab_size": 49408, **text}),
             "quick_gelu" if config.get("quick_gelu") else "gelu",
+            _vision(fine) if fine else None,
         )
 
     def to_open_clip(self) -> dict[str, Any]:
-        """Write the configuration as open_clip reads it."""
-        vision = asdict(self.vision)
-        vision["head_width"] = vision["width"] // vision.pop("heads")
-        return {
+        """Write the configuration as open_clip reads it; ``fine_cfg`` and ``stem`` are ours."""
+        written: dict[str, Any] = {
             "embed_dim": self.embed_dim,
             "quick_gelu": self.activation == "quick_gelu",
-            "vision_cfg": vision,
+            "vision_cfg": _written(self.vision),
             "text_cfg": asdict(self.text),
         }
+        return written | ({"fine_cfg": _written(self.fine)} if self.fine else {})
+
+
+def _vision(facts: Mapping[str, Any]) -> VisionConfig:
+    heads = facts["width"] // facts.get("head_width", 64)
+    return _picked(VisionConfig, {**facts, "heads": heads})
+
+
+def _written(shape: VisionConfig) -> dict[str, Any]:
+    facts = {name: value for name, value in asdict(shape).items() if value is not None}
+    facts["head_width"] = facts["width"] // facts.pop("heads")
+    return facts
 
 
 def _picked(shape: type[_Shape], facts: Mapping[str, Any]) -> _Shape:
@@ -124,7 +147,10 @@ class VisionTower(nn.Module):
         self.native_grid = (side, side)
         self.class_embedding = nn.Parameter(torch.empty(width))
         self.positional_embedding = nn.Parameter(torch.empty(side * side + 1, width))
-        self.conv1 = nn.Conv2d(3, width, config.patch_size, config.patch_size, bias=False)
+        if config.stem is None:
+            self.conv1 = nn.Conv2d(3, width, config.patch_size, config.patch_size, bias=False)
+        else:
+            self.stem = Stem(config.stem, width)
         self.ln_pre = nn.LayerNorm(width)
         self.transformer = Transformer(
             width, config.layers, config.heads, config.mlp_ratio, activation
@@ -158,8 +184,17 @@ class VisionTower(nn.Module):
     def embed(self, pixels: Tensor, *, resize: PositionResize = "bicubic") -> Tensor:
         """Class token and patch embeddings plus positions, before ``ln_pre``: ``(B, 1+N, W)``."""
         grid = self.grid(pixels)
-        patches = self.conv1(pixels).flatten(2).transpose(1, 2)
-        first = self.class_embedding.expand(pixels.shape[0], 1, -1)
+        if self.config.stem is None:
+            patches = self.conv1(pixels).flatten(2).transpose(1, 2)
+        else:
+            patches = self.stem(pixels)
+        return self.with_class(patches, grid, resize)
+
+    def with_class(
+        self, patches: Tensor, grid: tuple[int, int], resize: PositionResize = "bicubic"
+    ) -> Tensor:
+        """The class token before patches ``(B, N, W)``, and the positions of their grid on both."""
+        first = self.class_embedding.expand(patches.shape[0], 1, -1)
         return torch.cat([first, patches], dim=1) + self.positions(grid, resize)
 
     def encode(self, tokens: Tensor, *, class_only: bool = False, **options: Any) -> States:
@@ -250,15 +285,17 @@ class TextTower(nn.Module):
 
 
 class CLIP(nn.Module):
-    """The two towers and ``logit_scale``, the log of the inverse temperature; all random.
+    """The towers and ``logit_scale``, the log of the inverse temperature; all random.
 
-    The initial values are drawn as CLIP prescribes.
+    The initial values are drawn as CLIP prescribes. ``fine`` is the second image tower, where the
+    configuration has one.
     """
 
     def __init__(self, config: CLIPConfig) -> None:
         super().__init__()
         self.config = config
         self.visual = VisionTower(config.vision, config.embed_dim, config.activation)
+        self.fine = config.fine and VisionTower(config.fine, config.embed_dim, config.activation)
         self.text = TextTower(config.text, config.embed_dim, config.activation)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
         self._initialise()
@@ -266,14 +303,15 @@ class CLIP(nn.Module):
     @torch.no_grad()
     def _initialise(self) -> None:
         """Standard deviations of the CLIP paper's published code (section 2.5 there)."""
-        vision, text = self.visual, self.text
-        scale = vision.config.width**-0.5
-        for parameter in (vision.class_embedding, vision.positional_embedding, vision.proj):
-            nn.init.normal_(parameter, std=scale)
+        text, images = self.text, [tower for tower in (self.visual, self.fine) if tower]
+        for vision in images:
+            scale = vision.config.width**-0.5
+            for parameter in (vision.class_embedding, vision.positional_embedding, vision.proj):
+                nn.init.normal_(parameter, std=scale)
         nn.init.normal_(text.token_embedding.weight, std=0.02)
         nn.init.normal_(text.positional_embedding, std=0.01)
         nn.init.normal_(text.text_projection, std=text.config.width**-0.5)
-        for transformer in (vision.transformer, text.transformer):
+        for transformer in (*(tower.transformer for tower in images), text.transformer):
             width, layers = transformer.width, transformer.layers
             residual = width**-0.5 * (2 * layers) ** -0.5
             for block in transformer.blocks:
@@ -302,7 +340,7 @@ class CLIP(nn.Module):
         if faults:
             raise ValueError(f"weights do not fit the towers: {faults}")
         renamed = {
-            name if name.startswith("visual.") or name == "logit_scale" else f"text.{name}": value
+            name if name.startswith(_NOT_TEXT) else f"text.{name}": value
             for name, value in given.items()
         }
         self.load_state_dict({k: v.to(dtype) for k, v in renamed.items()}, assign=True)

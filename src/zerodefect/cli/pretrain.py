@@ -8,14 +8,23 @@ from typing import Any
 from zerodefect.cli.options import Device, Precision, option, output_option
 from zerodefect.cli.telling import progress, tell
 
+FIRST = "first"  # folder of the first stage, in that of the run
+
 
 def pretrain(
     output: Path = output_option(Path("pretrain-run"), "Run folder; the same folder resumes."),
+    onto: str | None = option(
+        None,
+        "Leave the first stage out: take its towers from these weights, a file or 'embedded'.",
+    ),
+    first_steps: int | None = option(
+        None, "Steps of the first stage; default: those of the packaged model.", min=1
+    ),
     steps: int | None = option(
-        None, "Optimiser steps of the schedule; default: the packaged one.", min=1
+        None, "Optimiser steps of the second stage; default: the packaged one's.", min=1
     ),
     until: int | None = option(
-        None, "Stop after this step; the same command without it goes on.", min=1
+        None, "Stop the second stage after this step; the same command without it goes on.", min=1
     ),
     batch: int | None = option(None, "Pictures a step.", min=1),
     seed: int = option(0, "Decides weights, pictures, prompts."),
@@ -24,30 +33,40 @@ def pretrain(
     precision: Precision = "auto",
     preview: bool = option(False, "Only write a contact sheet of training pictures.", "--preview"),
 ) -> None:
-    """Train the embedded model from nothing but a seed.
+    """Train the embedded model from a seed and a network that knows ImageNet.
 
-    Killed and started again, it goes on.
+    First the text tower and a tower that sees pixels, then the tower on the frozen network. Killed
+    and started again, it goes on.
     """
     from zerodefect.backbones.precision import pick_precision
     from zerodefect.detector.load_detector import pick_device
-    from zerodefect.pretraining import model_and_sheets, pretrain_clip
+    from zerodefect.pretraining import model_and_sheets, pretrain_clip, pretrain_stem
     from zerodefect.training import journal
 
     if preview:
         output.mkdir(parents=True, exist_ok=True)
         tell(f"contact sheet: {model_and_sheets.preview(output / 'preview.png', seed=seed)}")
         return
-    chosen: dict[str, Any] = {"steps": steps, "batch": batch, "threads": threads}
-    given = {name: value for name, value in chosen.items() if value is not None}
     where = str(pick_device(device))
-    given["precision"] = pick_precision(precision, where)
-    config = pretrain_clip.PretrainConfig(seed=seed, device=where, **given)
+    given: dict[str, Any] = {"device": where, "precision": pick_precision(precision, where)}
+    given |= {n: v for n, v in (("batch", batch), ("threads", threads)) if v is not None}
+    if onto is None:
+        first = pretrain_clip.PretrainConfig(seed=seed, **given)
+        onto = str(_run(first, output / FIRST, first_steps or pretrain_clip.PACKAGED_STEPS))
+    given |= {} if steps is None else {"steps": steps}
+    second = pretrain_stem.StemConfig(seed=seed, onto=onto, **given)
+    weights = _run(second, output, until)
+    tell(f"weights: {weights}")
+    tell(f"log:     {output / journal.LOG}, {journal.CURVES}, {pretrain_clip.SAMPLES}")
+    tell(f"use:     zerodefect inspect PICTURES --backbone {weights}")
+
+
+def _run(config: Any, folder: Path, until: int | None) -> Path:
+    from zerodefect.pretraining import pretrain_clip
+
     with progress("pretraining", min(config.steps, until or config.steps)) as bar:
 
         def on_step(step: int, losses: dict[str, float]) -> None:
             bar(completed=step, description=f"loss {losses['total']:.3f}")
 
-        weights = pretrain_clip.pretrain(config, output, on_step, until)
-    tell(f"weights: {weights}")
-    tell(f"log:     {output / journal.LOG}, {journal.CURVES}, {pretrain_clip.SAMPLES}")
-    tell(f"use:     zerodefect inspect PICTURES --backbone {weights}")
+        return pretrain_clip.pretrain(config, folder, on_step, until)

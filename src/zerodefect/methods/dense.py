@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
+from zerodefect.backbones.clip import VisionTower
 from zerodefect.backbones.clip_weights import CLIPBackbone
 from zerodefect.detector.clip_detector import WordDetector
 from zerodefect.detector.configs import Positive, Share, hyper_parameters
@@ -30,10 +31,17 @@ from zerodefect.detector.knowledge import Knowledge
 from zerodefect.detector.patch_memory import PatchMemory
 from zerodefect.detector.registry import register
 from zerodefect.layers.grid import Grid
-from zerodefect.layers.similarity import anomaly_probability, text_probabilities, upsample
+from zerodefect.layers.similarity import (
+    anomaly_probability,
+    peak_and_spread,
+    text_probabilities,
+    upsample,
+)
 from zerodefect.layers.smoothing import gaussian_smooth
 from zerodefect.prompts.ensemble import ANOMALOUS_STATES, NORMAL_STATES, WINCLIP_TEMPLATES
 from zerodefect.types import Prediction
+
+_TOP = 0.01  # share of a map whose mean is half of its peak
 
 
 @hyper_parameters
@@ -44,9 +52,12 @@ class DenseConfig:
         temperature: of the softmax over normal and anomalous.
         sizes: input sizes relative to the preprocessed one; maps of several are averaged. Smaller
             ones see large soft damage, larger ones thin lines.
+        fine_sizes: those that a CLIP's second image tower is run at.
+        fine_share: share of the second tower in map and score; 0 leaves it out.
         normal_states, anomalous_states, templates: the compositional prompt ensemble.
         image_score: ``text`` is the class token's text probability; ``map`` the highest value of
-            the map; ``mean`` the mean of both.
+            the map; ``mean`` the mean of both; ``peaks`` the mean of the highest value and of the
+            highest hundredth, of each tower's map for itself: two towers rarely err at one place.
         reference_weight: share of the reference distance in map and score, in [0, 1].
         reference_scale: half cosine distance that counts as 1; larger ones are cut there.
         smoothing: standard deviation of a Gaussian over the map, in patches.
@@ -54,10 +65,12 @@ class DenseConfig:
 
     temperature: Positive = 0.07
     sizes: Annotated[tuple[Annotated[float, Field(gt=0, le=4)], ...], Field(min_length=1)] = (1.0,)
+    fine_sizes: tuple[Annotated[float, Field(gt=0, le=4)], ...] = (1.0,)
+    fine_share: Share = 0.0
     normal_states: tuple[str, ...] = NORMAL_STATES
     anomalous_states: tuple[str, ...] = ANOMALOUS_STATES
     templates: tuple[str, ...] = WINCLIP_TEMPLATES
-    image_score: Literal["text", "map", "mean"] = "text"
+    image_score: Literal["text", "map", "mean", "peaks"] = "text"
     reference_weight: Share = 0.5
     reference_scale: Positive = 1.0
     smoothing: Annotated[float, Field(ge=0, lt=100)] = 0.0
@@ -65,12 +78,13 @@ class DenseConfig:
 
 @dataclass(frozen=True)
 class Features:
-    """Image side of one batch at one input size."""
+    """Image side of one batch, of one tower at one input size."""
 
     grid: Grid  # of the patches
     image: Tensor  # (B, D) class token, joint space
     patches: Tensor  # (B, N, D) patch tokens, joint space
     reference: Tensor  # (B, N, W) patch tokens after ln_post, not projected
+    share: float  # of the map and of the score; those of all sum to one
 
 
 @register(
@@ -100,22 +114,34 @@ class DenseCLIP(WordDetector):
         super().__init__(clip, config or DenseConfig())
         self.memory: PatchMemory = PatchMemory()
 
+    @property
+    def fine(self) -> VisionTower | None:
+        """The second image tower, where it is to be heard."""
+        return self.clip.fine if self.config.fine_share else None
+
     def usual_scale(self, knowledge: Knowledge) -> tuple[float, float]:
         """As the embedded model's maps of good products are."""
         return (0.15, 0.1) if knowledge.shots else (0.3, 0.25)
 
     def encode(self, images: Tensor) -> tuple[Features, ...]:
-        """One forward pass per input size."""
-        return tuple(self._features(images, factor) for factor in self.config.sizes)
+        """One forward pass per tower and input size."""
+        first, fine = self.config.sizes, self.config.fine_sizes if self.fine else ()
+        share = self.config.fine_share if fine else 0.0
+        runs = [(self.clip.visual, factor, (1 - share) / len(first)) for factor in first]
+        runs += [(self.fine, factor, share / len(fine)) for factor in fine if self.fine]
+        return tuple(self._features(images, *run) for run in runs)
 
-    def _features(self, images: Tensor, factor: float) -> Features:
-        pixels, visual = self._resized(images, factor), self.clip.visual
-        tokens = self.run(pixels).tokens  # (B, 1+N, W)
+    def _features(
+        self, images: Tensor, tower: VisionTower, factor: float, share: float
+    ) -> Features:
+        pixels = self._resized(images, factor)
+        tokens = tower.encode(tower.embed(pixels.to(tower.proj.dtype))).tokens  # (B, 1+N, W)
         return Features(
             grid=replace(self.grid(pixels), size=(images.shape[-2], images.shape[-1])),
-            image=visual.project(tokens[:, 0]).float(),
-            patches=visual.project(tokens[:, 1:]).float(),
-            reference=visual.project(tokens[:, 1:], projection=False).float(),
+            image=tower.project(tokens[:, 0]).float(),
+            patches=tower.project(tokens[:, 1:]).float(),
+            reference=tower.project(tokens[:, 1:], projection=False).float(),
+            share=share,
         )
 
     def _resized(self, images: Tensor, factor: float) -> Tensor:
@@ -126,7 +152,7 @@ class DenseCLIP(WordDetector):
         return F.interpolate(images.float(), size=(height, width), mode="bicubic", antialias=True)
 
     def references(self, encoded: tuple[Features, ...]) -> Mapping[str, Tensor]:
-        """Patch features per input size."""
+        """Patch features per tower and input size."""
         return {f"patches{place}": each.reference for place, each in enumerate(encoded)}
 
     def patch_features(self, encoded: tuple[Features, ...]) -> tuple[PatchFeatures, ...]:
@@ -139,39 +165,47 @@ class DenseCLIP(WordDetector):
         """Words, and the distance to references where there are any."""
         tau, texts, kinds = self.config.temperature, knowledge["texts"], knowledge["kind_texts"]
         finest = max((each.grid for each in encoded), key=lambda grid: grid.shape)
-        maps, shares = [], []
-        for each in encoded:
+        said, types, words = [], torch.zeros(()), torch.zeros(())
+        for each, distance in zip(encoded, self._near(encoded, knowledge, left_out), strict=True):
             s = each.grid.fold(anomaly_probability(each.patches, texts, tau))  # (B, g, g)
-            maps.append(upsample(s, finest.shape))
+            if distance is not None:
+                w = self.config.reference_weight
+                s = (1 - w) * s + w * distance
+            said.append(
+                each.share * gaussian_smooth(upsample(s, finest.shape), self.config.smoothing)
+            )
+            words = words + each.share * anomaly_probability(each.image, texts, tau)  # (B,)
             if len(kinds):
                 share = text_probabilities(each.patches, kinds, tau)  # (B, N, T)
-                shares.append(upsample(each.grid.fold(share.transpose(1, 2)), finest.shape))
-        M = torch.stack(maps).mean(0)
-        if knowledge.shots:
-            D, w = (
-                self._distance(encoded, finest, knowledge, left_out),
-                self.config.reference_weight,
-            )
-            M = (1 - w) * M + w * D
-        map = finest.upsample(gaussian_smooth(M, self.config.smoothing))
-        highest = map.amax(dim=(1, 2))
-        scores = [anomaly_probability(each.image, texts, tau) for each in encoded]  # (B,) each
-        words = torch.stack(scores).mean(0)
-        score = {"text": words, "map": highest, "mean": (words + highest) / 2}
-        type_map = finest.upsample(torch.stack(shares).mean(0)) if shares else None
-        return Prediction(score[self.config.image_score], map, type_map)
+                shares = upsample(each.grid.fold(share.transpose(1, 2)), finest.shape)
+                types = types + each.share * shares
+        map = finest.upsample(torch.stack(said).sum(0))
+        type_map = finest.upsample(types) if len(kinds) else None
+        return Prediction(self._score(encoded, said, map, words), map, type_map)
 
-    def _distance(
-        self,
-        encoded: tuple[Features, ...],
-        finest: Grid,
-        knowledge: Knowledge,
-        left_out: Tensor | None,
+    def _score(
+        self, encoded: tuple[Features, ...], said: list[Tensor], map: Tensor, words: Tensor
     ) -> Tensor:
-        """Mean over input sizes of the distance to the nearest reference patch, ``(B, g, g)``."""
-        maps = []
+        """The image score ``(B,)``, of what each tower ``said`` at each size ``(B, g, g)``."""
+        how = self.config.image_score
+        if how == "text":
+            return words
+        if how == "peaks":
+            first = len(self.config.sizes)
+            towers = [maps for maps in (said[:first], said[first:]) if maps]
+            peaks = [peak_and_spread(torch.stack(maps).sum(0), _TOP) for maps in towers]
+            return torch.stack(peaks).sum(0)
+        highest = map.amax(dim=(1, 2))
+        return highest if how == "map" else (words + highest) / 2
+
+    def _near(
+        self, encoded: tuple[Features, ...], knowledge: Knowledge, left_out: Tensor | None
+    ) -> list[Tensor | None]:
+        """Distances to the nearest reference patch in [0, 1], ``(B, g, g)`` each, or None."""
+        if not knowledge.shots:
+            return [None] * len(encoded)
+        maps: list[Tensor | None] = []
         for each, (name, patches) in zip(encoded, self.references(encoded).items(), strict=True):
             distance = self.memory.distance(knowledge, name, patches, left_out)
-            near = (distance / self.config.reference_scale).clamp(max=1.0)
-            maps.append(upsample(each.grid.fold(near), finest.shape))
-        return torch.stack(maps).mean(0)
+            maps.append(each.grid.fold((distance / self.config.reference_scale).clamp(max=1.0)))
+        return maps

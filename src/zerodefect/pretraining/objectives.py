@@ -341,12 +341,12 @@ def training_losses(
         losses["reference"] = reference_loss(features, share)
     truth, grid = (share[::4], kind[::4], group[::4]), clip.visual.grid(pixels)
     draws = torch.Generator().manual_seed(step_seed)
-    embedded, places = _judged_windows(clip, tokens[::4], grid, truth, windows, draws)
+    embedded, places = judged_windows(clip, tokens[::4], grid, truth, windows, draws)
     losses["window"], losses["window_kind"] = state_losses(embedded, texts, places)
     return losses
 
 
-def _judged_windows(
+def judged_windows(
     clip: CLIP,
     tokens: Tensor,
     grid: tuple[int, int],

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from zerodefect.backbones.clip import CLIP, CLIPConfig, TextConfig, VisionConfig
@@ -32,13 +32,15 @@ from zerodefect.training.run_state import RunState, TrainingError
 
 CHECKPOINT = "checkpoint.safetensors"
 SAMPLES = "samples.png"
+PACKAGED_STEPS = 7_500
+"""At which the packaged run stopped: the learning rate had fallen to a fiftieth of its peak."""
 
-EMBEDDED = CLIPConfig(
+FIRST = CLIPConfig(
     embed_dim=128,
     vision=VisionConfig(image_size=128, patch_size=8, width=192, layers=6, heads=3),
     text=TextConfig(context_length=77, vocab_size=49408, width=128, heads=2, layers=4),
 )
-"""Shape of the embedded model. The text tower is as wide as the joint space, so that methods which
+"""Shape of what the first stage trains. The text tower is as wide as the joint space, so that methods which
 feed image features into sentences (VCP-CLIP, CoPS, Crane) run on it."""
 
 
@@ -92,7 +94,7 @@ class PretrainConfig:
     precision: str = "auto"
     device: str = "cpu"
     threads: int = 2
-    model: CLIPConfig = EMBEDDED
+    model: CLIPConfig = FIRST
     checkpoint_every: int = 50
     log_every: int = 10
     show_every: int = 500
@@ -112,6 +114,32 @@ class PretrainConfig:
         # The series keeps as many pictures for each step as any takes, so that none comes twice.
         most = max(map(self._count, {*self.early_sizes, *self.late_sizes}))
         return step * most, self._count(size), size
+
+    def begin(self) -> CLIP:
+        """The model before the first step."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            clip = CLIP(self.model)
+        prepare(clip.visual, self.seed)
+        clip.logit_scale.requires_grad_(False)  # the temperature is WinCLIP's, not learned
+        return clip
+
+    def optimizers(self, clip: CLIP) -> list[torch.optim.Optimizer]:
+        """Muon for the matrices of the image tower's blocks, AdamW for all else."""
+        return _muon_and_adamw(self, clip)
+
+    def losses(self, clip: CLIP, batch: ProceduralBatch | None, step: int) -> dict[str, Tensor]:
+        """Those of a step, on texts alone where there is no batch."""
+        seed = self.seed * 1_000_003 + step
+        if batch is None:
+            return text_losses(clip, seed, self.groups)
+        pixels = normalised(batch.images)
+        return training_losses(clip, batch, pixels, seed, self.windows, self.groups)
+
+    def total(self, losses: dict[str, Tensor], step: int) -> Tensor:
+        """What is brought down."""
+        trained = (step - self.text_steps) / max(1, self.steps - self.text_steps)
+        return total_loss(losses, max(0.0, trained))
 
     def _count(self, size: int) -> int:
         """Pictures of that size in a step: at least two, and whole pairs."""
@@ -155,20 +183,14 @@ def _batches(config: PretrainConfig, first: int) -> Iterator[ProceduralBatch]:
 
 def _started(config: PretrainConfig) -> tuple[CLIP, CLIP, RunState]:
     """The model, the average of its weights, and the state of both before the first step."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        clip = CLIP(config.model)
-    prepare(clip.visual, config.seed)
-    clip.logit_scale.requires_grad_(False)  # the temperature is WinCLIP's, not learned
-    clip.to(config.device)
+    clip = config.begin().to(config.device)
     average = copy.deepcopy(clip).eval().requires_grad_(False)
     learned = {f"model/{name}": value for name, value in clip.named_parameters()}
     learned |= {f"ema/{name}": value for name, value in average.named_parameters()}
-    return clip, average, RunState(learned, _optimizers(config, clip))
+    return clip, average, RunState(learned, config.optimizers(clip))
 
 
-def _optimizers(config: PretrainConfig, clip: CLIP) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the image tower's blocks, AdamW for all else."""
+def _muon_and_adamw(config: PretrainConfig, clip: CLIP) -> list[torch.optim.Optimizer]:
     if not hasattr(torch.optim, "Muon"):
         raise TrainingError(
             f"pretraining needs PyTorch 2.9 or newer, this is {torch.__version__}: "
@@ -201,17 +223,10 @@ def _train_step(
     config: PretrainConfig, clip: CLIP, state: RunState, batch: ProceduralBatch | None
 ) -> dict[str, float]:
     """One optimiser step, on texts alone where there is no batch; returns the losses."""
-    step_seed = config.seed * 1_000_003 + state.step
-    reduced = config.precision == "bfloat16"
     device = torch.device(config.device).type
-    with torch.autocast(device, torch.bfloat16, enabled=reduced):
-        if batch is None:
-            losses = text_losses(clip, step_seed, config.groups)
-        else:
-            pixels, how = normalised(batch.images), (step_seed, config.windows, config.groups)
-            losses = training_losses(clip, batch, pixels, *how)
-    trained = (state.step - config.text_steps) / max(1, config.steps - config.text_steps)
-    total = total_loss(losses, max(0.0, trained))
+    with torch.autocast(device, torch.bfloat16, enabled=config.precision == "bfloat16"):
+        losses = config.losses(clip, batch, state.step)
+    total = config.total(losses, state.step)
     for optimizer in state.optimizers:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, state.step, group["tower"])
