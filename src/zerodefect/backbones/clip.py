@@ -295,7 +295,9 @@ class CLIP(nn.Module):
         super().__init__()
         self.config = config
         self.visual = VisionTower(config.vision, config.embed_dim, config.activation)
-        self.fine = config.fine and VisionTower(config.fine, config.embed_dim, config.activation)
+        self.fine: VisionTower | None = None
+        if config.fine is not None:
+            self.fine = VisionTower(config.fine, config.embed_dim, config.activation)
         self.text = TextTower(config.text, config.embed_dim, config.activation)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
         self._initialise()

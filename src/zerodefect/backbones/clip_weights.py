@@ -95,8 +95,8 @@ def _with_activation(load: Callable[[], CLIP], activation: Activation) -> CLIP:
     clip = load()
     shared: dict[int, Any] = {id(value): value for value in clip.parameters()}
     towers = copy.deepcopy(clip, shared)  # copies everything but what it finds in ``shared``
-    for tower in filter(None, (towers.visual, towers.fine, towers.text)):
-        for block in tower.transformer.blocks:
+    for tower in (towers.visual, towers.fine, towers.text):
+        for block in tower.transformer.blocks if tower else ():
             block.mlp.activation = activation_layer(activation)
     towers.config = replace(clip.config, activation=activation)
     return towers

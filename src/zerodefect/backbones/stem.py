@@ -91,7 +91,7 @@ class Stem(nn.Module):
             squares.append(_at(square, grid))
             rows = x.flatten(2).mT
             rows = rows if changed is None else changed(rows)
-            y = linear(rows.to(linear.weight.dtype)).mT.unflatten(2, x.shape[-2:])
+            y = linear(rows.to(self.unusual.weight.dtype)).mT.unflatten(2, x.shape[-2:])
             tokens.append(_at(y, grid).flatten(2).mT)
         unusual = (torch.cat(squares, 1) + _LEAST).log().flatten(2).mT
         return sum(tokens, self.unusual(unusual.to(self.unusual.weight.dtype)))
@@ -124,7 +124,7 @@ def _network(name: str, weights: Mapping[str, Tensor] | None = None) -> Any:
 
     if name not in STEMS:
         raise ValueError(f"no stem {name!r}; known are {', '.join(STEMS)}")
-    stages = {"features_only": True, "out_indices": (1, 2, 3, 4)}
+    stages: dict[str, Any] = {"features_only": True, "out_indices": (1, 2, 3, 4)}
     network = timm.create_model(STEMS[name], pretrained=False, **stages)
     if weights is not None:
         network.load_state_dict({place: weights[place] for place in network.state_dict()})

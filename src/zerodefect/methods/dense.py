@@ -56,8 +56,9 @@ class DenseConfig:
         fine_share: share of the second tower in map and score; 0 leaves it out.
         normal_states, anomalous_states, templates: the compositional prompt ensemble.
         image_score: ``text`` is the class token's text probability; ``map`` the highest value of
-            the map; ``mean`` the mean of both; ``peaks`` the mean of the highest value and of the
-            highest hundredth, of each tower's map for itself: two towers rarely err at one place.
+            the map; ``mean`` the mean of both; ``peaks`` that of the first tower's text probability
+            and of the highest values of each tower's map for itself, half of it the very highest
+            one and half the highest hundredth: two towers rarely err at one place.
         reference_weight: share of the reference distance in map and score, in [0, 1].
         reference_scale: half cosine distance that counts as 1; larger ones are cut there.
         smoothing: standard deviation of a Gaussian over the map, in patches.
@@ -165,7 +166,7 @@ class DenseCLIP(WordDetector):
         """Words, and the distance to references where there are any."""
         tau, texts, kinds = self.config.temperature, knowledge["texts"], knowledge["kind_texts"]
         finest = max((each.grid for each in encoded), key=lambda grid: grid.shape)
-        said, types, words = [], torch.zeros(()), torch.zeros(())
+        said, types = [], torch.zeros(())
         for each, distance in zip(encoded, self._near(encoded, knowledge, left_out), strict=True):
             s = each.grid.fold(anomaly_probability(each.patches, texts, tau))  # (B, g, g)
             if distance is not None:
@@ -174,29 +175,31 @@ class DenseCLIP(WordDetector):
             said.append(
                 each.share * gaussian_smooth(upsample(s, finest.shape), self.config.smoothing)
             )
-            words = words + each.share * anomaly_probability(each.image, texts, tau)  # (B,)
             if len(kinds):
                 share = text_probabilities(each.patches, kinds, tau)  # (B, N, T)
                 shares = upsample(each.grid.fold(share.transpose(1, 2)), finest.shape)
                 types = types + each.share * shares
         map = finest.upsample(torch.stack(said).sum(0))
         type_map = finest.upsample(types) if len(kinds) else None
-        return Prediction(self._score(encoded, said, map, words), map, type_map)
+        return Prediction(self._score(encoded, said, texts, map), map, type_map)
 
     def _score(
-        self, encoded: tuple[Features, ...], said: list[Tensor], map: Tensor, words: Tensor
+        self, encoded: tuple[Features, ...], said: list[Tensor], texts: Tensor, map: Tensor
     ) -> Tensor:
-        """The image score ``(B,)``, of what each tower ``said`` at each size ``(B, g, g)``."""
-        how = self.config.image_score
+        """The image score ``(B,)``, of what was ``said`` by each tower and size ``(B, g, g)``."""
+        how, first, tau = self.config.image_score, len(self.config.sizes), self.config.temperature
+        highest = map.amax(dim=(1, 2))
+        if how == "map":
+            return highest
+        words = [anomaly_probability(each.image, texts, tau) for each in encoded[:first]]
+        text = torch.stack(words).mean(0)
         if how == "text":
-            return words
+            return text
         if how == "peaks":
-            first = len(self.config.sizes)
             towers = [maps for maps in (said[:first], said[first:]) if maps]
             peaks = [peak_and_spread(torch.stack(maps).sum(0), _TOP) for maps in towers]
-            return torch.stack(peaks).sum(0)
-        highest = map.amax(dim=(1, 2))
-        return highest if how == "map" else (words + highest) / 2
+            highest = torch.stack(peaks).sum(0)
+        return (text + highest) / 2
 
     def _near(
         self, encoded: tuple[Features, ...], knowledge: Knowledge, left_out: Tensor | None

@@ -40,8 +40,8 @@ FIRST = CLIPConfig(
     vision=VisionConfig(image_size=128, patch_size=8, width=192, layers=6, heads=3),
     text=TextConfig(context_length=77, vocab_size=49408, width=128, heads=2, layers=4),
 )
-"""Shape of what the first stage trains. The text tower is as wide as the joint space, so that methods which
-feed image features into sentences (VCP-CLIP, CoPS, Crane) run on it."""
+"""Shape of what the first stage trains. The text tower is as wide as the joint space, so
+that methods which feed image features into sentences (VCP-CLIP, CoPS, Crane) run on it."""
 
 
 @dataclass(frozen=True)
