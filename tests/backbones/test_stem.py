@@ -13,6 +13,7 @@ from zerodefect.backbones.layered_features import load_features
 from zerodefect.backbones.stem import Stem, pretrained_eyes
 from zerodefect.images import CLIP_MEAN, CLIP_STD, normalised
 
+CHANNELS, STRIDES = (24, 40, 112, 320), (4, 8, 16, 32)
 STEMMED = CLIPConfig(
     embed_dim=16,
     vision=VisionConfig(64, 8, 32, 2, 2, 2.0, "efficientnet_lite0"),
@@ -46,16 +47,14 @@ def test_tokens_say_what_a_place_looks_like_and_how_unusual_it_is() -> None:
     """One channel of one stage at a time, by hand."""
     torch.manual_seed(1)
     stem = Stem("efficientnet_lite0", 1)
-    maps = [torch.randn(2, c, 64 // s, 64 // s) for c, s in zip((24, 40, 112, 320), (4, 8, 16, 32))]
+    maps = [torch.randn(2, c, 64 // s, 64 // s) for c, s in zip(CHANNELS, STRIDES, strict=True)]
     stem.mean1.fill_(0.5)
     stem.deviation1.fill_(2.0)
     for linear in (*stem.project, stem.unusual):
         for parameter in linear.parameters():
             parameter.zero_()
     f = maps[1][:, 3]
-    z = (f - f.mean((1, 2), keepdim=True)) / (
-        f.std((1, 2), keepdim=True, correction=0) + 0.1 * 2.0
-    )
+    z = (f - f.mean((1, 2), keepdim=True)) / (f.std((1, 2), keepdim=True, correction=0) + 0.1 * 2.0)
     for place, wanted in ((3, (f - 0.5) / 2), (40 + 3, z), (80 + 3, z.abs() - 0.8)):
         stem.project[1].weight[0, place] = 1
         torch.testing.assert_close(stem.tokens(maps)[..., 0], wanted.flatten(1))

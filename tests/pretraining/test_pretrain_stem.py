@@ -1,4 +1,4 @@
-"""The second stage: a tower on the stem learns beside the towers of the first, which stand still."""
+"""The second stage: a tower on the stem learns beside the first towers, which stand still."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_jittered_pictures_are_pictures_and_hang_on_the_draws_alone() -> None:
     assert torch.equal(first, again)
     assert torch.equal(images, before)
     assert first.shape == images.shape
-    assert 0 <= first.min() and first.max() <= 1
+    assert first.min() >= 0 and first.max() <= 1
     assert not torch.equal(first, jittered(images, torch.Generator().manual_seed(4)))
     grey = (first.amax(1) - first.amin(1)).flatten(1).mean(1) < 0.05  # noise is per channel
     assert 0 < int(grey.sum()) < 12
