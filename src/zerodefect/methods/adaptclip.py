@@ -31,7 +31,6 @@ from zerodefect.detector.learned_sentences import (
     LearnedSentencesDetector,
 )
 from zerodefect.detector.official_files import Checked
-from zerodefect.detector.patch_memory import PatchMemory
 from zerodefect.detector.recipes import Recipe
 from zerodefect.detector.registry import register
 from zerodefect.layers.adapters import BatchNorm, linear
@@ -180,7 +179,6 @@ class AdaptCLIP(LearnedSentencesDetector):
         self.comparison = PromptQueryHead(
             D, len(self.taps), self.config.hidden, context=self.config.context, generator=draws
         )
-        self.memory: PatchMemory = PatchMemory()
 
     @property
     def fixed_texts(self) -> Tensor:
