@@ -89,7 +89,8 @@ def fit(
     loading = {"device": joined.device, **_seed(method, chosen), **loading}
     detector = load_detector(method, untrained=True, **loading)
     recipes = [stage.recipe.changed(**chosen.changes) for stage in detector.stages()]
-    how = {"names": names, "train_good": train_good, "bit_depth": bit_depth}
+    how: dict[str, Any] = {"names": names, "train_good": train_good, "bit_depth": bit_depth}
+    how["compared"] = any(recipe.references for recipe in recipes)
     sources = _sources(entries, detector, recipes[0].seed, how)
     for target in targets:
         check_apart(sources, target)
@@ -154,7 +155,8 @@ def _sources(
             found.append(Pictures(entry, good_only=good_only, **how))
         else:
             kind, count = entry
-            found.append(Procedural(count, seed, side, good_only=good_only or kind == _GOOD))
+            drawn = {"good_only": good_only or kind == _GOOD, "compared": how["compared"]}
+            found.append(Procedural(count, seed, side, **drawn))
     return found
 
 
