@@ -20,6 +20,16 @@ def test_the_papers_proportions_hold_in_any_tower():
     assert build(small_clip(vision_layers=6, text_layers=4)).taps == (2, 3, 5, 6)
 
 
+def test_the_sizes_are_those_of_the_published_checkpoints():
+    """Folder ``12_4_128_...``: context, reduction, hidden channels."""
+    config = AdaptCLIP.Config()
+    assert (config.context_length, config.reduction, config.hidden) == (12, 4, 128)
+    assert (config.temperature, config.sigma, config.context) == (0.07, 4.0, True)
+    recipe = AdaptCLIP.recipe
+    assert (recipe.epochs, recipe.batch_size, recipe.learning_rate) == (15, 8, 1e-3)
+    assert (recipe.references, recipe.image_size, recipe.seed) == (1, 518, 10)
+
+
 def test_a_picture_that_was_remembered_has_no_damage_anywhere():
     """Whatever the learners say: the harmonic mean with a distance of nothing is nothing."""
     detector = build()

@@ -133,13 +133,6 @@ def test_preprocessing(case, detector):
         torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
 
 
-def test_defaults_are_the_published_ones(case, detector):
-    plain = AdaptCLIPConfig()
-    for name in ("context_length", "sigma", "reduction", "hidden", "context"):
-        assert getattr(plain, name) == getattr(detector.config, name)
-    assert detector.config.temperature == plain.temperature
-
-
 def test_image_side(case, detector, features):
     case.near("out/image_features", features.image, "features")
     for tap, patches in zip(detector.taps, features.patches, strict=True):
