@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-METRICS = {"image:auroc": "image AUROC", "pixel:auroc": "pixel AUROC"}
+METRICS = ("image auroc", "pixel auroc")
 
 
 def zerodefect(*arguments: object) -> str:
@@ -68,7 +68,7 @@ def measured(data: str, words: str, shots: str, output: Path, *who: object) -> d
     result = json.loads(zerodefect(*told, "--k-shot", shots, "--json", *who))[0]
     found: dict[int, Any] = {}
     for cell in result["summary"]:
-        name = cell["metric"]
+        name = cell["metric"].partition(":")[0]
         if cell["group"] == "all" and name in METRICS:
             found.setdefault(cell["shots"], {})[name] = 100 * cell["mean"]
     return found
