@@ -31,6 +31,7 @@ METHODS = (
     "cops",
     "afr_clip",
     "april_gan",
+    "adaptclip",
 )
 METRICS = ("auroc", "aupro", "ap", "image auroc")
 

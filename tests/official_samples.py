@@ -51,6 +51,34 @@ def _adaclip(detector: Any) -> Published:
     return {f"clip_model.{name}": value for name, value in detector.learned.items()}
 
 
+def _adaptclip(detector: Any) -> Published:
+    """Three dictionaries; the heads that all taps share stand in the third of them four times."""
+    file = {"textual_learner": _learned_sentences(detector)["prompt_learner"]}
+    for name, value in detector.learned_values.items():
+        for own, part, theirs in (
+            ("local_mlp.", "visual_learner", "local_adater."),
+            ("global_mlp.", "visual_learner", "global_adapter."),
+            ("comparison.norms.", "pq_learner", "sharebn."),
+            ("comparison.local_head.", "pq_learner", "local_adapter.3."),
+            ("comparison.global_head.", "pq_learner", "global_adapter.3."),
+        ):
+            if name.startswith(own):
+                file.setdefault(part, {})[name.replace(own, theirs)] = value
+    return file
+
+
+def _repeated_heads(detector: Any) -> Published:
+    file = _adaptclip(detector)["pq_learner"]
+    shared = [name for name in file if "_adapter.3." in name]
+    return {
+        "pq_learner": {
+            name.replace(".3.", f".{place}.", 1): file[name]
+            for name in shared
+            for place in range(3)
+        }
+    }
+
+
 def _april_gan(detector: Any) -> Published:
     return {"trainable_linearlayer": dict(detector.learned)}
 
@@ -113,6 +141,7 @@ def _unused_projections(detector: Any) -> Published:
 
 MAKERS: dict[str, Callable[[Any], Published]] = {
     "adaclip": _adaclip,
+    "adaptclip": _adaptclip,
     "anomalyclip": _learned_sentences,
     "april_gan": _april_gan,
     "cops": _cops,
@@ -123,6 +152,7 @@ MAKERS: dict[str, Callable[[Any], Published]] = {
 }
 NOT_PUBLISHED = {"cops": ("vae_encoder.",)}  # values that keep what they are, by their beginning
 UNUSED: dict[str, Callable[[Any], Published]] = {
+    "adaptclip": _repeated_heads,
     "anomalyclip": _unused_projections,
     "cops": lambda _: {"prompt_learner": {"projector.net.0.weight": torch.ones(2)}},
     "crane": _unused_projections,

@@ -108,6 +108,10 @@ FURTHER: dict[str, dict[str, dict[str, Any]]] = {
         "short": {"depth": 2, "length": 3, "clusters": 6},
         "unfused": {"fusion": 0.0, "dice": "image"},
     },
+    "adaptclip": {
+        "short": {"context_length": 6, "reduction": 2, "hidden": 40, "taps": (2, 3)},
+        "differences": {"context": False, "attention": "plain", "depth": 2},
+    },
     "anomalyclip": {
         "short": {"context_length": 6},
         "all taps": {"taps": (1, 2, 3), "stream_start": 2},

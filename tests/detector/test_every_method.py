@@ -471,6 +471,13 @@ def test_stored_knowledge_is_the_same_and_refused_by_another_detector(setting, t
 # --- references ----------------------------------------------------------------------------------
 
 
+@each_method
+def test_whoever_judges_a_picture_alone_takes_references(name):
+    """But those that learn from all good pictures by training: they have no memory to add to."""
+    info = methods.facts_of(name)
+    assert ("references" in info.knows_from) != bool({"set", "good"} & set(info.needs))
+
+
 @pytest.mark.slow
 @with_memory
 def test_references_may_come_in_parts_and_before_or_after_words(setting):

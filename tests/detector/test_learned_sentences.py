@@ -32,12 +32,14 @@ def test_texts_are_computed_once(name, monkeypatch):
     monkeypatch.setattr(
         detector.clip.text, "encode", lambda *a, **k: calls.append(1) or encode(*a, **k)
     )
-    for _ in range(3):
-        detector(images(2))
-    assert len(calls) == 1
-    detector.after_learning()
     detector(images(2))
-    assert len(calls) == 2
+    first = len(calls)
+    for _ in range(2):
+        detector(images(2))
+    assert len(calls) == first > 0
+    detector.after_learning()  # the learned ones anew, fixed ones stay
+    detector(images(2))
+    assert len(calls) == first + 1
 
 
 @each_name
@@ -80,7 +82,7 @@ def test_a_file_for_another_clip_is_refused(name):
 @each_name
 def test_a_file_of_other_sentences_is_refused(name):
     published = official_file(build(name))
-    learner = published["prompt_learner"]
+    learner = published[methods.get(name).learner]
     tokens = next(key for key in learner if key.startswith("tokenized_prompts_"))
     learner[tokens] += 1
     with pytest.raises(ValueError, match=f"{tokens} are not the tokens of "):

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from zerodefect.layers.adapters import (
+    BatchNorm,
     Projections,
     check_taps,
     initialised,
@@ -64,3 +65,16 @@ def test_each_input_has_its_own_layer():
     torch.testing.assert_close(layers.of_one(inputs[0])[:, 2], layers.head[2](inputs[0]))
     with pytest.raises(ValueError, match="shorter"):
         layers(inputs[:2])
+
+
+def test_batch_norm_of_a_single_value_uses_what_it_saw_before():
+    norm, plain = BatchNorm(3), nn.BatchNorm1d(3)
+    batch = torch.randn(5, 3, 4, generator=seeded(0))
+    torch.testing.assert_close(norm(batch), plain(batch))
+    one = torch.tensor([[1.0, -2.0, 3.0]])
+    kept = {name: value.clone() for name, value in norm.state_dict().items()}
+    got = norm(one)
+    torch.testing.assert_close(got, norm.eval()(one))
+    assert all(torch.equal(kept[name], value) for name, value in norm.state_dict().items())
+    with pytest.raises(ValueError, match="more than 1 value"):
+        plain(one)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -56,12 +56,25 @@ class DataOptions(Options, panel="Product"):
 class RecipeOptions(Options, panel="Training"):
     """What is otherwise as the paper has it."""
 
+    few: bool = option(
+        False,
+        "For a few dozen labelled pictures of your own product: more epochs, each picture shown "
+        "turned and lit in many ways. Other options of this group go before.",
+        "--few",
+    )
     epochs: int | None = option(None, "Default: as the paper.", min=1)
     batch_size: int | None = option(None, "Pictures a step, over all processes.", min=1)
     learning_rate: float | None = option(
         None, "Learning rate; default: as the paper.", "--lr", metavar="RATE"
     )
     seed: int | None = option(None, "Of order, draws and initial values.")
+
+    def keywords(self) -> dict[str, Any]:
+        """Fields of ``Recipe`` that differ from the paper's."""
+        from zerodefect.detector.recipes import FEW
+
+        given = {name: value for name, value in super().keywords().items() if value is not None}
+        return {**(FEW if given.pop("few") else {}), **given}
 
 
 @dataclass(frozen=True)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from zerodefect.backbones.clip import PositionResize
 from zerodefect.backbones.clip_weights import CLIPBackbone
 from zerodefect.backbones.transformer import States
 from zerodefect.detector.contract import Detector
-from zerodefect.detector.knowledge import Product
+from zerodefect.detector.knowledge import Knowledge, Product
+from zerodefect.detector.patch_memory import PatchMemory
 from zerodefect.layers.adapters import check_taps, quarter_depths
 from zerodefect.layers.grid import Grid
+from zerodefect.layers.similarity import harmonic_mean
 from zerodefect.prompts.ensemble import PromptEnsemble
 from zerodefect.prompts.features import TextFeatures
+from zerodefect.types import Prediction
 
 Activation = Literal["gelu", "weights"]
 """``gelu`` runs both towers with it whatever the weights were trained with, as several official
@@ -38,6 +43,12 @@ class CLIPDetector(Detector):
     ``Config`` may have ``activation`` (see ``Activation``) and ``taps``, image-tower blocks (from
     1) that are read.
 
+    A method says in ``judge`` what it makes of a picture alone. If its facts name references, it
+    is few-shot with that: ``predict`` joins what it says with the distance of its patches to the
+    nearest remembered ones, by AdaptCLIP's rule (arXiv 2505.09926, the harmonic mean of both), so
+    more references never raise anything. A method whose paper has another way overrides
+    ``predict`` instead.
+
     Attributes:
         clip: the towers.
         taps: blocks of the image tower that are read.
@@ -45,10 +56,13 @@ class CLIPDetector(Detector):
         prepared: how the official code prepares pictures where it differs from the weights' own
             way; most resize 8-bit values with Pillow, bicubic.
         positions: how it resizes the positional embedding.
+        score_top: highest value that ``judge`` can give as a score; the lowest is 0.
     """
 
     prepared: ClassVar[dict] = {"interpolation": "bicubic", "antialias": True, "resize_on": "pil"}
     positions: ClassVar[PositionResize] = "bicubic"
+    score_top: ClassVar[float] = 1.0
+    memory: PatchMemory  # None where the facts name no references
     taps: tuple[int, ...]
 
     def __init__(self, clip: CLIPBackbone, config: Any) -> None:
@@ -56,6 +70,8 @@ class CLIPDetector(Detector):
         super().__init__(config, (clip,), replace(clip.preprocess, **self.prepared))
         self.clip = clip.clip.requires_grad_(False)
         self.text_features = TextFeatures(clip.clip, clip.fingerprint, reload=clip.reload)
+        if "references" in self.info.knows_from:
+            self.memory = PatchMemory()
 
     def chosen_taps(self) -> tuple[int, ...]:
         """``config.taps``, or the quarters of the image tower's depth.
@@ -85,6 +101,36 @@ class CLIPDetector(Detector):
             image=self.clip.visual.project(states.tokens[:, 0]).float(),
             patches=tuple(states.taps[tap][:, 1:].float() for tap in self.taps),
         )
+
+    def references(self, encoded: Any) -> Mapping[str, Tensor]:
+        """Patches of every tap."""
+        return {f"patches{place}": each for place, each in enumerate(encoded.patches)}
+
+    def judge(self, encoded: Any, knowledge: Knowledge) -> Prediction:
+        """What the method says without references, whether there are any or not."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how it scores")
+
+    def predict(
+        self, encoded: Any, knowledge: Knowledge, left_out: Tensor | None = None
+    ) -> Prediction:
+        """``judge``, joined with the distance to references where there are any."""
+        said = self.judge(encoded, knowledge)
+        if not knowledge.shots:
+            return said
+        assert said.map is not None
+        low, high = self.map_range(knowledge) or (0.0, 1.0)
+        D = encoded.grid.map(self.patch_distance(encoded, knowledge, left_out))
+        M = harmonic_mean([((said.map - low) / (high - low)).clamp(0, 1), D])
+        score = harmonic_mean([(said.score / self.score_top).clamp(0, 1), M.amax((1, 2))])
+        return replace(said, score=self.score_top * score, map=low + (high - low) * M)
+
+    def patch_distance(
+        self, encoded: Any, knowledge: Knowledge, left_out: Tensor | None = None
+    ) -> Tensor:
+        """Mean over taps of ``1 - cos`` to the nearest remembered patch, at most 1: ``(B, N)``."""
+        taps = self.references(encoded).items()
+        halves = [self.memory.distance(knowledge, name, F, left_out) for name, F in taps]
+        return (2 * torch.stack(halves)).clamp(0, 1).mean(dim=0)
 
 
 class WordDetector(CLIPDetector):

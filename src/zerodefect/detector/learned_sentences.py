@@ -62,9 +62,12 @@ class Features(clip_detector.Features):
     Attributes:
         middle: ``(B, 1+N, W)`` CLIP's own stream inside the last block, after its attention and
             before its MLP, where it is wanted.
+        own_class: ``(B, 1, D)`` projected class token of the stream that ``patches`` are of, at the
+            last tap.
     """
 
     middle: Tensor | None = None
+    own_class: Tensor | None = None
 
 
 class LearnedSentencesDetector(CLIPDetector):
@@ -77,12 +80,14 @@ class LearnedSentencesDetector(CLIPDetector):
         stream: the second stream, or None where the weights' own patches match texts.
         rule: the paper's rule of that stream.
         main_context: context whose length the official files tell, see ``official_options``.
+        learner: what these files call the sentences.
     """
 
     undecided = 0.5
     positions = "bilinear"
     rule: ClassVar[Attention] = "vv"
     main_context: ClassVar[str] = "ctx_pos"
+    learner: ClassVar[str] = "prompt_learner"
 
     config: LearnedSentencesConfig
     prompts: LearnedPrompts
@@ -119,6 +124,7 @@ class LearnedSentencesDetector(CLIPDetector):
             image=visual.project(states.tokens[:, 0], norm=norm).float(),
             patches=tuple(visual.project(streams[tap][:, 1:]).float() for tap in taps),
             middle=states.middle[last] if middle else None,
+            own_class=visual.project(streams[taps[-1]][:, :1]).float(),
         )
 
     def learned_prompts(self, lengths: Mapping[str, int], **sentences: Any) -> LearnedPrompts:
@@ -148,7 +154,7 @@ class LearnedSentencesDetector(CLIPDetector):
     @classmethod
     def official_options(cls, published: Mapping[str, Any]) -> dict[str, Any]:
         """Lengths and depth of the learned tokens."""
-        learner = published.get("prompt_learner")
+        learner = published.get(cls.learner)
         return published_sizes(learner, cls.main_context) if isinstance(learner, Mapping) else {}
 
     def official_state(self, published: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -159,6 +165,6 @@ class LearnedSentencesDetector(CLIPDetector):
                 another CLIP or of other sentences; all are listed.
         """
         checked = Checked(published, f"{self.info.title} checkpoint")
-        state = self.prompts.published(checked.inside("prompt_learner"), self.clip.text)
+        state = self.prompts.published(checked.inside(self.learner), self.clip.text)
         checked.done()
         return {f"prompts.{name}": value for name, value in state.items()}

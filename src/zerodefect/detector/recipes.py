@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal
 
 from torch import Tensor
@@ -62,6 +63,11 @@ class Recipe:
     def changed(self, **changes: Any) -> Recipe:
         """The recipe with what the user set; None leaves the paper's value."""
         return dataclasses.replace(self, **{k: v for k, v in changes.items() if v is not None})
+
+
+FEW: Mapping[str, Any] = MappingProxyType({"epochs": 30, "augment": "vcp"})
+"""Changes for some dozens of pictures, such as twenty labelled defects of one's own product: papers
+count epochs over thousands, and few pictures are seen in many ways or learned by heart."""
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-_Layer = TypeVar("_Layer", nn.Linear, nn.Conv1d)
+_Layer = TypeVar("_Layer", nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d)
 
 
 def quarter_depths(layers: int) -> tuple[int, ...]:
@@ -33,9 +34,11 @@ def check_taps(taps: Sequence[int], layers: int) -> tuple[int, ...]:
     return tuple(taps)
 
 
-def linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
+def linear(
+    inputs: int, outputs: int, generator: torch.Generator, *, bias: bool = True
+) -> nn.Linear:
     """Linear layer with torch's default initial values, drawn from ``generator``."""
-    return initialised(nn.utils.skip_init(nn.Linear, inputs, outputs), generator)
+    return initialised(nn.utils.skip_init(nn.Linear, inputs, outputs, bias=bias), generator)
 
 
 def initialised(layer: _Layer, generator: torch.Generator) -> _Layer:
@@ -45,6 +48,21 @@ def initialised(layer: _Layer, generator: torch.Generator) -> _Layer:
     if layer.bias is not None:
         nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
     return layer
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """Batch normalisation of ``(B, C)`` or ``(B, C, N)`` that also trains on a single value.
+
+    One value per channel has no variance: it is normalised by the running statistics, as in use,
+    where torch's own layer fails at the end of an epoch that leaves one picture over.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise, in training by the batch's own statistics."""
+        if self.training and input.numel() == input.shape[1]:
+            mean, variance = self.running_mean, self.running_var
+            return F.batch_norm(input, mean, variance, self.weight, self.bias, eps=self.eps)
+        return super().forward(input)
 
 
 class Projections(nn.Module):

@@ -108,7 +108,8 @@ class StaticTokens(nn.Module):
         name="adaclip",
         title="AdaCLIP",
         school="prompt",
-        knows_from=("training", "words"),
+        knows_from=("training", "words", "references"),
+        optional=("references",),
         paper="Cao et al., ECCV 2024, arXiv 2407.15795",
         code_licence="MIT",
         parity="official code at e27ee32b: forward, losses, gradients (k-means labels given)",
@@ -133,6 +134,7 @@ class AdaCLIP(CLIPDetector):
         weight_decay=0.01, seed=111,
     )  # fmt: skip
     undecided = 0.5
+    monotone_memory = True  # the distance to the nearest of more references never grows
     config: AdaCLIPConfig
 
     def __init__(self, clip: CLIPBackbone, config: AdaCLIPConfig | None = None) -> None:
@@ -190,9 +192,7 @@ class AdaCLIP(CLIPDetector):
             frozen=frozen,
         )
 
-    def predict(
-        self, encoded: Features, knowledge: Knowledge, left_out: Tensor | None = None
-    ) -> Prediction:
+    def judge(self, encoded: Features, knowledge: Knowledge) -> Prediction:
         """Compare with the product's sentences, which carry tokens of each image."""
         sentences = knowledge["sentences"]
         dynamic = self.dynamic_text_prompt_generator.of_one(encoded.frozen)

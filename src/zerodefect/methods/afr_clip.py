@@ -96,7 +96,8 @@ def self_prompting(P: Tensor, grid: tuple[int, int], pools: Sequence[int]) -> Te
         name="afr_clip",
         title="AFR-CLIP (our completion)",
         school="prompt",
-        knows_from=("training", "words"),
+        knows_from=("training", "words", "references"),
+        optional=("references",),
         paper="arXiv 2503.12910 (abstract only)",
         code_licence="none released by the authors; our completion of the abstract",
         parity="our completion: derived numbers of the same equations, not the authors' code",
@@ -110,6 +111,7 @@ class AFRCLIP(CLIPDetector):
     recipe = Recipe(epochs=15, batch_size=8, learning_rate=1e-3, betas=(0.5, 0.999))
     positions = "bilinear"
     undecided = 0.5
+    monotone_memory = True  # the distance to the nearest of more references never grows
     config: AFRCLIPConfig
 
     def __init__(self, clip: CLIPBackbone, config: AFRCLIPConfig | None = None) -> None:
@@ -142,9 +144,7 @@ class AFRCLIP(CLIPDetector):
         ]
         return F.normalize(self.text_features.means(groups), dim=-1).unflatten(0, (-1, 3))
 
-    def predict(
-        self, encoded: Features, knowledge: Knowledge, left_out: Tensor | None = None
-    ) -> Prediction:
+    def judge(self, encoded: Features, knowledge: Knowledge) -> Prediction:
         """Compare rectified with stateful texts."""
         texts = knowledge["texts"].expand(len(encoded.image), -1, -1)
         t_0, t = texts[:, 0], texts[:, 1:]

@@ -56,7 +56,8 @@ class AnomalyCLIPConfig(LearnedSentencesConfig):
         name="anomalyclip",
         title="AnomalyCLIP",
         school="prompt",
-        knows_from=("training",),
+        knows_from=("training", "references"),
+        optional=("references",),
         paper="Zhou et al., ICLR 2024, arXiv 2310.18961",
         code_licence="MIT",
         parity="official code at 45ed4dd3: forward, losses, gradients, one optimiser step",
@@ -71,6 +72,7 @@ class AnomalyCLIP(LearnedSentencesDetector):
 
     Config = AnomalyCLIPConfig
     recipe = Recipe(epochs=15, batch_size=8, learning_rate=1e-3, betas=(0.5, 0.999), seed=111)
+    monotone_memory = True  # the distance to the nearest of more references never grows
     config: AnomalyCLIPConfig
 
     def __init__(self, clip: CLIPBackbone, config: AnomalyCLIPConfig | None = None) -> None:
@@ -90,9 +92,7 @@ class AnomalyCLIP(LearnedSentencesDetector):
         """The image tower with its second stream; the class token skips ``ln_post``."""
         return self.two_streams(images, self.taps, norm=False)
 
-    def predict(
-        self, encoded: Features, knowledge: Knowledge, left_out: Tensor | None = None
-    ) -> Prediction:
+    def judge(self, encoded: Features, knowledge: Knowledge) -> Prediction:
         """Compare with the learned sentences."""
         T, tau = self.texts, self.config.temperature
         P = [text_probabilities(F, T, tau) for F in encoded.patches]  # (B, N, 2) each

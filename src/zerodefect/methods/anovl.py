@@ -167,7 +167,8 @@ def _warp(images: Tensor, matrix: list[list[float]]) -> Tensor:
         name="anovl",
         title="AnoVL / AnoCLIP",
         school="prompt",
-        knows_from=("words",),
+        knows_from=("words", "references"),
+        optional=("references",),
         paper="Deng et al. 2023, arXiv 2308.15939",
         code_licence="MIT",
         parity="the authors' MVTec program, with and without test-time adaptation",
@@ -185,6 +186,7 @@ class AnoVL(CLIPDetector):
     undecided = 0.5
     prepared: ClassVar[dict] = {"interpolation": "bilinear", "antialias": True, "resize_on": "pil"}
     positions = "bicubic_antialias"
+    monotone_memory = True  # the distance to the nearest of more references never grows
     config: AnoVLConfig
 
     def __init__(self, clip: CLIPBackbone, config: AnoVLConfig | None = None) -> None:
@@ -243,9 +245,7 @@ class AnoVL(CLIPDetector):
             found += torch.cat(parts).chunk(len(some))
         return found
 
-    def predict(
-        self, encoded: Features, knowledge: Knowledge, left_out: Tensor | None = None
-    ) -> Prediction:
+    def judge(self, encoded: Features, knowledge: Knowledge) -> Prediction:
         """Adapt to each picture, and compare with the words."""
         texts, (X,) = knowledge["texts"], encoded.patches
         score = anomaly_probability(encoded.views, texts, 1.0).mean(1)  # (B,)

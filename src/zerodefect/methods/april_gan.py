@@ -27,7 +27,6 @@ from zerodefect.detector.configs import Positive, Taps, hyper_parameters
 from zerodefect.detector.facts import MethodInfo, published_table
 from zerodefect.detector.knowledge import Knowledge, Product
 from zerodefect.detector.official_files import Checked
-from zerodefect.detector.patch_memory import PatchMemory
 from zerodefect.detector.recipes import Recipe
 from zerodefect.detector.registry import register
 from zerodefect.layers.adapters import linear
@@ -134,7 +133,6 @@ class AprilGAN(CLIPDetector):
         draws = torch.Generator().manual_seed(self.config.seed)
         W, D = self.clip.config.vision.width, self.clip.config.embed_dim
         self.fc = nn.ModuleList(linear(W, D, draws) for _ in self.taps)
-        self.memory: PatchMemory = PatchMemory()
 
     def words(self, product: Product) -> dict[str, Tensor]:
         """F: mean direction of the normal and of the anomalous sentences, ``(2, D)`` unit length.

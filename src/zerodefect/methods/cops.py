@@ -175,7 +175,8 @@ def _initialise(module: nn.Module, generator: torch.Generator) -> None:
         name="cops",
         title="CoPS",
         school="prompt",
-        knows_from=("training",),
+        knows_from=("training", "references"),
+        optional=("references",),
         paper="CVPR 2026 Findings, arXiv 2508.03447",
         code_licence="MIT",
         parity="official code at a3a41fc, batch of one: forward, losses, gradients",
@@ -193,6 +194,7 @@ class CoPS(CLIPDetector):
     # on VisA; 5 epochs on MVTec AD
     recipe = Recipe(epochs=10, batch_size=8, learning_rate=1e-3, betas=(0.5, 0.999))
     positions = "bilinear"
+    monotone_memory = True  # the distance to the nearest of more references never grows
     config: CoPSConfig
     z: Tensor
 
@@ -241,9 +243,7 @@ class CoPS(CLIPDetector):
             patches=(visual.project(states.second[:, 1:]).float(),),
         )
 
-    def predict(
-        self, encoded: Features, knowledge: Knowledge, left_out: Tensor | None = None
-    ) -> Prediction:
+    def judge(self, encoded: Features, knowledge: Knowledge) -> Prediction:
         """Synthesise the sentences of each image and score it against them."""
         c, g = self.config, encoded.image
         F = patch_mean(encoded.patches[0], encoded.grid.shape, c.window, "zeros")  # (B, L, C)

@@ -112,7 +112,8 @@ class CraneConfig(LearnedSentencesConfig):
         name="crane",
         title="Crane / Crane+",
         school="prompt",
-        knows_from=("training",),
+        knows_from=("training", "references"),
+        optional=("references",),
         paper="Salehi et al., arXiv 2504.11055",
         code_licence="MIT",
         parity="official code at 39181f9f: forward, losses, gradients; published checkpoint read",
@@ -131,6 +132,7 @@ class Crane(LearnedSentencesDetector):
     Config = CraneConfig
     recipe = Recipe(epochs=5, batch_size=8, learning_rate=1e-3, betas=(0.6, 0.999), seed=111)
     rule = "qq+kk+vv"
+    monotone_memory = True  # the distance to the nearest of more references never grows
     config: CraneConfig
 
     def __init__(
@@ -218,9 +220,7 @@ class Crane(LearnedSentencesDetector):
         own = torch.eye(M.shape[-1], dtype=torch.bool, device=M.device)
         return M.masked_fill((M < 0) & ~own, float("-inf")).softmax(dim=-1)
 
-    def predict(
-        self, encoded: Features, knowledge: Knowledge, left_out: Tensor | None = None
-    ) -> Prediction:
+    def judge(self, encoded: Features, knowledge: Knowledge) -> Prediction:
         """Compare with the learned sentences."""
         T = self.conditioned_texts(encoded.image) if self.config.conditioned_test else self.texts
         z = self.logits(encoded, T)

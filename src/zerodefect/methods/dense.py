@@ -28,7 +28,6 @@ from zerodefect.detector.configs import Positive, Share, hyper_parameters
 from zerodefect.detector.contract import PatchFeatures
 from zerodefect.detector.facts import MethodInfo
 from zerodefect.detector.knowledge import Knowledge
-from zerodefect.detector.patch_memory import PatchMemory
 from zerodefect.detector.registry import register
 from zerodefect.layers.grid import Grid
 from zerodefect.layers.similarity import (
@@ -113,7 +112,6 @@ class DenseCLIP(WordDetector):
 
     def __init__(self, clip: CLIPBackbone, config: DenseConfig | None = None) -> None:
         super().__init__(clip, config or DenseConfig())
-        self.memory: PatchMemory = PatchMemory()
 
     @property
     def fine(self) -> VisionTower | None:

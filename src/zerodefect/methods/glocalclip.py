@@ -80,7 +80,8 @@ class GlocalCLIPConfig(LearnedSentencesConfig):
         name="glocalclip",
         title="GlocalCLIP",
         school="prompt",
-        knows_from=("training",),
+        knows_from=("training", "references"),
+        optional=("references",),
         paper="Ham, Jung and Baek, arXiv 2411.06071",
         code_licence="MIT",
         parity="official code at b58563ab: forward, losses, gradients",
@@ -96,6 +97,7 @@ class GlocalCLIP(LearnedSentencesDetector):
     Config = GlocalCLIPConfig
     recipe = Recipe(epochs=15, batch_size=8, learning_rate=1e-3, betas=(0.5, 0.999), seed=111)
     main_context = "ctx_global_pos"
+    monotone_memory = True  # the distance to the nearest of more references never grows
     config: GlocalCLIPConfig
 
     def __init__(self, clip: CLIPBackbone, config: GlocalCLIPConfig | None = None) -> None:
@@ -128,9 +130,7 @@ class GlocalCLIP(LearnedSentencesDetector):
         """The image tower with its second stream; the class token skips ``ln_post``."""
         return self.two_streams(images, self.taps, norm=False)
 
-    def predict(
-        self, encoded: Features, knowledge: Knowledge, left_out: Tensor | None = None
-    ) -> Prediction:
+    def judge(self, encoded: Features, knowledge: Knowledge) -> Prediction:
         """Compare with the learned sentences."""
         G, L = self.texts.split(2)  # (2, C) each
         tau = self.config.temperature

@@ -130,7 +130,8 @@ class PostVCP(nn.Module):
         name="vcp_clip",
         title="VCP-CLIP",
         school="prompt",
-        knows_from=("training",),
+        knows_from=("training", "references"),
+        optional=("references",),
         paper="Qu et al., ECCV 2024, arXiv 2407.12276",
         code_licence="MIT (stated in the README, no licence file)",
         parity="official code at 4dd96ec6: forward, losses, gradients",
@@ -156,9 +157,11 @@ class VCPCLIP(CLIPDetector):
     recipe = Recipe(
         epochs=10, batch_size=32, learning_rate=4e-5, betas=(0.5, 0.999), augment="vcp", seed=333
     )
+    score_top = 2.0
     undecided = 1.0  # the most anomalous pixels are as likely normal as anomalous, in both maps
     positions = "bicubic_antialias"
     set_levels = ("min-max",)
+    monotone_memory = True  # the distance to the nearest of more references never grows
     config: VCPCLIPConfig
 
     def __init__(self, clip: CLIPBackbone, config: VCPCLIPConfig | None = None) -> None:
@@ -208,9 +211,7 @@ class VCPCLIP(CLIPDetector):
 
     # --- in the order of the paper ------------------------------------------------------------
 
-    def predict(
-        self, encoded: Features, knowledge: Knowledge, left_out: Tensor | None = None
-    ) -> Prediction:
+    def judge(self, encoded: Features, knowledge: Knowledge) -> Prediction:
         """Texts of each image and their comparison with its patches."""
         both = self.logits(encoded.patches, self.texts(encoded.image))
         pre, post = (self.map(z, encoded.grid) for z in both)

@@ -24,7 +24,6 @@ from zerodefect.detector.clip_detector import WordDetector
 from zerodefect.detector.configs import Count, Positive, hyper_parameters
 from zerodefect.detector.facts import Figure, MethodInfo
 from zerodefect.detector.knowledge import Knowledge
-from zerodefect.detector.patch_memory import PatchMemory
 from zerodefect.detector.registry import register
 from zerodefect.layers.grid import Grid
 from zerodefect.layers.similarity import anomaly_probability, harmonic_mean, text_probabilities
@@ -102,7 +101,6 @@ class WinCLIP(WordDetector):
 
     def __init__(self, clip: CLIPBackbone, config: WinCLIPConfig | None = None) -> None:
         super().__init__(clip, config or WinCLIPConfig())
-        self.memory: PatchMemory = PatchMemory()
 
     # --- in the order of the paper ------------------------------------------------------------
 

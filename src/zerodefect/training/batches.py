@@ -222,15 +222,15 @@ class Steps(Dataset[Shard]):
             images = {"image": (image - mean) / std}
         chosen = self.examples.references(index, self.recipe.references, generator)
         shown = reader.several(chosen, self._spare(index, chosen) if chosen else [])
-        if len(shown) < len(chosen):
+        if len(shown) < len(chosen):  # none of them can be read: then it cannot be used, either
+            reader.failures.setdefault(index, reader.failures[chosen[0]])
             return None
         references = [self._prepared(reference)[0] for reference in shown]
         return _Made(images, mask, int(label), example.object, references)
 
     def _spare(self, index: int, chosen: Sequence[int]) -> list[int]:
         """Good pictures of the same product that were not drawn as references."""
-        partners = (i for i in self.examples.partners(index) if i not in (*chosen, index))
-        return [i for i in partners if not self.examples.label(i)[2]]
+        return [i for i in self.examples.normal(index) if i not in chosen]
 
     def _prepared(self, example: Example) -> tuple[Images, Tensor]:
         mask = MASK_RULES[_MASK_RULE](example.mask, self._preprocess.size)

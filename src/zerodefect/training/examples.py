@@ -22,6 +22,8 @@ from zerodefect.procedural import SURFACE_NOUNS, asked_for_damage, generate
 
 _SERIES = 1_000_000_007  # procedural series of training: not those of the embedded model
 
+_VIEWS = 8  # pictures of a product that are compared with each other
+
 _KEPT = 2**28  # bytes of drawn pictures that stay in memory for the next epoch
 
 
@@ -69,6 +71,11 @@ class Source(ABC):
     def fingerprint(self) -> str:
         """Hash of everything that the examples depend on."""
 
+    @property
+    def shown(self) -> int:
+        """Further good pictures, numbered on from the examples, that are only compared with."""
+        return 0
+
     def files(self) -> list[Path]:
         """Picture files among the examples; none where they are drawn."""
         return []
@@ -97,9 +104,12 @@ class Pictures(Source):
         bit_depth: bits that 16-bit pictures use; by default inferred once for each product.
         good_only: the good pictures of the training split alone, for methods that learn from those;
             all good ones where there are no splits, all pictures where nothing is labelled.
+        compared: the good pictures of the training split are what others are compared with, for
+            methods that learn to compare; where there are none, or with ``train_good``, the good
+            ones that are learned from are.
 
     Attributes:
-        samples: what is learned from.
+        samples: what is learned from, then what is only compared with.
         left_out: defective pictures without a mask.
         remarks: what should be known of the data set.
 
@@ -114,6 +124,7 @@ class Pictures(Source):
         *,
         train_good: bool = False,
         good_only: bool = False,
+        compared: bool = False,
         bit_depth: int | None = None,
     ) -> None:
         self.name = dataset.name
@@ -122,6 +133,7 @@ class Pictures(Source):
         chosen_ones = _good(dataset) if good_only else _labelled(dataset, train_good)
         self.samples = tuple(s for s in chosen_ones if s.masks or not s.anomalous)
         self.left_out = len(chosen_ones) - len(self.samples)
+        self._count = len(self.samples)
         if not (self.samples if good_only else any(s.anomalous for s in self.samples)):
             kind = "good pictures" if good_only else "defective pictures with masks"
             reason = f"there are no {kind} to learn from"
@@ -129,6 +141,10 @@ class Pictures(Source):
             if good_only:
                 remedy = "Put good ones into train/good (zerodefect data check)"
             raise DatasetError(dataset.root, reason, remedy)
+        if compared and not (good_only or train_good):
+            products = {sample.product for sample in self.samples}
+            beside = [s for s in dataset if s.split == "train" and s.anomalous is False]
+            self.samples += tuple(s for s in beside if s.product in products)
         chosen = Dataset(dataset.name, dataset.root, dataset.layout, "", self.samples)
         self.depths = told_depths(self.samples, bit_depth)
         words = "\0".join(f"{product}={text}" for product, text in sorted(self.names.items()))
@@ -136,7 +152,12 @@ class Pictures(Source):
         self._fingerprint = hashlib.sha256((chosen.fingerprint() + words).encode()).hexdigest()
 
     def __len__(self) -> int:
-        return len(self.samples)
+        return self._count
+
+    @property
+    def shown(self) -> int:
+        """Good pictures of the training split that are only compared with."""
+        return len(self.samples) - self._count
 
     def read(self, index: int) -> Example:
         """Open one picture with its mask."""
@@ -183,17 +204,22 @@ class Procedural(Source):
         seed: of the series.
         size: side in pixels; drawn at the next multiple of 8.
         good_only: only undamaged ones.
+        compared: show every product eight times, twice without damage at least, for methods that
+            learn to compare; the last product makes it a few more than ``count``.
     """
 
-    def __init__(self, count: int, seed: int, size: int, *, good_only: bool = False) -> None:
+    def __init__(
+        self, count: int, seed: int, size: int, *, good_only: bool = False, compared: bool = False
+    ) -> None:
         if count < 1:
             raise ValueError(f"procedural:{count}: ask for at least one picture")
         self.name = "procedural-good" if good_only else "procedural"
         self.series = _SERIES + seed
         self.size = -(-size // 8) * 8
-        numbers = range(4 * count + 32 if good_only else count)  # nearly half are good
-        asked = asked_for_damage(self.series, 0, len(numbers))
-        chosen = [n for n in numbers if not (good_only and asked[n])][:count]
+        self.views = _VIEWS if compared else 1  # of a product
+        spare = good_only or compared  # nearly half are good
+        asked = asked_for_damage(self.series, 0, 4 * (count + 4 * _VIEWS) if spare else count)
+        chosen = _numbers(asked, count, self.views, good_only)
         self.numbers, self.damaged = chosen, [asked[n] for n in chosen]
         self._kept: dict[int, Example] = {}
 
@@ -204,41 +230,58 @@ class Procedural(Source):
         """Draw one picture; damage that fell outside of it leaves it good."""
         if index in self._kept:
             return self._kept[index]
-        drawn = generate(self.series, self.numbers[index], 1, self.size)
+        number, views = self.numbers[index], self.views
+        drawn = generate(self.series, number, 1, self.size, pictures_per_product=views)
         pixels = (drawn.images[0] * 255).round().byte().permute(1, 2, 0).numpy()
         mask = drawn.masks[0].numpy()
-        picture = Picture(f"{self.name} {self.numbers[index]}", pixels)
+        picture = Picture(f"{self.name} {number}", pixels)
         nouns = SURFACE_NOUNS[drawn.surfaces[0]]
-        noun = nouns[zlib.crc32(str(self.numbers[index]).encode()) % len(nouns)]
+        noun = nouns[zlib.crc32(str(number // views).encode()) % len(nouns)]
         example = Example(picture, mask, bool(mask.any()), noun)
         if (len(self._kept) + 1) * 4 * self.size**2 <= _KEPT:
             self._kept[index] = example
         return example
 
     def label(self, index: int) -> tuple[str, bool]:
-        """No product is drawn twice, so each has a name of its own; whether damage was asked."""
-        return f"{self.name} {self.numbers[index]}", self.damaged[index]
+        """The product, which has a name of its own; whether damage was asked for."""
+        return f"{self.name} {self.numbers[index] // self.views}", self.damaged[index]
 
     def fingerprint(self) -> str:
         """Hash of series, count and size."""
         facts = f"{self.name} {self.series} {self.size} {len(self.numbers)}"
+        facts += f" {self.views} of a product" * (self.views > 1)
         return hashlib.sha256(facts.encode()).hexdigest()
 
 
+def _numbers(asked: Sequence[bool], count: int, views: int, good_only: bool) -> list[int]:
+    """Pictures of a series that are drawn, at least ``count``, all ``views`` of a product."""
+    chosen: list[int] = []
+    for first in range(0, len(asked), views):
+        of_product = range(first, min(first + views, len(asked)))
+        shown = [n for n in of_product if not (good_only and asked[n])]
+        if len(chosen) < count and (views == 1 or sum(not asked[n] for n in shown) >= 2):
+            chosen += shown
+    return chosen
+
+
 class Examples:
-    """Several sources as one list."""
+    """Several sources as one list; behind it stands what is only compared with."""
 
     def __init__(self, sources: Sequence[Source]) -> None:
         self.sources = tuple(sources)
         if not self.sources:
             raise ValueError("there is nothing to learn from; name a data set (--data NAME=PATH)")
         self._places = [(s, i) for s in self.sources for i in range(len(s))]
+        self._count = len(self._places)
+        self._places += [(s, len(s) + i) for s in self.sources for i in range(s.shown)]
         self._partners: dict[tuple[str, str], list[int]] = {}
+        self._shown: dict[tuple[str, str], list[int]] = {}
         for index in range(len(self._places)):
-            self._partners.setdefault(self.label(index)[:2], []).append(index)
+            known = self._partners if index < self._count else self._shown
+            known.setdefault(self.label(index)[:2], []).append(index)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return self._count
 
     def partners(self, index: int) -> list[int]:
         """Examples of the same product of the same source, itself among them."""
@@ -248,8 +291,15 @@ class Examples:
         """Draw good pictures of the same product, never the example itself; some may repeat."""
         if not count:
             return []
-        good = [i for i in self.partners(index) if i != index and not self.label(i)[2]]
+        good = self.normal(index)
         return [good[i] for i in torch.randint(len(good), (count,), generator=generator).tolist()]
+
+    def normal(self, index: int) -> list[int]:
+        """Good pictures that an example can be compared with: those kept for it, or the others."""
+        of_product = self.label(index)[:2]
+        if of_product in self._shown:
+            return self._shown[of_product]
+        return [i for i in self._partners[of_product] if i != index and not self.label(i)[2]]
 
     def check_references(self) -> None:
         """Make sure that ``references`` finds some for every example.
@@ -258,7 +308,8 @@ class Examples:
             DatasetError: a product has fewer than two good pictures.
         """
         for (source, product), members in self._partners.items():
-            if sum(not self.label(index)[2] for index in members) < 2:
+            alone = sum(not self.label(index)[2] for index in members) < 2
+            if alone and (source, product) not in self._shown:
                 reason = f"{product!r} has fewer than two good pictures to compare with"
                 raise DatasetError(source, reason, "Add good pictures of it, or leave it out")
 

@@ -90,7 +90,7 @@ def fit(
     detector = load_detector(method, untrained=True, **loading)
     recipes = [stage.recipe.changed(**chosen.changes) for stage in detector.stages()]
     how = {"names": names, "train_good": train_good, "bit_depth": bit_depth}
-    sources = _sources(entries, detector, recipes[0].seed, how)
+    sources = _sources(entries, detector, recipes, how)
     for target in targets:
         check_apart(sources, target)
     for remark in _remarks(sources, detector, recipes) if joined.first else ():
@@ -143,18 +143,20 @@ def _procedural(entry: Dataset | str | Path) -> tuple[str, int] | None:
 def _sources(
     entries: Iterable[Dataset | tuple[str, int]],
     detector: Detector,
-    seed: int,
+    recipes: Sequence[Recipe],
     how: dict[str, Any],
 ) -> list[Source]:
     """Sources in the order in which they were named."""
     good_only = "good" in detector.info.knows_from
+    compared = any(recipe.references for recipe in recipes)
     side, found = max(detector.preprocess.size), list[Source]()
     for entry in entries:
         if isinstance(entry, Dataset):
-            found.append(Pictures(entry, good_only=good_only, **how))
+            found.append(Pictures(entry, good_only=good_only, compared=compared, **how))
         else:
-            kind, count = entry
-            found.append(Procedural(count, seed, side, good_only=good_only or kind == _GOOD))
+            (kind, count), seed = entry, recipes[0].seed
+            good = good_only or kind == _GOOD
+            found.append(Procedural(count, seed, side, good_only=good, compared=compared))
     return found
 
 

@@ -51,7 +51,8 @@ class LeftOut:
             for text in self.journal.remark(place, [*told, *remarks]):
                 logging.getLogger(__name__).warning(text)
         self._failures |= failures
-        lost = self._failures.keys()
+        # those that are only compared with have others in their place
+        lost = {number for number in self._failures if number < len(self.examples)}
         if 2 * len(lost) > len(self.examples) or (self._anomalous and self._anomalous <= lost):
             raise TrainingError(
                 f"{len(lost)} of {len(self.examples)} pictures to learn from cannot be used, too "
