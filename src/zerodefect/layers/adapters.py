@@ -33,9 +33,11 @@ def check_taps(taps: Sequence[int], layers: int) -> tuple[int, ...]:
     return tuple(taps)
 
 
-def linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
+def linear(
+    inputs: int, outputs: int, generator: torch.Generator, *, bias: bool = True
+) -> nn.Linear:
     """Linear layer with torch's default initial values, drawn from ``generator``."""
-    return initialised(nn.utils.skip_init(nn.Linear, inputs, outputs), generator)
+    return initialised(nn.utils.skip_init(nn.Linear, inputs, outputs, bias=bias), generator)
 
 
 def initialised(layer: _Layer, generator: torch.Generator) -> _Layer:
