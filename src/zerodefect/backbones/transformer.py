@@ -299,6 +299,21 @@ def same_depth(block: int, of: int, layers: int) -> int:
     return max(1, (2 * block * layers + of) // (2 * of))
 
 
+def _attended(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    h: Tensor,
+    causal: bool,
+    other: OtherAttention | None,
+    block: int,
+) -> Tensor:
+    """Attention of the ordinary stream in a block, ``(B, heads, L, d)``."""
+    if other and block >= other.start:
+        return other.function()(q, k, v, h)
+    return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+
+
 class Transformer(nn.Module):
     """The stack of blocks that both towers share."""
 
@@ -351,7 +366,6 @@ class Transformer(nn.Module):
         edits = edits or {}
         self._check(taps, second, edits, other, first_only)
         rule = second.function() if second else None
-        attention = other.function() if other else None
         states, w = States(x), None
         for number, block in enumerate(self.blocks, start=1):
             for edit in edits.get(number, ()):
@@ -366,10 +380,7 @@ class Transformer(nn.Module):
                 w = (x if w is None else w) + block.attn.join(rule(q, k, v, h))
             if last and number not in taps:  # the other tokens' queries would be thrown away
                 x, q = x[:, :1], q[:, :, :1]
-            if other and attention and number >= other.start:
-                x = x + block.attn.join(attention(q, k, v, h))
-            else:
-                x = x + block.attn.join(F.scaled_dot_product_attention(q, k, v, is_causal=causal))
+            x = x + block.attn.join(_attended(q, k, v, h, causal, other, number))
             if number in taps:
                 states.middle[number] = x
             if last:
