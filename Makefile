@@ -30,7 +30,7 @@ lint: $(READY)
 bench: $(READY)
 	$(BIN)/python benchmarks/inspect_speed.py
 	$(BIN)/python benchmarks/metrics_speed.py
-	$(BIN)/python benchmarks/prompt_methods.py
+	$(BIN)/python benchmarks/trained_speed.py
 	$(BIN)/python benchmarks/memory_speed.py $(if $(PEER),--peer $(PEER))
 	$(BIN)/python benchmarks/mutual_speed.py --layers 1
 	$(if $(PEER),$(BIN)/python benchmarks/winclip_vs_anomalib.py --peer $(PEER))

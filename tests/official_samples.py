@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from zerodefect.detector.contract import Detector
+from zerodefect.detector.official_files import LONE_TENSOR
 
 Published = dict[str, Any]
 
@@ -44,6 +45,24 @@ def merged(published: Mapping[str, Any], more: Mapping[str, Any]) -> Published:
 
 
 # --- a maker for each format ---------------------------------------------------------------------
+
+
+def _aa_clip(detector: Any) -> Published:
+    """Two files, each a dictionary inside one with the epoch and the optimiser."""
+    parts: Published = {"text_adapter": {}, "image_adapter": {}}
+    for name, value in detector.learned.items():
+        part, _, key = name.partition(".")
+        parts[part][key] = value
+    return parts
+
+
+def _af_clip(detector: Any) -> Published:
+    """A tensor alone, and the state of a module."""
+    made: Published = {LONE_TENSOR: detector.prompts.state_prompt_embedding[0]}
+    for name, value in detector.adaptor.named_parameters():
+        layer = name.replace("to_out", "to_out.0")
+        made[f"attention.{'' if name.startswith('norm') else 'attn.'}{layer}"] = value
+    return made
 
 
 def _adaclip(detector: Any) -> Published:
@@ -140,8 +159,10 @@ def _unused_projections(detector: Any) -> Published:
 
 
 MAKERS: dict[str, Callable[[Any], Published]] = {
+    "aa_clip": _aa_clip,
     "adaclip": _adaclip,
     "adaptclip": _adaptclip,
+    "af_clip": _af_clip,
     "anomalyclip": _learned_sentences,
     "april_gan": _april_gan,
     "cops": _cops,
@@ -153,6 +174,7 @@ MAKERS: dict[str, Callable[[Any], Published]] = {
 NOT_PUBLISHED = {"cops": ("vae_encoder.",)}  # values that keep what they are, by their beginning
 UNUSED: dict[str, Callable[[Any], Published]] = {
     "adaptclip": _repeated_heads,
+    "aa_clip": lambda _: {"epoch": 20, "text_optimizer": {"state": {0: torch.ones(2)}}},
     "anomalyclip": _unused_projections,
     "cops": lambda _: {"prompt_learner": {"projector.net.0.weight": torch.ones(2)}},
     "crane": _unused_projections,

@@ -104,6 +104,10 @@ def small_cnn(seed: int = 0, dtype: torch.dtype = torch.float32) -> LayeredBackb
 
 # Options that take another way through a method.
 FURTHER: dict[str, dict[str, dict[str, Any]]] = {
+    "aa_clip": {
+        "medical": {"domain": "medical", "relu": True, "image_depth": 2, "text_depth": 2},
+        "own patches": {"across": False, "phrases": False, "taps": (1, 3)},
+    },
     "adaclip": {
         "short": {"depth": 2, "length": 3, "clusters": 6},
         "unfused": {"fusion": 0.0, "dice": "image"},
@@ -111,6 +115,10 @@ FURTHER: dict[str, dict[str, dict[str, Any]]] = {
     "adaptclip": {
         "short": {"context_length": 6, "reduction": 2, "hidden": 40, "taps": (2, 3)},
         "differences": {"context": False, "attention": "plain", "depth": 2},
+    },
+    "af_clip": {
+        "as written": {"overwritten_targets": False, "context_length": 3, "taps": (2,)},
+        "two sides": {"sides": (1, 7), "spread": 1.0, "alpha": 0.5, "sigma": 0.0},
     },
     "anomalyclip": {
         "short": {"context_length": 6},

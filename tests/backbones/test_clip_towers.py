@@ -14,7 +14,9 @@ from zerodefect.backbones.clip import CLIP, END_OF_TEXT, CLIPConfig, TextTower, 
 from zerodefect.backbones.transformer import (
     CORRELATIONS,
     Append,
+    Apply,
     Insert,
+    OtherAttention,
     Overwrite,
     Remove,
     SecondStream,
@@ -311,6 +313,25 @@ def test_edits_run_before_the_block_they_name(clip, pixels):
     torch.testing.assert_close(states.tokens, x[:, :-2], atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("start", [1, 3])
+def test_another_attention_from_a_block_on_and_a_change_before_one(clip, pixels, start):
+    """The stream itself attends by the rule, its MLP stays; taps are read before edits."""
+    visual = clip.visual
+    tokens = visual.embed(pixels)
+    states = visual.encode(
+        tokens, taps=(1,), edits={2: [Apply(lambda x: 2 * x)]}, other=OtherAttention("vv", start)
+    )
+    x = visual.ln_pre(tokens)
+    for number, block in enumerate(visual.transformer.blocks, start=1):
+        if number == 2:
+            torch.testing.assert_close(states.taps[1], x, atol=1e-5, rtol=0)
+            x = 2 * x
+        q, k, v = block.attn.project(block.ln_1(x))
+        x = x + block.attn.join(naive_attention(*((v, v, v) if number >= start else (q, k, v))))
+        x = x + block.mlp(block.ln_2(x))
+    torch.testing.assert_close(states.tokens, x, atol=2e-5, rtol=0)
+
+
 def test_gradients_reach_deep_prompts(clip):
     ids = tokenize(TEXTS)
     prompt = torch.nn.Parameter(0.02 * torch.randn(2, 64))
@@ -331,11 +352,23 @@ def test_options_that_exclude_each_other(clip, pixels):
         clip.visual.encode(tokens, second=SecondStream("vq"))
     with pytest.raises(ValueError, match="not defined"):
         clip.visual.encode(tokens, second=SecondStream(), edits={1: [Remove(1, 1)]})
+    with pytest.raises(ValueError, match="another attention goes with neither"):
+        clip.visual.encode(tokens, second=SecondStream(), other=OtherAttention())
+    with pytest.raises(ValueError, match=r"tower has 1\.\.3"):
+        clip.visual.encode(tokens, other=OtherAttention("vv", start=4))
     with pytest.raises(ValueError, match="no taps"):
         clip.visual.encode(tokens, class_only=True, taps=(1,))
 
 
 # --- text ----------------------------------------------------------------------------------------
+
+
+def test_texts_with_and_without_their_projection(clip):
+    ids = tokenize(TEXTS)
+    given = clip.text.embed(ids), TextTower.ends(ids)
+    unprojected = clip.text.encode(*given, projection=False)
+    assert unprojected.shape == (3, 64)
+    torch.testing.assert_close(unprojected @ clip.text.text_projection, clip.text(ids))
 
 
 def test_cutting_after_the_end_of_text_is_exact(clip):

@@ -113,6 +113,12 @@ def test_two_checkpoints_of_one_method_are_measured_side_by_side(tmp_path, weigh
         "evaluate", "--data", tmp_path / "val", "--method", "winclip", "--checkpoint", path,
         fails="leaves out",
     )  # fmt: skip
+    run(
+        "evaluate", "--data", tmp_path / "val", "--method", "toy+pyramid", "--checkpoint", path,
+        *chosen, "--k-shot", 1, "--output", tmp_path / "both",
+    )  # fmt: skip
+    (results,) = (tmp_path / "both").rglob("results.json")
+    assert results.parent.name == "toy+pyramid"
 
 
 def test_what_cannot_be_is_refused_in_words(tmp_path, weights):

@@ -676,13 +676,14 @@ UNREACHED = {
     "vcp_clip": {"post_vcp.k_proj_pre_1.bias"},  # cancels in a softmax
 }
 UNREACHED_BY_GOOD = {"cops": {"t_a"}}  # prototypes of what is abnormal
-# Their losses are means over images at these options, and CoPS' are not at any: it compares
-# every image with every vector of the batch, and takes means over the patches of all of them.
+# Their losses are means over images at these options. Those of others are not at any: CoPS compares
+# every image with every vector of the batch and takes means over the patches of all of them,
+# AF-CLIP over all pairs of patches, and AA-CLIP squares the mean over the batch.
 MEAN_OVER_IMAGES = {  # else images draw one after the other
     "adaclip": {"fusion": 0.0},
     "draem": {"damaged": 0.0, "turned": 0.0},
 }
-NO_MEAN = {"cops"}
+NO_MEAN = {"aa_clip", "af_clip", "cops"}
 
 
 @trained

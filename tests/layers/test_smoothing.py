@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from zerodefect.layers.smoothing import gaussian_smooth
+from zerodefect.layers.smoothing import gaussian_smooth, patch_gaussian
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -42,3 +42,28 @@ def test_a_mirror_image_that_begins_behind_the_edge():
     got = gaussian_smooth(maps, 4.0, edge_twice=False)
     np.testing.assert_allclose(got, np.stack(expected), atol=1e-12)
     assert gaussian_smooth(maps[:, :1, :1], 4.0, edge_twice=False).allclose(maps[:, :1, :1])
+
+
+def test_a_kernel_of_a_stated_reach():
+    maps = torch.rand(2, 20, 17, generator=seeded(1), dtype=torch.float64)
+    got = gaussian_smooth(maps, 1.0, edge_twice=False, radius=3)
+    for mine, plain in zip(got, maps, strict=True):
+        expected = ndimage.gaussian_filter(plain.numpy(), 1.0, mode="mirror", radius=3)
+        np.testing.assert_allclose(mine, expected, atol=1e-12)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(1, 9), st.integers(1, 9), st.sampled_from([1, 3, 5, 7]), st.integers(0, 99))
+def test_patches_are_averaged_among_zeros(rows, columns, side, seed):
+    """A sum of one over the whole neighbourhood: less than all of it at the border."""
+    patches = torch.randn(2, rows * columns, 3, generator=seeded(seed), dtype=torch.float64)
+    got = patch_gaussian(patches, (rows, columns), side, 4.0)
+    axis = np.exp(-0.5 * (np.arange(side) - side // 2) ** 2 / 16)
+    kernel = np.outer(axis, axis) / np.outer(axis, axis).sum()
+    maps = patches.unflatten(1, (rows, columns)).numpy()
+    for image, mine in zip(maps, got, strict=True):
+        for channel in range(3):
+            expected = ndimage.convolve(image[..., channel], kernel, mode="constant")
+            np.testing.assert_allclose(mine[:, channel], expected.ravel(), atol=1e-12)
+    with pytest.raises(ValueError, match="odd side"):
+        patch_gaussian(patches, (rows, columns), 2, 4.0)

@@ -5,7 +5,17 @@ from __future__ import annotations
 import pytest
 import torch
 
-from zerodefect.training.augment import AUGMENTATIONS, blur, jitter, quarter_turns, rotate, vcp
+from zerodefect.images import CLIP_MEAN
+from zerodefect.training.augment import (
+    AUGMENTATIONS,
+    aa,
+    aa_colours,
+    blur,
+    jitter,
+    quarter_turns,
+    rotate,
+    vcp,
+)
 from zerodefect.training.batches import seeded
 
 
@@ -89,3 +99,30 @@ def test_jitter_of_nothing_changes_nothing():
 def test_every_name_of_a_recipe_is_known():
     assert AUGMENTATIONS["none"] is None
     assert AUGMENTATIONS["vcp"] is vcp
+
+
+@pytest.mark.parametrize("size", [(40, 40), (32, 56)])
+def test_what_aa_clip_moves_keeps_its_values_and_its_mask(size):
+    """Pixels are only moved; what comes in from outside is the mean colour, and no defect."""
+    image, mask = marked(*size)
+    changed = []
+    for number in range(200):
+        moved, moved_mask = aa(image, mask, seeded(number))
+        assert torch.equal(aa(image, mask, seeded(number))[0], moved)
+        colours = {tuple(c) for c in moved.flatten(1).T.mul(1000).round().int().tolist()}
+        mean = tuple(round(1000 * c) for c in CLIP_MEAN)
+        assert colours <= {(300,) * 3, (1000,) * 3, mean}
+        assert torch.equal(moved[0] > 0.9, moved_mask == 1)
+        changed.append(not torch.equal(moved_mask, mask))
+    assert 150 < sum(changed) < 200  # one in 32 keeps all five steps out
+
+
+def test_aa_clips_colours_move_alike_and_stay_in_range():
+    image, mask = marked()
+    different = 0
+    for number in range(20):
+        moved, moved_mask = aa_colours(image, mask, seeded(number))
+        assert moved.min() >= 0 and moved.max() <= 1
+        assert set(moved_mask.unique().tolist()) <= {0.0, 1.0}
+        different += not torch.equal(moved.amax(), image.amax())
+    assert different > 3

@@ -263,6 +263,9 @@ def test_rates_of_a_schedule():
     stepped = dataclasses.replace(Toy.recipe, schedule="steps")
     found = [rate_factor(stepped, step, 20) for step in (0, 15, 16, 17, 18, 19)]
     assert found == pytest.approx([1, 1, 0.2, 0.2, 0.04, 0.04])
+    halved = dataclasses.replace(Toy.recipe, schedule="halves")
+    found = [rate_factor(halved, step, 50_000) for step in (0, 15_999, 16_000, 31_999, 32_000)]
+    assert found == [1, 1, 0.5, 0.5, 0.25]
 
 
 # --- validation ----------------------------------------------------------------------------------

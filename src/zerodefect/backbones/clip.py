@@ -250,7 +250,14 @@ class TextTower(nn.Module):
         """
         return self.token_embedding(ids[..., : int(self.ends(ids).max()) + 1])
 
-    def encode(self, embeddings: Tensor, ends: Tensor, *, edits: Edits | None = None) -> Tensor:
+    def encode(
+        self,
+        embeddings: Tensor,
+        ends: Tensor,
+        *,
+        edits: Edits | None = None,
+        projection: bool = True,
+    ) -> Tensor:
         """Text embeddings from token embeddings.
 
         Args:
@@ -258,9 +265,10 @@ class TextTower(nn.Module):
                 dimensions are free (one text set for all images, or one per image).
             ends: ``(...)`` index of the token to read, counted after all edits.
             edits: deep prompts, applied to the flattened ``(B, L, W)``.
+            projection: whether they are brought into the joint space.
 
         Returns:
-            ``(..., D)``, not normalised.
+            ``(..., D)``, or ``(..., W)`` without the projection; not normalised.
 
         Raises:
             ValueError: the sequence is longer than the context.
@@ -272,12 +280,13 @@ class TextTower(nn.Module):
             )
         x = (embeddings + self.positional_embedding[:length]).flatten(0, -3)
         x = self.transformer(x, causal=True, edits=edits).tokens
-        return self.pool(x, ends.flatten()).unflatten(0, lead)
+        return self.pool(x, ends.flatten(), projection=projection).unflatten(0, lead)
 
-    def pool(self, tokens: Tensor, ends: Tensor) -> Tensor:
-        """``ln_final``, the token at ``ends (B,)`` of ``(B, L, W)``, the projection."""
+    def pool(self, tokens: Tensor, ends: Tensor, *, projection: bool = True) -> Tensor:
+        """``ln_final``, the token at ``ends (B,)`` of ``(B, L, W)``, the projection or not."""
         picked = tokens[torch.arange(len(tokens), device=tokens.device), ends]
-        return self.ln_final(picked) @ self.text_projection
+        normed = self.ln_final(picked)
+        return normed @ self.text_projection if projection else normed
 
     def forward(self, ids: Tensor) -> Tensor:
         """Text embeddings ``(..., D)`` of token ids ``(..., L)``; open_clip's ``encode_text``."""

@@ -65,16 +65,11 @@ CORRELATIONS: dict[str, Rule] = {
 
 
 @dataclass(frozen=True)
-class SecondStream:
-    """A second residual stream beside CLIP's own.
-
-    From block ``start`` on, every block adds ``out_proj(rule(q, k, v))`` to it, with q, k, v taken
-    from the ORDINARY stream; there is no MLP and no LayerNorm on it, and it never feeds back. It
-    starts as the ordinary stream that enters block ``start``.
-    """
+class _ByRule:
+    """A correlation rule, and where it begins."""
 
     rule: str | Rule = "vv"  # a name from CORRELATIONS or a function of the same form
-    start: int = 1  # first block (from 1) that has the second stream
+    start: int = 1  # first block (from 1) that has it
 
     def function(self) -> Rule:
         """The rule itself; ValueError where none has that name."""
@@ -83,6 +78,21 @@ class SecondStream:
         if self.rule not in CORRELATIONS:
             raise ValueError(f"unknown rule {self.rule!r}; known: {', '.join(CORRELATIONS)}")
         return CORRELATIONS[self.rule]
+
+
+@dataclass(frozen=True)
+class SecondStream(_ByRule):
+    """A second residual stream beside CLIP's own.
+
+    From block ``start`` on, every block adds ``out_proj(rule(q, k, v))`` to it, with q, k, v taken
+    from the ORDINARY stream; there is no MLP and no LayerNorm on it, and it never feeds back. It
+    starts as the ordinary stream that enters block ``start``.
+    """
+
+
+@dataclass(frozen=True)
+class OtherAttention(_ByRule):
+    """From block ``start`` on, the ordinary stream itself attends by the rule; its MLP stays."""
 
 
 # --- deep prompts: edits of the token sequence between blocks -------------------------------------
@@ -161,7 +171,18 @@ class Remove:
         return torch.cat([x[:, :start], x[:, end:]], dim=1)
 
 
-Edits = Mapping[int, Sequence["Edit | Remove"]]
+@dataclass(frozen=True)
+class Apply:
+    """Change the whole sequence ``(B, L, W)`` by a function that keeps its shape (adapters)."""
+
+    function: Callable[[Tensor], Tensor]
+
+    def apply(self, x: Tensor) -> Tensor:
+        """``(B, L, W) -> (B, L, W)``, in the precision of ``x``."""
+        return self.function(x).to(x.dtype)
+
+
+Edits = Mapping[int, Sequence["Edit | Remove | Apply"]]
 
 
 # --- the shared transformer ----------------------------------------------------------------------
@@ -278,6 +299,21 @@ def same_depth(block: int, of: int, layers: int) -> int:
     return max(1, (2 * block * layers + of) // (2 * of))
 
 
+def _attended(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    h: Tensor,
+    causal: bool,
+    other: OtherAttention | None,
+    block: int,
+) -> Tensor:
+    """Attention of the ordinary stream in a block, ``(B, heads, L, d)``."""
+    if other and block >= other.start:
+        return other.function()(q, k, v, h)
+    return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+
+
 class Transformer(nn.Module):
     """The stack of blocks that both towers share."""
 
@@ -308,6 +344,7 @@ class Transformer(nn.Module):
         taps: Sequence[int] = (),
         second: SecondStream | None = None,
         edits: Edits | None = None,
+        other: OtherAttention | None = None,
         first_only: bool = False,
     ) -> States:
         """Run the blocks.
@@ -318,6 +355,7 @@ class Transformer(nn.Module):
             taps: blocks (from 1) whose states are kept.
             second: run a second residual stream.
             edits: deep prompts, block number -> edits applied before it.
+            other: attend by another rule.
             first_only: read only the first token of the last block; ``tokens`` is ``(B, 1, W)``,
                 and so is the ordinary stream's tap there. A second stream and the states between
                 attention and MLP stay whole.
@@ -326,7 +364,7 @@ class Transformer(nn.Module):
             ValueError: a block number outside the tower, or options that exclude each other.
         """
         edits = edits or {}
-        self._check(taps, second, edits, first_only)
+        self._check(taps, second, edits, other, first_only)
         rule = second.function() if second else None
         states, w = States(x), None
         for number, block in enumerate(self.blocks, start=1):
@@ -342,7 +380,7 @@ class Transformer(nn.Module):
                 w = (x if w is None else w) + block.attn.join(rule(q, k, v, h))
             if last and number not in taps:  # the other tokens' queries would be thrown away
                 x, q = x[:, :1], q[:, :, :1]
-            x = x + block.attn.join(F.scaled_dot_product_attention(q, k, v, is_causal=causal))
+            x = x + block.attn.join(_attended(q, k, v, h, causal, other, number))
             if number in taps:
                 states.middle[number] = x
             if last:
@@ -358,15 +396,21 @@ class Transformer(nn.Module):
         return states
 
     def _check(
-        self, taps: Sequence[int], second: SecondStream | None, edits: Edits, first_only: bool
+        self,
+        taps: Sequence[int],
+        second: SecondStream | None,
+        edits: Edits,
+        other: OtherAttention | None,
+        first_only: bool,
     ) -> None:
         outside = [n for n in taps if not 1 <= n <= self.layers]
         outside += [n for n in edits if not 1 <= n <= self.layers + 1]
-        if second and not 1 <= second.start <= self.layers:
-            outside.append(second.start)
+        outside += [s.start for s in (second, other) if s and not 1 <= s.start <= self.layers]
         if outside:
             raise ValueError(f"block {outside[0]} asked for, but the tower has 1..{self.layers}")
         if second and edits:
             raise ValueError("a second stream and deep prompts in one tower are not defined")
+        if other and (second or first_only):
+            raise ValueError("another attention goes with neither a second stream nor first_only")
         if first_only and taps and second is None:
             raise ValueError("first_only keeps one token: no taps with it")

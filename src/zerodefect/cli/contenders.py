@@ -83,12 +83,13 @@ def _chosen(
 ) -> Sequence[tuple[str, str, Path | None]]:
     """Label, method and checkpoint of each detector to measure, in the order of the methods."""
     from zerodefect.detector.checkpoint_file import read_checkpoint
+    from zerodefect.detector.combined import JOIN
     from zerodefect.methods import default_method
 
     found = [read_checkpoint(path) for path in contenders.checkpoint or []]
     named = [part.strip() for part in ",".join(contenders.method or []).split(",") if part.strip()]
     for one in found:
-        if named and one.method not in named:
+        if named and not any(one.method in name.split(JOIN) for name in named):
             raise ValueError(
                 f"{one.path}: a checkpoint of {one.method}, which --method {','.join(named)} "
                 "leaves out"
@@ -97,7 +98,7 @@ def _chosen(
     chosen: list[tuple[str, str, Path | None]] = []
     given = loading.keywords()
     for name in names or [default_method(given["backbone"], given["weights"])]:
-        own = [one for one in found if one.method == name]
+        own = [one for one in found if one.method in name.split(JOIN)]
         for one in own:
             label = name if len(own) == 1 else f"{name}-{one.sha256[:8]}"
             chosen.append((label, name, one.path))

@@ -18,7 +18,7 @@ def import_(
         list[Path],
         typer.Argument(
             metavar="FILE",
-            help="The authors' file (.pth, .pt, .safetensors); several for DRAEM.",
+            help="The authors' file (.pth, .pt, .safetensors); some methods have two.",
         ),
     ],
     *,
@@ -31,12 +31,13 @@ def import_(
     trained on must be at hand, since the result is bound to them.
     """
     from zerodefect.backbones.weight_files import file_hash
+    from zerodefect.methods import get
     from zerodefect.training.official_import import import_checkpoint, read_together
 
     target = output or Path(f"{method}.safetensors")
     if target.suffix != ".safetensors":
         raise ValueError(f"--output {target}: the name ends in .safetensors")
-    read_together(file)
+    read_together(file, get(method).official_classes)
     for each in file:
         tell(f"SHA-256 of {each.name}: {file_hash(each)}")
     made = import_checkpoint(method, file, target, **network.keywords())

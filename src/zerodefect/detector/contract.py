@@ -78,6 +78,8 @@ class Detector(nn.Module):
         set_levels: names of the official steps that ``set_level`` knows.
         standardised: whether the map has ``usual_scale`` whatever the detector was shown.
         words_first: whether references are learned in the light of words, which must come first.
+        official_classes: classes that a pickled official file may name, by full name; objects of
+            them and of torch's usual layers are read as their parameters, and nothing else is.
         undecided: its score without references where normal and anomalous are equally likely.
         config: hyper-parameters.
         inputs: what it takes of a picture, by name; most methods take one ``image``.
@@ -97,6 +99,7 @@ class Detector(nn.Module):
     set_levels: ClassVar[tuple[str, ...]] = ()
     standardised: ClassVar[bool] = False
     words_first: ClassVar[bool] = False
+    official_classes: ClassVar[tuple[str, ...]] = ()
     undecided: ClassVar[float | None] = None
     memory: Memory | None = None
 

@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+LONE_TENSOR = "the tensor"
+"""Name of the only value of a file that holds a tensor instead of named values."""
+
 
 class Checked:
     """The contents of an official checkpoint: every entry is taken, ignored by name, or a fault.

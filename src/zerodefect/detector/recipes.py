@@ -28,8 +28,9 @@ class Recipe:
         optimizer: update rule.
         betas: decay of the two moments (Adam, AdamW) or of the momentum (SGD, the first one).
         weight_decay: of groups that state none of their own.
-        schedule: ``constant``, ``cosine`` to zero over all steps, or ``steps``, a fifth after 80 %
-            of them and a fifth of that after 90 % (DRAEM); after ``warm_up`` steps.
+        schedule: ``constant``, ``cosine`` to zero over all steps, ``steps``, a fifth after 80 % of
+            them and a fifth of that after 90 % (DRAEM), or ``halves``, half after 16 000 steps and
+            half of that after 32 000 (AA-CLIP); after ``warm_up`` steps.
         warm_up: steps of linear rise.
         clip_norm: largest gradient norm, or None.
         image_size: input side in pixels with the published backbone (ViT-L/14@336px); another
@@ -46,11 +47,11 @@ class Recipe:
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
-    schedule: Literal["constant", "cosine", "steps"] = "constant"
+    schedule: Literal["constant", "cosine", "steps", "halves"] = "constant"
     warm_up: int = 0
     clip_norm: float | None = None
     image_size: int | None = 518
-    augment: Literal["none", "vcp"] = "none"
+    augment: Literal["none", "vcp", "aa", "aa_colours"] = "none"
     references: int = 0
     seed: int = 0
 

@@ -11,7 +11,9 @@ from torch import Tensor
 Border = Literal["zeros", "absent", "replicate", "reflect"]
 
 
-def gaussian_smooth(maps: Tensor, sigma: float, *, edge_twice: bool = True) -> Tensor:
+def gaussian_smooth(
+    maps: Tensor, sigma: float, *, edge_twice: bool = True, radius: int | None = None
+) -> Tensor:
     """Gaussian filter, equal to ``scipy.ndimage.gaussian_filter(map, sigma)`` per map.
 
     Args:
@@ -19,6 +21,7 @@ def gaussian_smooth(maps: Tensor, sigma: float, *, edge_twice: bool = True) -> T
         sigma: standard deviation in pixels; 0 returns the maps unchanged.
         edge_twice: whether the mirror image beyond the border repeats the edge pixel, as SciPy's
             does, or begins behind it, as PyTorch's ``reflect``.
+        radius: pixels on either side that count; by default as many as in SciPy's.
 
     Returns:
         ``(..., H, W)`` in the same precision.
@@ -30,7 +33,7 @@ def gaussian_smooth(maps: Tensor, sigma: float, *, edge_twice: bool = True) -> T
         raise ValueError(f"sigma must be a finite number >= 0, got {sigma}")
     if sigma == 0:
         return maps
-    radius = int(4 * sigma + 0.5)  # where scipy cuts it off
+    radius = int(4 * sigma + 0.5) if radius is None else radius  # where scipy cuts it off
     offsets = torch.arange(-radius, radius + 1, dtype=torch.float64, device=maps.device)
     kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
     kernel = (kernel / kernel.sum()).to(maps.dtype)
@@ -85,3 +88,30 @@ def patch_mean(patches: Tensor, grid: tuple[int, int], side: int, border: Border
     """``neighbourhood_mean`` of row-major patch features ``(B, N, D)``, same shape."""
     maps = patches.transpose(1, 2).unflatten(2, grid)  # (B, D, h, w)
     return neighbourhood_mean(maps, side, border).flatten(2).transpose(1, 2)
+
+
+def patch_gaussian(patches: Tensor, grid: tuple[int, int], side: int, sigma: float) -> Tensor:
+    """Gaussian mean of the ``side x side`` patches around each, of features ``(B, N, D)``.
+
+    The weights sum to one over the whole neighbourhood, and what lies outside the grid counts as
+    zeros (AF-CLIP).
+
+    Raises:
+        ValueError: an even or non-positive side.
+    """
+    if side < 1 or side % 2 == 0:
+        raise ValueError(f"a neighbourhood needs an odd side of at least 1 patch, got {side}")
+    if side == 1:
+        return patches
+    rows, columns = (_band(count, side // 2, sigma).to(patches) for count in grid)
+    maps = (rows @ patches.unflatten(1, grid).flatten(2)).unflatten(2, (grid[1], -1))
+    return (columns @ maps).flatten(1, 2)
+
+
+def _band(count: int, reach: int, sigma: float) -> Tensor:
+    """The filter along one axis as a matrix ``(count, count)``."""
+    places = torch.arange(count, dtype=torch.float64)
+    offsets = places[:, None] - places
+    weights = torch.exp(-0.5 * (offsets / sigma) ** 2).where(offsets.abs() <= reach, 0.0)
+    inside = torch.arange(-reach, reach + 1, dtype=torch.float64)
+    return weights / torch.exp(-0.5 * (inside / sigma) ** 2).sum()

@@ -66,6 +66,7 @@ class LearnedPrompts(nn.Module):
         deep_length: deep tokens per block.
         generator: source of the initial values.
         std: their standard deviation.
+        in_front: whether the contexts stand before the start instead of behind it (AF-CLIP).
 
     Raises:
         ValueError: sizes that the text tower cannot read.
@@ -84,8 +85,10 @@ class LearnedPrompts(nn.Module):
         deep_length: int = 4,
         generator: torch.Generator,
         std: float = 0.02,
+        in_front: bool = False,
     ) -> None:
         super().__init__()
+        self.in_front = in_front
         self.sentences = tuple(sentences)
         self.lengths = dict(lengths)
         self._context_length = text.config.context_length
@@ -167,7 +170,9 @@ class LearnedPrompts(nn.Module):
         rows = []
         for sentence, words in zip(self.sentences, self._words, strict=True):
             fixed = text.token_embedding(words.to(table.device))
-            parts = [fixed[:1], *(values[name] for name in sentence.contexts), fixed[1:]]
+            start = 0 if self.in_front else 1
+            own = (values[name] for name in sentence.contexts)
+            parts = [fixed[:start], *own, fixed[start:]]
             parts = [part.to(table.dtype).expand(*lead, -1, -1) for part in parts]
             rows.append(torch.cat(parts, dim=-2))
         lengths = [row.shape[-2] for row in rows]

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from zerodefect.images import CLIP_MEAN
+
 Augmentation = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
 
 
@@ -56,13 +58,46 @@ def vcp(image: Tensor, mask: Tensor, generator: torch.Generator) -> tuple[Tensor
     return image.clamp(0, 1), mask
 
 
-def rotate(image: Tensor, mask: Tensor, degrees: float) -> tuple[Tensor, Tensor]:
-    """Turn about the centre; what comes in from outside is mirrored, in image and mask alike."""
-    height, width = mask.shape
+def aa(image: Tensor, mask: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """AA-CLIP's steps that move: each with probability one half; arguments as of ``vcp``.
+
+    Rotation by up to 30 degrees, translation by up to 15 % of the sides, and both flips. All are
+    one nearest-neighbour sampling; outside lies CLIP's mean colour, which normalised pixels have
+    at zero.
+    """
+
+    def draw(most: float) -> float:
+        chance, place = torch.rand(2, generator=generator).tolist()
+        return most * (2 * place - 1) if chance < 0.5 else 0.0
+
+    degrees, right, down = draw(30), draw(0.15), draw(0.15)
+    grid = _affine(mask.shape, degrees, right, down)
+    moved = partial(F.grid_sample, grid=grid, mode="nearest", align_corners=False)
+    mean = torch.tensor(CLIP_MEAN).view(3, 1, 1)
+    image, mask = moved((image - mean)[None])[0] + mean, moved(mask[None, None])[0, 0]
+    axes = [axis for axis in (-1, -2) if float(torch.rand((), generator=generator)) < 0.5]
+    return image.flip(axes), mask.flip(axes)
+
+
+def aa_colours(image: Tensor, mask: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """``aa`` after brightness, contrast and saturation, each changed by up to half (p 0.7)."""
+    chance, place = torch.rand(2, 3, generator=generator).tolist()
+    changes = [place[i] - 0.5 if chance[i] < 0.7 else 0.0 for i in range(3)]
+    return aa(jitter(image, *changes).clamp(0, 1), mask, generator)
+
+
+def _affine(size: tuple[int, ...], degrees: float, right: float = 0, down: float = 0) -> Tensor:
+    """Where each pixel comes from, ``(1, H, W, 2)``: turned about the centre, moved by shares."""
+    height, width = size
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     # in units of half a side, which differ where the picture is not square
-    turn = torch.tensor([[[cos, -sin * height / width, 0], [sin * width / height, cos, 0]]])
-    grid = F.affine_grid(turn, [1, 1, height, width], align_corners=False)
+    rows = [cos, -sin * height / width, -2 * right], [sin * width / height, cos, -2 * down]
+    return F.affine_grid(torch.tensor([rows]), [1, 1, height, width], align_corners=False)
+
+
+def rotate(image: Tensor, mask: Tensor, degrees: float) -> tuple[Tensor, Tensor]:
+    """Turn about the centre; what comes in from outside is mirrored, in image and mask alike."""
+    grid = _affine(mask.shape, degrees)
     turned = partial(F.grid_sample, grid=grid, padding_mode="reflection", align_corners=False)
     image = turned(image[None], mode="bilinear")[0]
     return image, turned(mask[None, None], mode="nearest")[0, 0]
@@ -92,5 +127,10 @@ def jitter(image: Tensor, brightness: float, contrast: float, saturation: float)
     return grey + (image - grey) * (1 + saturation)
 
 
-AUGMENTATIONS: dict[str, Augmentation | None] = {"none": None, "vcp": vcp}
+AUGMENTATIONS: dict[str, Augmentation | None] = {
+    "none": None,
+    "vcp": vcp,
+    "aa": aa,
+    "aa_colours": aa_colours,
+}
 """By the name that a recipe states."""

@@ -11,11 +11,14 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.serialization import safe_globals
 
 from zerodefect.backbones.weight_files import file_hash
 from zerodefect.detector.checkpoint_file import Checkpoint, CheckpointError, fill, save_checkpoint
 from zerodefect.detector.contract import Detector
+from zerodefect.detector.official_files import LONE_TENSOR
 from zerodefect.methods import get, load_detector, names
+from zerodefect.training.pickled_modules import StandIn, parameters_of, stand_ins
 
 _LARGE, _BASE = "ViT-L-14-336/openai", "ViT-B-16/openai"
 # Widths that tell towers apart, the telling ones first: 768 is both of the large one's texts and of
@@ -23,8 +26,14 @@ _LARGE, _BASE = "ViT-L-14-336/openai", "ViT-B-16/openai"
 _TOWERS = {1024: _LARGE, 512: _BASE, 768: _LARGE}
 
 
-def read_published(path: str | Path) -> Mapping[str, Any]:
+def read_published(path: str | Path, classes: Sequence[str] = ()) -> Mapping[str, Any]:
     """Read an official checkpoint: safetensors, or ``torch.load`` with ``weights_only``.
+
+    A module gives its parameters and buffers, a lone tensor is named ``LONE_TENSOR``.
+
+    Args:
+        path: the authors' file.
+        classes: ``Detector.official_classes`` that it may name.
 
     Raises:
         CheckpointError: no such file, damaged, holding more than plain values, or no dictionary.
@@ -36,13 +45,18 @@ def read_published(path: str | Path) -> Mapping[str, Any]:
         if path.suffix == ".safetensors":
             content: Any = load_file(path)
         else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            with safe_globals(stand_ins(classes)):
+                content = torch.load(path, map_location="cpu", weights_only=True)
+        if isinstance(content, StandIn):
+            content = parameters_of(content)
     except Exception as error:  # torch and safetensors raise a dozen types for a damaged file
         reason = _reason(error)
         raise CheckpointError(
             f"{path}: cannot be read as plain values ({reason}). Download it again and compare its "
             "SHA-256 with the source; a file that carries code is not opened"
         ) from None
+    if isinstance(content, Tensor):
+        content = {LONE_TENSOR: content}
     if not isinstance(content, Mapping):
         raise CheckpointError(
             f"{path}: holds a {type(content).__name__} instead of named values. Give the file "
@@ -51,16 +65,20 @@ def read_published(path: str | Path) -> Mapping[str, Any]:
     return {str(key): value for key, value in content.items()}
 
 
-def read_together(paths: Sequence[str | Path]) -> Mapping[str, Any]:
+def read_together(paths: Sequence[str | Path], classes: Sequence[str] = ()) -> Mapping[str, Any]:
     """The named values of one official checkpoint, which may lie in several files.
+
+    Numbers and words, such as the epoch, may stand in each of them. Arguments as of
+    ``read_published``.
 
     Raises:
         CheckpointError: as of ``read_published``, or two files hold a value of the same name.
     """
     together: dict[str, Any] = {}
     for path in paths:
-        found = read_published(path)
-        if twice := sorted(found.keys() & together.keys()):
+        found = read_published(path, classes)
+        both = found.keys() & together.keys()
+        if twice := sorted(k for k in both if not isinstance(found[k], (int, float, str))):
             raise CheckpointError(
                 f"{path}: {twice[0]} stands in another file, too. Give each part of the "
                 "checkpoint once"
@@ -72,7 +90,7 @@ def read_together(paths: Sequence[str | Path]) -> Mapping[str, Any]:
 def _reason(error: Exception) -> str:
     """What is wrong with a file, without torch's advice to open it as code."""
     text = str(error)
-    if found := re.search(r"Unsupported (?:global|class): (?:GLOBAL )?(\S+)", text):
+    if found := re.search(r"(?i)unsupported (?:class: |(?:global: )?GLOBAL )(\S+)", text):
         return f"it carries code or objects: {found[1]}"
     if isinstance(error, pickle.UnpicklingError):
         return "it is no file of PyTorch, or carries code or objects"
@@ -89,7 +107,8 @@ def import_checkpoint(
 
     Args:
         method: a registered name.
-        path: the authors' file, or several that belong together (DRAEM's two).
+        path: the authors' file, or several that belong together (those of DRAEM, AA-CLIP and
+            AF-CLIP).
         output: ``.safetensors`` file to write; its side-car goes beside it.
         options: ``backbone``, ``weights``, ``image_size`` and hyper-parameters of the method, as
             for ``load_detector``.
@@ -100,7 +119,8 @@ def import_checkpoint(
         WeightsError: the backbone's weights cannot be had; the message says how to get them.
     """
     paths = [path] if isinstance(path, (str, Path)) else list(path)
-    where, published = ", ".join(map(str, paths)), read_together(paths)
+    where = ", ".join(map(str, paths))
+    published = read_together(paths, get(method).official_classes)
     network = {name: options.get(name) for name in ("backbone", "weights", "image_size")}
     try:
         detector, state = _taken_over(method, published, options)

@@ -50,6 +50,8 @@ def rate_factor(recipe: Recipe, step: int, steps: int) -> float:
         return (step + 1) / recipe.warm_up
     if recipe.schedule == "constant":
         return 1.0
+    if recipe.schedule == "halves":
+        return 0.5 ** ((step >= 16_000) + (step >= 32_000))
     done = (step - recipe.warm_up) / max(1, steps - recipe.warm_up)
     if recipe.schedule == "steps":
         return 0.2 ** ((done >= 0.8) + (done >= 0.9))

@@ -1,4 +1,7 @@
-"""Speed of the prompt methods against a plain loop over the same detector.
+"""Speed of the methods on a CLIP, trained ones above all, against a plain loop.
+
+Both run the same detector. Methods are those of the registry that judge a picture alone, with their
+initial values: speed does not hang on what was learned.
 
 The plain loop takes one picture at a time and embeds the texts for each anew, in sequences of the
 full 77 tokens. Official codes cut no sequence; those whose sentences depend on the picture
@@ -8,7 +11,7 @@ Weights, pictures and image tower are the same everywhere, and so are the result
 by how much they differ, and a difference that is more than rounding ends the run. No time is
 asserted.
 
-    python benchmarks/prompt_methods.py [--methods anomalyclip,vcp_clip] [--images 8] [--plain 2]
+    python benchmarks/trained_speed.py [--methods anomalyclip,vcp_clip] [--images 8] [--plain 2]
 
 Weights are random, of ViT-B/16's size; ``--backbone embedded`` takes the model in the package.
 """
@@ -142,8 +145,14 @@ def measure(name: str, backbone: CLIPBackbone, images: Tensor, plain: int) -> No
         raise SystemExit(f"{name}: the plain loop finds something else, by {off:.1e} of the range")
 
 
+def measurable(name: str) -> bool:
+    """Whether a method needs a CLIP and a name alone."""
+    info = get(name).info
+    return info.backbones == {"clip": "clip"} and set(info.needs) <= {"training", "words"}
+
+
 def main() -> None:
-    known = [name for name in names() if get(name).info.school == "prompt"]
+    known = [name for name in names() if measurable(name)]
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--methods", default=",".join(known))
     parser.add_argument("--backbone", default=RANDOM, help=f"{RANDOM} has random values")
