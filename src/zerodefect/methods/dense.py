@@ -151,8 +151,9 @@ class DenseCLIP(WordDetector):
         return F.interpolate(images.float(), size=(height, width), mode="bicubic", antialias=True)
 
     def references(self, encoded: tuple[Features, ...]) -> Mapping[str, Tensor]:
-        """Patch features per tower and input size."""
-        return {f"patches{place}": each.reference for place, each in enumerate(encoded)}
+        """Patch features per input size, of the second tower where it is heard."""
+        finer = encoded[len(self.config.sizes) :] or encoded
+        return {f"patches{place}": each.reference for place, each in enumerate(finer)}
 
     def patch_features(self, encoded: tuple[Features, ...]) -> tuple[PatchFeatures, ...]:
         """Patches of every input size, in the joint space."""
@@ -164,49 +165,51 @@ class DenseCLIP(WordDetector):
         """Words, and the distance to references where there are any."""
         tau, texts, kinds = self.config.temperature, knowledge["texts"], knowledge["kind_texts"]
         finest = max((each.grid for each in encoded), key=lambda grid: grid.shape)
-        said, types = [], torch.zeros(())
-        for each, distance in zip(encoded, self._near(encoded, knowledge, left_out), strict=True):
+        maps, types = [], torch.zeros(())
+        for each in encoded:
             s = each.grid.fold(anomaly_probability(each.patches, texts, tau))  # (B, g, g)
-            if distance is not None:
-                w = self.config.reference_weight
-                s = (1 - w) * s + w * distance
-            said.append(
-                each.share * gaussian_smooth(upsample(s, finest.shape), self.config.smoothing)
-            )
+            maps.append(each.share * upsample(s, finest.shape))
             if len(kinds):
                 share = text_probabilities(each.patches, kinds, tau)  # (B, N, T)
                 shares = upsample(each.grid.fold(share.transpose(1, 2)), finest.shape)
                 types = types + each.share * shares
-        map = finest.upsample(torch.stack(said).sum(0))
+        first = len(self.config.sizes)
+        towers = [torch.stack(own).sum(0) for own in (maps[:first], maps[first:]) if own]
+        if knowledge.shots:
+            D, w = (
+                self._distance(encoded, finest, knowledge, left_out),
+                self.config.reference_weight,
+            )
+            towers = [(1 - w) * torch.stack(towers).sum(0) + w * D]
+        towers = [gaussian_smooth(M, self.config.smoothing) for M in towers]
+        map = finest.upsample(torch.stack(towers).sum(0))
         type_map = finest.upsample(types) if len(kinds) else None
-        return Prediction(self._score(encoded, said, texts, map), map, type_map)
-
-    def _score(
-        self, encoded: tuple[Features, ...], said: list[Tensor], texts: Tensor, map: Tensor
-    ) -> Tensor:
-        """The image score ``(B,)``, of what was ``said`` by each tower and size ``(B, g, g)``."""
-        how, first, tau = self.config.image_score, len(self.config.sizes), self.config.temperature
-        highest = map.amax(dim=(1, 2))
-        if how == "map":
-            return highest
         words = [anomaly_probability(each.image, texts, tau) for each in encoded[:first]]
-        text = torch.stack(words).mean(0)
-        if how == "text":
-            return text
-        if how == "peaks":
-            towers = [maps for maps in (said[:first], said[first:]) if maps]
-            peaks = [peak_and_spread(torch.stack(maps).sum(0), _TOP) for maps in towers]
-            highest = torch.stack(peaks).sum(0)
-        return (text + highest) / 2
+        return Prediction(self._score(torch.stack(words).mean(0), towers, map), map, type_map)
 
-    def _near(
-        self, encoded: tuple[Features, ...], knowledge: Knowledge, left_out: Tensor | None
-    ) -> list[Tensor | None]:
-        """Distances to the nearest reference patch in [0, 1], ``(B, g, g)`` each, or None."""
-        if not knowledge.shots:
-            return [None] * len(encoded)
-        maps: list[Tensor | None] = []
-        for each, (name, patches) in zip(encoded, self.references(encoded).items(), strict=True):
+    def _score(self, words: Tensor, towers: list[Tensor], map: Tensor) -> Tensor:
+        """The image score ``(B,)``, of text probabilities ``(B,)`` and maps ``(B, h, w)``."""
+        how = self.config.image_score
+        if how == "text":
+            return words
+        highest = map.amax(dim=(1, 2))
+        if how == "peaks":
+            highest = torch.stack([peak_and_spread(M, _TOP) for M in towers]).sum(0)
+        return highest if how == "map" else (words + highest) / 2
+
+    def _distance(
+        self,
+        encoded: tuple[Features, ...],
+        finest: Grid,
+        knowledge: Knowledge,
+        left_out: Tensor | None,
+    ) -> Tensor:
+        """Mean over input sizes of the distance to the nearest reference patch, ``(B, g, g)``."""
+        maps, references = [], self.references(encoded)
+        for each, (name, patches) in zip(
+            encoded[-len(references) :], references.items(), strict=True
+        ):
             distance = self.memory.distance(knowledge, name, patches, left_out)
-            maps.append(each.grid.fold((distance / self.config.reference_scale).clamp(max=1.0)))
-        return maps
+            near = (distance / self.config.reference_scale).clamp(max=1.0)
+            maps.append(upsample(each.grid.fold(near), finest.shape))
+        return torch.stack(maps).mean(0)
