@@ -27,6 +27,7 @@ from zerodefect.cli.options import (
     output_option,
 )
 from zerodefect.cli.telling import progress, tell
+from zerodefect.cli.word_options import WordOptions
 from zerodefect.types import printable
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ def inspect(
     detector: DetectorOptions,
     compared: SetOptions,
     pictures: PictureOptions,
+    words: WordOptions,
     run: RunOptions,
     batch: BatchOptions,
     as_json: AsJson = False,
@@ -130,11 +132,13 @@ def inspect(
         inspector.policy = inspector.active_policy().allowing(rules.rules)
     if verdict.threshold is not None:
         inspector.policy = inspector.active_policy().with_threshold(verdict.threshold)
+    shown_words = words.checked(inspector)
     compared_as = sets and [sets.by, sets.most, sorted(map(str, good))]
     choices = [*_choices(inspector, given, verdict, rules), compared_as, run.maps, run.report]
+    choices += [shown_words] if shown_words else []
     folder = run.output or default_folder(inspector, paths, choices)
     options = {**run.keywords(), **batch.keywords(), "part_by": rules.part_by, "sets": sets}
-    options |= {"folder": folder}
+    options |= {"folder": folder, "words": shown_words}
     options.pop("output")
     summary = _inspect(inspector, files, options, as_json)
     _print_summary(summary, inspector, quiet=as_json)

@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -80,6 +80,7 @@ def inspect_files(
     part_by: str | None = None,
     batch_size: int = 8,
     sets: PictureSets | None = None,
+    words: Sequence[str] = (),
     overwrite: bool = False,
     on_record: Callable[[Record], None] = lambda record: None,
     on_part: Callable[[Record], None] = lambda record: None,
@@ -96,6 +97,7 @@ def inspect_files(
         part_by: pattern that names the part that a file shows; None for the policy's, if any.
         batch_size: images that go through the network at once.
         sets: which pictures a set method compares, see ``PictureSets``; None: all of them.
+        words: that are looked for in every picture, see ``Inspector.where``.
         overwrite: throw away what the folder holds of another run.
         on_record, on_part: called with every record, of earlier runs first, and with every part's.
 
@@ -111,7 +113,8 @@ def inspect_files(
     parts = parts_of_run(files, part_by, policy)
     files = parts.files if parts else files
     root = _common_root(files) if maps else None
-    settings = {"maps": maps, "report": report, "root": root and str(root)}
+    settings: dict[str, Any] = {"maps": maps, "report": report, "root": root and str(root)}
+    settings |= {"words": list(words)} if words else {}
     sets = sets or (PictureSets.of(inspector, files) if inspector.transductive else None)
     manifest = _manifest(inspector, policy, settings, parts, sets)
     with RunStore(folder, manifest, overwrite=overwrite) as store:
@@ -119,6 +122,7 @@ def inspect_files(
         waiting = _waiting(store, keys, sets)
         before = _recorded(store, set(files) - set(waiting))
         found = _seen(inspector, waiting, sets, batch_size)
+        found = _with_words(inspector, found, words) if words else found
         how = (policy.colour_range, _map_root(store, root), report, parts)
         for record in chain(before, _appended(store, keys, found, *how)):
             _tell(parts, on_record, on_part, record)
@@ -165,6 +169,17 @@ def _seen(
         if not asked.isdisjoint(one):
             found = inspector.stream([*sets.good, *one], batch_size=batch_size)
             yield from islice(found, len(sets.good), None)
+
+
+def _with_words(
+    inspector: Inspector, found: Iterable[Seen[Path, Inspection]], words: Sequence[str]
+) -> Iterator[Seen[Path, Inspection]]:
+    """The same with where words are seen in each picture."""
+    for seen in found:
+        picture, result = seen.picture, seen.result
+        if isinstance(result, Inspection) and picture is not None:
+            result = replace(result, words=inspector.see_words(picture, words))
+        yield Seen(seen.source, picture, result)
 
 
 def _tell(

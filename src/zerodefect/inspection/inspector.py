@@ -26,8 +26,8 @@ from zerodefect.inspection.policy import Policy
 from zerodefect.inspection.product_pictures import Keeping
 from zerodefect.inspection.product_sections import Asked
 from zerodefect.inspection.regions import USUAL_MINIMUM, find_regions
+from zerodefect.inspection.shown import Shown
 from zerodefect.inspection.sources import GoodPictures, Source, expand, mirrored, one_of
-from zerodefect.inspection.teachable import Shown
 from zerodefect.scoring.joining import Scored
 from zerodefect.scoring.scorer import DEFAULT_BATCH
 from zerodefect.scoring.stream import Seen, scored_stream
@@ -409,7 +409,11 @@ class Inspector(Keepable):
         if not all(np.isfinite(each).all() for each in numbers if each is not None):
             reason = "could not be scored (score or anomaly map is not finite)"
             return Failure(picture.path, reason, "Check the weights, and use float32")
-        size, area = (picture.height, picture.width), shown.area(picture)
+        size, area, found = (
+            (picture.height, picture.width),
+            shown.area(picture),
+            shown.found(picture),
+        )
         limit, least = policy.region_limit, 1 if policy.allowances else USUAL_MINIMUM
         regions = find_regions(
             scored.map, limit, minimum_area=least, inspected=area, p_value=policy.region_p_value
@@ -432,13 +436,14 @@ class Inspector(Keepable):
             explanation=explain(verdict, scored.score, policy, regions, size, unjudged, counts)
             + self.told_transductive(),
             answer=scored.answer,
-            notes=picture.notes if unjudged is None else (*picture.notes, unjudged),
+            notes=(*picture.notes, *filter(None, (unjudged, shown.why_whole(picture)))),
             map=scored.map,
             colour_range=policy.colour_range,
             reason=unjudged,
             allowed=allowed_in_words(regions) if by_rule else None,
             counts=counts,
             transductive=self.transductive,
+            area=shown.found(picture),
         )
 
 

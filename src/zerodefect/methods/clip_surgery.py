@@ -185,15 +185,15 @@ class CLIPSurgery(CLIPDetector):
         parts = F.normalize(rows, dim=-1).split([len(group) for group in prompts])
         return F.normalize(torch.stack([part.mean(0) for part in parts]), dim=-1)
 
-    def word_map(self, encoded: Features, words: Sequence[str]) -> Tensor:
-        """Where each of the words is found, ``(B, n, h, w)`` in [0, 1], on the grid of patches.
+    def word_evidence(self, encoded: Features, words: Sequence[str]) -> Tensor:
+        """What the patches say for each of the words, ``(B, n, h, w)`` on the grid of patches.
 
-        The surgery against the redundant text on a scale that is the same for every picture: the
-        softmax over the word and no word. 0.5: the patch speaks for neither.
+        The surgery against the redundant text over the temperature: the logit of the softmax over
+        the word and no word, on a scale that is the same for every picture. Above 0 a patch rather
+        speaks for the word.
         """
-        T, r = self.texts(words), self.texts([""])[0]
-        S = redundant_surgery(encoded.patches[0], T, r) / self.config.temperature
-        return encoded.grid.fold(S.sigmoid().mT)
+        S = redundant_surgery(encoded.patches[0], self.texts(words), self.texts([""])[0])
+        return encoded.grid.fold(S.mT / self.config.temperature)
 
     # --- ours: as an anomaly detector -----------------------------------------------------------
 
