@@ -409,11 +409,7 @@ class Inspector(Keepable):
         if not all(np.isfinite(each).all() for each in numbers if each is not None):
             reason = "could not be scored (score or anomaly map is not finite)"
             return Failure(picture.path, reason, "Check the weights, and use float32")
-        size, area, found = (
-            (picture.height, picture.width),
-            shown.area(picture),
-            shown.found(picture),
-        )
+        size, area = (picture.height, picture.width), shown.area(picture)
         limit, least = policy.region_limit, 1 if policy.allowances else USUAL_MINIMUM
         regions = find_regions(
             scored.map, limit, minimum_area=least, inspected=area, p_value=policy.region_p_value

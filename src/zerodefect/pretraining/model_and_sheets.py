@@ -35,6 +35,7 @@ RECOMMENDED: dict[str, dict[str, Any]] = {
         "reference_scale": 0.4,
     },
     "winclip": {"image_score": "map"},
+    "clip_surgery": {"image_size": 256},  # words are shown on the picture at this size
     # These weights' patches were trained to match texts; a second stream would only blur them.
     **{method: {"attention": "plain"} for method in ("anomalyclip", "glocalclip", "crane")},
 }
