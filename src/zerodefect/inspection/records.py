@@ -55,14 +55,14 @@ def to_record(
         "allowed": inspection.allowed,
         "part": part,
         "notes": [*inspection.notes, *(one.remark for one in inspection.words if one.remark)],
+        "map": map_path,
+        "assets": None if assets is None else dict(assets),
+        "transductive": bool(inspection.transductive),
         "area": _area_record(inspection),
         "words": [
             {"word": one.word, "span": [round(v, 4) for v in one.span], "at": list(one.at)}
             for one in inspection.words
         ],
-        "map": map_path,
-        "assets": None if assets is None else dict(assets),
-        "transductive": bool(inspection.transductive),
     }
 
 

@@ -199,14 +199,10 @@ class CLIPSurgery(CLIPDetector):
 
     def words(self, product: Product) -> dict[str, Tensor]:
         """``texts (2, D)``, normal and anomalous, and ``kind_texts (T, D)``, all of unit length."""
-        kinds = product.vocabulary.kinds if product.vocabulary else ()
-        groups = [
-            self.prompts.normal_prompts(product.name),
-            self.prompts.anomalous_prompts(product.name),
-            *(self.prompts.fill(phrases, product.name) for _, phrases in kinds),
-        ]
-        T = self._means(groups)
-        return {"texts": T[:2], "kind_texts": T[2:]}
+        name, kinds = product.name, product.vocabulary.kinds if product.vocabulary else ()
+        T = self._means([self.prompts.normal_prompts(name), self.prompts.anomalous_prompts(name)])
+        of_kinds = [self.prompts.fill(phrases, name) for _, phrases in kinds]
+        return {"texts": T, "kind_texts": self._means(of_kinds) if kinds else T[:0]}
 
     def map_range(self, knowledge: Knowledge) -> tuple[float, float]:
         """Of half a difference of cosines whose weights add up to 2, or of a probability."""
