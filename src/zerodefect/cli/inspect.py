@@ -132,13 +132,11 @@ def inspect(
         inspector.policy = inspector.active_policy().allowing(rules.rules)
     if verdict.threshold is not None:
         inspector.policy = inspector.active_policy().with_threshold(verdict.threshold)
-    shown_words = words.checked(inspector)
     compared_as = sets and [sets.by, sets.most, sorted(map(str, good))]
     choices = [*_choices(inspector, given, verdict, rules), compared_as, run.maps, run.report]
-    choices += [shown_words] if shown_words else []
-    folder = run.output or default_folder(inspector, paths, choices)
+    folder = run.output or default_folder(inspector, paths, [*choices, *(words.show_words or ())])
     options = {**run.keywords(), **batch.keywords(), "part_by": rules.part_by, "sets": sets}
-    options |= {"folder": folder, "words": shown_words}
+    options |= {"folder": folder, "words": words.checked(inspector)}
     options.pop("output")
     summary = _inspect(inspector, files, options, as_json)
     _print_summary(summary, inspector, quiet=as_json)

@@ -89,9 +89,7 @@ def inspect_files(
 
     Args:
         inspector: ready to judge: described, with references and policy as wanted.
-        files: pictures.
-        folder: the run folder: ``run.json``, ``results.jsonl``, ``results.csv``, ``regions.csv``,
-            ``coco.json``, and what else is asked for.
+        files, folder: pictures; the run folder, see ``run_folder``.
         maps, report: write full-size float TIFF maps in the MVTec layout, ``maps/``; the report.
         coco, parquet: how ``coco.json`` has the regions; write ``results.parquet``, too.
         part_by: pattern that names the part that a file shows; None for the policy's, if any.
@@ -113,16 +111,14 @@ def inspect_files(
     parts = parts_of_run(files, part_by, policy)
     files = parts.files if parts else files
     root = _common_root(files) if maps else None
-    settings: dict[str, Any] = {"maps": maps, "report": report, "root": root and str(root)}
-    settings |= {"words": list(words)} if words else {}
+    settings = {"maps": maps, "report": report, "root": root and str(root)}
     sets = sets or (PictureSets.of(inspector, files) if inspector.transductive else None)
-    manifest = _manifest(inspector, policy, settings, parts, sets)
+    manifest = _manifest(inspector, policy, settings, parts, sets, words)
     with RunStore(folder, manifest, overwrite=overwrite) as store:
         keys = {path: image_key(path) for path in files}
         waiting = _waiting(store, keys, sets)
         before = _recorded(store, set(files) - set(waiting))
-        found = _seen(inspector, waiting, sets, batch_size)
-        found = _with_words(inspector, found, words) if words else found
+        found = _with_words(inspector, _seen(inspector, waiting, sets, batch_size), words)
         how = (policy.colour_range, _map_root(store, root), report, parts)
         for record in chain(before, _appended(store, keys, found, *how)):
             _tell(parts, on_record, on_part, record)
@@ -174,10 +170,10 @@ def _seen(
 def _with_words(
     inspector: Inspector, found: Iterable[Seen[Path, Inspection]], words: Sequence[str]
 ) -> Iterator[Seen[Path, Inspection]]:
-    """The same with where words are seen in each picture."""
+    """The same with where words are seen in each picture, if any are looked for."""
     for seen in found:
         picture, result = seen.picture, seen.result
-        if isinstance(result, Inspection) and picture is not None:
+        if words and isinstance(result, Inspection) and picture is not None:
             result = replace(result, words=inspector.see_words(picture, words))
         yield Seen(seen.source, picture, result)
 
@@ -251,9 +247,12 @@ def _manifest(
     settings: dict[str, Any],
     parts: PartsOfRun | None,
     sets: PictureSets | None,
+    words: Sequence[str],
 ) -> dict[str, Any]:
+    told: dict[str, Any] = {"part_by": parts.by} if parts else {}
+    told |= {"words": list(words)} if words else {}
     return {
-        "settings": {**settings, **({"part_by": parts.by} if parts else {})},
+        "settings": {**settings, **told},
         "object": inspector.object,
         "method": inspector.detector.info.title,
         "backbone": inspector.detector.backbone,
