@@ -50,7 +50,8 @@ SIGNATURES = [
         "policy: 'Policy | str | Path | None' = None, tile: 'int | None' = None, "
         "overlap: 'float' = 0.25, keep_aspect: 'bool' = False, "
         "roi: 'Source | AreaWords | None' = None, ignore: 'Source | None' = None, "
-        "bit_depth: 'int | None' = None, memory_budget: 'int | None' = None, **loading: 'Any') -> 'Inspector'",
+        "bit_depth: 'int | None' = None, memory_budget: 'int | None' = None, "
+        "**loading: 'Any') -> 'Inspector'",
     ),
     (
         Inspector.inspect,

@@ -46,6 +46,7 @@ def test_words_are_shown_on_every_picture(inspect, tmp_path):
         assert [one["word"] for one in record["words"]] == ["scratch", "label", "hole"]
         for number, one in enumerate(record["words"]):
             low, high = one["span"]
+            assert (one["remark"] in record["notes"]) is (one["remark"] is not None)
             assert 0 <= low <= high <= 1 and one["at"][0] < 48 and one["at"][1] < 40
             shown = open_image(tmp_path / "run" / record["assets"][f"word{number}"])
             assert (shown.height, shown.width) == (40, 48)

@@ -281,6 +281,7 @@ def default_folder(inspector: Inspector, paths: list[Path], choices: list[Any]) 
 def _row(record: dict[str, Any]) -> dict[str, Any]:
     """What the table needs of a record, so that a long run does not stay in memory whole."""
     kinds = Counter(region["kind"] or "anomaly" for region in record.get("regions", []))
+    told = [record.get("reason"), *(word["remark"] for word in record.get("words") or ())]
     return {
         "image": record["image"],
         "verdict": record.get("verdict", "failed"),
@@ -288,7 +289,7 @@ def _row(record: dict[str, Any]) -> dict[str, Any]:
         "p_value": record.get("p_value"),
         "kinds": ", ".join(f"{n} x {kind}" if n > 1 else kind for kind, n in kinds.items()),
         "reason": record.get("reason") or "",
-        "notes": "; ".join(n for n in record.get("notes", []) if n != record.get("reason")),
+        "notes": "; ".join(n for n in record.get("notes", []) if n not in told),
     }
 
 

@@ -59,10 +59,7 @@ def to_record(
         "assets": None if assets is None else dict(assets),
         "transductive": bool(inspection.transductive),
         "area": _area_record(inspection),
-        "words": [
-            {"word": one.word, "span": [round(v, 4) for v in one.span], "at": list(one.at)}
-            for one in inspection.words
-        ],
+        "words": [one.to_dict() for one in inspection.words],
     }
 
 

@@ -59,6 +59,11 @@ class SeenWord:
         """Lowest and highest value of the map."""
         return float(self.map.min()), float(self.map.max())
 
+    def to_dict(self) -> dict[str, Any]:
+        """All but the map as plain data."""
+        span = [round(value, 4) for value in self.span]
+        return {"word": self.word, "span": span, "at": list(self.at), "remark": self.remark}
+
     def resized(self, height: int, width: int) -> np.ndarray:
         """The map at another size, ``(height, width)`` float32, bilinear."""
         return resize_map(torch.from_numpy(self.map), (height, width))

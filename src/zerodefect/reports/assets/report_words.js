@@ -11,7 +11,8 @@ function overlaid(detail, name, ...caption) {
 
 function wordCaption(one) {
   const [low, high] = one.span;
-  return [make("strong", {}, one.word), ` ${number(low)} to ${number(high)}, highest at ${one.at.join(", ")}`];
+  return [make("strong", {}, one.word), ` ${number(low)} to ${number(high)}, highest at ${one.at.join(", ")}`,
+    ...(one.remark ? [make("br"), one.remark] : [])];
 }
 
 /* One scale for all words and pictures: what is not above its lower end stays transparent. */
