@@ -136,6 +136,10 @@ FURTHER: dict[str, dict[str, dict[str, Any]]] = {
         "unet": {"network": "unet", "error": "l1", "sigma": 0.0},
         "ssim": {"error": "ssim", "border": "zeros", "width": 2},
     },
+    "clip_surgery": {
+        "probability": {"read_out": "probability", "stream_start": 3},
+        "own patches": {"attention": "plain", "templates": ("a photo of a {}.", "the {}.")},
+    },
     "cops": {
         "own vectors": {"reconstruction": "own", "crossed": False, "upsampling": "bilinear"},
         "as on VisA": {"training_window": 3, "window": 3, "reconstruction": "none"},

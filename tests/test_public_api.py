@@ -48,9 +48,10 @@ SIGNATURES = [
         "references: 'Source | Iterable[Source] | None' = None, "
         "vocabulary: 'Vocabulary | str | Path | None' = None, "
         "policy: 'Policy | str | Path | None' = None, tile: 'int | None' = None, "
-        "overlap: 'float' = 0.25, keep_aspect: 'bool' = False, roi: 'Source | None' = None, "
-        "ignore: 'Source | None' = None, bit_depth: 'int | None' = None, "
-        "memory_budget: 'int | None' = None, **loading: 'Any') -> 'Inspector'",
+        "overlap: 'float' = 0.25, keep_aspect: 'bool' = False, "
+        "roi: 'Source | AreaWords | None' = None, ignore: 'Source | None' = None, "
+        "bit_depth: 'int | None' = None, memory_budget: 'int | None' = None, "
+        "**loading: 'Any') -> 'Inspector'",
     ),
     (
         Inspector.inspect,
@@ -71,6 +72,7 @@ SIGNATURES = [
         "on_scored: 'Callable[[int], None]' = <function>, "
         "on_failure: 'Callable[[Failure], None] | None' = None) -> 'Policy'",
     ),
+    (Inspector.where, "(self, word: 'str', source: 'Source | Any') -> 'np.ndarray'"),
     (Inspector.remember, "(self, references: 'Source | Iterable[Source]') -> 'int'"),
     (
         Inspector.describe,
@@ -113,7 +115,8 @@ SIGNATURES = [
 
 FIELDS = {
     "Inspection": "image object width height verdict calibrated score p_value regions "
-    "explanation notes map answer reason allowed counts transductive picture colour_range",
+    "explanation notes map answer reason allowed counts transductive area words picture "
+    "colour_range",
     "Region": "box mask polygons area area_percent score p_value kind kind_score allowed",
     "Failure": "image reason remedy",
     "Prediction": "score map type_map answer embedding",

@@ -129,7 +129,7 @@ def test_groups_are_the_keywords_of_the_call_in_python(tmp_path):
 def test_views_open_their_mask_pictures(tmp_path):
     assert ViewOptions().opened() == {"viewing": Viewing(), "roi": None, "ignore": None}
     (tmp_path / "roi.png").write_bytes(encode_png(picture(0, 20, 30)))
-    chosen = PictureOptions(64, 0.5, True, tmp_path / "roi.png", bit_depth=12)
+    chosen = PictureOptions(64, 0.5, True, str(tmp_path / "roi.png"), bit_depth=12)
     shown = chosen.opened()
     assert shown["viewing"] == Viewing(Tiling(64, 0.5), keep_aspect=True)
     assert (shown["roi"].height, shown["roi"].width) == (20, 30)
@@ -138,7 +138,7 @@ def test_views_open_their_mask_pictures(tmp_path):
         "tile": 64,
         "overlap": 0.5,
         "keep_aspect": True,
-        "roi": tmp_path / "roi.png",
+        "roi": str(tmp_path / "roi.png"),
         "ignore": None,
         "bit_depth": 12,
     }

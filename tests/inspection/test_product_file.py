@@ -119,6 +119,7 @@ VIEWS = {
     "aspect": {"keep_aspect": True},
     "both": {"tile": 40, "keep_aspect": True},
     "areas": {"roi": "roi", "ignore": "ignore"},
+    "area in words": {"roi": "a hole, not the scratch"},
     "depth": {"bit_depth": 12},
     "half": {"precision": "bfloat16"},
     "options": {"temperature": 0.03, "scales": (2,), "image_size": 48},

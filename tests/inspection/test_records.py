@@ -93,6 +93,8 @@ def test_fields_of_a_record():
             "map",
             "assets",
             "transductive",
+            "area",
+            "words",
         ),
     ]
     assert record["count"] == 1

@@ -195,3 +195,22 @@ def test_how_many_of_each_kind_stands_beside_the_score(tmp_path):
     assert "2 \u00d7 scratch (1 to 3); 1 \u00d7 anomaly" in on_page(tmp_path, [record], shown)
     del record["counts"]  # of an earlier version
     assert "scratch" not in on_page(tmp_path, [record], shown)
+
+
+def test_words_and_the_area_that_words_name_are_laid_over_the_picture(tmp_path):
+    words = [{"word": "<b>label</b>", "span": [0.25, 0.75], "at": [12, 34]}]
+    area = {"words": "screw, not background", "percent": 41.5, "rle": None}
+    files = {name: f"assets/{name}.png" for name in ("image", "word0", "area")}
+    (tmp_path / "assets").mkdir()
+    for file in files.values():
+        (tmp_path / file).write_bytes(b"png")
+    record = inspected([], words=words, area=area, assets=files)
+    show = f"(showWords({json.dumps(record)}), byId('words').textContent)"
+    told = on_page(tmp_path, [record], show)
+    assert "screw, not background" in told and "41.5 % of the picture" in told
+    assert "<b>label</b>  0.25 to 0.75, highest at 12, 34" in told
+    assert "0.5 for neither" in told
+    layers = f"(showWords({json.dumps(record)}), byId('words').querySelectorAll('img').length)"
+    assert on_page(tmp_path, [record], layers) == 4
+    without = inspected([], assets={})
+    assert on_page(tmp_path, [without], f"(showWords({json.dumps(without)}), 1)") == 1

@@ -27,6 +27,7 @@ from zerodefect.cli.options import (
     output_option,
 )
 from zerodefect.cli.telling import progress, tell
+from zerodefect.cli.word_options import WordOptions
 from zerodefect.types import printable
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ def inspect(
     detector: DetectorOptions,
     compared: SetOptions,
     pictures: PictureOptions,
+    words: WordOptions,
     run: RunOptions,
     batch: BatchOptions,
     as_json: AsJson = False,
@@ -132,9 +134,9 @@ def inspect(
         inspector.policy = inspector.active_policy().with_threshold(verdict.threshold)
     compared_as = sets and [sets.by, sets.most, sorted(map(str, good))]
     choices = [*_choices(inspector, given, verdict, rules), compared_as, run.maps, run.report]
-    folder = run.output or default_folder(inspector, paths, choices)
+    folder = run.output or default_folder(inspector, paths, [*choices, *(words.show_words or ())])
     options = {**run.keywords(), **batch.keywords(), "part_by": rules.part_by, "sets": sets}
-    options |= {"folder": folder}
+    options |= {"folder": folder, "words": words.checked(inspector)}
     options.pop("output")
     summary = _inspect(inspector, files, options, as_json)
     _print_summary(summary, inspector, quiet=as_json)
@@ -279,6 +281,7 @@ def default_folder(inspector: Inspector, paths: list[Path], choices: list[Any]) 
 def _row(record: dict[str, Any]) -> dict[str, Any]:
     """What the table needs of a record, so that a long run does not stay in memory whole."""
     kinds = Counter(region["kind"] or "anomaly" for region in record.get("regions", []))
+    told = [record.get("reason"), *(word["remark"] for word in record.get("words") or ())]
     return {
         "image": record["image"],
         "verdict": record.get("verdict", "failed"),
@@ -286,7 +289,7 @@ def _row(record: dict[str, Any]) -> dict[str, Any]:
         "p_value": record.get("p_value"),
         "kinds": ", ".join(f"{n} x {kind}" if n > 1 else kind for kind, n in kinds.items()),
         "reason": record.get("reason") or "",
-        "notes": "; ".join(n for n in record.get("notes", []) if n != record.get("reason")),
+        "notes": "; ".join(n for n in record.get("notes", []) if n not in told),
     }
 
 

@@ -374,7 +374,11 @@ class ViewOptions(Options, panel="Pictures"):
     )
     overlap: float = option(0.25, "Of neighbour tiles.", min=0.0, max=0.5, metavar="SHARE")
     keep_aspect: bool = option(False, "Keep the aspect ratio instead of squaring.", "--keep-aspect")
-    roi: Path | None = option(None, "Mask picture: only what is white is inspected.")
+    roi: str | None = option(
+        None,
+        "Only this is inspected: what is white in a mask picture, or what words name.",
+        metavar="FILE|WORDS",
+    )
     ignore: Path | None = option(None, "Mask picture: what is white does not count.")
 
     def tiling(self) -> Tiling | None:
@@ -388,13 +392,15 @@ class ViewOptions(Options, panel="Pictures"):
 
         Raises:
             ImageError: a mask picture cannot be read.
+            ValueError: an area by words, which is not measured.
         """
         from zerodefect.images import open_image
+        from zerodefect.inspection.word_sight import opened_mask
         from zerodefect.scoring.viewing import Viewing
 
         return {
             "viewing": Viewing(self.tiling(), self.keep_aspect),
-            "roi": open_image(self.roi) if self.roi else None,
+            "roi": opened_mask(self.roi),
             "ignore": open_image(self.ignore) if self.ignore else None,
         }
 

@@ -50,7 +50,8 @@ class CLIPDetector(Detector):
     ``predict`` instead.
 
     Attributes:
-        clip: the towers.
+        source: the weights as they were given, for whoever reads them in another way.
+        clip: the towers, with the activation of ``config``.
         taps: blocks of the image tower that are read.
         text_features: embeddings of sentences, computed once.
         prepared: how the official code prepares pictures where it differs from the weights' own
@@ -66,8 +67,9 @@ class CLIPDetector(Detector):
     taps: tuple[int, ...]
 
     def __init__(self, clip: CLIPBackbone, config: Any) -> None:
-        clip = clip.with_activation(getattr(config, "activation", "weights"))
+        given, clip = clip, clip.with_activation(getattr(config, "activation", "weights"))
         super().__init__(config, (clip,), replace(clip.preprocess, **self.prepared))
+        self.source = given
         self.clip = clip.clip.requires_grad_(False)
         self.text_features = TextFeatures(clip.clip, clip.fingerprint, reload=clip.reload)
         if "references" in self.info.knows_from:

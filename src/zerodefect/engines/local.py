@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -80,6 +80,7 @@ def inspect_files(
     part_by: str | None = None,
     batch_size: int = 8,
     sets: PictureSets | None = None,
+    words: Sequence[str] = (),
     overwrite: bool = False,
     on_record: Callable[[Record], None] = lambda record: None,
     on_part: Callable[[Record], None] = lambda record: None,
@@ -88,14 +89,13 @@ def inspect_files(
 
     Args:
         inspector: ready to judge: described, with references and policy as wanted.
-        files: pictures.
-        folder: the run folder: ``run.json``, ``results.jsonl``, ``results.csv``, ``regions.csv``,
-            ``coco.json``, and what else is asked for.
+        files, folder: pictures; the run folder, see ``run_folder``.
         maps, report: write full-size float TIFF maps in the MVTec layout, ``maps/``; the report.
         coco, parquet: how ``coco.json`` has the regions; write ``results.parquet``, too.
         part_by: pattern that names the part that a file shows; None for the policy's, if any.
         batch_size: images that go through the network at once.
         sets: which pictures a set method compares, see ``PictureSets``; None: all of them.
+        words: that are looked for in every picture, see ``Inspector.where``.
         overwrite: throw away what the folder holds of another run.
         on_record, on_part: called with every record, of earlier runs first, and with every part's.
 
@@ -113,12 +113,12 @@ def inspect_files(
     root = _common_root(files) if maps else None
     settings = {"maps": maps, "report": report, "root": root and str(root)}
     sets = sets or (PictureSets.of(inspector, files) if inspector.transductive else None)
-    manifest = _manifest(inspector, policy, settings, parts, sets)
+    manifest = _manifest(inspector, policy, settings, parts, sets, words)
     with RunStore(folder, manifest, overwrite=overwrite) as store:
         keys = {path: image_key(path) for path in files}
         waiting = _waiting(store, keys, sets)
         before = _recorded(store, set(files) - set(waiting))
-        found = _seen(inspector, waiting, sets, batch_size)
+        found = _with_words(inspector, _seen(inspector, waiting, sets, batch_size), words)
         how = (policy.colour_range, _map_root(store, root), report, parts)
         for record in chain(before, _appended(store, keys, found, *how)):
             _tell(parts, on_record, on_part, record)
@@ -165,6 +165,17 @@ def _seen(
         if not asked.isdisjoint(one):
             found = inspector.stream([*sets.good, *one], batch_size=batch_size)
             yield from islice(found, len(sets.good), None)
+
+
+def _with_words(
+    inspector: Inspector, found: Iterable[Seen[Path, Inspection]], words: Sequence[str]
+) -> Iterator[Seen[Path, Inspection]]:
+    """The same with where words are seen in each picture, if any are looked for."""
+    for seen in found:
+        picture, result = seen.picture, seen.result
+        if words and isinstance(result, Inspection) and picture is not None:
+            result = replace(result, words=inspector.see_words(picture, words))
+        yield Seen(seen.source, picture, result)
 
 
 def _tell(
@@ -236,9 +247,12 @@ def _manifest(
     settings: dict[str, Any],
     parts: PartsOfRun | None,
     sets: PictureSets | None,
+    words: Sequence[str],
 ) -> dict[str, Any]:
+    told: dict[str, Any] = {"part_by": parts.by} if parts else {}
+    told |= {"words": list(words)} if words else {}
     return {
-        "settings": {**settings, **({"part_by": parts.by} if parts else {})},
+        "settings": {**settings, **told},
         "object": inspector.object,
         "method": inspector.detector.info.title,
         "backbone": inspector.detector.backbone,

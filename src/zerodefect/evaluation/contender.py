@@ -15,6 +15,8 @@ from zerodefect.evaluation.prediction_cache import PredictionCache
 from zerodefect.evaluation.predictions import Taught
 from zerodefect.evaluation.protocol import Evaluation, Protocol
 from zerodefect.inspection.inspector import Inspector
+from zerodefect.inspection.word_sight import UNMEASURED
+from zerodefect.scoring.areas import AreaWords
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,13 @@ class Contender:
 
 
 def product_contender(inspector: Inspector, name: str) -> Contender:
-    """A product as it is: what it knows, how it is shown pictures, its limits."""
+    """A product as it is: what it knows, how it is shown pictures, its limits.
+
+    Raises:
+        ValueError: words name what it inspects.
+    """
+    if isinstance(inspector.roi, AreaWords):
+        raise ValueError(f"{name}: inspects {inspector.roi}: {UNMEASURED}")
     shown = inspector.snapshot()
     good = frozenset(inspector.known_digests())
     options = {

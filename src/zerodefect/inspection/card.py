@@ -10,6 +10,7 @@ from zerodefect.backbones.licences import licence_of
 from zerodefect.inspection.policy import Policy
 from zerodefect.inspection.power_curve import PowerCurve
 from zerodefect.inspection.product_sections import Product
+from zerodefect.inspection.shown import is_words
 from zerodefect.types import told_score
 
 _PLAIN = re.compile(r"[^\S ]+|[\x00-\x1f]")
@@ -79,9 +80,13 @@ def _knows(told: Product, policy: Policy, kinds: str | None) -> Iterator[str]:
         high, wide = seen.within
         size = f"{wide} x {high} pixels"
         yield f"Pictures are shrunk to what the file keeps of the good ones ({size})"
-    masks = [name for name, area in zip(("roi", "ignore"), seen.areas, strict=True) if area]
-    if masks:
-        yield f"Only part of a picture is inspected ({' and '.join(masks)} mask)"
+    areas = [
+        area if is_words(area) else f"{name} mask"
+        for name, area in zip(("roi", "ignore"), seen.areas, strict=True)
+        if area
+    ]
+    if areas:
+        yield f"Only part of a picture is inspected ({' and '.join(areas)})"
     if seen.bit_depth:
         yield f"16-bit pictures use {seen.bit_depth} bits"
 

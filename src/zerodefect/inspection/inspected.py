@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -15,6 +15,10 @@ from zerodefect.images import Picture, open_image
 from zerodefect.inspection.presentation import as_html, drawn_on
 from zerodefect.inspection.records import to_record
 from zerodefect.types import Count, Region, Verdict, printable, told_score
+
+if TYPE_CHECKING:
+    from zerodefect.inspection.word_sight import SeenWord
+    from zerodefect.scoring.areas import FoundArea
 
 _OF_A_RUN = ("map", "assets", "part")  # of a record: where a run's folder has them
 _PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
@@ -45,6 +49,8 @@ class Inspection:
         counts: how many defects of each kind, in the order of the regions; not the number of
             regions, see ``Count``.
         transductive: whether the score depends on the other pictures that it was scored with.
+        area: what was inspected, where words name it; None where they do not.
+        words: where the words were seen that were asked for.
         picture: as it was inspected, or None if dropped (``keep_maps=False``).
         colour_range: raw map values at the two ends of the colour ramp, from the calibration and so
             the same for all images; None without maps.
@@ -67,6 +73,8 @@ class Inspection:
     allowed: str | None = None
     counts: tuple[Count, ...] = ()
     transductive: bool = False
+    area: FoundArea | None = field(default=None, repr=False, compare=False)
+    words: tuple[SeenWord, ...] = field(default=(), repr=False, compare=False)
     picture: Picture | None = field(default=None, repr=False, compare=False)
     colour_range: tuple[float, float] | None = field(default=None, repr=False, compare=False)
 

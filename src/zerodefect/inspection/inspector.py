@@ -26,8 +26,8 @@ from zerodefect.inspection.policy import Policy
 from zerodefect.inspection.product_pictures import Keeping
 from zerodefect.inspection.product_sections import Asked
 from zerodefect.inspection.regions import USUAL_MINIMUM, find_regions
+from zerodefect.inspection.shown import Shown
 from zerodefect.inspection.sources import GoodPictures, Source, expand, mirrored, one_of
-from zerodefect.inspection.teachable import Shown
 from zerodefect.scoring.joining import Scored
 from zerodefect.scoring.scorer import DEFAULT_BATCH
 from zerodefect.scoring.stream import Seen, scored_stream
@@ -432,13 +432,14 @@ class Inspector(Keepable):
             explanation=explain(verdict, scored.score, policy, regions, size, unjudged, counts)
             + self.told_transductive(),
             answer=scored.answer,
-            notes=picture.notes if unjudged is None else (*picture.notes, unjudged),
+            notes=(*picture.notes, *filter(None, (unjudged, shown.why_whole(picture)))),
             map=scored.map,
             colour_range=policy.colour_range,
             reason=unjudged,
             allowed=allowed_in_words(regions) if by_rule else None,
             counts=counts,
             transductive=self.transductive,
+            area=shown.found(picture),
         )
 
 

@@ -19,8 +19,9 @@ from zerodefect.inspection.policy import Policy
 from zerodefect.inspection.product_pictures import Keeping
 from zerodefect.inspection.product_sections import Asked
 from zerodefect.inspection.region_kinds import USUAL_UNKNOWN, KindExamples
+from zerodefect.inspection.shown import Shown
 from zerodefect.inspection.sources import Source, expand
-from zerodefect.inspection.teachable import Shown, Teachable
+from zerodefect.inspection.teachable import Teachable
 from zerodefect.scoring.joining import Scored
 from zerodefect.scoring.scorer import Scorer
 

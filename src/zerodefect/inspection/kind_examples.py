@@ -21,7 +21,7 @@ from zerodefect.types import Region
 
 if TYPE_CHECKING:
     from zerodefect.inspection.keepable import Keepable
-    from zerodefect.inspection.teachable import Shown
+    from zerodefect.inspection.shown import Shown
 
 MOST_OF_A_PICTURE = 8
 """Regions of a mask, the largest, that are examples."""

@@ -18,8 +18,10 @@ from zerodefect.inspection.product_detector import check_detector, rebuilt
 from zerodefect.inspection.product_file import ProductFile, contradictions, opened_product
 from zerodefect.inspection.product_sections import SUFFIX
 from zerodefect.inspection.sources import Source, open_source
+from zerodefect.inspection.word_sight import opened_roi
 from zerodefect.methods import load_detector
 from zerodefect.prompts.vocabulary import Vocabulary
+from zerodefect.scoring.areas import AreaWords
 from zerodefect.scoring.viewing import Viewing
 
 _USUAL: dict[str, tuple[Any, ...]] = {
@@ -40,7 +42,7 @@ def load(
     tile: int | None = None,
     overlap: float = 0.25,
     keep_aspect: bool = False,
-    roi: Source | None = None,
+    roi: Source | AreaWords | None = None,
     ignore: Source | None = None,
     bit_depth: int | None = None,
     memory_budget: int | None = None,
@@ -62,6 +64,8 @@ def load(
             that its neighbour shows, too.
         keep_aspect: keep the pictures' aspect ratio instead of squaring them.
         roi, ignore: mask pictures: only what is white in ``roi`` and not in ``ignore`` counts.
+            ``roi`` may be words: of ``"the screw, not the background"`` only the screw counts,
+            which is looked for in every picture; see ``scoring.areas.AreaWords``.
         bit_depth: bits that 16-bit pictures use; by default the policy's, or inferred once.
         memory_budget: bytes that remembered references may take.
         loading: as ``methods.load_detector`` takes them: ``checkpoint``, ``backbone``, ``weights``,
@@ -102,7 +106,7 @@ def _of_method(
         vocabulary=told["vocabulary"],
         viewing=Viewing(tiling, told["keep_aspect"]),
         bit_depth=known.bit_depth if depth is None and known else depth,
-        roi=None if roi is None else open_source(roi),
+        roi=opened_roi(roi),
         ignore=None if ignore is None else open_source(ignore),
     )
     name = known.object if told["object"] is None and known else told["object"]

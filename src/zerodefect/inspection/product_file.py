@@ -36,13 +36,11 @@ from zerodefect.inspection.product_detector import (
 )
 from zerodefect.inspection.product_sections import (
     CARD,
-    IGNORE,
     KINDS,
     KNOWLEDGE,
     POLICY,
     POWER,
     PRODUCT,
-    ROI,
     CheckInput,
     Checks,
     Named,
@@ -56,6 +54,7 @@ from zerodefect.inspection.product_sections import (
 )
 from zerodefect.inspection.region_kinds import KindExamples, KindsError
 from zerodefect.prompts.vocabulary import Vocabulary
+from zerodefect.scoring.areas import AreaWords
 from zerodefect.scoring.joining import Scored
 from zerodefect.scoring.scorer import Scorer
 from zerodefect.scoring.stream import scored_stream
@@ -64,7 +63,7 @@ from zerodefect.types import Failure
 
 if TYPE_CHECKING:
     from zerodefect.inspection.keepable import Keepable
-    from zerodefect.inspection.teachable import Shown
+    from zerodefect.inspection.shown import Shown
 
 TOLERANCE = {"float32": 1e-3, "bfloat16": 3e-2}
 """How far scores of the check inputs may lie from what they were, as a share of the largest."""
@@ -193,14 +192,9 @@ class ProductFile:
         tiling = None if seen.tile is None else Tiling(seen.tile, seen.overlap)
         return Viewing(tiling, seen.keep_aspect, seen.within)
 
-    def areas(self) -> tuple[Picture | None, Picture | None]:
-        """Mask pictures of what counts and what does not."""
-        given = zip((ROI, IGNORE), self.told.viewing.areas, strict=True)
-        roi, ignore = (
-            None if hashed is None else product_pictures.opened(self.archive, name)
-            for name, hashed in given
-        )
-        return roi, ignore
+    def areas(self) -> tuple[Picture | AreaWords | None, Picture | None]:
+        """What counts, as a mask picture or in words, and the mask picture of what does not."""
+        return product_pictures.opened_areas(self.archive, *self.told.viewing.areas)
 
     def check(self, scorer: Scorer, known: Knowledge) -> float:
         """Score the check inputs again; the largest difference, as a share of the largest score.
@@ -287,9 +281,7 @@ def write_product(inspector: Keepable, path: str | Path, pictures: bool = True) 
         first[POWER] = json.dumps(inspector.power, allow_nan=False).encode()
     if inspector.taught_kinds is not None:
         first[KINDS] = inspector.taught_kinds.to_bytes()
-    for name, area in zip((ROI, IGNORE), shown.areas, strict=True):
-        if area is not None:
-            first[name] = product_pictures.lossless(area.to_uint8())[0]
+    first |= product_pictures.area_members(shown)
     write_archive(path, {**first, **inputs, **members})
     if inspector.file and inspector.file.path == Path(path).absolute():
         inspector.file = opened_product(path)

@@ -15,8 +15,10 @@ from zerodefect.images import ImageError, Picture, encode_jpeg, open_image, thum
 from zerodefect.images.kept import KeptPicture
 from zerodefect.inspection.archive import Archive, ProductError
 from zerodefect.inspection.frames import Frame, measure
-from zerodefect.inspection.product_sections import PictureEntry
+from zerodefect.inspection.product_sections import IGNORE, ROI, PictureEntry
+from zerodefect.inspection.shown import Shown, named_words
 from zerodefect.inspection.sources import digest
+from zerodefect.scoring.areas import AreaWords
 from zerodefect.scoring.viewing import Viewing
 
 _AT_ONCE = 4  # threads that shrink and encode; both release the interpreter lock
@@ -83,6 +85,28 @@ def lossless(pixels: np.ndarray) -> tuple[bytes, str]:
 
     tifffile.imwrite(buffer, pixels, photometric="rgb", compression="zlib")
     return buffer.getvalue(), "tif"
+
+
+def area_members(shown: Shown) -> dict[str, bytes]:
+    """Members of a file that hold mask pictures; words stand in ``product.json``."""
+    given = zip((ROI, IGNORE), shown.areas, strict=True)
+    return {name: lossless(area.to_uint8())[0] for name, area in given if isinstance(area, Picture)}
+
+
+def opened_areas(
+    archive: Archive, roi: str | None, ignore: str | None
+) -> tuple[Picture | AreaWords | None, Picture | None]:
+    """What counts and what does not, by how ``Shown.hashed`` names them.
+
+    Raises:
+        ProductError: words that name no area, or a picture that cannot be read.
+    """
+    try:
+        words = named_words(roi)
+    except ValueError as error:
+        raise ProductError(archive.path, str(error), "Copy the file again") from None
+    white = opened(archive, ROI) if roi is not None and words is None else None
+    return words or white, None if ignore is None else opened(archive, IGNORE)
 
 
 def written(

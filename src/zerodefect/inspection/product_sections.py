@@ -95,7 +95,7 @@ class Made(Section):
 
 
 class Seen(Section):
-    """How pictures are shown to it, and digests of the areas (``roi``, ``ignore``)."""
+    """How pictures are shown to it, and the areas (``roi``, ``ignore``), see ``shown.named``."""
 
     tile: int | None = Field(default=None, ge=1)
     overlap: float = Field(default=0.25, ge=0, le=0.5)

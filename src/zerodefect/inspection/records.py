@@ -54,10 +54,12 @@ def to_record(
         "reason": inspection.reason,
         "allowed": inspection.allowed,
         "part": part,
-        "notes": list(inspection.notes),
+        "notes": [*inspection.notes, *(one.remark for one in inspection.words if one.remark)],
         "map": map_path,
         "assets": None if assets is None else dict(assets),
         "transductive": bool(inspection.transductive),
+        "area": _area_record(inspection),
+        "words": [one.to_dict() for one in inspection.words],
     }
 
 
@@ -82,6 +84,16 @@ def _region_record(region: Region, inspection: Inspection) -> Record:
     }
 
 
+def _area_record(inspection: Inspection) -> Record | None:
+    """Where words found the area that was inspected; ``rle`` is null where all was."""
+    found, size = inspection.area, (inspection.height, inspection.width)
+    if found is None:
+        return None
+    mask = found.mask(*size)
+    rle = None if mask is None else mask_rle(mask, (0, 0), *size)
+    return {"words": str(found.words), "percent": round(found.percent, 2), "rle": rle}
+
+
 def _number(value: float | None, name: str) -> float | None:
     number = None if value is None else float(value)
     if number is not None and not math.isfinite(number):
@@ -90,13 +102,7 @@ def _number(value: float | None, name: str) -> float | None:
 
 
 def region_rle(region: Region, height: int, width: int) -> dict[str, Any]:
-    """Encode a region's mask within its ``height`` x ``width`` image as COCO does, holes included.
-
-    The mask is read column by column; the lengths of its runs, beginning with background, are
-    written as text (``counts_to_text``).
-
-    Returns:
-        ``size`` is ``[height, width]``, ``counts`` the text.
+    """Encode a region's mask within its ``height`` x ``width`` image, see ``mask_rle``.
 
     Raises:
         ValueError: the region does not lie within the image.
@@ -104,7 +110,25 @@ def region_rle(region: Region, height: int, width: int) -> dict[str, Any]:
     x, y, box_width, box_height = region.box
     if x < 0 or y < 0 or x + box_width > width or y + box_height > height:
         raise ValueError(f"region {region.box} lies outside the {width} x {height} image")
-    change = np.diff(np.pad(region.mask.T.astype(np.int8), ((0, 0), (1, 1))), axis=1)
+    return mask_rle(region.mask, (x, y), height, width)
+
+
+def mask_rle(mask: np.ndarray, corner: tuple[int, int], height: int, width: int) -> dict[str, Any]:
+    """Encode a mask within a ``height`` x ``width`` image as COCO does, holes included.
+
+    The mask is read column by column; the lengths of its runs, beginning with background, are
+    written as text (``counts_to_text``).
+
+    Args:
+        mask: ``(h, w)`` bool, within the image.
+        corner: ``(x, y)`` of its upper left pixel in the image.
+        height, width: of the image.
+
+    Returns:
+        ``size`` is ``[height, width]``, ``counts`` the text.
+    """
+    x, y = corner
+    change = np.diff(np.pad(mask.T.astype(np.int8), ((0, 0), (1, 1))), axis=1)
     # Where the runs of each column begin and end, counted through the image column by column.
     starts, ends = (
         (columns + x) * height + rows + y

@@ -7,11 +7,9 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from zerodefect.detector.contract import Detector, plain
 from zerodefect.detector.knowledge import Knowledge, Product
@@ -19,10 +17,12 @@ from zerodefect.images import BitDepth, ImageError, Picture, bit_depth_of
 from zerodefect.images.kept import KeptPicture
 from zerodefect.inspection.archive import ProductError
 from zerodefect.inspection.frames import shows_nothing
+from zerodefect.inspection.shown import Shown
 from zerodefect.inspection.sources import Source, digest, expand, open_source, plain_source
+from zerodefect.inspection.word_sight import Roi, WordSight
 from zerodefect.prompts.unfamiliar import unfamiliar
 from zerodefect.prompts.vocabulary import Vocabulary
-from zerodefect.scoring.areas import read_area
+from zerodefect.scoring.areas import AreaByWords, AreaWords
 from zerodefect.scoring.scorer import MemoryPlan, Scorer
 from zerodefect.scoring.viewing import Viewing
 
@@ -41,58 +41,7 @@ def _remark_on(name: str) -> None:
         _log.warning("%s", remark)
 
 
-@dataclass(frozen=True)
-class Shown:
-    """What an inspector was told and shown, at one moment.
-
-    Attributes:
-        product: its name and words, or None.
-        references: normal pictures, each once; none as long as those of a product file were not
-            needed, see ``Teachable.recalled``.
-        digests: of the references.
-        areas: mask pictures: what counts (white in ``roi``) and what does not (``ignore``).
-        hashed: digests of the areas.
-        knowledge: what the detector made of it all, once there is a detector.
-    """
-
-    product: Product | None = None
-    references: tuple[Picture, ...] = ()
-    digests: tuple[str, ...] = ()
-    areas: tuple[Picture | None, Picture | None] = (None, None)
-    hashed: tuple[str | None, ...] = (None, None)
-    knowledge: Knowledge | None = None
-
-    @property
-    def name(self) -> str | None:
-        """Of the product."""
-        return None if self.product is None else self.product.name
-
-    @property
-    def known(self) -> Knowledge:
-        """What the detector made of it all, where that is done."""
-        assert self.knowledge is not None
-        return self.knowledge
-
-    def area(self, picture: Picture) -> np.ndarray | None:
-        """What of a picture counts; None for all of it."""
-        return read_area(*self.areas, picture.height, picture.width, picture.path)
-
-    def number(self, picture: Picture) -> int:
-        """Of a picture among the references; -1 where it is none."""
-        name = digest(picture)
-        return self.digests.index(name) if name in self.digests else -1
-
-    def with_areas(self, roi: Picture | None, ignore: Picture | None) -> Shown:
-        """The same with other areas; references must then be seen anew."""
-        hashed = tuple(None if area is None else digest(area) for area in (roi, ignore))
-        return replace(self, areas=(roi, ignore), hashed=hashed, knowledge=None)
-
-    def without_references(self) -> Shown:
-        """The same with no references."""
-        return replace(self, references=(), digests=(), knowledge=None)
-
-
-class Teachable:
+class Teachable(WordSight):
     """A detector with words, references and areas of interest.
 
     It may be used from several threads: a call goes by what was known when it began.
@@ -109,7 +58,8 @@ class Teachable:
         detector: gives raw scores and maps; or what builds it at first use.
         vocabulary, viewing, bit_depth: see above.
         roi, ignore: mask pictures: what counts (white in ``roi``) and what does not (white in
-            ``ignore``), for every picture; nothing outside changes any result.
+            ``ignore``), for every picture; nothing outside changes any result. ``roi`` may be
+            words, see ``word_sight.Roi``: what they name in each picture counts.
     """
 
     def __init__(
@@ -119,16 +69,16 @@ class Teachable:
         vocabulary: Vocabulary | None = None,
         viewing: Viewing | None = None,
         bit_depth: int | None = None,
-        roi: Picture | None = None,
+        roi: Roi = None,
         ignore: Picture | None = None,
     ) -> None:
+        super().__init__()
         self.vocabulary = vocabulary or Vocabulary.default()
         self.viewing = viewing or Viewing()
         self.bit_depth = bit_depth
         self._too_dark: BitDepth | None = None  # told already
-        self._shown = Shown().with_areas(roi, ignore)
+        self._shown = Shown().with_areas(self.area_of(roi), ignore)
         self.file: ProductFile | None = None
-        self._lock = threading.RLock()
         self._detector = detector if isinstance(detector, Detector) else None
         self._build = detector
         self._under: tuple[Shown | None, Shown | None] = (None, None)
@@ -158,15 +108,16 @@ class Teachable:
     # --- areas ----------------------------------------------------------------------------------
 
     @property
-    def roi(self) -> Picture | None:
-        """Mask picture: only what is white is inspected."""
-        return self._shown.areas[0]
+    def roi(self) -> Picture | AreaWords | None:
+        """Only what is white in this mask picture, or what these words name, is inspected."""
+        area = self._shown.areas[0]
+        return area.words if isinstance(area, AreaByWords) else area
 
     @roi.setter
-    def roi(self, picture: Picture | None) -> None:
+    def roi(self, area: Roi) -> None:
         self._not_of_a_file("roi")
         with self._lock:
-            self._shown = self._shown.with_areas(picture, self.ignore)
+            self._shown = self._shown.with_areas(self.area_of(area), self.ignore)
 
     @property
     def ignore(self) -> Picture | None:
@@ -177,7 +128,7 @@ class Teachable:
     def ignore(self, picture: Picture | None) -> None:
         self._not_of_a_file("ignore")
         with self._lock:
-            self._shown = self._shown.with_areas(self.roi, picture)
+            self._shown = self._shown.with_areas(self._shown.areas[0], picture)
 
     # --- knowledge ----------------------------------------------------------------------------
 
@@ -428,7 +379,7 @@ class Teachable:
             "vocabulary": plain(words.kinds) if words else None,
             "shots": known.shots,
             "viewing": self.viewing.facts(),
-            "areas": list(shown.hashed),
+            "areas": [*shown.hashed, *self.sight_facts(shown.areas[0])],
             "bit_depth": self.bit_depth,
             "references": sorted(shown.digests),
         }

@@ -36,6 +36,7 @@ RECOMMENDED: dict[str, dict[str, Any]] = {
         "reference_scale": 0.4,
     },
     "winclip": {"image_score": "map"},
+    "clip_surgery": {"image_size": 256},  # words are shown on the picture at this size
 }
 """Hyper-parameters that suit the embedded model, chosen on held-out procedural pictures and
 real ones that are for choosing (``docs/embedded-model.md``)."""

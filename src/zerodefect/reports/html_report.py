@@ -24,6 +24,7 @@ from zerodefect.images import colorize
 from zerodefect.inspection.records import Record
 from zerodefect.reports.report_page import fill_page
 from zerodefect.reports.report_parts import ReportParts
+from zerodefect.reports.report_pictures import WORD_RANGE
 
 CHUNK_SIZE = 100
 MAX_CALIBRATION_TICKS = 500
@@ -32,7 +33,10 @@ MAX_CALIBRATION_TICKS = 500
 Address = Callable[[str], "str | None"]
 
 _MIME = {".jpg": "image/jpeg", ".png": "image/png"}
-_DETAILS = ("image", "object", "width", "height", "explanation", "answer", "counts")
+_DETAILS = (
+    *("image", "object", "width", "height", "explanation", "answer", "counts"),
+    "words",
+)
 _COLUMNS = (
     *("image", "verdict", "score", "p_value", "count", "kinds", "area", "thumb", "noted", "part"),
 )
@@ -141,9 +145,15 @@ def _pack(
                 "notes": list(record.get("notes") or ()),
                 "regions": [{key: r.get(key) for key in _REGION} for r in record["regions"]],
                 "assets": assets,
+                "area": _without_mask(record.get("area")),
             }
             details.append(detail)
         yield details
+
+
+def _without_mask(area: Record | None) -> Record | None:
+    """What the page says of an area by words; it shows the area as a picture."""
+    return area and {"words": area["words"], "percent": area["percent"]}
 
 
 class _Summary:
@@ -155,11 +165,13 @@ class _Summary:
         self.calibrated = self.policy.get("form", "none") != "none"
         self.columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
         self.kind_numbers: dict[str | None, int] = {}
+        self.words = False  # whether any were looked for
         self.notes: Counter[str] = Counter()  # images that have a note, by what it says
 
     def add(self, record: Record, thumb: str | None) -> None:
         regions = record["regions"]
         self.notes.update(set(record.get("notes") or ()))
+        self.words = self.words or bool(record.get("words"))
         kinds = dict.fromkeys(region.get("kind") for region in regions)
         row = {
             **record,
@@ -185,6 +197,7 @@ class _Summary:
             "region_limit": self.policy.get("region_limit"),
             "colour_range": colour_range,
             "ramp": _ramp(*colour_range) if colour_range else [],
+            "words": {"range": WORD_RANGE, "ramp": _ramp(*WORD_RANGE)} if self.words else None,
             "chunk_size": CHUNK_SIZE,
             "parts": self.parts.rows,
         }

@@ -51,7 +51,7 @@ def fill_page(
     parts = {
         "title": escape(f"{heading}: inspection report{state}"),
         "heading": escape(heading),
-        "script": _shipped("report.js"),
+        "script": _shipped("report.js") + _shipped("report_words.js"),
         "body_class": "calibrated" if calibrated else "uncalibrated",
         "banner": "" if calibrated else _banner(manifest),
         "facts": _facts(manifest),

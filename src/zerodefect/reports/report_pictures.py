@@ -13,6 +13,9 @@ from zerodefect.inspection.inspected import Inspection
 PICTURE_SIDE = 1024
 HEAT_SIDE = 384
 THUMB_SIDE = 192
+WORD_RANGE = (0.5, 1.0)
+"""Values of a word's map at the two ends of the ramp: from 0.5 on, a place speaks for the word."""
+_VEIL = 150  # opacity over what was not inspected
 
 
 def write_assets(
@@ -35,7 +38,9 @@ def write_assets(
     Returns:
         Paths relative to the run folder (the parent of ``folder``): ``image`` (JPEG, longest side
         at most 1024), ``heat`` (RGBA PNG, longest side at most 384, transparent below the range)
-        and ``thumb`` (JPEG, longest side at most 192, with heat map and outlines).
+        and ``thumb`` (JPEG, longest side at most 192, with heat map and outlines); where words name
+        the area, ``area`` (RGBA PNG, which darkens what was not inspected), and for every word that
+        was looked for ``word0``, ``word1``, ... (as ``heat``, from ``WORD_RANGE``).
 
     Raises:
         StoreError: a file cannot be written. Files are replaced whole, never left half written.
@@ -48,6 +53,8 @@ def write_assets(
         size = [max(1, round(side * scale)) for side in inspection.map.shape]
         heat = heat_rgba(resize_map(inspection.map, *size), *colour_range)
         files["heat"] = (f"{stem}.png", encode_png(heat))
+    for name, pixels_of_it in _of_words(inspection).items():
+        files[name] = (f"{stem}.{name}.png", encode_png(pixels_of_it))
     whole = inspection.height, inspection.width
     thumb = laid_over(shown, inspection.map, inspection.regions, whole, colour_range)
     files["thumb"] = (f"{stem}.thumb.jpg", encode_jpeg(thumb))
@@ -55,3 +62,17 @@ def write_assets(
         with atomic_write(folder / name) as file:
             file.write(content)
     return {key: f"{folder.name}/{name}" for key, (name, _) in files.items()}
+
+
+def _of_words(inspection: Inspection) -> dict[str, np.ndarray]:
+    """Pictures ``(h, w, 4)`` to lay over: the area by words, and the map of every word."""
+    scale = min(1.0, HEAT_SIDE / max(inspection.height, inspection.width))
+    size = [max(1, round(side * scale)) for side in (inspection.height, inspection.width)]
+    found = {
+        f"word{number}": heat_rgba(one.resized(*size), *WORD_RANGE)
+        for number, one in enumerate(inspection.words)
+    }
+    if inspection.area and (white := inspection.area.mask(*size)) is not None:
+        found["area"] = np.zeros((*white.shape, 4), np.uint8)
+        found["area"][~white, 3] = _VEIL
+    return found

@@ -1,13 +1,175 @@
-"""Areas of interest: what of a picture counts."""
+"""Areas of interest: what of a picture counts, by masks that were drawn or by words."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import hashlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from PIL import Image
+from scipy import ndimage
 
-from zerodefect.images import ImageError, Picture
+from zerodefect.images import ImageError, Picture, resize_map
+
+BACKGROUND = "background"
+"""What an area is told from where its words exclude nothing."""
+FLAT = 0.1
+"""A map of words on its scale of [0, 1] that varies by less within a picture shows no place."""
+
+_WHOLE = "the whole picture is inspected"
+_SIDE = 512  # pixels of the longer side at which an area by words is found; maps are coarser
+_KEPT = 64  # areas that stay in memory, for a picture is asked for more than once
+_CLAUSE = re.compile(r"[,;]|\b(?:and|but)\s+(?=not\b)|(?<!\w)(?=not\b)", re.IGNORECASE)
+_LEADING = re.compile(r"(?:(?:and|but)\s+)?(not\b)?\s*(?:(?:the|a|an)\b\s*)?", re.IGNORECASE)
+
+
+# --- areas by words ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class AreaWords:
+    """What is to be inspected of a picture, in words.
+
+    Attributes:
+        wanted: what is inspected, a phrase each.
+        unwanted: what is not; ``BACKGROUND`` where nothing was excluded.
+    """
+
+    wanted: tuple[str, ...]
+    unwanted: tuple[str, ...] = (BACKGROUND,)
+
+    @classmethod
+    def parse(cls, text: str) -> AreaWords:
+        """Read ``"the screw, not the background"``: phrases between commas, some of them with not.
+
+        Raises:
+            ValueError: no phrase, or none that says what is inspected.
+        """
+        wanted: list[str] = []
+        unwanted: list[str] = []
+        for clause in _CLAUSE.split(text):
+            said = " ".join(clause.split())
+            leading = _LEADING.match(said)
+            assert leading is not None  # it may be empty
+            phrase = said[leading.end() :]
+            if any(sign.isalnum() for sign in phrase):
+                (unwanted if leading[1] else wanted).append(phrase)
+        example = "as in 'the screw, not the background'"
+        if not wanted and not unwanted:
+            raise ValueError(f"the area {text!r} holds no word: say what is inspected, {example}")
+        if not wanted:
+            raise ValueError(
+                f"the area {text!r} only says what is not inspected: say what is, {example}"
+            )
+        both = sorted({word.casefold() for word in wanted} & {w.casefold() for w in unwanted})
+        if both:
+            raise ValueError(f"the area {text!r} wants {both[0]!r} and does not: say one of them")
+        return cls(tuple(wanted), tuple(unwanted) or cls.unwanted)
+
+    def __str__(self) -> str:
+        """In the form that ``parse`` reads."""
+        return ", ".join([*self.wanted, *(f"not {word}" for word in self.unwanted)])
+
+
+@dataclass(frozen=True, eq=False)
+class FoundArea:
+    """Where words are found in a picture.
+
+    Attributes:
+        words: as they are understood.
+        white: ``(h, w)`` bool, coarser than the picture; None where the words find no part of it,
+            and all of it is inspected.
+        why_whole: why all of it is inspected, in words; None where it is not.
+    """
+
+    words: AreaWords
+    white: np.ndarray | None
+    why_whole: str | None = None
+
+    @property
+    def percent(self) -> float:
+        """Share of the picture that is inspected."""
+        return 100.0 if self.white is None else 100 * float(self.white.mean())
+
+    def mask(self, height: int, width: int) -> np.ndarray | None:
+        """What is inspected, ``(height, width)`` bool; None for all."""
+        return None if self.white is None else resize_area(self.white, (height, width))
+
+
+def found_area(words: AreaWords, map: np.ndarray, height: int, width: int) -> FoundArea:
+    """The area of a map that says how much rather the wanted than the unwanted is seen.
+
+    The map is smoothed by half a patch and cut at 0.5. Holes are filled: damage may look like
+    nothing that the words say, and is to be inspected all the same.
+
+    Args:
+        words: what is looked for.
+        map: ``(rows, columns)`` of patches in [0, 1]; 0.5 where neither is rather seen.
+        height, width: of the picture.
+    """
+    if np.ptp(map) < FLAT:
+        return FoundArea(words, None, f"the model sees no place for {words}: {_WHOLE}")
+    scale = min(1.0, _SIDE / max(height, width))
+    size = max(1, round(height * scale)), max(1, round(width * scale))
+    smooth = resize_map(ndimage.gaussian_filter(map.astype(np.float32), 0.5), *size)
+    white = ndimage.binary_fill_holes(smooth > 0.5)
+    if white.all() or not white.any():
+        what = "everything" if white.all() else "nothing"
+        return FoundArea(words, None, f"{words} covers {what}: {_WHOLE}")
+    return FoundArea(words, white)
+
+
+@dataclass(frozen=True, eq=False)
+class AreaByWords:
+    """An area that is looked for in every picture anew.
+
+    Attributes:
+        words: that name it.
+        map: gives the map that ``found_area`` takes, for a picture.
+    """
+
+    words: AreaWords
+    map: Callable[[Picture, AreaWords], np.ndarray]
+    _found: dict[bytes, FoundArea] = field(default_factory=dict)
+
+    def of(self, picture: Picture) -> FoundArea:
+        """Where it is in a picture; looked for once."""
+        shape = str((picture.pixels.shape, picture.height, picture.width)).encode()
+        content = hashlib.sha256(shape)
+        content.update(picture.pixels.tobytes())
+        key = content.digest()
+        found = self._found.get(key)
+        if found is None:
+            map = self.map(picture, self.words)
+            found = found_area(self.words, map, picture.height, picture.width)
+            self._found[key] = found
+            for oldest in list(self._found)[:-_KEPT]:
+                self._found.pop(oldest, None)
+        return found
+
+
+def inspected_area(
+    roi: Picture | AreaByWords | None, ignore: Picture | None, picture: Picture
+) -> np.ndarray | None:
+    """What of a picture counts, ``(H, W)`` bool; None for all of it.
+
+    Where an ignore mask leaves nothing of an area by words, what the mask leaves counts.
+
+    Raises:
+        ImageError, ValueError: as of ``read_area``.
+    """
+    size = picture.height, picture.width
+    if not isinstance(roi, AreaByWords):
+        return read_area(roi, ignore, *size, picture.path)
+    rest, found = read_area(None, ignore, *size, picture.path), roi.of(picture).mask(*size)
+    if rest is None or found is None:
+        return found if rest is None else rest
+    return found & rest if (found & rest).any() else rest
+
+
+# --- areas by masks ------------------------------------------------------------------------------
 
 
 def read_area(
