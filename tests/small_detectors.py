@@ -147,6 +147,10 @@ FURTHER: dict[str, dict[str, dict[str, Any]]] = {
         "short": {"context_length": 6, "abnormal_length": 5},
         "distinct taps": {"distinct_taps": True, "margin": 1.0},
     },
+    "leclip": {
+        "whole picture": {"alignment": False},
+        "small windows": {"window": 3, "stride": 2, "attention": "vv", "taps": (2,)},
+    },
     "musc": {
         "short": {"neighbourhoods": (3,), "nearest": (0.1, 0.6), "consistency": False},
         "bfloat16": {"search": "bfloat16", "layers": ("layer2",)},

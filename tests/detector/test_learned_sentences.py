@@ -22,7 +22,7 @@ def build(name: str, backbone=None, **options) -> LearnedSentencesDetector:
 
 
 def test_the_known_ones_are_among_them():
-    assert {"anomalyclip", "crane", "glocalclip"} <= set(NAMES)
+    assert {"anomalyclip", "crane", "glocalclip", "leclip"} <= set(NAMES)
 
 
 @each_name
@@ -54,7 +54,8 @@ def test_plain_reads_the_patches_that_clip_itself_has(name):
 def test_the_class_token_passes_the_last_norm_in_crane_alone():
     visual, seen = small_clip().clip.visual, images(2)
     token = visual.encode(visual.embed(seen, resize="bilinear")).tokens[:, 0]
-    for name, norm in {"anomalyclip": False, "glocalclip": False, "crane": True}.items():
+    norms = {"anomalyclip": False, "glocalclip": False, "leclip": False, "crane": True}
+    for name, norm in norms.items():
         got = build(name, attention="plain").encode(seen)
         torch.testing.assert_close(got.image, visual.project(token, norm=norm))
 
