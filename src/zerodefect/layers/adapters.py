@@ -33,9 +33,11 @@ def check_taps(taps: Sequence[int], layers: int) -> tuple[int, ...]:
     return tuple(taps)
 
 
-def linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
+def linear(
+    inputs: int, outputs: int, generator: torch.Generator, *, bias: bool = True
+) -> nn.Linear:
     """Linear layer with torch's default initial values, drawn from ``generator``."""
-    return initialised(nn.utils.skip_init(nn.Linear, inputs, outputs), generator)
+    return initialised(nn.utils.skip_init(nn.Linear, inputs, outputs, bias=bias), generator)
 
 
 def initialised(layer: _Layer, generator: torch.Generator) -> _Layer:
@@ -61,3 +63,17 @@ class Projections(nn.Module):
     def of_one(self, x: Tensor) -> Tensor:
         """Every layer on the same input: ``(..., W) -> (..., count, D)``."""
         return torch.stack([layer(x) for layer in self.head], dim=-2)
+
+
+class Bottleneck(nn.Sequential):
+    """Two linear layers without bias, a LeakyReLU of slope 0.01 between: ``(..., I) -> (..., O)``.
+
+    ``hidden`` is the width between them.
+    """
+
+    def __init__(self, inputs: int, hidden: int, outputs: int, generator: torch.Generator) -> None:
+        super().__init__(
+            linear(inputs, hidden, generator, bias=False),
+            nn.LeakyReLU(0.01),
+            linear(hidden, outputs, generator, bias=False),
+        )
