@@ -147,7 +147,7 @@ FURTHER: dict[str, dict[str, dict[str, Any]]] = {
         "short": {"context_length": 6, "abnormal_length": 5},
         "distinct taps": {"distinct_taps": True, "margin": 1.0},
     },
-    "iad_clip": {"two taps": {"taps": (1, 3), "top": 0.5}},
+    "iad_clip": {"two taps": {"taps": (1, 3), "top": 0.5}, "residual": {"residual": True}},
     "leclip": {
         "whole picture": {"alignment": False},
         "small windows": {"window": 3, "stride": 2, "attention": "vv", "taps": (2,)},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 
 from zerodefect.detector.clip_detector import Features
 from zerodefect.layers.grid import Grid
+from zerodefect.layers.similarity import cosine
 from zerodefect.methods.iad_clip import IADCLIP
 
 
@@ -29,7 +31,7 @@ def test_widths_of_the_papers_tower_are_in_proportion():
 
 def test_a_residual_adapter_by_hand():
     detector = build(adapted=0.1)
-    got = detector.adapt(torch.tensor([[6.0, 8.0]]), lambda x: torch.tensor([[1.0, 0.0]]))
+    got = detector.mixed(torch.tensor([[6.0, 8.0]]), torch.tensor([[1.0, 0.0]]))
     x, y = 0.9 * 0.6 + 0.1, 0.9 * 0.8
     length = math.hypot(x, y)
     torch.testing.assert_close(got, torch.tensor([[x / length, y / length]]))
@@ -42,7 +44,10 @@ def test_score_and_map_by_hand():
     features = Features(
         grid=Grid(1, 2, (1, 2)),
         image=torch.tensor([[0.0, 3.0]]),
-        patches=(torch.tensor([[[2.0, 0.0], [0.0, 2.0]]]), torch.tensor([[[3.0, 4.0], [0.0, 1.0]]])),
+        patches=(
+            torch.tensor([[[2.0, 0.0], [0.0, 2.0]]]),
+            torch.tensor([[[3.0, 4.0], [0.0, 1.0]]]),
+        ),
     )
     got = detector.predict(features, {"texts": torch.tensor([[5.0, 0.0], [0.0, 7.0]])})
 
@@ -68,6 +73,20 @@ def test_losses_of_undecided_patches_by_hand():
     for name, inside in {"dice_abnormal": areas, "dice_normal": [n - a for a in areas]}.items():
         dice = [1 - (a + 1) / (0.5 * n + a + 1) for a in inside]
         assert terms[name].item() == pytest.approx(K * sum(dice) / 2, rel=1e-4)
+
+
+def test_patches_that_match_texts_keep_most_of_what_they_are():
+    """Adapters that give nothing then leave CLIP's own patches of the last block."""
+    detector = build(replace(small_clip(), patches_match_texts=True))
+    assert (detector.config.residual, detector.taps) == (True, (3,))
+    assert (build().config.residual, build().taps) == (False, (1, 2, 3))
+    for value in detector.learned.values():
+        nn.init.zeros_(value)
+    encoded, knowledge = detector.encode(images(1)), taught(detector)
+    tokens = detector.clip.visual.project(encoded.patches[0])
+    expected = cosine(tokens, knowledge["texts"]) / detector.config.temperature
+    unit = nn.functional.normalize(knowledge["texts"], dim=-1)
+    torch.testing.assert_close(detector.patch_logits(encoded, unit)[:, 0], expected)
 
 
 def test_texts_are_adapted_when_they_are_read():

@@ -1,15 +1,18 @@
 """IAD-CLIP (Li et al., ICAMechS 2024), a completion of ours.
 
 Known are the title, that it is counted among the zero-shot methods with adapters, and two figures.
-What stands here is a small adapter method of that kind: a bottleneck brings the patches of each
-tapped block into the joint space, and two residual ones adapt the texts and the class feature.
+What stands here is a small adapter method of that kind: bottlenecks adapt the texts, the class
+feature and the patches. Where the weights' own patches match texts, the last block's keep most of
+what they are; else those of each tapped block are brought into the joint space.
 
-Symbols: Z_l the adapted patches of tap l, c the adapted class feature, T the adapted texts [normal,
-anomalous], p_l probabilities of the anomalous one, M the map, N the number of patches, W the image
-tower's width, D the joint dimension.
+Symbols: F_l the patches of tap l, Z_l the adapted ones, c the adapted class feature, T the adapted
+texts [normal, anomalous], M the map, N the number of patches, K of taps, W the image tower's width,
+D the joint dimension.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as nnF
@@ -35,15 +38,19 @@ class IADCLIPConfig:
     """Hyper-parameters; all are ours.
 
     Attributes:
-        taps: blocks (from 1) whose patches are read; None for quarters of the tower's depth.
+        residual: whether patches keep most of what CLIP makes of them, as texts and the
+            class feature do; None for weights whose patches match texts.
+        taps: blocks (from 1) whose patches are read; None for the last if they are ``residual``,
+            else for quarters of the tower's depth.
         temperature: of the softmax over normal and anomalous.
-        adapted: share of a residual adapter's output in a text or class feature.
+        adapted: share of an adapter's output in what is residual.
         top: share of the map's highest values whose mean is half of the image score.
         sigma: standard deviation of the Gaussian over the map, in pixels of the network's input.
         normal_states, anomalous_states, templates: the sentences.
         seed: of the initial values.
     """
 
+    residual: bool | None = None
     taps: Taps | None = None
     temperature: Positive = 0.07
     adapted: Share = 0.1
@@ -73,13 +80,15 @@ class IADCLIP(WordDetector):
     """Bottleneck adapters on patches, class feature and texts. Score and map are probabilities."""
 
     Config = IADCLIPConfig
-    recipe = Recipe(epochs=5, batch_size=8, learning_rate=1e-3)
+    recipe = Recipe(epochs=5, batch_size=8, learning_rate=1e-4)
     prepared = CLIPDetector.prepared
     config: IADCLIPConfig
 
     def __init__(self, clip: CLIPBackbone, config: IADCLIPConfig | None = None) -> None:
-        super().__init__(clip, config or IADCLIPConfig())
-        self.taps = self.chosen_taps()
+        config = config or IADCLIPConfig()
+        residual = clip.patches_match_texts if config.residual is None else config.residual
+        super().__init__(clip, replace(config, residual=residual))
+        self.taps = self.chosen_taps()[-1:] if residual and not config.taps else self.chosen_taps()
         draws = torch.Generator().manual_seed(self.config.seed)
         W, D = self.clip.config.vision.width, self.clip.config.embed_dim
         self.visual_adapters = nn.ModuleList(Bottleneck(W, W // 4, D, draws) for _ in self.taps)
@@ -92,33 +101,47 @@ class IADCLIP(WordDetector):
         self, encoded: Features, knowledge: Knowledge, left_out: Tensor | None = None
     ) -> Prediction:
         """Half the score is the class feature's, half the map's."""
-        T, grid = self.adapt(knowledge["texts"], self.text_adapter), encoded.grid
+        texts, grid = knowledge["texts"], encoded.grid
+        T = self.adapted(texts, self.text_adapter)
         p = self.patch_logits(encoded, T).softmax(dim=-1)[..., 1]  # (B, K, N)
         M = gaussian_smooth(grid.map(p.mean(dim=1), align_corners=True), self.config.sigma)
         s = self.class_logits(encoded, T).softmax(dim=-1)[:, 1]
         M = M.clamp(0, 1)  # the filter's weights sum to one but for rounding
         return Prediction(score=(s + highest_mean(M, self.config.top)) / 2, map=M)
 
-    def adapt(self, features: Tensor, adapter: nn.Module) -> Tensor:
-        """Unit features, mostly as they were: ``(..., D) -> (..., D)``."""
-        x, share = nnF.normalize(features, dim=-1), self.config.adapted
-        return nnF.normalize((1 - share) * x + share * adapter(x).float(), dim=-1)
+    def adapted(self, features: Tensor, adapter: nn.Module) -> Tensor:
+        """Texts or class features ``(..., D)`` of unit length, through their adapter."""
+        x = nnF.normalize(features, dim=-1)
+        return self.mixed(x, adapter(x))
+
+    def mixed(self, own: Tensor, learned: Tensor) -> Tensor:
+        """Directions mostly as they were, and a share of what an adapter gave: ``(..., D)``."""
+        x, share = nnF.normalize(own, dim=-1), self.config.adapted
+        return nnF.normalize((1 - share) * x + share * learned.float(), dim=-1)
 
     def patch_logits(self, features: Features, T: Tensor) -> Tensor:
         """Z_l against texts ``(2, D)`` or ``(B, 2, D)``: ``(B, K, N, 2)``."""
         pairs = zip(features.patches, self.visual_adapters, strict=True)
-        Z = [nnF.normalize(adapter(F).float(), dim=-1) for F, adapter in pairs]
+        Z = [self.adapted_patches(F, adapter(F)) for F, adapter in pairs]
         return torch.stack([inner_products(z, T) for z in Z], dim=1) / self.config.temperature
+
+    def adapted_patches(self, F: Tensor, learned: Tensor) -> Tensor:
+        """Z_l from patches ``(B, N, W)`` and what their adapter gave ``(B, N, D)``."""
+        if not self.config.residual:
+            return nnF.normalize(learned.float(), dim=-1)
+        visual = self.clip.visual
+        return self.mixed(visual.project(F.to(visual.proj.dtype)).float(), learned)
 
     def class_logits(self, features: Features, T: Tensor) -> Tensor:
         """c against texts ``(2, D)`` or ``(B, 2, D)``: ``(B, 2)``."""
-        c = self.adapt(features.image, self.class_adapter)
+        c = self.adapted(features.image, self.class_adapter)
         return inner_products(c[:, None], T)[:, 0] / self.config.temperature
 
     def training_loss(self, batch: TrainingBatch) -> dict[str, Tensor]:
         """Focal and two Dice losses of each tap's map, cross entropy of the class feature."""
         features = self.encode(batch.images)
-        T = self.adapt(self.texts_of(batch.objects), self.text_adapter)  # (B, 2, D)
+        texts = self.texts_of(batch.objects)  # (B, 2, D)
+        T = self.adapted(texts, self.text_adapter)
         p = self.patch_logits(features, T).softmax(dim=-1)
         maps = [features.grid.map(p_l.mT, align_corners=True) for p_l in p.unbind(dim=1)]
         focal, abnormal, normal = map_losses(maps, batch.masks)
