@@ -41,6 +41,15 @@ def test_a_window_is_encoded_like_a_picture_of_its_own():
     torch.testing.assert_close(got[:, 2], detector.encode(crop).patches[0])
 
 
+def test_window_chunks_do_not_change_the_numbers(monkeypatch):
+    detector, seen = build(), images(3)
+    one_by_one = detector(seen)
+    monkeypatch.setattr("zerodefect.layers.windows._TOKENS_CPU", 10_000)
+    together = detector(seen)
+    torch.testing.assert_close(together.map, one_by_one.map, atol=1e-5, rtol=0)
+    torch.testing.assert_close(together.score, one_by_one.score, atol=1e-5, rtol=0)
+
+
 def test_a_window_over_everything_adds_the_peak_alone():
     """The window is then the picture itself, and its map the whole one's."""
     seen = images(2)
