@@ -169,6 +169,7 @@ MAKERS: dict[str, Callable[[Any], Published]] = {
     "crane": _learned_sentences,
     "draem": _draem,
     "glocalclip": _learned_sentences,
+    "leclip": _learned_sentences,
     "vcp_clip": _vcp_clip,
 }
 NOT_PUBLISHED = {"cops": ("vae_encoder.",)}  # values that keep what they are, by their beginning
@@ -179,5 +180,6 @@ UNUSED: dict[str, Callable[[Any], Published]] = {
     "cops": lambda _: {"prompt_learner": {"projector.net.0.weight": torch.ones(2)}},
     "crane": _unused_projections,
     "glocalclip": _unused_projections,
+    "leclip": _unused_projections,
     "vcp_clip": lambda _: {"prompt_text_projection": torch.ones(64, 64)},
 }

@@ -163,6 +163,12 @@ FURTHER: dict[str, dict[str, dict[str, Any]]] = {
         "short": {"context_length": 6, "abnormal_length": 5},
         "distinct taps": {"distinct_taps": True, "margin": 1.0},
     },
+    "iad_clip": {"two taps": {"taps": (1, 3), "top": 0.5}, "residual": {"residual": True}},
+    "leclip": {
+        "whole picture": {"alignment": False},
+        "small windows": {"window": 3, "stride": 2, "attention": "vv", "taps": (2,)},
+    },
+    "mgfd_clip": {"own patches": {"attention": "plain", "taps": (3,), "context_length": 6}},
     "musc": {
         "short": {"neighbourhoods": (3,), "nearest": (0.1, 0.6), "consistency": False},
         "bfloat16": {"search": "bfloat16", "layers": ("layer2",)},

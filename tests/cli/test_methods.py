@@ -62,6 +62,16 @@ def test_completions_of_ours_are_marked_and_only_those():
     assert "afr_clip" in marked
 
 
+def test_what_is_experimental_says_what_is_known_of_it():
+    text = shown()
+    marked = {name for name in names() if "\n  experimental " in block(text, name)}
+    assert marked == {name for name in names() if get(name).info.experimental}
+    assert marked == {"iad_clip", "mgfd_clip"}
+    for name in marked:
+        assert unwrapped(get(name).info.experimental) in unwrapped(block(text, name))
+        assert get(name).info.completion
+
+
 def test_as_json():
     listed = json.loads(shown("--json"))
     assert [entry["name"] for entry in listed] == names()

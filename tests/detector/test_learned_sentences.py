@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from models import tiny_backbone
-from official_samples import official_file
+from official_samples import MAKERS, official_file
 from small_detectors import images, small_clip
 
 from zerodefect import methods
@@ -15,6 +15,7 @@ from zerodefect.detector.learned_sentences import LearnedSentencesDetector
 
 NAMES = [n for n in methods.names() if issubclass(methods.get(n), LearnedSentencesDetector)]
 each_name = pytest.mark.parametrize("name", NAMES)
+with_files = pytest.mark.parametrize("name", [name for name in NAMES if name in MAKERS])
 
 
 def build(name: str, backbone=None, **options) -> LearnedSentencesDetector:
@@ -22,7 +23,7 @@ def build(name: str, backbone=None, **options) -> LearnedSentencesDetector:
 
 
 def test_the_known_ones_are_among_them():
-    assert {"anomalyclip", "crane", "glocalclip"} <= set(NAMES)
+    assert {"anomalyclip", "crane", "glocalclip", "leclip"} <= set(NAMES)
 
 
 @each_name
@@ -56,7 +57,8 @@ def test_plain_reads_the_patches_that_clip_itself_has(name):
 def test_the_class_token_passes_the_last_norm_in_crane_alone():
     visual, seen = small_clip().clip.visual, images(2)
     token = visual.encode(visual.embed(seen, resize="bilinear")).tokens[:, 0]
-    for name, norm in {"anomalyclip": False, "glocalclip": False, "crane": True}.items():
+    norms = {"anomalyclip": False, "glocalclip": False, "leclip": False, "crane": True}
+    for name, norm in norms.items():
         got = build(name, attention="plain").encode(seen)
         torch.testing.assert_close(got.image, visual.project(token, norm=norm))
 
@@ -72,14 +74,14 @@ def test_weights_whose_patches_match_texts_are_read_as_they_are(name):
     assert build(name).stream is not None
 
 
-@each_name
+@with_files
 def test_a_file_for_another_clip_is_refused(name):
     published = official_file(build(name, small_clip(seed=1)))
     with pytest.raises(ValueError, match="not this backbone's token embedding"):
         build(name).official_state(published)
 
 
-@each_name
+@with_files
 def test_a_file_of_other_sentences_is_refused(name):
     published = official_file(build(name))
     learner = published[methods.get(name).learner]

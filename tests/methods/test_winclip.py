@@ -37,7 +37,7 @@ def test_a_remembered_picture_has_half_the_map_of_its_words(winclip):
 def test_window_chunks_do_not_change_the_numbers(winclip, monkeypatch):
     batch, told = images(3), taught(winclip)
     whole = winclip(batch, told).map
-    monkeypatch.setattr("zerodefect.methods.winclip._TOKENS_CPU", 64)
+    monkeypatch.setattr("zerodefect.layers.windows._TOKENS_CPU", 64)
     torch.testing.assert_close(winclip(batch, told).map, whole, atol=1e-6, rtol=0)
 
 

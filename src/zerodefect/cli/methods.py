@@ -74,6 +74,8 @@ def _summary(info: MethodInfo, whole: bool = False) -> Iterator[str]:
     yield f"{info.name}: {info.title}"
     if info.completion:
         yield from _rows("note", [_COMPLETION])
+    if info.experimental:
+        yield from _rows("experimental", [info.experimental])
     learns = [f"{one} ({_KNOWLEDGE[one]})" for one in info.knows_from]
     yield from _rows("learns from", learns if whole else [", ".join(info.knows_from)])
     yield from _rows("school", [info.school])

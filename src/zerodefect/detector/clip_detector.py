@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -94,6 +94,14 @@ class CLIPDetector(Detector):
         visual = self.clip.visual
         images = images.to(visual.proj.dtype)  # the towers may be bfloat16; what follows is not
         return visual.encode(visual.embed(images, resize=self.positions), **options)
+
+    def texts_of(self, names: Sequence[str]) -> Tensor:
+        """``words(...)["texts"]`` of several products, each computed once: ``(len(names), T, D)``.
+
+        For methods whose words have that entry.
+        """
+        known = {name: self.words(Product(name))["texts"] for name in set(names)}
+        return torch.stack([known[name] for name in names])
 
     def encode(self, images: Tensor) -> Any:
         """``Features``; by default with the residual stream's patches ``(B, N, W)`` per tap."""

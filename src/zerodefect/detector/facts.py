@@ -51,6 +51,8 @@ class MethodInfo:
         parity: which implementation our numbers are proven against.
         figures: published figures with their source.
         completion: whether parts are ours because what is public does not say them.
+        experimental: of a method of which next to nothing is public, what that is and what is ours;
+            it may change or go. Empty for all others.
         optional: sources that it can do without.
         backbones: pretrained networks that it is built on, by name, in the order in which its
             constructor takes them.
@@ -65,6 +67,7 @@ class MethodInfo:
     parity: str
     figures: tuple[Figure, ...] = ()
     completion: bool = False
+    experimental: str = ""
     optional: tuple[Source, ...] = ()
     backbones: Mapping[str, BackboneKind] = field(default_factory=lambda: {"clip": "clip"})
 

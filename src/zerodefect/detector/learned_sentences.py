@@ -19,7 +19,7 @@ from zerodefect.layers.grid import Grid
 from zerodefect.layers.similarity import text_probabilities
 from zerodefect.prompts.learnable import LearnedPrompts, published_sizes
 
-Attention = Literal["vv", "qq", "kk", "qq+kk", "qq+kk+vv", "concat", "plain"]
+Attention = Literal["vv", "qq", "kk", "qq+kk", "qq+kk+vv", "concat", "echo", "plain"]
 """Correlation rule of the second stream; ``plain`` reads CLIP's own stream instead.
 
 The rules suit CLIPs whose patches lost their place because nothing taught them to keep it. One

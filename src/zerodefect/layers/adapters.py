@@ -79,3 +79,17 @@ class Projections(nn.Module):
     def of_one(self, x: Tensor) -> Tensor:
         """Every layer on the same input: ``(..., W) -> (..., count, D)``."""
         return torch.stack([layer(x) for layer in self.head], dim=-2)
+
+
+class Bottleneck(nn.Sequential):
+    """Two linear layers without bias, a LeakyReLU of slope 0.01 between: ``(..., I) -> (..., O)``.
+
+    ``hidden`` is the width between them.
+    """
+
+    def __init__(self, inputs: int, hidden: int, outputs: int, generator: torch.Generator) -> None:
+        super().__init__(
+            linear(inputs, hidden, generator, bias=False),
+            nn.LeakyReLU(0.01),
+            linear(hidden, outputs, generator, bias=False),
+        )

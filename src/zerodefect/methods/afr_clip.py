@@ -27,7 +27,7 @@ from zerodefect.detector.facts import MethodInfo
 from zerodefect.detector.knowledge import Knowledge, Product
 from zerodefect.detector.recipes import Recipe
 from zerodefect.detector.registry import register
-from zerodefect.layers.adapters import initialised, linear
+from zerodefect.layers.adapters import linear
 from zerodefect.layers.losses import dice_loss, focal_loss
 from zerodefect.layers.smoothing import gaussian_smooth, patch_mean
 from zerodefect.prompts.ensemble import PromptEnsemble
@@ -120,10 +120,7 @@ class AFRCLIP(CLIPDetector):
         self.taps = self.chosen_taps()
         self.prompts = PromptEnsemble()
         generator = torch.Generator().manual_seed(self.config.seed)
-        self.visual_adapters = nn.ModuleList(
-            initialised(nn.utils.skip_init(nn.Linear, W, D, bias=False), generator)
-            for _ in self.taps
-        )
+        self.visual_adapters = nn.ModuleList(linear(W, D, generator, bias=False) for _ in self.taps)
         self.rectifier = Rectifier(D, generator)
 
     def words(self, product: Product) -> dict[str, Tensor]:

@@ -207,8 +207,7 @@ class AprilGAN(CLIPDetector):
     def training_loss(self, batch: TrainingBatch) -> dict[str, Tensor]:
         """Focal and Dice loss of each tap's map, summed over taps; the image score has none."""
         features = self.encode(batch.images)
-        known = {name: self.words(Product(name))["texts"] for name in set(batch.objects)}
-        texts = torch.stack([known[name] for name in batch.objects])  # (B, 2, D)
+        texts = self.texts_of(batch.objects)  # (B, 2, D)
         p = two_class(self._upsampled(self.logits(self.projected(features), texts), features))
         focal, dice, _ = map_losses(p.unbind(dim=2), batch.masks)
         return {"focal": focal, "dice": dice}

@@ -31,7 +31,7 @@ from zerodefect.detector.registry import register
 from zerodefect.layers.losses import map_losses
 from zerodefect.layers.similarity import cosine, text_probabilities
 from zerodefect.layers.smoothing import gaussian_smooth
-from zerodefect.prompts.learnable import Sentence
+from zerodefect.prompts.learnable import GLOBAL_AND_LOCAL
 from zerodefect.types import Prediction, TrainingBatch
 
 _FIGURES = published_table(
@@ -43,13 +43,6 @@ _FIGURES = published_table(
         "SDD": (86.6, 84.7, 93.1, 72.8), "DTD-Synthetic": (93.8, 97.4, 98.2, 92.9),
     },
 )  # fmt: skip
-
-SENTENCES = (
-    Sentence("global_pos", ("ctx_global_pos",), "object.", "G"),
-    Sentence("global_neg", ("ctx_global_pos", "ctx_global_neg"), "damaged object.", "G"),
-    Sentence("local_pos", ("ctx_local_pos",), "object.", "L"),
-    Sentence("local_neg", ("ctx_local_pos", "ctx_local_neg"), "damaged object.", "L"),
-)
 
 
 @hyper_parameters
@@ -108,7 +101,7 @@ class GlocalCLIP(LearnedSentencesDetector):
         self.copies = self.K // len(self.taps)  # equal taps are computed once
         n, m = self.config.context_length, self.config.abnormal_length
         lengths = {"ctx_global_pos": n, "ctx_global_neg": m, "ctx_local_pos": n, "ctx_local_neg": m}
-        self.prompts = self.learned_prompts(lengths, sentences=SENTENCES)
+        self.prompts = self.learned_prompts(lengths, sentences=GLOBAL_AND_LOCAL)
 
     @classmethod
     def official_options(cls, published: Mapping[str, Any]) -> dict[str, Any]:

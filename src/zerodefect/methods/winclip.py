@@ -27,7 +27,12 @@ from zerodefect.detector.knowledge import Knowledge
 from zerodefect.detector.registry import register
 from zerodefect.layers.grid import Grid
 from zerodefect.layers.similarity import anomaly_probability, harmonic_mean, text_probabilities
-from zerodefect.layers.windows import harmonic_windows, spread, window_patches
+from zerodefect.layers.windows import (
+    harmonic_windows,
+    spread,
+    window_patches,
+    windows_at_once,
+)
 from zerodefect.prompts.ensemble import ANOMALOUS_STATES, NORMAL_STATES, WINCLIP_TEMPLATES
 from zerodefect.types import Prediction
 
@@ -125,8 +130,7 @@ class WinCLIP(WordDetector):
         rows = window_patches(grid.shape, k).to(embedded.device) + 1  # row 0 is the class token
         rows = torch.cat([rows.new_zeros(len(rows), 1), rows], dim=1)  # (n_k, 1+k*k)
         parts = []
-        at_once = _TOKENS_CPU if embedded.device.type == "cpu" else _TOKENS_GPU
-        for some in rows.split(max(1, at_once // (rows.shape[1] * len(embedded)))):
+        for some in rows.split(windows_at_once(rows.shape[1] * len(embedded), embedded.device)):
             windows = embedded[:, some].flatten(0, 1)  # (B*n, 1+k*k, W)
             z = visual.encode(windows, class_only=True).tokens[:, 0]
             parts.append(visual.project(z).unflatten(0, (len(embedded), -1)))
@@ -192,7 +196,3 @@ class WinCLIP(WordDetector):
             total = total + spread((share * s[..., None]).transpose(1, 2), shape, k)
             weight = weight + spread(s, shape, k)[:, None]
         return encoded.grid.upsample(total / weight)
-
-
-# Tokens that enter the tower at once: bounds memory, and is large enough to be fast.
-_TOKENS_CPU, _TOKENS_GPU = 1024, 16384

@@ -40,6 +40,17 @@ NORMAL_AND_DAMAGED = (
     Sentence("neg", ("ctx_neg",), "damaged object."),
 )
 
+GLOBAL_AND_LOCAL = (
+    Sentence("global_pos", ("ctx_global_pos",), "object.", "G"),
+    Sentence("global_neg", ("ctx_global_pos", "ctx_global_neg"), "damaged object.", "G"),
+    Sentence("local_pos", ("ctx_local_pos",), "object.", "L"),
+    Sentence("local_neg", ("ctx_local_pos", "ctx_local_neg"), "damaged object.", "L"),
+)
+"""A pair for the whole picture and one for its patches (GlocalCLIP, arXiv 2411.06071).
+
+A damaged sentence is its pair's normal context plus a further one.
+"""
+
 
 class _Checked(Protocol):
     """What is needed of the checker of official checkpoints (``detector/official_files.py``)."""
