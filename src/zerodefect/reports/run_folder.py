@@ -29,7 +29,7 @@ VERSION = 1
 _OF_PARTS, _OF_PICTURES = ("parts.jsonl", "parts.csv"), ("results.jsonl", "results.csv")
 TABLES = (*_OF_PARTS, *_OF_PICTURES, "regions.csv", "coco.json", "results.parquet")
 """Records and tables of a run, those that it has."""
-_FILES = (*TABLES, "repeated.json", "report.html")
+_FILES = (*TABLES, "products.json", "repeated.json", "report.html")
 _FOLDERS = ("maps", "assets", "report")
 
 # A power cut can cost at most what came within these; a killed process costs nothing.
