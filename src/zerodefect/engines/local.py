@@ -18,7 +18,7 @@ from zerodefect.inspection.inspector import Inspector
 from zerodefect.inspection.picture_sets import PictureSets
 from zerodefect.inspection.policy import Policy
 from zerodefect.inspection.records import Record, failure_record, to_record
-from zerodefect.inspection.repeated_marks import RepeatedMark, repeated_marks
+from zerodefect.inspection.repeated_marks import RepeatedMark, repeated_in_products
 from zerodefect.reports.parquet_file import require_pyarrow, write_parquet
 from zerodefect.reports.part_records import PartsOfRun, parts_of_run, read_parts, write_parts
 from zerodefect.reports.products_section import write_products
@@ -126,7 +126,8 @@ def inspect_files(
         records = partial(_recorded, store, files)
         _write_tables(folder, records, inspector.kinds(), coco, parquet)
         write_products(sets, folder)
-        marks = _marks(inspector, records, sets, batch_size) if sets else []
+        products = [set(map(str, group.files)) for group in sets.groups] if sets else []
+        marks = repeated_in_products(inspector, records, products, batch_size)
         told = _written(store, records, parts, marks, report)
     judged_by = (sets and sets.policies) or (policy,)
     calibrated = all(one.calibrated for one in judged_by)
@@ -175,21 +176,6 @@ def _seen(
             yield from islice(found, len(good), None)
     finally:
         inspector.policy = whole
-
-
-def _marks(
-    inspector: Inspector,
-    records: Callable[[], Iterator[Record]],
-    sets: PictureSets,
-    batch_size: int,
-) -> list[RepeatedMark]:
-    """The marks that repeat, product by product: what all of one have is no mark on the others."""
-    found = []
-    for group in sets.groups:
-        own = set(map(str, group.files))
-        some = (record for record in records() if record["image"] in own)
-        found += repeated_marks(inspector, some, batch_size)
-    return sorted(found, key=lambda mark: -len(mark.members))
 
 
 def _tell(

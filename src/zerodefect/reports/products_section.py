@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from zerodefect.files import atomic_write
+from zerodefect.files import StoreError, atomic_write
 from zerodefect.inspection.picture_sets import PictureSets
 from zerodefect.reports.example_list import STYLE, Address, Example, examples, thumbs_of
 from zerodefect.types import printable, told_score
@@ -39,12 +39,27 @@ def write_products(sets: PictureSets | None, folder: Path) -> None:
         file.write(json.dumps(told, indent=2).encode("ascii"))
 
 
-def products_section(folder: Path, records: Records, address: Address) -> str:
-    """HTML of the products of a run, with examples; empty where it has no ``products.json``."""
+def read_products(folder: Path) -> list[dict[str, Any]]:
+    """What ``write_products`` wrote; none where it wrote nothing.
+
+    Raises:
+        StoreError: damaged.
+    """
     path = folder / FILE
     if not path.exists():
+        return []
+    try:
+        found: list[dict[str, Any]] = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise StoreError(path, f"not valid JSON ({error})", "Inspect the pictures again.") from None
+    return found
+
+
+def products_section(folder: Path, records: Records, address: Address) -> str:
+    """HTML of the products of a run, with examples; empty where it has no ``products.json``."""
+    products = read_products(folder)
+    if not products:
         return ""
-    products = json.loads(path.read_text("utf-8"))
     verdicts = {one["image"]: one.get("verdict", "failed") for one in records()}
     shown = [[*one["images"][:_EXAMPLES], *one["strange"][:_EXAMPLES]] for one in products]
     thumbs = thumbs_of({image for some in shown for image in some}, records())

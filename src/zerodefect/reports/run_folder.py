@@ -107,6 +107,20 @@ class RunStore:
             self._release()
             raise
 
+    @classmethod
+    def existing(cls, folder: str | Path) -> RunStore:
+        """Open the run that lies in a folder, as it is.
+
+        Raises:
+            RunBusy: another process writes into the folder.
+            StoreError: there is none, or it is damaged.
+        """
+        path = Path(folder) / "run.json"
+        if not path.is_file():
+            remedy = "Name the folder that 'zerodefect inspect' printed as results."
+            raise StoreError(folder, "no run lies here (there is no run.json)", remedy)
+        return cls(folder, _present_manifest(path))
+
     def __len__(self) -> int:
         """Number of images with a record, failed ones included."""
         return len(self._last)
