@@ -13,11 +13,11 @@ from zerodefect.images import encode_png
 def striped(seed, marked=False):
     """Grey stripes; the mark is the same on every plate that has it, and brighter than they are."""
     draws = np.random.default_rng(seed)
-    stripes = 110 + 60 * (np.indices((64, 64))[1] // 8 % 2)
-    pixels = np.repeat((stripes + draws.normal(0, 3, (64, 64)))[..., None], 3, axis=2)
+    stripes = 100 + 50 * ((np.indices((256, 256))[1] + draws.integers(32)) // 16 % 2)
+    pixels = np.repeat((stripes + draws.normal(0, 30, (256, 256)))[..., None], 3, axis=2)
     if marked:
-        checks = np.indices((16, 16)).sum(0) // 4 % 2 * 200 + 20
-        pixels[24:40, 24:40] = checks[..., None] * np.array([1.1, 0.3, 0.2])
+        checks = np.indices((32, 32)).sum(0) // 8 % 2 * 100 + 120
+        pixels[40:72, 40:72] = checks[..., None] * np.array([1.1, 0.3, 0.2])
     return pixels.clip(0, 255).astype(np.uint8)
 
 

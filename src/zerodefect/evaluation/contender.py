@@ -90,13 +90,13 @@ class Contender:
 def product_contender(inspector: Inspector, name: str) -> Contender:
     """A product as it is: what it knows, how it is shown pictures, its limits."""
     shown = inspector.snapshot()
-    good = frozenset(inspector.known_digests())
+    good, limit = frozenset(inspector.known_digests()), inspector.active_policy().region_limit
     options = {
         "viewing": inspector.viewing,
         "roi": inspector.roi,
         "ignore": inspector.ignore,
         "bit_depth": inspector.bit_depth,
-        "taught": Taught(shown.known, shown.digests, good, inspector.taught_kinds),
+        "taught": Taught(shown.known, shown.digests, good, inspector.taught_kinds, limit),
     }
 
     def of(dataset: Dataset) -> dict[str, Any]:
