@@ -68,18 +68,18 @@ def found_groups(
         files: that are inspected; one that cannot be opened goes to the largest group.
         good: good parts, of whichever product.
         open: gives the picture of a file, or raises ImageError.
-        features: instead of EfficientNet-Lite0; ``APART`` was measured on that alone.
+        features: instead of EfficientNet-Lite0, on the CPU; ``APART`` was measured on that alone.
         batch_size: pictures that are opened together.
     """
     together = [*files, *good]
-    seen = list(_described(together, open, features or load_features(), batch_size))
+    seen = list(described(together, open, features, batch_size))
     there = [place for place, one in enumerate(seen) if one is not None]
     label, strange = np.zeros(len(together), int), np.zeros(len(together), bool)
     if there:
         told = grouped(np.stack([one for one in seen if one is not None]))
         label[there], strange[there] = told
     inspected = np.arange(len(together)) < len(files)
-    groups = []
+    groups: list[ProductGroup] = []
     for number in range(label.max(initial=0) + 1):
         own = [(together[place], place) for place in np.flatnonzero(label == number)]
         some = tuple(file for file, place in own if inspected[place])
@@ -110,26 +110,27 @@ def grouped(descriptions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return own.argmin(1), own.min(1) > APART
 
 
-def _described(
+def described(
     files: Sequence[Path],
     open: Callable[[Path], Picture],
-    features: LayeredBackbone,
-    batch_size: int,
+    features: LayeredBackbone | None = None,
+    batch_size: int = DEFAULT_BATCH,
 ) -> list[np.ndarray | None]:
-    """Of each picture the means of its patches, each depth of the same length; None for failures.
+    """Descriptions ``(D,)`` of pictures, of unit length; None for what cannot be opened.
 
-    Depths count the same, and all together have unit length.
+    The means of a picture's patches, each depth of the same length. Arguments as of
+    ``found_groups``.
     """
+    features = features or load_features()
     layers = layers_at(features, _STRIDES)
-    device = next(features.parameters()).device
 
     @torch.inference_mode()
     def describe(pictures: list[Picture]) -> list[np.ndarray]:
-        shown = torch.stack([features.preprocess(one) for one in pictures]).to(device)
+        shown = torch.stack([features.preprocess(one) for one in pictures])
         means = [
             F.normalize(one.float().mean((2, 3)), dim=1) for one in features.maps(shown, layers)
         ]
-        return list(F.normalize(torch.cat(means, dim=1), dim=1).cpu().double().numpy())
+        return list(F.normalize(torch.cat(means, dim=1), dim=1).double().numpy())
 
     found = (seen.result for seen in stream(files, open, describe, batch_size))
     return [None if isinstance(one, Failure) else one for one in found]

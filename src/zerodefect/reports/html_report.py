@@ -91,7 +91,7 @@ def write_report(
         path, data = folder / "index.html", '<script src="summary.js"></script>'
         _write(folder / "summary.js", calls[0])
     verdicts = summary.columns["verdict"]
-    told = {"calibrated": summary.calibrated, "notes": summary.notes, "data": data}
+    told: dict[str, Any] = {"calibrated": summary.calibrated, "notes": summary.notes, "data": data}
     told["repeated"] = repeated(address)
     page = fill_page(manifest, verdicts, failures, groups=groups, **told)
     _write(path, page)
