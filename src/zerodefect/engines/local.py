@@ -97,7 +97,7 @@ def inspect_files(
         batch_size: images that go through the network at once.
         sets: which pictures a set method compares, see ``PictureSets``; None: all of them.
         overwrite: throw away what the folder holds of another run.
-        on_record, on_part: called with every record, of earlier runs first, and with every part's.
+        on_record, on_part: called with every record, of earlier runs first, and every part's.
 
     Raises:
         StoreError: the folder cannot be written, is in use, or holds a run with other settings.
@@ -124,13 +124,9 @@ def inspect_files(
             _tell(parts, on_record, on_part, record)
         store.sync()
         records = partial(_recorded, store, files)
-        _write_tables(folder, records, inspector.kinds(), coco, parquet)
-        write_products(sets, folder)
-        products = [set(map(str, group.files)) for group in sets.groups] if sets else []
-        marks = repeated_in_products(inspector, records, products, batch_size)
-        told = _written(store, records, parts, marks, report)
-    judged_by = (sets and sets.policies) or (policy,)
-    calibrated = all(one.calibrated for one in judged_by)
+        _write_tables(folder, records, inspector.kinds(), coco, parquet, sets)
+        told = _written(store, records, parts, _marks(inspector, records, sets, batch_size), report)
+    calibrated = all(one.calibrated for one in (sets and sets.policies) or (policy,))
     return Summary(folder, len(files), len(waiting), calibrated=calibrated, **told)
 
 
@@ -178,6 +174,17 @@ def _seen(
         inspector.policy = whole
 
 
+def _marks(
+    inspector: Inspector,
+    records: Callable[[], Iterator[Record]],
+    sets: PictureSets | None,
+    batch_size: int,
+) -> list[RepeatedMark]:
+    """The marks that repeat, where pictures are compared with each other anyway."""
+    products = [set(map(str, group.files)) for group in sets.groups] if sets else []
+    return repeated_in_products(inspector, records, products, batch_size)
+
+
 def _tell(
     parts: PartsOfRun | None,
     on_record: Callable[[Record], None],
@@ -218,7 +225,9 @@ def _write_tables(
     kinds: Sequence[str],
     coco: CocoForm,
     parquet: bool,
+    sets: PictureSets | None,
 ) -> None:
+    write_products(sets, folder)
     write_csv(records(), folder / "results.csv")
     write_regions_csv(records(), folder / "regions.csv")
     write_coco(records(), folder / "coco.json", kinds=kinds, form=coco)

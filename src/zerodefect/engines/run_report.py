@@ -42,5 +42,5 @@ def write_run_report(
         products = products_section(store.folder, records, address)
         return products + repeated_section(marks, records(), address)
 
-    how = {"parts": parts, "repeated": sections}
-    return write_report(store.folder, records(), store.manifest, **how)
+    seen = records()
+    return write_report(store.folder, seen, store.manifest, parts=parts, repeated=sections)

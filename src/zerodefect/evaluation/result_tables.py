@@ -153,8 +153,10 @@ def markdown(
         seeds = f", mean ± deviation over {protocol['seeds']} draws" if shots else ""
         yield from ("", f"## {shots}-shot{seeds}", "")
         yield from table([cell for cell in cells if cell.shots == shots])
-    for told in (*evaluation.confusions, *evaluation.counts):
-        yield from ("", *told.lines())
+    for confusion in evaluation.confusions:
+        yield from ("", *confusion.lines())
+    for counted in evaluation.counts:
+        yield from ("", *counted.lines())
     bounds = {c.metric: c.error_bound for c in sorted(cells, key=lambda c: c.error_bound)}
     if any(bounds.values()):
         yield from ("", "Approximate values; the exact ones lie within, in percentage points:")

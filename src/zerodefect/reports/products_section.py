@@ -30,7 +30,8 @@ def write_products(sets: PictureSets | None, folder: Path) -> None:
     told = []
     for number, group in enumerate(sets.groups):
         lists = {"images": group.files, "good": group.good, "strange": group.strange}
-        one = {"name": group.name} | {n: list(map(str, files)) for n, files in lists.items()}
+        one: dict[str, Any] = {"name": group.name}
+        one |= {name: list(map(str, files)) for name, files in lists.items()}
         if sets.policies:
             policy = sets.policies[number]
             one |= {"calibrated": policy.calibrated, "limits": policy.limits.model_dump()}
