@@ -130,7 +130,8 @@ def points(S: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> tuple[Ten
         name="clip_surgery",
         title="CLIP Surgery",
         school="prompt",
-        knows_from=("words",),
+        knows_from=("words", "references"),
+        optional=("references",),
         paper="Li et al., Pattern Recognition 162 (2025), arXiv 2304.05653",
         code_licence="no licence in the authors' repository",
         parity="official code at d4696d4: both streams, texts, surgery, maps, points",
@@ -147,6 +148,7 @@ class CLIPSurgery(CLIPDetector):
     Config = CLIPSurgeryConfig
     tells_kinds = True
     positions = "bilinear"
+    monotone_memory = True  # the distance to the nearest of more references never grows
     config: CLIPSurgeryConfig
 
     def __init__(self, clip: CLIPBackbone, config: CLIPSurgeryConfig | None = None) -> None:
@@ -209,16 +211,20 @@ class CLIPSurgery(CLIPDetector):
         return (-1.0, 1.0) if self.config.read_out == "surgery" else (0.0, 1.0)
 
     def neutral_score(self, knowledge: Knowledge) -> float | None:
-        """0.5 where the map has the score's scale."""
-        return None if self.config.read_out == "surgery" else 0.5
+        """0.5 where the map has the score's scale, without references."""
+        return None if self.config.read_out == "surgery" or knowledge.shots else 0.5
+
+    def map_share(self, map: Tensor, knowledge: Knowledge) -> Tensor:
+        """A probability: of the weighted similarities, as the other read-out has it of the plain."""
+        if self.config.read_out == "probability":
+            return map
+        return (2 * map / self.config.temperature).sigmoid()
 
     def patch_features(self, encoded: Features) -> tuple[PatchFeatures, ...]:
         """Patches of the second stream."""
         return (PatchFeatures(encoded.patches[0], encoded.grid, joint=True),)
 
-    def predict(
-        self, encoded: Features, knowledge: Knowledge, left_out: Tensor | None = None
-    ) -> Prediction:
+    def judge(self, encoded: Features, knowledge: Knowledge) -> Prediction:
         """Class token and patches against the two texts."""
         T, kinds, (f,) = knowledge["texts"], knowledge["kind_texts"], encoded.patches
         score = anomaly_probability(encoded.image, T, self.config.image_temperature)

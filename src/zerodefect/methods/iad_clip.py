@@ -67,7 +67,8 @@ class IADCLIPConfig:
         name="iad_clip",
         title="IAD-CLIP (completion)",
         school="adapter",
-        knows_from=("training", "words"),
+        knows_from=("training", "words", "references"),
+        optional=("references",),
         paper="Li et al., ICAMechS 2024 (title and two figures alone are known)",
         code_licence="none published; ours",
         parity="none: a completion from a title; hand-computed parts",
@@ -81,6 +82,7 @@ class IADCLIP(WordDetector):
 
     Config = IADCLIPConfig
     recipe = Recipe(epochs=5, batch_size=8, learning_rate=1e-4)
+    monotone_memory = True  # the distance to the nearest of more references never grows
     prepared = CLIPDetector.prepared
     config: IADCLIPConfig
 
@@ -97,9 +99,7 @@ class IADCLIP(WordDetector):
 
     # --- in the order of the completion -------------------------------------------------------
 
-    def predict(
-        self, encoded: Features, knowledge: Knowledge, left_out: Tensor | None = None
-    ) -> Prediction:
+    def judge(self, encoded: Features, knowledge: Knowledge) -> Prediction:
         """Half the score is the class feature's, half the map's."""
         texts, grid = knowledge["texts"], encoded.grid
         T = self.adapted(texts, self.text_adapter)

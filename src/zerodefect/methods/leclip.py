@@ -81,7 +81,8 @@ class Features(learned_sentences.Features):
         name="leclip",
         title="LECLIP",
         school="prompt",
-        knows_from=("training",),
+        knows_from=("training", "references"),
+        optional=("references",),
         paper="Liu et al., IEEE Transactions on Instrumentation and Measurement 2025, document "
         "11007048",
         code_licence="none stated by the authors; written from its formulas",
@@ -97,6 +98,7 @@ class LECLIP(LearnedSentencesDetector):
 
     Config = LECLIPConfig
     recipe = Recipe(epochs=15, batch_size=8, learning_rate=1e-3, betas=(0.5, 0.999), seed=111)
+    monotone_memory = True  # the distance to the nearest of more references never grows
     rule = "echo"
     config: LECLIPConfig
 
@@ -135,9 +137,7 @@ class LECLIP(LearnedSentencesDetector):
             parts += F.split(len(images))
         return torch.stack(parts, dim=1)
 
-    def predict(
-        self, encoded: Features, knowledge: Knowledge, left_out: Tensor | None = None
-    ) -> Prediction:
+    def judge(self, encoded: Features, knowledge: Knowledge) -> Prediction:
         """Compare with the learned sentences."""
         T, tau, grid, (F,) = self.texts, self.config.temperature, encoded.grid, encoded.patches
         g = anomaly_probability(encoded.image, T, tau)  # (B,)

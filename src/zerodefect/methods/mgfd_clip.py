@@ -58,7 +58,8 @@ class MGFDCLIPConfig(LearnedSentencesConfig):
         name="mgfd_clip",
         title="MGFD-CLIP (completion)",
         school="prompt",
-        knows_from=("training",),
+        knows_from=("training", "references"),
+        optional=("references",),
         paper="none found: one sentence of a survey of the field",
         code_licence="none published; ours",
         parity="none: a completion from a sentence; hand-computed parts",
@@ -72,6 +73,7 @@ class MGFDCLIP(LearnedSentencesDetector):
 
     Config = MGFDCLIPConfig
     recipe = Recipe(epochs=15, batch_size=8, learning_rate=1e-3, betas=(0.5, 0.999), seed=111)
+    monotone_memory = True  # the distance to the nearest of more references never grows
     official_options = Detector.official_options  # none is published, the family's is not its own
     official_state = Detector.official_state
     config: MGFDCLIPConfig
@@ -90,9 +92,7 @@ class MGFDCLIP(LearnedSentencesDetector):
         """Class token and patches all pass ``ln_post``: directions are compared."""
         return self.two_streams(images, self.taps, norm=True)
 
-    def predict(
-        self, encoded: Features, knowledge: Knowledge, left_out: Tensor | None = None
-    ) -> Prediction:
+    def judge(self, encoded: Features, knowledge: Knowledge) -> Prediction:
         """Half the score is the whole picture's, half the map's."""
         G, L = self.texts.split(2)  # (2, D) each
         tau = self.config.temperature
