@@ -75,14 +75,15 @@ class CLIPDetector(Detector):
         if "references" in self.info.knows_from:
             self.memory = PatchMemory()
 
-    def chosen_taps(self) -> tuple[int, ...]:
-        """``config.taps``, or the quarters of the image tower's depth.
+    def chosen_taps(self, *, last: bool = False) -> tuple[int, ...]:
+        """``config.taps``; else the quarters of the image tower's depth, or its ``last`` block.
 
         Raises:
             ValueError: a block that the tower does not have.
         """
         layers = self.clip.config.vision.layers
-        return check_taps(self.config.taps or quarter_depths(layers), layers)
+        usual = (layers,) if last else quarter_depths(layers)
+        return check_taps(self.config.taps or usual, layers)
 
     def grid(self, images: Tensor) -> Grid:
         """Grid of the patches of ``(B, 3, H, W)``."""

@@ -32,7 +32,7 @@ from zerodefect.detector.official_files import Checked
 from zerodefect.detector.recipes import Learner, Recipe, Stage
 from zerodefect.detector.registry import register
 from zerodefect.layers.grid import Grid
-from zerodefect.layers.losses import map_losses
+from zerodefect.layers.losses import map_terms
 from zerodefect.layers.scaling import MinMax
 from zerodefect.layers.similarity import inner_products, two_class
 from zerodefect.layers.smoothing import gaussian_smooth
@@ -323,12 +323,11 @@ class AACLIP(CLIPDetector):
     def text_loss(self, batch: TrainingBatch) -> dict[str, Tensor]:
         """Losses of the last tap's map, and the squared cosine of the two anchors."""
         self._anchors.clear()  # they change with every step of this stage
-        names = list(dict.fromkeys(batch.objects))
-        T = self.anchors(names)[[names.index(name) for name in batch.objects]]  # (B, 2, D)
+        T = self.texts_of(batch.objects)  # (B, 2, D)
         v, p = self.frozen_features(batch.images, self.taps[-1:])
         Y = self.probabilities(self.logits(p[0] + v[:, None], T), self.grid(batch.images))
         cosine = (T[:, 0] * T[:, 1]).sum(dim=-1).mean()
-        return {**_segmentation([Y], batch.masks), "apart": _APART * cosine**2}
+        return {**map_terms([Y], batch.masks), "apart": _APART * cosine**2}
 
     @torch.no_grad()
     def frozen_features(self, images: Tensor, taps: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
@@ -349,7 +348,7 @@ class AACLIP(CLIPDetector):
         maps = [self.probabilities(self.logits(f, T), encoded.grid) for f in self.patches(encoded)]
         logits = inner_products(self.image(encoded)[:, None], T)[:, 0]
         image = F.cross_entropy(logits, batch.labels)
-        return {"image": image, **_segmentation(maps, batch.masks)}
+        return {"image": image, **map_terms(maps, batch.masks)}
 
     @torch.no_grad()
     def _frozen_anchors(self, name: str) -> Tensor:
@@ -406,11 +405,6 @@ def _after_blocks(adapters: Sequence[nn.Module] | nn.ModuleList) -> Edits:
         return Apply(lambda x: mixed(adapter, x))
 
     return {after + 1: [edit(each)] for after, each in enumerate(adapters, start=1)}
-
-
-def _segmentation(maps: Sequence[Tensor], masks: Tensor) -> dict[str, Tensor]:
-    focal, anomalous, normal = map_losses(maps, masks)
-    return {"focal": focal, "dice_anomalous": anomalous, "dice_normal": normal}
 
 
 class _ClassMinMax:

@@ -12,21 +12,18 @@ number of patches, D the joint dimension, n the number of texts.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from zerodefect.backbones.clip_weights import CLIPBackbone
-from zerodefect.backbones.transformer import SecondStream
 from zerodefect.detector.clip_detector import CLIPDetector, Features
 from zerodefect.detector.configs import Count, Positive, hyper_parameters
 from zerodefect.detector.contract import PatchFeatures
 from zerodefect.detector.facts import MethodInfo
 from zerodefect.detector.knowledge import Knowledge, Product
-from zerodefect.detector.learned_sentences import Attention
+from zerodefect.detector.learned_sentences import Attention, attending, second_stream
 from zerodefect.detector.registry import register
 from zerodefect.layers.similarity import (
     anomaly_probability,
@@ -152,14 +149,10 @@ class CLIPSurgery(CLIPDetector):
     config: CLIPSurgeryConfig
 
     def __init__(self, clip: CLIPBackbone, config: CLIPSurgeryConfig | None = None) -> None:
-        config = config or CLIPSurgeryConfig()
-        rule = config.attention or ("plain" if clip.patches_match_texts else "vv")
-        super().__init__(clip, replace(config, attention=rule))
+        config = attending(config or CLIPSurgeryConfig(), clip, "vv")
+        super().__init__(clip, config)
         layers = self.clip.config.vision.layers
-        start = config.stream_start or max(1, layers - _BLOCKS + 1)
-        if start > layers:
-            raise ValueError(f"stream_start {start}: the image tower has blocks 1..{layers}")
-        self.stream = None if rule == "plain" else SecondStream(rule, start)
+        self.stream = second_stream(config, layers, max(1, layers - _BLOCKS + 1))
         self.prompts = PromptEnsemble(
             config.normal_states, config.anomalous_states, config.templates
         )
@@ -179,13 +172,7 @@ class CLIPSurgery(CLIPDetector):
         An empty word gives the redundant text.
         """
         filled = [[t.replace("{}", word) for t in self.config.templates] for word in words]
-        return self._means(filled)
-
-    def _means(self, prompts: Sequence[Sequence[str]]) -> Tensor:
-        """Mean direction of each group of prompts, every prompt of unit length: ``(n, D)``."""
-        rows = self.text_features.rows([prompt for group in prompts for prompt in group])
-        parts = F.normalize(rows, dim=-1).split([len(group) for group in prompts])
-        return F.normalize(torch.stack([part.mean(0) for part in parts]), dim=-1)
+        return self.text_features.directions(filled)
 
     def word_evidence(self, encoded: Features, words: Sequence[str]) -> Tensor:
         """What the patches say for each of the words, ``(B, n, h, w)`` on the grid of patches.
@@ -202,9 +189,10 @@ class CLIPSurgery(CLIPDetector):
     def words(self, product: Product) -> dict[str, Tensor]:
         """``texts (2, D)``, normal and anomalous, and ``kind_texts (T, D)``, all of unit length."""
         name, kinds = product.name, product.vocabulary.kinds if product.vocabulary else ()
-        T = self._means([self.prompts.normal_prompts(name), self.prompts.anomalous_prompts(name)])
-        of_kinds = [self.prompts.fill(phrases, name) for _, phrases in kinds]
-        return {"texts": T, "kind_texts": self._means(of_kinds) if kinds else T[:0]}
+        groups = [self.prompts.normal_prompts(name), self.prompts.anomalous_prompts(name)]
+        groups += [self.prompts.fill(phrases, name) for _, phrases in kinds]
+        T = self.text_features.directions(groups)
+        return {"texts": T[:2], "kind_texts": T[2:]}
 
     def map_range(self, knowledge: Knowledge) -> tuple[float, float]:
         """Of half a difference of cosines whose weights add up to 2, or of a probability."""
@@ -215,7 +203,7 @@ class CLIPSurgery(CLIPDetector):
         return None if self.config.read_out == "surgery" or knowledge.shots else 0.5
 
     def map_share(self, map: Tensor, knowledge: Knowledge) -> Tensor:
-        """A probability: of the weighted similarities, as the other read-out has it of the plain."""
+        """A probability: as the other read-out's, of the weighted similarities."""
         if self.config.read_out == "probability":
             return map
         return (2 * map / self.config.temperature).sigmoid()

@@ -26,7 +26,7 @@ from zerodefect.detector.knowledge import Knowledge
 from zerodefect.detector.recipes import Recipe
 from zerodefect.detector.registry import register
 from zerodefect.layers.adapters import Bottleneck
-from zerodefect.layers.losses import map_losses
+from zerodefect.layers.losses import map_terms
 from zerodefect.layers.similarity import highest_mean, inner_products
 from zerodefect.layers.smoothing import gaussian_smooth
 from zerodefect.prompts.ensemble import ANOMALOUS_STATES, NORMAL_STATES, WINCLIP_TEMPLATES
@@ -90,7 +90,7 @@ class IADCLIP(WordDetector):
         config = config or IADCLIPConfig()
         residual = clip.patches_match_texts if config.residual is None else config.residual
         super().__init__(clip, replace(config, residual=residual))
-        self.taps = self.chosen_taps()[-1:] if residual and not config.taps else self.chosen_taps()
+        self.taps = self.chosen_taps(last=residual)
         draws = torch.Generator().manual_seed(self.config.seed)
         W, D = self.clip.config.vision.width, self.clip.config.embed_dim
         self.visual_adapters = nn.ModuleList(Bottleneck(W, W // 4, D, draws) for _ in self.taps)
@@ -144,10 +144,7 @@ class IADCLIP(WordDetector):
         T = self.adapted(texts, self.text_adapter)
         p = self.patch_logits(features, T).softmax(dim=-1)
         maps = [features.grid.map(p_l.mT, align_corners=True) for p_l in p.unbind(dim=1)]
-        focal, abnormal, normal = map_losses(maps, batch.masks)
         return {
-            "focal": focal,
-            "dice_abnormal": abnormal,
-            "dice_normal": normal,
+            **map_terms(maps, batch.masks),
             "image": nnF.cross_entropy(self.class_logits(features, T), batch.labels),
         }

@@ -27,7 +27,7 @@ from zerodefect.detector.learned_sentences import (
 )
 from zerodefect.detector.recipes import Recipe
 from zerodefect.detector.registry import register
-from zerodefect.layers.losses import map_losses
+from zerodefect.layers.losses import map_terms
 from zerodefect.layers.similarity import anomaly_probability, cosine, highest_mean
 from zerodefect.layers.smoothing import gaussian_smooth
 from zerodefect.prompts.learnable import GLOBAL_AND_LOCAL
@@ -80,8 +80,7 @@ class MGFDCLIP(LearnedSentencesDetector):
 
     def __init__(self, clip: CLIPBackbone, config: MGFDCLIPConfig | None = None) -> None:
         super().__init__(clip, config or MGFDCLIPConfig())
-        last_alone = self.stream is None and not self.config.taps
-        self.taps = self.chosen_taps()[-1:] if last_alone else self.chosen_taps()
+        self.taps = self.chosen_taps(last=self.stream is None)
         names = [f"ctx_{pair}_{state}" for pair in ("global", "local") for state in ("pos", "neg")]
         lengths = dict.fromkeys(names, self.config.context_length)
         self.prompts = self.learned_prompts(lengths, sentences=GLOBAL_AND_LOCAL)
@@ -120,11 +119,8 @@ class MGFDCLIP(LearnedSentencesDetector):
         encoded = self.encode(batch.images)
         G, L = self.prompts(self.clip.text).split(2)
         P = [self.probability_map(z, L, encoded.grid) for z in self.local_parts(encoded)]
-        focal, abnormal, normal = map_losses(P, batch.masks)
         image = cosine(self.global_part(encoded), G) / self.config.temperature
         return {
             "image": nnF.cross_entropy(image, batch.labels),
-            "focal": focal,
-            "dice_abnormal": abnormal,
-            "dice_normal": normal,
+            **map_terms(P, batch.masks),
         }
