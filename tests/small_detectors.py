@@ -74,8 +74,8 @@ def small_networks(
         "clip": lambda: small_clip(seed, dtype, **shape),
         "features": lambda: small_cnn(seed, dtype),
         "vit": lambda: small_dino(seed, dtype),
-        "segmenter": ShadeSegmenter,
-        "grounder": ShadeGrounder,
+        "segmenter": lambda: ShadeSegmenter(dtype),
+        "grounder": lambda: ShadeGrounder(dtype),
     }
     return [parts[each]() for each in kind.info.backbones.values()]
 
@@ -184,6 +184,10 @@ FURTHER: dict[str, dict[str, dict[str, Any]]] = {
     "patchcore": {
         "anomalib": {"scoring": "anomalib"},
         "narrow": {"layers": ("layer3",), "width": 24},
+    },
+    "saa_plus": {
+        "several": {"count": 3, "captions": ("hole.",), "most": 2, "nearest": 9},
+        "plain": {"saliency": 0.0, "swap_colours": False, "area": 1.0, "object": "thing"},
     },
     "spade": {"two": {"neighbours": 2, "image_score": "distance", "whole": "layer3"}},
     "vcp_clip": {"long": {"word_length": 3, "deep_length": 2, "taps": (1, 3)}},
