@@ -143,6 +143,7 @@ FURTHER: dict[str, dict[str, dict[str, Any]]] = {
         "probability": {"read_out": "probability", "stream_start": 3},
         "own patches": {"attention": "plain", "templates": ("a photo of a {}.", "the {}.")},
     },
+    "clipsam": {"two taps": {"taps": (1, 3), "least": 0.0, "points": 1, "hidden": 6}},
     "cops": {
         "own vectors": {"reconstruction": "own", "crossed": False, "upsampling": "bilinear"},
         "as on VisA": {"training_window": 3, "window": 3, "reconstruction": "none"},
@@ -196,6 +197,7 @@ FURTHER: dict[str, dict[str, dict[str, Any]]] = {
 
 # Of networks that are not pretrained ones: widths at which tests take no time.
 SMALL: dict[str, dict[str, Any]] = {
+    "clipsam": {"hidden": 8},
     "autoencoder": {"width": 4},
     "ganomaly": {"size": 32, "width": 4, "code": 6},
     "draem": {"reconstructive_width": 4, "discriminative_width": 4},
