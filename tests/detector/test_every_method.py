@@ -345,6 +345,7 @@ BFLOAT16_SCORE = {"adaclip": 0.1}  # patches near two clusters change theirs
 BFLOAT16_MAP = {
     "padim": 0.2,  # two references: ten times what is off in any other direction
     "saa_plus": 0.1,  # the edge of a mask moves by a pixel
+    "clipsam": 0.15,
 }
 
 
