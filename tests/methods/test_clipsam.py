@@ -64,7 +64,8 @@ def test_masks_count_by_their_quality_over_both_levels():
     segmenter = Halves()
     detector = build(segmenter, smallest=0.0)
     A = torch.zeros(20, 20)
-    A[3:5, 3:5] = 0.8  # one part, above a half, at both levels
+    A[3:5, 3:5] = 0.8
+    A[4, 4] = 0.9  # one part above a half, and its peak alone above nearly all of the map
     got = detector.refined(A, features(A), 0)
     assert segmenter.asked == 2
     left, right = (0.5 + 0.25) * 2 / (1.75 * 2), 0.25 * 2 / (1.75 * 2)  # 1.5 counts as 1

@@ -86,8 +86,7 @@ def load(
     told: dict[str, Any] = {"object": object, "references": references, "policy": policy}
     told |= {"vocabulary": words, "tile": tile, "overlap": overlap, "keep_aspect": keep_aspect}
     told |= {"roi": roi, "ignore": ignore, "bit_depth": bit_depth, "memory_budget": memory_budget}
-    where = loading.get("device") or "auto"
-    refiner = None if refine is None else Refiner.load(refine, where)  # before the long work
+    refiner = None if refine is None else Refiner.load(refine, loading.get("device") or "auto")
     if is_product(method):
         inspector = load_product(str(method), **told, **loading)
     else:
