@@ -52,8 +52,8 @@ EMBEDDED = replace(
 """Shape of the embedded model: the tower on the stem, and beside it the one that sees pixels."""
 
 LENGTHS = (200, 600)
-"""Steps of the runs whose mean is packaged. A short run and a long one rank different products well,
-and the mean of their weights ranks better than either."""
+"""Steps of the runs whose mean is packaged. A short run and a long one rank different products
+well, and the mean of their weights ranks better than either."""
 
 WEIGHTS = {
     "map": 1.0, "patch_kind": 0.3, "image": 0.3, "image_kind": 0.1, "window": 0.3,
