@@ -170,6 +170,7 @@ MAKERS: dict[str, Callable[[Any], Published]] = {
     "draem": _draem,
     "glocalclip": _learned_sentences,
     "leclip": _learned_sentences,
+    "multiads": _april_gan,
     "vcp_clip": _vcp_clip,
 }
 NOT_PUBLISHED = {"cops": ("vae_encoder.",)}  # values that keep what they are, by their beginning

@@ -169,6 +169,10 @@ FURTHER: dict[str, dict[str, dict[str, Any]]] = {
         "small windows": {"window": 3, "stride": 2, "attention": "vv", "taps": (2,)},
     },
     "mgfd_clip": {"own patches": {"attention": "plain", "taps": (3,), "context_length": 6}},
+    "multiads": {
+        "one kind": {"kinds": ["rust"], "taps": (1, 3), "templates": ("a photo of a {}.",)},
+        "test pictures": {"adaptation": 0.0001, "templates": ("a photo of a {}.",)},
+    },
     "musc": {
         "short": {"neighbourhoods": (3,), "nearest": (0.1, 0.6), "consistency": False},
         "bfloat16": {"search": "bfloat16", "layers": ("layer2",)},

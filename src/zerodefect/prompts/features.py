@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
@@ -74,6 +75,10 @@ class TextFeatures:
         """Mean embedding of each group of prompts, ``(len(groups), D)``; raises as ``rows``."""
         return torch.stack(self._features(groups, "mean"))
 
+    def directions(self, groups: Sequence[Sequence[str]]) -> Tensor:
+        """Mean direction of each group: unit mean of unit embeddings; else as ``means``."""
+        return torch.stack(self._features(groups, "directions"))
+
     def rows(self, prompts: Sequence[str]) -> Tensor:
         """Embedding of every prompt, ``(len(prompts), D)``, not normalised, in the order given.
 
@@ -83,7 +88,7 @@ class TextFeatures:
         return self._features([prompts], "rows")[0]
 
     def _features(self, groups: Sequence[Sequence[str]], pooling: str) -> list[Tensor]:
-        """Embeddings of each group, its ``rows`` or their ``mean``."""
+        """Embeddings of each group, its ``rows``, their ``mean`` or mean ``directions``."""
         if not all(groups):
             raise ValueError("no prompt to embed")
         keys = [self._key(prompts, pooling) for prompts in groups]
@@ -93,10 +98,12 @@ class TextFeatures:
             shape = (len(prompts), self.clip.config.embed_dim)
             stored = self._memory.pop(key, None)
             if stored is None:
-                stored = self._read(key, shape[1:] if pooling == "mean" else shape)
+                stored = self._read(key, shape if pooling == "rows" else shape[1:])
             if stored is None:
                 model = model or (self.reload() if self.reload else self.clip)
                 stored = embed_texts(model, prompts)
+                if pooling == "directions":
+                    stored = F.normalize(F.normalize(stored, dim=-1).mean(dim=0), dim=-1)
                 stored = stored.mean(dim=0) if pooling == "mean" else stored
                 self._write(key, stored)
             self._keep(key, stored)
