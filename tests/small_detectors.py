@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from dino import dino_file
 from models import tiny_backbone
+from small_assemblies import ShadeGrounder, ShadeSegmenter
 from small_networks import SMALL_RESNET, small_resnet
 
 from zerodefect import methods
@@ -73,6 +74,8 @@ def small_networks(
         "clip": lambda: small_clip(seed, dtype, **shape),
         "features": lambda: small_cnn(seed, dtype),
         "vit": lambda: small_dino(seed, dtype),
+        "segmenter": ShadeSegmenter,
+        "grounder": ShadeGrounder,
     }
     return [parts[each]() for each in kind.info.backbones.values()]
 

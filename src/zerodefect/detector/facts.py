@@ -10,8 +10,9 @@ Source = Literal["words", "references", "set", "training", "good"]
 """Where normality is known from: the product's name; a few or many normal images; the other images
 of a set; other products' labelled defects; normal images that the method is trained on."""
 
-BackboneKind = Literal["clip", "features", "vit"]
-"""Two towers; layers of any network (convolutional where none is named); those of a ViT."""
+BackboneKind = Literal["clip", "features", "vit", "segmenter", "grounder"]
+"""Two towers; layers of any network (convolutional where none is named); those of a ViT; points and
+boxes to masks (``backbones/segmenter.py``); phrases to boxes (``backbones/grounder.py``)."""
 
 
 @dataclass(frozen=True)

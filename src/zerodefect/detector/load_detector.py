@@ -12,8 +12,10 @@ import torch
 from zerodefect.backbones.backbone import Backbone
 from zerodefect.backbones.clip_weights import EMBEDDED, load_clip, recommended_method
 from zerodefect.backbones.efficientnet import EFFICIENTNET
+from zerodefect.backbones.grounder import load_grounder
 from zerodefect.backbones.layered_features import load_features
 from zerodefect.backbones.precision import pick_precision
+from zerodefect.backbones.segmenter import load_segmenter
 from zerodefect.backbones.vision import DINOV2_SMALL
 from zerodefect.backbones.weight_files import WeightsError
 from zerodefect.detector.checkpoint_file import (
@@ -227,6 +229,10 @@ def _by_name(kind: type[Detector], given: Any) -> Mapping[str, Any]:
 def _load(kind: BackboneKind, name: str | None, weights: str | Path | None, **where: Any) -> Any:
     if kind == "clip":
         return load_clip(name, weights=weights, **where)
+    if kind == "segmenter":
+        return load_segmenter(name, weights=weights, **where)
+    if kind == "grounder":
+        return load_grounder(name, weights=weights, **where)
     return load_features(name or _USUAL[kind], weights=weights, **where)
 
 
