@@ -159,6 +159,10 @@ FURTHER: dict[str, dict[str, dict[str, Any]]] = {
         "own kinds": {"damage": "procedural", "damaged": 1.0, "reconstructive_width": 2},
         "both": {"damage": "both", "turned": 1.0, "discriminative_width": 2},
     },
+    "filo": {
+        "as the paper says": {"aliased": False, "taps": (1, 3), "details": ["rust"]},
+        "later": {"stream_start": 3, "context_length": 4, "fixed_centre": True},
+    },
     "ganomaly": {
         "anomalib": {"flavour": "anomalib", "padding": 4, "size": 64},
     },
