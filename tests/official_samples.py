@@ -181,7 +181,9 @@ UNUSED: dict[str, Callable[[Any], Published]] = {
     "anomalyclip": _unused_projections,
     "cops": lambda _: {"prompt_learner": {"projector.net.0.weight": torch.ones(2)}},
     "crane": _unused_projections,
-    "filo": lambda _: {"filo": {"clip_model.logit_scale": torch.ones(()), "text_encoder.x": torch.ones(2)}},
+    "filo": lambda _: {
+        "filo": {"clip_model.logit_scale": torch.ones(()), "text_encoder.x": torch.ones(2)}
+    },
     "glocalclip": _unused_projections,
     "leclip": _unused_projections,
     "vcp_clip": lambda _: {"prompt_text_projection": torch.ones(64, 64)},

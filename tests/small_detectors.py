@@ -163,6 +163,9 @@ FURTHER: dict[str, dict[str, dict[str, Any]]] = {
         "as the paper says": {"aliased": False, "taps": (1, 3), "details": ["rust"]},
         "later": {"stream_start": 3, "context_length": 4, "fixed_centre": True},
     },
+    "filo_plus_plus": {
+        "one size": {"kernels": [3], "adapted": False, "window": None, "taps": (2,)},
+    },
     "ganomaly": {
         "anomalib": {"flavour": "anomalib", "padding": 4, "size": 64},
     },

@@ -15,7 +15,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +32,7 @@ from zerodefect.detector.contract import Input, told
 from zerodefect.detector.knowledge import Knowledge, Product
 from zerodefect.layers.adapters import linear
 from zerodefect.prompts.ensemble import NORMAL_STATES
+from zerodefect.types import TrainingBatch
 
 PLACES = (
     "top left", "top", "top right", "left", "center", "right", "bottom left", "bottom",
@@ -154,7 +155,6 @@ class FineDetector(CLIPDetector):
     """
 
     monotone_memory = True  # the distance to the nearest of more references never grows
-    lead: ClassVar[str] = ""  # of what the fixed sentences begin with
     config: Any
 
     def __init__(self, clip: CLIPBackbone, grounder: Grounder | None, config: Any) -> None:
@@ -169,7 +169,6 @@ class FineDetector(CLIPDetector):
         self.draws = torch.Generator().manual_seed(config.seed)
         self.normal_prompt_learner = PromptLearner(D, C, n, self.draws)
         self.abnormal_prompt_learner = PromptLearner(D, C, n, self.draws)
-        self.adapter = Adapter(D, self.draws)
 
     def facts(self) -> dict[str, Any]:
         """With the grounder that looks for places; None where there is none."""
@@ -227,6 +226,13 @@ class FineDetector(CLIPDetector):
         if isinstance(inputs, Mapping):
             return inputs["image"], inputs.get("grounder")
         return inputs, None
+
+    def seen(self, batch: TrainingBatch) -> tuple[Features, list[Mapping[str, Tensor]]]:
+        """A training batch: its image side, and the words of each picture's product."""
+        with torch.no_grad():
+            encoded = self.encode(batch.images)
+        words = {name: self.words(Product(name)) for name in set(batch.objects)}
+        return encoded, [words[name] for name in batch.objects]
 
     # --- where --------------------------------------------------------------------------------
 

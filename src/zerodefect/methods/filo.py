@@ -32,13 +32,14 @@ from zerodefect.detector.facts import MethodInfo, published_table
 from zerodefect.detector.fine_descriptions import (
     DETAILS,
     PLACES,
+    Adapter,
     Boxes,
     Details,
     Features,
     FineDetector,
     mean_direction,
 )
-from zerodefect.detector.knowledge import Knowledge, Product
+from zerodefect.detector.knowledge import Knowledge
 from zerodefect.detector.official_files import Checked
 from zerodefect.detector.recipes import Learner, Recipe, Stage
 from zerodefect.detector.registry import register
@@ -190,6 +191,7 @@ class FiLo(FineDetector):
         start = self.config.stream_start or same_depth(7, 24, vision.layers)
         if start > vision.layers:
             raise ValueError(f"stream_start {start}: the image tower has blocks 1..{vision.layers}")
+        self.adapter = Adapter(D, self.draws)
         self.stream = SecondStream("vv", start)
         second = sum(tap >= start for tap in self.taps)
         self.decoder_linear = LinearLayers(len(self.taps), vision.width, D, self.draws)
@@ -300,7 +302,7 @@ class FiLo(FineDetector):
 
     def map_loss(self, batch: TrainingBatch) -> dict[str, Tensor]:
         """Focal and Dice losses of every layer; Dice row by row, as in the published code."""
-        encoded, known = self._seen(batch)
+        encoded, known = self.seen(batch)
         f = nnF.normalize(encoded.image, dim=-1)
         maps = self.layer_maps(encoded, self.texts(f, known, [None] * len(f)))
         m = batch.masks.flatten(0, 1)  # (B H, W)
@@ -312,18 +314,12 @@ class FiLo(FineDetector):
 
     def image_loss(self, batch: TrainingBatch) -> dict[str, Tensor]:
         """Cross-entropy of the image's products."""
-        encoded, known = self._seen(batch)
+        encoded, known = self.seen(batch)
         f = self.adapted(encoded.image)
         with torch.no_grad():
             T = self.texts(f, known, [None] * len(f))
         r = (f[:, None] * T).sum(dim=-1)
         return {"image": nnF.cross_entropy(r / self.config.temperature, batch.labels)}
-
-    def _seen(self, batch: TrainingBatch) -> tuple[Features, list[Mapping[str, Tensor]]]:
-        with torch.no_grad():
-            encoded = self.encode(batch.images)
-        words = {name: self.words(Product(name)) for name in set(batch.objects)}
-        return encoded, [words[name] for name in batch.objects]
 
     # --- official checkpoints -------------------------------------------------------------------
 
