@@ -74,8 +74,8 @@ def small_networks(
         "clip": lambda: small_clip(seed, dtype, **shape),
         "features": lambda: small_cnn(seed, dtype),
         "vit": lambda: small_dino(seed, dtype),
-        "segmenter": ShadeSegmenter,
-        "grounder": ShadeGrounder,
+        "segmenter": lambda: ShadeSegmenter(dtype),
+        "grounder": lambda: ShadeGrounder(dtype),
     }
     return [parts[each]() for each in kind.info.backbones.values()]
 
@@ -143,6 +143,7 @@ FURTHER: dict[str, dict[str, dict[str, Any]]] = {
         "probability": {"read_out": "probability", "stream_start": 3},
         "own patches": {"attention": "plain", "templates": ("a photo of a {}.", "the {}.")},
     },
+    "clipsam": {"two taps": {"taps": (1, 3), "least": 0.0, "points": 1, "hidden": 6}},
     "cops": {
         "own vectors": {"reconstruction": "own", "crossed": False, "upsampling": "bilinear"},
         "as on VisA": {"training_window": 3, "window": 3, "reconstruction": "none"},
@@ -196,6 +197,10 @@ FURTHER: dict[str, dict[str, dict[str, Any]]] = {
         "anomalib": {"scoring": "anomalib"},
         "narrow": {"layers": ("layer3",), "width": 24},
     },
+    "saa_plus": {
+        "several": {"count": 3, "captions": ("hole.",), "most": 2, "nearest": 9},
+        "plain": {"saliency": 0.0, "swap_colours": False, "area": 1.0, "object": "thing"},
+    },
     "spade": {"two": {"neighbours": 2, "image_score": "distance", "whole": "layer3"}},
     "vcp_clip": {"long": {"word_length": 3, "deep_length": 2, "taps": (1, 3)}},
     "winclip": {"mean": {"image_score": "mean", "patch_norm": False, "scales": (2,)}},
@@ -203,6 +208,7 @@ FURTHER: dict[str, dict[str, dict[str, Any]]] = {
 
 # Of networks that are not pretrained ones: widths at which tests take no time.
 SMALL: dict[str, dict[str, Any]] = {
+    "clipsam": {"hidden": 8},
     "autoencoder": {"width": 4},
     "ganomaly": {"size": 32, "width": 4, "code": 6},
     "draem": {"reconstructive_width": 4, "discriminative_width": 4},

@@ -81,12 +81,12 @@ def test_masks_are_brought_to_a_size_before_they_are_cut_off():
 def test_phrases_and_thresholds():
     grounder = ShadeGrounder()
     ids = grounder.tokens(caption_of("  White Crack. Hole"))
-    assert grounder.words(ids) == "[CLS] white crack . hole . [SEP]"
-    p = torch.tensor([[[0.9, 0.2, 0.1, 0.0, 0.3, 0.0, 0.1], [0.1, 0.1, 0.0, 0.0, 0.0, 0.0, 0.0]]])
+    assert grounder.words(ids[1:-1]) == "white crack . hole ."
+    p = torch.tensor([[[0.0, 0.9, 0.1, 0.0, 0.3, 0.0, 0.2], [0.1, 0.1, 0.0, 0.0, 0.0, 0.0, 0.0]]])
     boxes = torch.tensor([[[0.5, 0.5, 0.2, 0.4], [0.5, 0.5, 1.0, 1.0]]])
     queries = Queries(boxes, p, ids)
     found = grounder.found(queries, 0, box_threshold=0.1, text_threshold=0.1)
-    assert found.phrases == ("[CLS] white hole",)  # the other box does not exceed the threshold
+    assert found.phrases == ("white hole " + grounder.words([1]),)  # the other is not likely enough
     assert found.scores.tolist() == pytest.approx([0.9])
     assert found.areas.tolist() == pytest.approx([0.08])
     torch.testing.assert_close(found.corners, torch.tensor([[0.4, 0.3, 0.6, 0.7]]))

@@ -63,5 +63,5 @@ def test_grounding_dino_finds_boxes_for_phrases(dino, dtype):
 def test_another_kind_of_network_is_refused(sam, dino):
     with pytest.raises(WeightsError, match="a network of type grounding-dino"):
         load_segmenter(str(dino))
-    with pytest.raises(WeightsError, match="no tokeniser in it|a network of type sam"):
+    with pytest.raises(WeightsError, match=r"no tokeniser in it|a network of type sam"):
         load_grounder(str(sam))

@@ -599,6 +599,12 @@ def test_backbones(run):
     listed = json.loads(out)
     assert code == 0 and listed[0]["name"] == "embedded"
     assert "ViT-B-16-plus-240/laion400m_e32" in {entry["name"] for entry in listed}
+    known = {row["name"]: row for row in json.loads(out)}
+    sam = known["facebook/sam-vit-base"]
+    assert (sam["part"], sam["licence"]) == ("segmenter", "Apache-2.0")
+    assert sam["bring"].startswith("hf download facebook/sam-vit-base ")
+    code, _, err = run("backbones")
+    assert "pip install 'zerodefect[sam]'" in err
     code, out, _ = run("backbones", "--at-hand")
     assert code == 0 and all(line.startswith("at hand  ") for line in out.splitlines())
 

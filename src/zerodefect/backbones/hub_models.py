@@ -56,6 +56,11 @@ HUB_MODELS = (
 )
 
 
+def bringing(name: str) -> str:
+    """Command that brings a network's files into the hub's cache, where there is a network."""
+    return f"hf download {name} --include '*.safetensors' '*.json' '*.txt'"
+
+
 def transformers_package() -> Any:
     """The package, imported now.
 
@@ -91,7 +96,7 @@ def weights_folder(name: str | Path) -> Path:
     if found is None:
         raise WeightsError(
             f"{name}: the weights are not on this machine, and nothing is downloaded unasked. "
-            f"With a network: hf download {name}. Without: bring the files of "
+            f"With a network: {bringing(str(name))}. Without: bring the files of "
             f"https://huggingface.co/{name} and give their folder"
         )
     return found.parent

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from zerodefect.cli.options import AsJson, option
 from zerodefect.cli.telling import say, tell
@@ -17,10 +18,11 @@ def backbones(
 ) -> None:
     """List the weights that methods run on, or fetch some.
 
-    Says of each CLIP whether it is on this machine.
+    Says of each CLIP, segmenter and grounder whether it is on this machine.
     """
     from zerodefect.backbones import open_clip_weights
     from zerodefect.backbones.clip_weights import EMBEDDED, embedded_file
+    from zerodefect.backbones.hub_models import bringing
 
     if fetch:
         say(f"source: {open_clip_weights.weights_origin(fetch)} (licence: see there)")
@@ -30,14 +32,38 @@ def backbones(
         text = f"file: {path}\nsize: {size / 2**20:.1f} MiB\nsha256: {digest}"
         tell(json.dumps(facts) if as_json else text, lines=not as_json)
         return
-    rows: list[dict[str, str | None]] = [{"name": EMBEDDED, "file": str(embedded_file())}]
+    rows: list[dict[str, Any]] = [{"name": EMBEDDED, "file": str(embedded_file())}]
     for model, tag in open_clip_weights.runnable_models():
         found = open_clip_weights.cached_file(f"{model}/{tag}")
         rows.append({"name": f"{model}/{tag}", "file": str(found) if found else None})
+    rows += _from_the_hub()
     if at_hand:
         rows = [row for row in rows if row["file"]]
     if as_json:
         tell(json.dumps(rows, indent=2), lines=True)
         return
     for row in rows:
-        tell(f"{'at hand' if row['file'] else '       '}  {row['name']}")
+        told = f"{'at hand' if row['file'] else '       '}  {row['name']}"
+        if "part" in row:
+            told += f"  ({row['part']}, about {row['megabytes']} MB, {row['licence']})"
+        tell(told)
+    if not at_hand:
+        how = "pip install 'zerodefect[sam]' and " + bringing("NAME")
+        say(f"segmenters and grounders come with: {how}")
+
+
+def _from_the_hub() -> list[dict[str, Any]]:
+    """Segmenters and grounders: they need the extra ``sam``."""
+    from zerodefect.backbones.hub_models import HUB_MODELS, bringing
+
+    return [
+        {
+            "name": each.name,
+            "file": str(each.file) if each.file else None,
+            "part": each.part,
+            "megabytes": each.megabytes,
+            "licence": each.licence,
+            "bring": bringing(each.name),
+        }
+        for each in HUB_MODELS
+    ]

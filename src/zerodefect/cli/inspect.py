@@ -97,6 +97,12 @@ def inspect(
     words: WordOptions,
     run: RunOptions,
     batch: BatchOptions,
+    refine: str | None = option(
+        None,
+        "Sharp masks for regions: sam, a segmenter of 'zerodefect backbones', or its folder.",
+        metavar="sam|NAME",
+        rich_help_panel="Detector",
+    ),
     as_json: AsJson = False,
 ) -> None:
     """Inspect pictures: verdict, regions, kinds, scores.
@@ -107,6 +113,7 @@ def inspect(
     """
     from zerodefect.images import find_images
     from zerodefect.inspection.policy import Policy
+    from zerodefect.inspection.refinement import Refiner
 
     files = find_images(paths)
     if product.product and verdict.policy:
@@ -121,7 +128,9 @@ def inspect(
         detector = _set_method(detector, product, verdict)
         good = find_images(product.references or [])
         product = dataclasses.replace(product, references=None)
+    refiner = Refiner.load(refine, detector.device) if refine else None  # before the long work
     inspector = load_inspector(product, detector, pictures, files, rules.vocabulary)
+    inspector.refiner = refiner
     if product.product:
         given = inspector.policy
     if inspector.transductive:
@@ -136,6 +145,7 @@ def inspect(
     sets = _decided(inspector, sets, verdict.threshold, rules)
     compared_as = sets and [sets.by, sets.most, sorted(map(str, good))]
     choices = [*_choices(inspector, given, verdict, rules), compared_as, run.maps, run.report]
+    choices += [refiner.facts()] if refiner else []
     folder = run.output or default_folder(inspector, paths, [*choices, *(words.show_words or ())])
     options = {**run.keywords(), **batch.keywords(), "part_by": rules.part_by, "sets": sets}
     options |= {"folder": folder, "words": words.checked(inspector)}

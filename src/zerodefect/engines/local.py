@@ -268,6 +268,7 @@ def _manifest(
 ) -> dict[str, Any]:
     told: dict[str, Any] = {"part_by": parts.by} if parts else {}
     told |= {"words": list(words)} if words else {}
+    told |= {"refine": inspector.refiner.facts()} if inspector.refiner else {}
     policies = sets.policies if sets else ()
     return {
         "settings": {**settings, **told},

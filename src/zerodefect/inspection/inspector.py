@@ -416,6 +416,7 @@ class Inspector(Keepable):
         )
         regions = policy.marked(name_regions(self, regions, scored, picture, shown))
         counts = count_kinds(scored.map, regions, limit)
+        drawn = self.refined(picture, regions, scored.map, area)
         unjudged = why_unjudged(picture, area, policy.frames)
         verdict: Verdict = policy.verdict(scored.score, regions) if not unjudged else "unsure"
         by_rule = unjudged is None and verdict != policy.verdict(scored.score)
@@ -428,8 +429,8 @@ class Inspector(Keepable):
             calibrated=policy.calibrated,
             score=scored.score,
             p_value=policy.p_value(scored.score),
-            regions=regions,
-            explanation=explain(verdict, scored.score, policy, regions, size, unjudged, counts)
+            regions=drawn,
+            explanation=explain(verdict, scored.score, policy, drawn, size, unjudged, counts)
             + self.told_transductive(),
             answer=scored.answer,
             notes=(*picture.notes, *filter(None, (unjudged, shown.why_whole(picture)))),

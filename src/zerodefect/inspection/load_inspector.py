@@ -17,6 +17,7 @@ from zerodefect.inspection.policy import Policy
 from zerodefect.inspection.product_detector import check_detector, rebuilt
 from zerodefect.inspection.product_file import ProductFile, contradictions, opened_product
 from zerodefect.inspection.product_sections import SUFFIX
+from zerodefect.inspection.refinement import Refiner
 from zerodefect.inspection.sources import Source, open_source
 from zerodefect.inspection.word_sight import opened_roi
 from zerodefect.methods import load_detector
@@ -46,6 +47,7 @@ def load(
     ignore: Source | None = None,
     bit_depth: int | None = None,
     memory_budget: int | None = None,
+    refine: str | Path | None = None,
     **loading: Any,
 ) -> Inspector:
     """Load an inspector as ``zerodefect inspect`` has it, but for ``self_comparison``.
@@ -68,6 +70,8 @@ def load(
             which is looked for in every picture; see ``scoring.areas.AreaWords``.
         bit_depth: bits that 16-bit pictures use; by default the policy's, or inferred once.
         memory_budget: bytes that remembered references may take.
+        refine: segmenter that turns regions into sharp masks: ``sam``, a name of
+            ``zerodefect backbones``, or a local folder; score, p-value and verdict stay.
         loading: as ``methods.load_detector`` takes them: ``checkpoint``, ``backbone``, ``weights``,
             ``device``, ``precision``, ``image_size`` and hyper-parameters of the method.
 
@@ -83,10 +87,15 @@ def load(
     told: dict[str, Any] = {"object": object, "references": references, "policy": policy}
     told |= {"vocabulary": words, "tile": tile, "overlap": overlap, "keep_aspect": keep_aspect}
     told |= {"roi": roi, "ignore": ignore, "bit_depth": bit_depth, "memory_budget": memory_budget}
+    device = str(loading.get("device") or "auto")
+    refiner = None if refine is None else Refiner.load(refine, device)  # before the long work
     if is_product(method):
         assert method is not None
-        return load_product(method, **told, **loading)
-    return _of_method(None if method is None else str(method), told, loading)
+        inspector = load_product(method, **told, **loading)
+    else:
+        inspector = _of_method(None if method is None else str(method), told, loading)
+    inspector.refiner = refiner
+    return inspector
 
 
 def _of_method(

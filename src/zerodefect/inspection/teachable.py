@@ -25,9 +25,13 @@ from zerodefect.prompts.vocabulary import Vocabulary
 from zerodefect.scoring.areas import AreaByWords, AreaWords
 from zerodefect.scoring.scorer import MemoryPlan, Scorer
 from zerodefect.scoring.viewing import Viewing
+from zerodefect.types import Region
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from zerodefect.inspection.product_file import ProductFile
+    from zerodefect.inspection.refinement import Refiner
 
 DEFAULT_OBJECT = "object"
 
@@ -53,6 +57,7 @@ class Teachable(WordSight):
             as long as there was none.
         file: product file that it was loaded from, or None; words and areas are then as they are
             there.
+        refiner: turns regions into sharp masks, or None.
 
     Args:
         detector: gives raw scores and maps; or what builds it at first use.
@@ -79,6 +84,7 @@ class Teachable(WordSight):
         self._too_dark: BitDepth | None = None  # told already
         self._shown = Shown().with_areas(self.area_of(roi), ignore)
         self.file: ProductFile | None = None
+        self.refiner: Refiner | None = None
         self._detector = detector if isinstance(detector, Detector) else None
         self._build = detector
         self._under: tuple[Shown | None, Shown | None] = (None, None)
@@ -104,6 +110,17 @@ class Teachable(WordSight):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _lock=threading.RLock())
+
+    def refined(
+        self,
+        picture: Picture,
+        regions: tuple[Region, ...],
+        map: np.ndarray | None,
+        area: np.ndarray | None,
+    ) -> tuple[Region, ...]:
+        """The regions of a picture with sharp masks, if there is a ``refiner``."""
+        refiner = self.refiner
+        return regions if refiner is None else refiner(picture, regions, map, area)
 
     # --- areas ----------------------------------------------------------------------------------
 
