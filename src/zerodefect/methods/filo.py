@@ -289,7 +289,7 @@ class FiLo(FineDetector):
         learners = [*self.normal_prompt_learner.parameters()]
         learners += self.abnormal_prompt_learner.parameters()
         decoders = [*self.decoder_linear.parameters(), *self.decoder_cov.parameters()]
-        groups = [{"params": decoders, "lr": 1e-4}, {"params": learners}]
+        groups: list[dict[str, Any]] = [{"params": decoders, "lr": 1e-4}, {"params": learners}]
         adapter = [{"params": list(self.adapter.parameters())}]
         return (
             Stage(self.recipe, (Learner(self.map_loss, groups),), "maps"),
@@ -313,7 +313,7 @@ class FiLo(FineDetector):
         return {name: torch.stack(each).sum() for name, each in losses.items()}
 
     def image_loss(self, batch: TrainingBatch) -> dict[str, Tensor]:
-        """Cross-entropy of the image's products."""
+        """Cross-entropy of the image's products; texts are held fixed."""
         encoded, known = self.seen(batch)
         f = self.adapted(encoded.image)
         with torch.no_grad():
@@ -328,7 +328,7 @@ class FiLo(FineDetector):
         """Length of the learned vectors."""
         state = published.get("filo")
         ctx = state.get("normal_prompt_learner.ctx") if isinstance(state, Mapping) else None
-        return {"context_length": len(ctx)} if getattr(ctx, "ndim", 0) == 2 else {}
+        return {"context_length": len(ctx)} if isinstance(ctx, Tensor) and ctx.ndim == 2 else {}
 
     def official_state(self, published: Mapping[str, Any]) -> dict[str, Tensor]:
         """Learned values from ``{"filo": ...}``; its names are ours, besides a copy of CLIP."""

@@ -348,7 +348,10 @@ class FiLoPlusPlus(FineDetector):
         """Sentences and convolutions, then the adapter alone."""
         learners = [*self.normal_prompt_learner.parameters()]
         learners += self.abnormal_prompt_learner.parameters()
-        groups = [{"params": list(self.mdci.parameters()), "lr": 1e-4}, {"params": learners}]
+        groups: list[dict[str, Any]] = [
+            {"params": list(self.mdci.parameters()), "lr": 1e-4},
+            {"params": learners},
+        ]
         maps = Stage(self.recipe, (Learner(self.map_loss, groups),), "maps")
         if self.adapter is None:
             return (maps,)
