@@ -20,11 +20,8 @@ def pretrain(
     first_steps: int | None = option(
         None, "Steps of the first stage; default: those of the packaged model.", min=1
     ),
-    steps: int | None = option(
-        None, "Optimiser steps of the second stage; default: the packaged one's.", min=1
-    ),
-    until: int | None = option(
-        None, "Stop the second stage after this step; the same command without it goes on.", min=1
+    steps: list[int] = option(
+        [], "Steps of the second stage; of several runs the mean is taken. Default: 200 and 600."
     ),
     batch: int | None = option(None, "Pictures a step.", min=1),
     seed: int = option(0, "Decides weights, pictures, prompts."),
@@ -53,11 +50,14 @@ def pretrain(
     if onto is None:
         first = pretrain_clip.PretrainConfig(seed=seed, **given)
         onto = str(_run(first, output / FIRST, first_steps or pretrain_clip.PACKAGED_STEPS))
-    given |= {} if steps is None else {"steps": steps}
-    second = pretrain_stem.StemConfig(seed=seed, onto=onto, **given)
-    weights = _run(second, output, until)
+    made = []
+    for length in steps or pretrain_stem.LENGTHS:
+        second = pretrain_stem.StemConfig(seed=seed, onto=onto, steps=length, **given)
+        made.append(_run(second, output / f"steps-{length}", None))
+    weights = model_and_sheets.mean_of(made, output)
     tell(f"weights: {weights}")
-    tell(f"log:     {output / journal.LOG}, {journal.CURVES}, {pretrain_clip.SAMPLES}")
+    logs = f"{journal.LOG}, {journal.CURVES}, {pretrain_clip.SAMPLES}"
+    tell(f"logs:    {logs} in {', '.join(str(path.parent) for path in made)}")
     tell(f"use:     zerodefect inspect PICTURES --backbone {weights}")
 
 

@@ -65,3 +65,11 @@ def focal_of_target(probability: Tensor, classes: int) -> Tensor:
     rest = smooth / (classes - 1)
     pt = rest + (1 - smooth - rest) * probability + smooth
     return (-((1 - pt) ** 2.0) * pt.log()).mean()
+
+
+def map_terms(
+    maps: Sequence[Tensor], masks: Tensor, weight: float | Tensor = 1.0
+) -> dict[str, Tensor]:
+    """``map_losses`` by their usual names, each times ``weight``."""
+    names = ("focal", "dice_abnormal", "dice_normal")
+    return {n: weight * loss for n, loss in zip(names, map_losses(maps, masks), strict=True)}

@@ -176,7 +176,7 @@ class FiLo(FineDetector):
         15, 1, 1e-3, optimizer="adamw", betas=(0.5, 0.999), weight_decay=0.01, seed=0
     )  # on one picture at a time
     adapter_recipe = recipe.changed(epochs=5, learning_rate=1e-5)
-    score_top = (0.5**0.5 + 1) / 2
+    score_range = (-(0.5**0.5) / 2, (0.5**0.5 + 1) / 2)
     positions = "bicubic"
     config: FiLoConfig
 

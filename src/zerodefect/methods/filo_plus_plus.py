@@ -41,7 +41,7 @@ from zerodefect.detector.recipes import Learner, Recipe, Stage
 from zerodefect.detector.registry import register
 from zerodefect.layers.adapters import initialised
 from zerodefect.layers.grid import Grid
-from zerodefect.layers.losses import map_losses
+from zerodefect.layers.losses import map_terms
 from zerodefect.layers.similarity import inner_products, two_class
 from zerodefect.types import Prediction, TrainingBatch
 
@@ -367,8 +367,7 @@ class FiLoPlusPlus(FineDetector):
         encoded, known = self.seen(batch)
         f = nnF.normalize(encoded.image, dim=-1)
         maps = self.stage_maps(encoded, self.texts(f, known, [None] * len(f)))
-        focal, abnormal, normal = map_losses(maps, batch.masks)
-        return {"focal": focal, "dice_abnormal": abnormal, "dice_normal": normal}
+        return map_terms(maps, batch.masks)
 
     def image_loss(self, batch: TrainingBatch) -> dict[str, Tensor]:
         """Cross-entropy of the image."""

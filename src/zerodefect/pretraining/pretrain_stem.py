@@ -4,7 +4,8 @@ The text tower and the tower that learned from pixels stand still; a tower on a 
 (``backbones/stem.py``) learns beside them, into the same joint space. There is little to learn,
 and it is learned in a few hundred steps: after that the tower begins to fit the drawn world. That
 is held off by noise and dropped channels behind the stem, by pictures made grey, darker, brighter,
-blurred and noisy, by parts of pictures in place of whole ones, and by averaging.
+blurred and noisy, by parts of pictures in place of whole ones, and by averaging a short run and
+a longer one.
 """
 
 from __future__ import annotations
@@ -49,6 +50,10 @@ EMBEDDED = replace(
     fine=FIRST.vision,
 )
 """Shape of the embedded model: the tower on the stem, and beside it the one that sees pixels."""
+
+LENGTHS = (200, 600)
+"""Steps of the runs whose mean is packaged. A short run and a long one rank different products
+well, and the mean of their weights ranks better than either."""
 
 WEIGHTS = {
     "map": 1.0, "patch_kind": 0.3, "image": 0.3, "image_kind": 0.1, "window": 0.3,

@@ -76,8 +76,13 @@ class TextFeatures:
         return torch.stack(self._features(groups, "mean"))
 
     def directions(self, groups: Sequence[Sequence[str]]) -> Tensor:
-        """Mean direction of each group: unit mean of unit embeddings; else as ``means``."""
-        return torch.stack(self._features(groups, "directions"))
+        """Mean direction of each group, every prompt of unit length before it and the mean after.
+
+        Returns:
+            ``(len(groups), D)``; raises as ``rows``.
+        """
+        means = [F.normalize(rows, dim=-1).mean(dim=0) for rows in self._features(groups, "rows")]
+        return F.normalize(torch.stack(means), dim=-1)
 
     def rows(self, prompts: Sequence[str]) -> Tensor:
         """Embedding of every prompt, ``(len(prompts), D)``, not normalised, in the order given.
@@ -88,7 +93,7 @@ class TextFeatures:
         return self._features([prompts], "rows")[0]
 
     def _features(self, groups: Sequence[Sequence[str]], pooling: str) -> list[Tensor]:
-        """Embeddings of each group, its ``rows``, their ``mean`` or mean ``directions``."""
+        """Embeddings of each group, its ``rows`` or their ``mean``."""
         if not all(groups):
             raise ValueError("no prompt to embed")
         keys = [self._key(prompts, pooling) for prompts in groups]
@@ -98,12 +103,10 @@ class TextFeatures:
             shape = (len(prompts), self.clip.config.embed_dim)
             stored = self._memory.pop(key, None)
             if stored is None:
-                stored = self._read(key, shape if pooling == "rows" else shape[1:])
+                stored = self._read(key, shape[1:] if pooling == "mean" else shape)
             if stored is None:
                 model = model or (self.reload() if self.reload else self.clip)
                 stored = embed_texts(model, prompts)
-                if pooling == "directions":
-                    stored = F.normalize(F.normalize(stored, dim=-1).mean(dim=0), dim=-1)
                 stored = stored.mean(dim=0) if pooling == "mean" else stored
                 self._write(key, stored)
             self._keep(key, stored)
