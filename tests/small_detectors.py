@@ -74,7 +74,7 @@ def small_networks(
         "clip": lambda: small_clip(seed, dtype, **shape),
         "features": lambda: small_cnn(seed, dtype),
         "vit": lambda: small_dino(seed, dtype),
-        "segmenter": lambda: ShadeSegmenter(dtype),
+        "segmenter": lambda: small_segmenter(dtype),
         "grounder": lambda: ShadeGrounder(dtype),
     }
     return [parts[each]() for each in kind.info.backbones.values()]
@@ -103,6 +103,12 @@ def small_cnn(seed: int = 0, dtype: torch.dtype = torch.float32) -> LayeredBackb
     with tempfile.TemporaryDirectory() as folder:
         file = small_resnet(Path(folder), seed)
         return load_features("resnet18", weights=file, dtype=dtype, **SMALL_RESNET)
+
+
+@cache
+def small_segmenter(dtype: torch.dtype = torch.float32) -> ShadeSegmenter:
+    """A segmenter that nothing changes."""
+    return ShadeSegmenter(dtype)
 
 
 # Options that take another way through a method.

@@ -27,6 +27,29 @@ def sam_folder(folder: Path) -> Path:
     return folder
 
 
+def sam2_folder(folder: Path) -> Path:
+    """A SAM 2 for inputs of 128 pixels."""
+    from transformers import Sam2Config, Sam2HieraDetConfig, Sam2Model, Sam2VisionConfig
+
+    torch.manual_seed(0)
+    widths = [12, 24, 48, 96]
+    trunk = Sam2HieraDetConfig(
+        hidden_size=12, image_size=[128, 128], embed_dim_per_stage=widths, blocks_per_stage=[1] * 4,
+        num_attention_heads_per_stage=[1, 2, 4, 8], global_attention_blocks=[2],
+    )  # fmt: skip
+    vision = Sam2VisionConfig(
+        backbone_config=trunk, backbone_channel_list=widths[::-1], fpn_hidden_size=32,
+        backbone_feature_sizes=[[32, 32], [16, 16], [8, 8]],
+    )  # fmt: skip
+    prompts = {"hidden_size": 32, "image_size": 128, "patch_size": 16, "mask_input_channels": 4}
+    decoder = {"hidden_size": 32, "mlp_dim": 32, "iou_head_hidden_dim": 32}
+    config = Sam2Config(
+        vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=decoder
+    )
+    Sam2Model(config).save_pretrained(folder)
+    return folder
+
+
 def grounding_dino_folder(folder: Path) -> Path:
     """A Grounding DINO with two queries, and a tokeniser of a few words."""
     from transformers import (

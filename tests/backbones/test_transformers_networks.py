@@ -7,16 +7,16 @@ import torch
 
 pytest.importorskip("transformers", reason="the extra 'sam' is not installed")
 
-from tiny_transformers import grounding_dino_folder, sam_folder
+from tiny_transformers import grounding_dino_folder, sam2_folder, sam_folder
 
 from zerodefect.backbones.grounder import load_grounder
 from zerodefect.backbones.segmenter import Prompts, load_segmenter
 from zerodefect.backbones.weight_files import WeightsError
 
 
-@pytest.fixture(scope="module")
-def sam(tmp_path_factory):
-    return sam_folder(tmp_path_factory.mktemp("sam"))
+@pytest.fixture(scope="module", params=[sam_folder, sam2_folder])
+def sam(request, tmp_path_factory):
+    return request.param(tmp_path_factory.mktemp("sam"))
 
 
 @pytest.fixture(scope="module")

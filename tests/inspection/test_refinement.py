@@ -56,7 +56,7 @@ def test_a_blob_becomes_the_square_under_it():
     (before,) = find_regions(map, 0.3, p_value=lambda score: 0.01)
     (after,) = Refiner(ShadeSegmenter())(picture, (before,), map)
     assert overlap(before, truth) < 0.85
-    assert overlap(after, truth) > 0.93  # the segmenter's own cells are four pixels wide
+    assert overlap(after, truth) > 0.9  # the segmenter's own cells are four pixels wide
     assert after.area == after.mask.sum()
     assert after.area_percent == pytest.approx(100 * after.area / SIDE**2)
     changed = {"box", "mask", "polygons", "area", "area_percent"}

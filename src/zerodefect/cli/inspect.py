@@ -71,6 +71,17 @@ class SetOptions(Options, panel="Detector"):
 
 
 @dataclass(frozen=True)
+class MaskOptions(Options, panel="Detector"):
+    """How regions are drawn."""
+
+    refine: str | None = option(
+        None,
+        "Sharp masks for regions: sam, a segmenter of 'zerodefect backbones', or its folder.",
+        metavar="sam|NAME",
+    )
+
+
+@dataclass(frozen=True)
 class RunOptions(Options, panel="Output"):
     """What a run leaves, and where."""
 
@@ -93,16 +104,11 @@ def inspect(
     kinds: KindOptions,
     detector: DetectorOptions,
     compared: SetOptions,
+    masks: MaskOptions,
     pictures: PictureOptions,
     words: WordOptions,
     run: RunOptions,
     batch: BatchOptions,
-    refine: str | None = option(
-        None,
-        "Sharp masks for regions: sam, a segmenter of 'zerodefect backbones', or its folder.",
-        metavar="sam|NAME",
-        rich_help_panel="Detector",
-    ),
     as_json: AsJson = False,
 ) -> None:
     """Inspect pictures: verdict, regions, kinds, scores.
@@ -113,26 +119,20 @@ def inspect(
     """
     from zerodefect.images import find_images
     from zerodefect.inspection.policy import Policy
-    from zerodefect.inspection.refinement import Refiner
 
     files = find_images(paths)
     if product.product and verdict.policy:
         raise ValueError("--policy: the product file has its own limits (--threshold changes one)")
     given = Policy.load(verdict.policy) if verdict.policy else None
-    if product.object is None and given:
-        product = dataclasses.replace(product, object=given.object)
-    if pictures.bit_depth is None and given:
-        pictures = dataclasses.replace(pictures, bit_depth=given.bit_depth)
+    if given:
+        product, pictures = _as_calibrated(given, product, pictures)
     good: list[Path] = []
     if compared.batch or _compares(detector.method):
         detector = _set_method(detector, product, verdict)
         good = find_images(product.references or [])
         product = dataclasses.replace(product, references=None)
-    refiner = Refiner.load(refine, detector.device) if refine else None  # before the long work
-    inspector = load_inspector(product, detector, pictures, files, rules.vocabulary)
-    inspector.refiner = refiner
-    if product.product:
-        given = inspector.policy
+    inspector = load_inspector(product, detector, pictures, files, rules.vocabulary, masks.refine)
+    given = inspector.policy if product.product else given
     if inspector.transductive:
         given = None  # limits of other pictures
     inspector.policy = given
@@ -145,7 +145,7 @@ def inspect(
     sets = _decided(inspector, sets, verdict.threshold, rules)
     compared_as = sets and [sets.by, sets.most, sorted(map(str, good))]
     choices = [*_choices(inspector, given, verdict, rules), compared_as, run.maps, run.report]
-    choices += [refiner.facts()] if refiner else []
+    choices += [masks.refine] if masks.refine else []
     folder = run.output or default_folder(inspector, paths, [*choices, *(words.show_words or ())])
     options = {**run.keywords(), **batch.keywords(), "part_by": rules.part_by, "sets": sets}
     options |= {"folder": folder, "words": words.checked(inspector)}
@@ -154,6 +154,17 @@ def inspect(
     _print_summary(summary, inspector, quiet=as_json)
     if summary.failed:
         raise typer.Exit(3)
+
+
+def _as_calibrated(
+    policy: Policy, product: ProductOptions, pictures: PictureOptions
+) -> tuple[ProductOptions, PictureOptions]:
+    """The options, with name and bit depth of the policy where none are given."""
+    if product.object is None:
+        product = dataclasses.replace(product, object=policy.object)
+    if pictures.bit_depth is None:
+        pictures = dataclasses.replace(pictures, bit_depth=policy.bit_depth)
+    return product, pictures
 
 
 def _choices(

@@ -25,6 +25,7 @@ def load_inspector(
     pictures: PictureOptions,
     files: Sequence[Path],
     vocabulary: Path | None = None,
+    refine: str | None = None,
 ) -> Inspector:
     """Load a product file, or a method that is told name, inspected area and references.
 
@@ -33,19 +34,24 @@ def load_inspector(
             from references and files together.
         files: pictures that will be inspected.
         vocabulary: file of the defect kinds.
+        refine: segmenter that draws regions sharply, see ``Refiner.load``.
 
     Raises:
+        WeightsError: networks that cannot be had.
         ProductError: options that contradict the product file.
     """
     from zerodefect.images import find_images
     from zerodefect.inspection.load_inspector import load, load_product
+    from zerodefect.inspection.refinement import Refiner
     from zerodefect.inspection.teachable import DEFAULT_OBJECT
     from zerodefect.prompts.vocabulary import Vocabulary
 
+    refiner = Refiner.load(refine, detector.device) if refine else None  # before the long work
     options = {**product.keywords(), **detector.keywords(), **pictures.keywords()}
     if product.product:
         words = Vocabulary.load(vocabulary) if vocabulary else None
         inspector = load_product(product.product, vocabulary=words, **options)
+        inspector.refiner = refiner
         inspector.infer_bit_depth(files)
         tiling = inspector.viewing.tiling
         tell_views(ViewOptions(tiling.size, tiling.overlap) if tiling else ViewOptions(), files)
@@ -53,6 +59,7 @@ def load_inspector(
     references = find_images(options.pop("references") or [])
     tell_views(pictures, [*files, *references])
     inspector = load(vocabulary=vocabulary, **options)
+    inspector.refiner = refiner
     inspector.infer_bit_depth([*references, *files])
     if references:
         inspector.remember(references)

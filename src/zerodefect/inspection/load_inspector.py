@@ -70,8 +70,7 @@ def load(
             which is looked for in every picture; see ``scoring.areas.AreaWords``.
         bit_depth: bits that 16-bit pictures use; by default the policy's, or inferred once.
         memory_budget: bytes that remembered references may take.
-        refine: segmenter that turns regions into sharp masks: ``sam``, a name of
-            ``zerodefect backbones``, or a local folder; score, p-value and verdict stay.
+        refine: segmenter that draws regions sharply, see ``Refiner.load``; verdicts stay.
         loading: as ``methods.load_detector`` takes them: ``checkpoint``, ``backbone``, ``weights``,
             ``device``, ``precision``, ``image_size`` and hyper-parameters of the method.
 
@@ -87,11 +86,9 @@ def load(
     told: dict[str, Any] = {"object": object, "references": references, "policy": policy}
     told |= {"vocabulary": words, "tile": tile, "overlap": overlap, "keep_aspect": keep_aspect}
     told |= {"roi": roi, "ignore": ignore, "bit_depth": bit_depth, "memory_budget": memory_budget}
-    device = str(loading.get("device") or "auto")
-    refiner = None if refine is None else Refiner.load(refine, device)  # before the long work
+    refiner = None if refine is None else Refiner.load(refine, loading.get("device") or "auto")
     if is_product(method):
-        assert method is not None
-        inspector = load_product(method, **told, **loading)
+        inspector = load_product(str(method), **told, **loading)
     else:
         inspector = _of_method(None if method is None else str(method), told, loading)
     inspector.refiner = refiner

@@ -33,7 +33,7 @@ from zerodefect.detector.recipes import Recipe
 from zerodefect.detector.registry import register
 from zerodefect.layers.adapters import initialised, linear
 from zerodefect.layers.grid import Grid
-from zerodefect.layers.losses import map_losses
+from zerodefect.layers.losses import map_terms
 from zerodefect.prompts.ensemble import ANOMALOUS_STATES, NORMAL_STATES, WINCLIP_TEMPLATES
 from zerodefect.types import Prediction, TrainingBatch
 
@@ -209,5 +209,4 @@ class ClipSAM(WordDetector):
         seen = super().encode(batch.images["image"])
         T = self.texts_of(batch.objects)  # (B, 2, D)
         maps = self.rough_map(seen.patches, T, seen.grid)
-        focal, abnormal, normal = map_losses([maps.float()], batch.masks)
-        return {"focal": focal, "dice_abnormal": abnormal, "dice_normal": normal}
+        return map_terms([maps.float()], batch.masks)

@@ -236,13 +236,9 @@ class SAAPlus(Detector):
         self, asked: Sequence[Queries], row: int, background: str | None, largest: float
     ) -> Found:
         """Boxes smaller than a share of the picture whose words do not name the background."""
-        taken = []
-        thresholds = {
-            "box_threshold": self.config.box_threshold,
-            "text_threshold": self.config.text_threshold,
-        }
+        box, text, taken = self.config.box_threshold, self.config.text_threshold, []
         for queries in asked:
-            found = self.grounder.found(queries, row, **thresholds)
+            found = self.grounder.found(queries, row, box_threshold=box, text_threshold=text)
             named = [background is None or background not in phrase for phrase in found.phrases]
             fits = (found.areas < largest) & (found.areas > 0)
             taken.append(found.rows(fits & torch.tensor(named, dtype=torch.bool).to(fits.device)))
@@ -275,7 +271,8 @@ class SAAPlus(Detector):
 
     def weighed(self, masks: Masks, s: Tensor, k: int, sigma: Tensor) -> Tensor:
         """``sum s'_i M_i / (1 + sum M_i)`` over the k best masks, ``(H, W)``."""
-        best, over, under = s.topk(min(k, len(s))).indices, torch.zeros_like(sigma), 1.0
+        best = s.topk(min(k, len(s))).indices
+        over, under = torch.zeros_like(sigma), torch.ones_like(sigma)
         for some in best.split(_AT_ONCE):
             M = _rows(masks, some).at((sigma.shape[0], sigma.shape[1]))[:, 0].float()
             over, under = over + (s[some, None, None] * M).sum(0), under + M.sum(0)
