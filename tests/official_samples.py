@@ -168,8 +168,10 @@ MAKERS: dict[str, Callable[[Any], Published]] = {
     "cops": _cops,
     "crane": _learned_sentences,
     "draem": _draem,
+    "filo": lambda detector: {"filo": dict(detector.learned)},
     "glocalclip": _learned_sentences,
     "leclip": _learned_sentences,
+    "multiads": _april_gan,
     "vcp_clip": _vcp_clip,
 }
 NOT_PUBLISHED = {"cops": ("vae_encoder.",)}  # values that keep what they are, by their beginning
@@ -179,6 +181,9 @@ UNUSED: dict[str, Callable[[Any], Published]] = {
     "anomalyclip": _unused_projections,
     "cops": lambda _: {"prompt_learner": {"projector.net.0.weight": torch.ones(2)}},
     "crane": _unused_projections,
+    "filo": lambda _: {
+        "filo": {"clip_model.logit_scale": torch.ones(()), "text_encoder.x": torch.ones(2)}
+    },
     "glocalclip": _unused_projections,
     "leclip": _unused_projections,
     "vcp_clip": lambda _: {"prompt_text_projection": torch.ones(64, 64)},

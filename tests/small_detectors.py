@@ -166,6 +166,13 @@ FURTHER: dict[str, dict[str, dict[str, Any]]] = {
         "own kinds": {"damage": "procedural", "damaged": 1.0, "reconstructive_width": 2},
         "both": {"damage": "both", "turned": 1.0, "discriminative_width": 2},
     },
+    "filo": {
+        "as the paper says": {"aliased": False, "taps": (1, 3), "details": ["rust"]},
+        "later": {"stream_start": 3, "context_length": 4, "fixed_centre": True},
+    },
+    "filo_plus_plus": {
+        "one size": {"kernels": [3], "adapted": False, "window": None, "taps": (2,)},
+    },
     "ganomaly": {
         "anomalib": {"flavour": "anomalib", "padding": 4, "size": 64},
     },
@@ -179,6 +186,10 @@ FURTHER: dict[str, dict[str, dict[str, Any]]] = {
         "small windows": {"window": 3, "stride": 2, "attention": "vv", "taps": (2,)},
     },
     "mgfd_clip": {"own patches": {"attention": "plain", "taps": (3,), "context_length": 6}},
+    "multiads": {
+        "one kind": {"kinds": ["rust"], "taps": (1, 3), "templates": ("a photo of a {}.",)},
+        "test pictures": {"adaptation": 0.0001, "templates": ("a photo of a {}.",)},
+    },
     "musc": {
         "short": {"neighbourhoods": (3,), "nearest": (0.1, 0.6), "consistency": False},
         "bfloat16": {"search": "bfloat16", "layers": ("layer2",)},

@@ -91,6 +91,8 @@ class TrainingBatch:
         generator: source of every random draw of the loss, on the CPU.
         references: good pictures of each image's product, ``(B, K, 3, H, W)`` or several by name;
             None unless the recipe asks for K of them.
+        kinds: of the defect of each image, as its data set calls it; empty where it has none or
+            it is not known. No entry at all says nothing of any image.
     """
 
     images: Any
@@ -99,6 +101,7 @@ class TrainingBatch:
     objects: tuple[str, ...]
     generator: torch.Generator
     references: Any = None
+    kinds: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

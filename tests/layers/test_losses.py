@@ -6,8 +6,9 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from zerodefect.layers.losses import dice_loss, focal_loss
+from zerodefect.layers.losses import dice_loss, focal_loss, focal_of_target
 
 
 def test_focal_loss_by_hand():
@@ -34,3 +35,14 @@ def test_a_batch_is_the_mean_of_its_images():
     dice = torch.stack([dice_loss(probabilities[i : i + 1, 1], masks[i : i + 1]) for i in each])
     torch.testing.assert_close(focal.mean(), focal_loss(probabilities, masks))
     torch.testing.assert_close(dice.mean(), dice_loss(probabilities[:, 1], masks))
+
+
+def test_focal_loss_of_the_right_class_is_that_of_all_with_a_clamped_target():
+    draws = torch.Generator().manual_seed(0)
+    p = torch.randn(2, 4, 3, 5, generator=draws).softmax(1)
+    columns = torch.randint(4, (2, 3, 5), generator=draws)
+    target = F.one_hot(columns, 4).movedim(-1, 1).float().clamp(1e-5 / 3, 1 - 1e-5)
+    pt = (target * p).sum(1) + 1e-5
+    expected = (-((1 - pt) ** 2) * pt.log()).mean()
+    got = focal_of_target(p.gather(1, columns[:, None])[:, 0], 4)
+    torch.testing.assert_close(got, expected)

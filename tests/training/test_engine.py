@@ -482,3 +482,11 @@ def test_two_processes_learn_what_one_learns(parts, tmp_path):
     detector = toy()
     with pytest.raises(ValueError, match="weights"):
         load_checkpoint(detector, tmp_path / "two" / "toy.safetensors")
+
+
+def test_a_batch_says_what_kind_of_defect_each_picture_has(parts):
+    steps = steps_of(examples(parts), 10)
+    shard = steps[0]
+    assert shard.kinds == tuple("spot" if label else "" for label in shard.labels.tolist())
+    batch = shard.batch(torch.device("cpu"), torch.Generator())
+    assert batch.kinds == shard.kinds and "spot" in shard.kinds

@@ -57,6 +57,7 @@ class MethodInfo:
         optional: sources that it can do without.
         backbones: pretrained networks that it is built on, by name, in the order in which its
             constructor takes them.
+        spare: those of them that it can do without: it has them where they are named.
     """
 
     name: str
@@ -71,11 +72,17 @@ class MethodInfo:
     experimental: str = ""
     optional: tuple[Source, ...] = ()
     backbones: Mapping[str, BackboneKind] = field(default_factory=lambda: {"clip": "clip"})
+    spare: tuple[str, ...] = ()
 
     @property
     def needs(self) -> tuple[Source, ...]:
         """Sources without which it says nothing."""
         return tuple(source for source in self.knows_from if source not in self.optional)
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """Names of the networks that it is always built on."""
+        return tuple(name for name in self.backbones if name not in self.spare)
 
     @property
     def trained(self) -> bool:

@@ -111,15 +111,23 @@ def _single(
     if found and backbone is None and weights is None:
         backbone = _backbones_of(found, kind)
     where = {"device": chosen, "dtype": getattr(torch, pick_precision(precision, chosen))}
-    networks = load_backbones(kind, backbone, weights, **where)
+    given = load_backbones(kind, backbone, weights, **where)
+    networks = [one for one in given if one is not None]
     advised = _advised(kind, networks)
     advised_size = advised.pop("image_size", None)
     if found:
-        check_weights(found, told(networks, "name"), told(networks, "fingerprint"))
+        learned_on = networks[: len(kind.info.networks)]
+        check_weights(found, told(learned_on, "name"), told(learned_on, "fingerprint"))
         advised, advised_size = found.config, None
-    detector = kind.build(*networks, **{**advised, **options}).to(chosen).eval()
+    detector = kind.build(*given, **{**advised, **options}).to(chosen).eval()
     side = advised_size if image_size is None else image_size
-    if side is None and found is None and untrained and detector.recipe and _published(networks):
+    if (
+        side is None
+        and found is None
+        and untrained
+        and detector.recipe
+        and _published(networks[:1])
+    ):
         side = detector.recipe.image_size
     if side is not None:
         detector.resize_inputs(_square(side, detector, networks))
@@ -198,16 +206,24 @@ def _method(
 
 def load_backbones(
     kind: type[Detector], backbone: Names, weights: Files, **where: Any
-) -> list[Backbone]:
+) -> list[Any]:
     """Networks of a method, in the order of its ``info.backbones``.
+
+    One that it can do without is None where it is not named.
 
     Raises:
         ValueError: a name of the method's networks that it does not have.
         WeightsError: weights that cannot be had or do not fit.
     """
     wanted = kind.info.backbones
-    names, files = _by_name(kind, backbone), _by_name(kind, weights)
-    return [_load(wanted[part], names.get(part), files.get(part), **where) for part in wanted]
+    names, files, title = _by_name(kind, backbone), _by_name(kind, weights), kind.info.title
+    left_out = [part for part in kind.info.spare if part not in {**names, **files}]
+    for part in left_out:
+        _log.info("%s runs without a %s: none is named (--backbone %s=...)", title, part, part)
+    return [
+        None if part in left_out else _load(each, names.get(part), files.get(part), **where)
+        for part, each in wanted.items()
+    ]
 
 
 def _by_name(kind: type[Detector], given: Any) -> Mapping[str, Any]:
@@ -215,10 +231,10 @@ def _by_name(kind: type[Detector], given: Any) -> Mapping[str, Any]:
     if given is None:
         return {}
     if not isinstance(given, Mapping):
-        if len(parts) != 1:
+        if len(kind.info.networks) != 1:
             has = " and ".join(parts) or "no network"
             raise ValueError(f"{kind.info.name} is built on {has}: name each as NAME=WEIGHTS")
-        return dict.fromkeys(parts, given)
+        return dict.fromkeys(kind.info.networks, given)
     unknown = sorted(given.keys() - parts.keys())
     if unknown:
         has = ", ".join(parts) or "none"

@@ -51,6 +51,22 @@ def map_losses(maps: Sequence[Tensor], masks: Tensor) -> tuple[Tensor, Tensor, T
     return focal, anomalous, normal
 
 
+def focal_of_target(probability: Tensor, classes: int) -> Tensor:
+    """``focal_loss`` of several classes that sum to one, from each pixel's own class alone.
+
+    The clamped one-hot target leaves ``s / (C - 1)`` of its weight to each other class, so that
+    ``pt`` hangs on nothing but the probability of the right one.
+
+    Args:
+        probability: ``(B, H, W)`` of the class that the pixel is of.
+        classes: how many there are, C.
+    """
+    smooth = 1e-5
+    rest = smooth / (classes - 1)
+    pt = rest + (1 - smooth - rest) * probability + smooth
+    return (-((1 - pt) ** 2.0) * pt.log()).mean()
+
+
 def map_terms(
     maps: Sequence[Tensor], masks: Tensor, weight: float | Tensor = 1.0
 ) -> dict[str, Tensor]:

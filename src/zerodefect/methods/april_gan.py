@@ -33,7 +33,12 @@ from zerodefect.layers.adapters import linear
 from zerodefect.layers.losses import map_losses
 from zerodefect.layers.scaling import MinMax
 from zerodefect.layers.similarity import inner_products, two_class
-from zerodefect.prompts.ensemble import ANOMALOUS_STATES, NORMAL_STATES, PromptEnsemble
+from zerodefect.prompts.ensemble import (
+    ANOMALOUS_STATES,
+    APRIL_TEMPLATES,
+    NORMAL_STATES,
+    PromptEnsemble,
+)
 from zerodefect.types import Prediction, TrainingBatch
 
 _IMAGE_METRICS = ("image AUROC", "image F1-max", "image AP")
@@ -50,21 +55,6 @@ _FIGURES = (
 )  # fmt: skip
 
 _ANOMALOUS_STATES = ("damaged {}", "broken {}", *ANOMALOUS_STATES[1:])
-_PHOTOS = """
-a bad photo of a, a low resolution photo of the, a bad photo of the, a cropped photo of the, a
-bright photo of a, a dark photo of the, a photo of my, a photo of the cool, a close-up photo
-of a, a black and white photo of the, a bright photo of the, a cropped photo of a, a jpeg
-corrupted photo of a, a blurry photo of the, a photo of the, a good photo of the, a photo of
-one, a close-up photo of the, a photo of a, a low resolution photo of a, a photo of a large, a
-blurry photo of a, a jpeg corrupted photo of the, a good photo of a, a photo of the small, a
-photo of the large, a black and white photo of a, a dark photo of a, a photo of a cool, a
-photo of a small
-"""
-_SCENES = ("there is a", "there is the", "this is a", "this is the", "this is one")
-_TEMPLATES = (
-    *(f"{photo} {{}}." for photo in " ".join(_PHOTOS.split()).split(", ")),
-    *(f"{scene} {{}} in the scene." for scene in _SCENES),
-)
 
 
 @hyper_parameters
@@ -85,7 +75,7 @@ class AprilGANConfig:
     activation: Activation = "gelu"
     normal_states: tuple[str, ...] = NORMAL_STATES
     anomalous_states: tuple[str, ...] = _ANOMALOUS_STATES
-    templates: tuple[str, ...] = _TEMPLATES
+    templates: tuple[str, ...] = APRIL_TEMPLATES
     seed: int = 111
 
 

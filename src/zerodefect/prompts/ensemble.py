@@ -38,6 +38,22 @@ PHOTO_TEMPLATES = tuple(f"{sentence}." for sentence in domain_templates("photo")
 WINCLIP_TEMPLATES = (
     PHOTO_TEMPLATES[0], *PHOTO_TEMPLATES[2:8], *2 * PHOTO_TEMPLATES[9:10], *PHOTO_TEMPLATES[10:]
 )  # fmt: skip
+_PHOTOS = """
+a bad photo of a, a low resolution photo of the, a bad photo of the, a cropped photo of the, a
+bright photo of a, a dark photo of the, a photo of my, a photo of the cool, a close-up photo
+of a, a black and white photo of the, a bright photo of the, a cropped photo of a, a jpeg
+corrupted photo of a, a blurry photo of the, a photo of the, a good photo of the, a photo of
+one, a close-up photo of the, a photo of a, a low resolution photo of a, a photo of a large, a
+blurry photo of a, a jpeg corrupted photo of the, a good photo of a, a photo of the small, a
+photo of the large, a black and white photo of a, a dark photo of a, a photo of a cool, a
+photo of a small
+"""
+_SCENES = ("there is a", "there is the", "this is a", "this is the", "this is one")
+APRIL_TEMPLATES = (
+    *(f"{photo} {{}}." for photo in " ".join(_PHOTOS.split()).split(", ")),
+    *(f"{scene} {{}} in the scene." for scene in _SCENES),
+)
+"""The 35 of APRIL-GAN (arXiv 2305.17382) and MultiADS (arXiv 2504.06740)."""
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,7 @@ class Shard:
         masks: ``(b, H, W)`` float32.
         labels: ``(b,)`` int64.
         objects: ``b`` names.
+        kinds: of the defects, ``b`` names.
         references: ``(b, K, 3, H, W)`` by name; None unless the recipe asks for them.
         share: ``b`` over the images of the step in all processes.
         whole: images of the step in all processes.
@@ -60,6 +61,7 @@ class Shard:
     masks: Tensor
     labels: Tensor
     objects: tuple[str, ...]
+    kinds: tuple[str, ...]
     references: Images | None
     share: float
     whole: int
@@ -80,6 +82,7 @@ class Shard:
             self.objects,
             generator,
             self.references and placed(self.references),
+            self.kinds,
         )
 
 
@@ -91,6 +94,7 @@ class _Made:
     mask: Tensor
     label: int
     object: str
+    kind: str
     references: list[Images]
 
 
@@ -182,6 +186,7 @@ class Steps(Dataset[Shard]):
             torch.stack([one.mask for one in made]) if made else torch.zeros(0, height, width),
             torch.tensor([one.label for one in made], dtype=torch.int64),
             tuple(one.object for one in made),
+            tuple(one.kind for one in made),
             None if references is None else self._stacked(references),
             len(made) / len(whole),
             len(whole),
@@ -226,7 +231,7 @@ class Steps(Dataset[Shard]):
             reader.failures.setdefault(index, reader.failures[chosen[0]])
             return None
         references = [self._prepared(reference)[0] for reference in shown]
-        return _Made(images, mask, int(label), example.object, references)
+        return _Made(images, mask, int(label), example.object, example.kind, references)
 
     def _spare(self, index: int, chosen: Sequence[int]) -> list[int]:
         """Good pictures of the same product that were not drawn as references."""

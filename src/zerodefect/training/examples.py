@@ -18,7 +18,7 @@ import torch
 from zerodefect.backbones.weight_files import file_hash
 from zerodefect.data import Dataset, DatasetError, Sample, opened_mask, told_depths
 from zerodefect.images import Picture, open_image
-from zerodefect.procedural import SURFACE_NOUNS, asked_for_damage, generate
+from zerodefect.procedural import DEFECT_KINDS, SURFACE_NOUNS, asked_for_damage, generate
 
 _SERIES = 1_000_000_007  # procedural series of training: not those of the embedded model
 
@@ -37,6 +37,7 @@ class Example:
         anomalous: the label.
         object: words for the product.
         remarks: how the mask was read, where that is not plain.
+        kind: of the defect, as the data set calls it; empty where it has none.
     """
 
     picture: Picture
@@ -44,6 +45,7 @@ class Example:
     anomalous: bool
     object: str
     remarks: tuple[str, ...] = ()
+    kind: str = ""
 
 
 class Source(ABC):
@@ -166,7 +168,8 @@ class Pictures(Source):
         blank = np.zeros((picture.height, picture.width), dtype=np.bool_)
         mask, remarks = opened_mask(sample) if sample.masks else (blank, ())
         words, anomalous = self.label(index)
-        return Example(picture, mask, anomalous, words, remarks)
+        kind = sample.kind if anomalous else ""
+        return Example(picture, mask, anomalous, words, remarks, kind)
 
     def label(self, index: int) -> tuple[str, bool]:
         """Words for the product, and the label."""
@@ -237,7 +240,8 @@ class Procedural(Source):
         picture = Picture(f"{self.name} {number}", pixels)
         nouns = SURFACE_NOUNS[drawn.surfaces[0]]
         noun = nouns[zlib.crc32(str(number // views).encode()) % len(nouns)]
-        example = Example(picture, mask, bool(mask.any()), noun)
+        kind = DEFECT_KINDS[drawn.kinds[0]] if mask.any() else ""
+        example = Example(picture, mask, bool(mask.any()), noun, kind=kind)
         if (len(self._kept) + 1) * 4 * self.size**2 <= _KEPT:
             self._kept[index] = example
         return example
