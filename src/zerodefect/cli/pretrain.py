@@ -1,4 +1,4 @@
-"""``zerodefect pretrain``: train the embedded model on procedural pictures."""
+"""``zerodefect pretrain``: train the embedded model, or adapt it to one's own good pictures."""
 
 from __future__ import annotations
 
@@ -13,18 +13,24 @@ FIRST = "first"  # folder of the first stage, in that of the run
 
 def pretrain(
     output: Path = output_option(Path("pretrain-run"), "Run folder; the same folder resumes."),
+    good: Path | None = option(
+        None,
+        "Adapt the model to these good pictures, in minutes, instead of training one.",
+        metavar="FOLDER",
+    ),
     onto: str | None = option(
         None,
-        "Leave the first stage out: take its towers from these weights, a file or 'embedded'.",
+        "Leave the first stage out: take its towers from these weights, a file or 'embedded'. "
+        "With --good: adapt these.",
     ),
     first_steps: int | None = option(
         None, "Steps of the first stage; default: those of the packaged model.", min=1
     ),
     steps: int | None = option(
-        None, "Optimiser steps of the second stage; default: the packaged one's.", min=1
+        None, "Optimiser steps of the last stage; default: the packaged one's.", min=1
     ),
     until: int | None = option(
-        None, "Stop the second stage after this step; the same command without it goes on.", min=1
+        None, "Stop the last stage after this step; the same command without it goes on.", min=1
     ),
     batch: int | None = option(None, "Pictures a step.", min=1),
     seed: int = option(0, "Decides weights, pictures, prompts."),
@@ -33,32 +39,51 @@ def pretrain(
     precision: Precision = "auto",
     preview: bool = option(False, "Only write a contact sheet of training pictures.", "--preview"),
 ) -> None:
-    """Train the embedded model from a seed and a network that knows ImageNet.
+    """Train the embedded model from a seed and a network that knows ImageNet, or adapt it.
 
-    First the text tower and a tower that sees pixels, then the tower on the frozen network. Killed
-    and started again, it goes on.
+    First the text tower and a tower that sees pixels, then the tower on the frozen network. With
+    --good only that tower goes on learning, from good pictures with drawn damage. Killed and
+    started again, it goes on.
     """
     from zerodefect.backbones.precision import pick_precision
     from zerodefect.detector.load_detector import pick_device
     from zerodefect.pretraining import model_and_sheets, pretrain_clip, pretrain_stem
-    from zerodefect.training import journal
+    from zerodefect.pretraining.adapt_to_pictures import adapt_config
 
+    if good and (preview or first_steps):
+        other = "--preview" if preview else "--first-steps"
+        raise ValueError(f"--good has no first stage and no drawn products: leave {other} out")
     if preview:
         output.mkdir(parents=True, exist_ok=True)
         tell(f"contact sheet: {model_and_sheets.preview(output / 'preview.png', seed=seed)}")
         return
     where = str(pick_device(device))
-    given: dict[str, Any] = {"device": where, "precision": pick_precision(precision, where)}
+    given: dict[str, Any] = {"seed": seed, "device": where}
+    given |= {"precision": pick_precision(precision, where)}
     given |= {n: v for n, v in (("batch", batch), ("threads", threads)) if v is not None}
+    last = {} if steps is None else {"steps": steps}
+    if good:
+        config = adapt_config(good, onto or "embedded", **given, **last)
+        _told(_run(config, output, until), output, f"{good}: {len(config.good)} pictures")
+        return
     if onto is None:
-        first = pretrain_clip.PretrainConfig(seed=seed, **given)
+        first = pretrain_clip.PretrainConfig(**given)
         onto = str(_run(first, output / FIRST, first_steps or pretrain_clip.PACKAGED_STEPS))
-    given |= {} if steps is None else {"steps": steps}
-    second = pretrain_stem.StemConfig(seed=seed, onto=onto, **given)
-    weights = _run(second, output, until)
+    second = pretrain_stem.StemConfig(onto=onto, **given, **last)
+    _told(_run(second, output, until), output)
+
+
+def _told(weights: Path, output: Path, learned_from: str | None = None) -> None:
+    from zerodefect.pretraining import pretrain_clip
+    from zerodefect.training import journal
+
+    if learned_from:
+        tell(f"learned: {learned_from}")
     tell(f"weights: {weights}")
     tell(f"log:     {output / journal.LOG}, {journal.CURVES}, {pretrain_clip.SAMPLES}")
     tell(f"use:     zerodefect inspect PICTURES --backbone {weights}")
+    if learned_from:
+        tell(f"keep:    zerodefect calibrate GOOD --backbone {weights} --output PRODUCT.zd")
 
 
 def _run(config: Any, folder: Path, until: int | None) -> Path:
