@@ -7,6 +7,7 @@ import shutil
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from models import picture, write_tiny_weights
@@ -45,15 +46,20 @@ def own(base: Path, tmp_path: Path) -> Path:
     return path
 
 
+def small(seed: int) -> np.ndarray:
+    """A picture that a product file keeps as it is."""
+    return picture(seed, 60, 56)
+
+
 def screw(weights: Path, method: str = "winclip") -> Inspector:
     made = zerodefect.load(method, backbone=str(weights), device="cpu", object="screw")
-    made.remember([picture(seed) for seed in range(2)])
-    made.calibrate([picture(seed) for seed in range(20, 26)])
+    made.remember([small(seed) for seed in range(2)])
+    made.calibrate([small(seed) for seed in range(20, 26)])
     return made
 
 
 def scores(inspector: Inspector) -> list[float]:
-    return [outcome.score for outcome in inspector.inspect_many([picture(50), picture(51)])]
+    return [outcome.score for outcome in inspector.inspect_many([small(50), small(51)])]
 
 
 def carried(path: Path) -> list[str]:
@@ -146,10 +152,10 @@ def test_damaged_weights_are_told(own: Path, tmp_path: Path) -> None:
     screw(own).save(tmp_path / "screw.zd")
     shutil.rmtree(own.parent)
     other = changed(tmp_path / "screw.zd", tmp_path / "other.zd", safetensors=b"nothing")
-    with pytest.raises(WeightsError, match="other.zd: its adapted weights are damaged"):
+    with pytest.raises(WeightsError, match=r"other\.zd: its adapted weights are damaged"):
         zerodefect.load(other)
     other = changed(tmp_path / "screw.zd", tmp_path / "other.zd", json=json.dumps([]).encode())
-    with pytest.raises(WeightsError, match="other.zd"):
+    with pytest.raises(WeightsError, match=r"other\.zd"):
         zerodefect.load(other)
 
 

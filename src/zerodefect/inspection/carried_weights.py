@@ -59,6 +59,22 @@ def laid_out(archive: Archive, network: Network, folder: Path) -> Path | None:
     return own / name
 
 
+def asked_here(
+    archive: Archive, networks: Mapping[str, Network], asked: Mapping[str, Any], folder: Path
+) -> dict[str, Any]:
+    """What a detector was asked for by, with weights that the archive carries from a folder.
+
+    Raises:
+        ProductError, WeightsError: as of ``laid_out``.
+    """
+    backbone = asked.get("backbone")
+    for network in networks.values():
+        if isinstance(backbone, str) and Path(backbone).name == network.name:
+            own = laid_out(archive, network, folder)
+            return {**asked, "backbone": str(own)} if own else dict(asked)
+    return dict(asked)
+
+
 def _members(digest: str) -> tuple[str, str]:
     place = f"{WEIGHTS}{digest[:16]}"
     return f"{place}{_MODEL}", f"{place}.json"
