@@ -174,7 +174,7 @@ def test_each_is_measured(detector, parts):
     assert levels == ({"image"} if isinstance(detector, Assembly) else {"image", "pixel"})
     assert not evaluation.failures
     told = any("transductive" in note for note in evaluation.notes)
-    assert told == isinstance(detector, Mutual)
+    assert told == isinstance(detector, Mutual) == ("(transductive)" in repr(evaluation))
     if detector.memory is None:
         with pytest.raises(UnsupportedError, match="takes no references"):
             Evaluator(detector, dataset, Protocol(shots=(1,))).run()

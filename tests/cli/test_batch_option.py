@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+import zerodefect
 from zerodefect.images import encode_png
 
 
@@ -52,22 +53,45 @@ def test_what_does_not_go_with_a_batch_is_refused(run, parts, tmp_path):
         assert "Traceback" not in err
 
 
-def test_folders_that_are_products_are_ranked_without_a_verdict(run, parts, tmp_path):
+def test_folders_that_are_products_are_judged_each_by_itself(run, parts, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
-    for seed in range(10):
-        (other / f"{seed}.png").write_bytes((parts / f"{seed % 4}.png").read_bytes())
+    for seed in range(14):
+        pixels = np.full((64, 64, 3), 90 + seed, np.uint8)
+        pixels[20:30] = 200
+        (other / f"{seed}.png").write_bytes(encode_png(pixels))
     small = ("--batch-by", "folder", "--image-size", 64, "-o", tmp_path / "run")
     code, out, err = run("inspect", parts, other, "--batch", *small)
     assert code == 0, err
-    assert "14 images: 14 unsure" in out
-    assert "Verdicts per product: inspect each folder by itself." in out
+    told = " ".join(out.split())
+    assert "2 products, each judged by limits of its own" in told and "provisional limits" in told
+    verdicts = {
+        one["image"]: one["verdict"]
+        for one in map(json.loads, (tmp_path / "run/results.jsonl").read_text().splitlines())
+    }
+    assert {verdicts[str(file)] for file in parts.iterdir()} == {"unsure"}
+    assert "good" in {verdicts[str(file)] for file in other.iterdir()}
+    code, _, err = run("inspect", parts, other, "--batch", *small, "--threshold", "0.5")
+    assert code == 1 and "one score says nothing of 2 products" in " ".join(err.split())
     good = tmp_path / "good"
-    other.joinpath("0.png").rename(tmp_path / "0.png")
     good.mkdir()
-    (tmp_path / "0.png").rename(good / "0.png")
+    (other / "0.png").rename(good / "0.png")
     code, _, err = run("inspect", parts, other, "--batch", *small, "--reference", good)
     assert code == 1 and "each a product of its own" in " ".join(err.split())
+
+
+def test_a_saved_product_of_a_batch_method_is_compared_with_itself(run, parts, tmp_path):
+    for seed in range(4, 14):
+        rng = np.random.default_rng(seed)
+        pixels = rng.normal(128, 20, (64, 64, 3)).clip(0, 255).astype(np.uint8)
+        (parts / f"{seed}.png").write_bytes(encode_png(pixels))
+    made = zerodefect.load("musc", object="nut", image_size=64)
+    made.save(tmp_path / "nut.zd")
+    saved = ("inspect", parts, "--product", tmp_path / "nut.zd", "-o", tmp_path / "run")
+    code, out, err = run(*saved, "--json")
+    assert code == 0, err
+    assert "one set of 14" in err
+    assert "good" in {json.loads(line)["verdict"] for line in out.splitlines()}
 
 
 def test_every_remedy_is_one_for_sets(run, parts, tmp_path):

@@ -24,6 +24,7 @@ VERBS = (
     "inspect",
     "calibrate",
     "show",
+    "marks",
     "evaluate",
     "train",
     "import",

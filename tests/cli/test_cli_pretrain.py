@@ -11,8 +11,10 @@ pytestmark = pytest.mark.usefixtures("same_threads_afterwards")
 
 def test_a_run_goes_on_and_another_seed_is_refused(run, tmp_path):
     folder = tmp_path / "a folder"
-    options = ("pretrain", "--output", folder, "--threads", 1, "--device", "cpu")
+    options = ("pretrain", "--output", folder, "--threads", 1, "--device", "cpu", "--batch", 2)
+    options = (*options, "--first-steps", 1)
     code, out, _ = run(*options, "--until", 1)
+    assert (folder / "first" / "embedded.safetensors").exists()
     assert code == 0 and f"weights: {folder / 'embedded.safetensors'}" in out
     code, _, _ = run(*options, "--until", 2)
     with safe_open(folder / "embedded.safetensors", "pt") as stored:
@@ -22,6 +24,15 @@ def test_a_run_goes_on_and_another_seed_is_refused(run, tmp_path):
     assert (code, out) == (1, "")
     assert err.startswith("error: ") and "seed was 0 and is now 3" in err
     assert "another output folder" in err and "Traceback" not in err
+
+
+def test_the_first_stage_can_be_left_out(run, tmp_path):
+    options = ("pretrain", "--output", tmp_path, "--threads", 1, "--device", "cpu", "--batch", 2)
+    code, _, err = run(*options, "--onto", tmp_path / "none.safetensors")
+    assert code == 1 and "none.safetensors: no such file" in err
+    code, _, _ = run(*options, "--onto", "embedded", "--until", 1)
+    assert code == 0 and not (tmp_path / "first").exists()
+    assert (tmp_path / "embedded.safetensors").exists()
 
 
 def test_preview_writes_a_sheet_and_trains_nothing(run, tmp_path):

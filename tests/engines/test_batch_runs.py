@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from run_files import lines_of, table
 from small_detectors import small_cnn
 
@@ -14,8 +15,13 @@ from zerodefect import Inspector
 from zerodefect.engines.local import inspect_files
 from zerodefect.images import encode_png
 from zerodefect.inspection.picture_sets import PictureSets, _divided
+from zerodefect.inspection.product_groups import grouped
 from zerodefect.inspection.repeated_marks import _short_names, repeated_marks
-from zerodefect.inspection.self_comparison import calibrate_within, compare_with_itself
+from zerodefect.inspection.self_comparison import (
+    calibrate_within,
+    compare_with_itself,
+    limits_of_sets,
+)
 from zerodefect.methods.musc import MuSc, MuScConfig
 
 
@@ -33,11 +39,11 @@ def plate(seed, marked=False, spot=False):
     return pixels.clip(0, 255).astype(np.uint8)
 
 
-def plates(folder, good=0, marked=0, spots=0):
+def plates(folder, good=0, marked=0, spots=0, first=0):
     folder.mkdir(parents=True, exist_ok=True)
     for seed in range(good + marked + spots):
         kind = "good" if seed < good else "marked" if seed < good + marked else "spot"
-        made = plate(seed, kind == "marked", kind == "spot")
+        made = plate(first + seed, kind == "marked", kind == "spot")
         (folder / f"{seed:02d}-{kind}.png").write_bytes(encode_png(made))
     return sorted(folder.iterdir())
 
@@ -128,28 +134,103 @@ def test_each_folder_is_a_product_and_a_picture_alone_fails(inspector, tmp_path)
     assert failed["remedy"] == "Give two or more" and summary.failed == 1
 
 
-def test_several_folders_get_no_limit_in_common(inspector, tmp_path):
+def judged(inspector, files, run, **how):
+    """Verdicts by the file's name of a batch whose products have limits of their own."""
+    sets = limits_of_sets(inspector, PictureSets.of(inspector, files, **how))
+    summary = inspect_files(inspector, files, run, sets=sets)
+    return sets, summary, {Path(one["image"]): one["verdict"] for one in lines_of(run)}
+
+
+def test_each_folder_has_limits_of_its_own(inspector, tmp_path):
     quiet = plates(tmp_path / "quiet", good=12, spots=1)
-    files = [*quiet, *plates(tmp_path / "busy", good=4, marked=3, spots=8)]
-    sets = PictureSets.of(inspector, files, by="folder")
-    assert sets.products == 2
-    policy = compare_with_itself(inspector, files, told=sets.sentence(), products=sets.products)
-    assert policy.limits.unsure is None and policy.limits.defect is None
-    summary = inspect_files(inspector, files, tmp_path / "run", sets=sets)
-    records = lines_of(tmp_path / "run")
-    assert {one["verdict"] for one in records} == {"unsure"}
-    why = "Verdicts per product: inspect each folder by itself."
-    assert why in policy.told() and why in summary.report.read_text("utf-8")
-    assert all(why in one["explanation"] for one in records)
-    with pytest.raises(ValueError, match=r"2 folders, each a product of its own.*by itself"):
-        PictureSets.of(inspector, files, by="folder", good=plates(tmp_path / "good", good=2))
-    alone = PictureSets.of(inspector, quiet, by="folder")
-    assert alone.products == 1  # and a folder by itself has its own limits
-    inspector.policy = None
-    compare_with_itself(inspector, quiet, products=alone.products)
-    inspect_files(inspector, quiet, tmp_path / "alone", sets=alone, report=False)
-    found = {one["image"]: one["verdict"] for one in lines_of(tmp_path / "alone")}
-    assert found[str(quiet[-1])] == "defect"
+    busy = plates(tmp_path / "busy", good=6, spots=3)
+    sets, summary, verdicts = judged(inspector, [*quiet, *busy], tmp_path / "run", by="folder")
+    assert sets.products == len(sets.policies) == 2 and not summary.calibrated
+    _, _, alone = judged(inspector, quiet, tmp_path / "alone", by="folder")
+    assert {file: verdicts[file] for file in quiet} == alone
+    assert alone[quiet[-1]] == "defect"
+    assert {verdicts[file] for file in busy} == {"unsure"}  # too few for limits
+    manifest = json.loads((tmp_path / "run/run.json").read_text())
+    assert [one["limits"]["defect"] is None for one in manifest["policies"]] == [False, True]
+    assert manifest["policy"]["limits"]["defect"] is None  # no limit in common
+    page = summary.report.read_text("utf-8")
+    assert "2 products, each judged by limits of its own" in page
+    assert "busy: 9 pictures (9 unsure); ranked, without a limit." in page
+    with pytest.raises(ValueError, match=r"2 folders.*nothing says whose the good parts are"):
+        PictureSets.of(inspector, [*quiet, *busy], "folder", good=rings(tmp_path / "g", 2))
+
+
+def ring(seed):
+    """A bright ring on black, nothing like a plate."""
+    rng = np.random.default_rng(seed)
+    y, x = np.indices((64, 64)) - 32
+    radius = np.hypot(x, y)
+    pixels = np.where((radius > 14) & (radius < 24), 230, 15)[..., None] * np.array([1, 0.8, 0.1])
+    return (pixels + rng.normal(0, 3, (64, 64, 1))).clip(0, 255).astype(np.uint8)
+
+
+def rings(folder, count):
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed in range(count):
+        (folder / f"{seed:02d}-ring.png").write_bytes(encode_png(ring(seed)))
+    return sorted(folder.iterdir())
+
+
+def test_products_thrown_together_are_found_and_judged_each_by_its_own(inspector, tmp_path):
+    files = [*rings(tmp_path / "mix", 5), *plates(tmp_path / "parts", good=13, spots=1)]
+    odd = tmp_path / "noise.png"
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    odd.write_bytes(encode_png(noise))
+    good = [*rings(tmp_path / "good", 12)[5:], tmp_path / "unread.png"]
+    good[-1].write_bytes(encode_png(ring(40)))
+    run = tmp_path / "run"
+    sets, summary, verdicts = judged(inspector, [*files, odd], run, by="look", good=good)
+    plated, ringed = sets.groups
+    assert set(plated.files) - {odd} == set(files[5:]) and not plated.good
+    assert set(ringed.files) - {odd} == set(files[:5]) and set(ringed.good) == set(good)
+    assert plated.strange + ringed.strange == (odd,)
+    assert [policy.calibrated for policy in sets.policies] == [False, True]
+    assert verdicts[files[-1]] == "defect" and not summary.calibrated
+    assert "2 products (" in sets.sentence() and "1 picture resembles none" in sets.sentence()
+    assert "8 good parts among them" in sets.sentence()
+    products = json.loads((run / "products.json").read_text())
+    assert [len(one["images"]) for one in products] == [len(g.files) for g in sets.groups]
+    page = summary.report.read_text("utf-8")
+    assert "Products of this batch" in page and "1 of them resembles no product" in page
+    records = {Path(one["image"]): one for one in lines_of(run)}
+    assert records[files[0]]["calibrated"] and not records[files[-1]]["calibrated"]
+
+
+def test_one_product_alone_is_one_group(inspector, tmp_path):
+    files = plates(tmp_path / "parts", good=8, marked=3, spots=5)
+    sets = PictureSets.of(inspector, files, by="look")
+    assert sets.products == 1 and sets.groups[0].strange == ()
+    assert sets.sets == (tuple(files),) and "of one product" in sets.sentence()
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 3), st.integers(0, 2))
+def test_groups_are_those_that_lie_apart(seed, products, strange):
+    """Tight bundles along axes, which lie 1.41 from each other, and single ones between."""
+    rng = np.random.default_rng(seed)
+    sizes = sorted(rng.integers(3, 9, products), reverse=True)
+    own = np.repeat(range(products), sizes)
+    x = np.eye(8)[np.concatenate([own, products + np.arange(strange)])]
+    x = x + rng.normal(0, 0.01, x.shape)
+    order = rng.permutation(len(x))
+    label, odd = grouped((x / np.linalg.norm(x, axis=1, keepdims=True))[order])
+    assert list(odd) == list(order >= len(own))
+    pairs = {
+        (own[place], number) for place, number in zip(order, label, strict=True) if place < len(own)
+    }
+    assert len(pairs) == products == len({number for _, number in pairs})
+    counts = np.bincount(label[~odd])
+    assert list(counts) == sorted(counts, reverse=True)
+
+
+def test_pictures_of_which_no_three_are_alike_are_one_group():
+    label, odd = grouped(np.eye(4)[[0, 0, 1, 2, 3]])
+    assert not label.any() and not odd.any()
+    assert grouped(np.ones((1, 4)))[0].tolist() == [0]
 
 
 def test_files_that_cannot_be_read_leave_the_others_a_set(inspector, tmp_path):
@@ -160,7 +241,7 @@ def test_files_that_cannot_be_read_leave_the_others_a_set(inspector, tmp_path):
 
 
 def test_good_parts_in_the_set_make_limits_for_it(inspector, tmp_path):
-    good = plates(tmp_path / "good", good=19)
+    good = plates(tmp_path / "good", good=19, first=50)
     files = [*plates(tmp_path / "parts", good=3), *plates(tmp_path / "bad", spots=2)]
     sets = PictureSets.of(inspector, files, good=good)
     policy = calibrate_within(inspector, good, files, told=sets.sentence())
@@ -171,9 +252,12 @@ def test_good_parts_in_the_set_make_limits_for_it(inspector, tmp_path):
     assert [one["image"] for one in records] == [str(file) for file in files]
     assert summary.calibrated and {one["verdict"] for one in records[3:]} == {"defect"}
     assert all(one["p_value"] == 1 / 20 for one in records[3:])
-    with pytest.raises(ValueError, match="compared with itself"):
-        PictureSets.of(inspector, files, good=files[:1])
-    with pytest.raises(ValueError, match="one set with all pictures, and these are 3 sets"):
+    renamed = tmp_path / "copy.bmp"  # the same pixels under another name, in another format
+    Image.open(files[0]).save(renamed)
+    for same in (files[0], renamed):
+        with pytest.raises(ValueError, match="compared with itself"):
+            PictureSets.of(inspector, files, good=[same])
+    with pytest.raises(ValueError, match=r"one set with all pictures of their product.* 3 sets"):
         PictureSets.of(inspector, files, most=21, good=good)
 
 

@@ -12,6 +12,7 @@ from small_detectors import small_networks
 
 from zerodefect import methods
 from zerodefect.data import load_dataset
+from zerodefect.evaluation.count_errors import CountErrors
 from zerodefect.evaluation.evaluator import Evaluator
 from zerodefect.evaluation.kind_confusion import Confusion
 from zerodefect.evaluation.predictions import Taught
@@ -60,6 +61,25 @@ def test_a_confusion_counts_pairs_by_hand():
     assert "| b | 0 | 2 | 1 | 1 |" in list(found.lines())
 
 
+def test_errors_of_counts_by_hand():
+    """Two lines are told as two; one spot of two is found; what is below the limit is none."""
+    map, mask = np.zeros((2, 40, 40), np.float32)
+    mask[4:8, 2:38] = mask[30:34, 2:38] = 1
+    map[4:8, 2:38] = map[30:34, 2:38] = 0.9
+    half = map * (np.arange(40) < 20)[:, None]
+    found = CountErrors.of(
+        "nut", "by hand", 0.5, [("line", map, mask), ("spot", half, mask), ("spot", half / 2, mask)]
+    )
+    every, line, spot = found.rows
+    assert (line.kind, line.pictures, line.true, line.told, line.plain, line.holds) == (
+        *("line", 1, 2.0, 0.0, 0.0, 1.0),
+    )
+    assert (spot.pictures, spot.true, spot.told, spot.plain, spot.holds) == (2, 2.0, 1.5, 1.5, 0.0)
+    assert every.kind == "all" and every.told == pytest.approx(1.0)
+    assert "| spot | 2 | 2.00 | 1.50 | 1.50 | 0 % |" in list(found.lines())
+    assert "Regions above 0.5, by hand." in "\n".join(found.lines())
+
+
 def test_examples_are_left_out_and_the_others_told_by_them(tree, tmp_path):
     evaluation = evaluated(tree, 10)  # half of eight are drawn
     (found,) = evaluation.confusions
@@ -72,7 +92,14 @@ def test_examples_are_left_out_and_the_others_told_by_them(tree, tmp_path):
     assert evaluated(tree, 2).confusions[0].by == "told by examples: 2 of each kind"
     assert evaluated(tree, 10).confusions == evaluation.confusions  # always the same draw
     files = write_results(evaluation, tmp_path, "dense")
-    assert json.loads(files[0].read_text())["kinds"][0]["right"] == found.right
+    stored = json.loads(files[0].read_text())
+    assert stored["kinds"][0]["right"] == found.right and stored["transductive"] is False
+    (counted,) = stored["counts"]
+    assert [(row["kind"], row["pictures"], row["true"]) for row in counted["rows"]] == [
+        *(("all", 16, 1.0), ("line", 8, 1.0), ("spot", 8, 1.0)),
+    ]
+    assert counted["by"] == "the highest value on the good pictures of the test"
+    assert "Number of defects of nut" in files[1].read_text()
     assert "Kinds of nut, the damaged area known" in files[1].read_text()
 
 
@@ -93,7 +120,7 @@ def test_where_no_kind_can_be_told_a_note_says_so(tree, kinds):
 
 def test_nothing_is_told_unless_asked_and_facts_stay(tree):
     evaluation = evaluated(tree, None)
-    assert evaluation.confusions == ()
+    assert evaluation.confusions == evaluation.counts == ()
     assert "kind_examples" not in evaluation.facts["protocol"]
     with pytest.raises(ValueError, match="0 or more examples"):
         Protocol(kind_examples=-1)

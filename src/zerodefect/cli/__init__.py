@@ -23,6 +23,7 @@ from zerodefect.cli import (
     evaluate,
     import_,
     inspect,
+    marks,
     methods,
     pretrain,
     setup,
@@ -73,6 +74,7 @@ _VERBS: dict[str, dict[str, Callable[..., None]]] = {
         "inspect": inspect.inspect,
         "calibrate": calibrate.calibrate,
         "show": show.show,
+        "marks": marks.marks,
         "demo": demo.demo,
     },
     _METHODS: {

@@ -60,8 +60,10 @@ class SetOptions(Options, panel="Detector"):
     batch: bool = option(
         False, "Compare the pictures with each other: musc, or the set method named.", "--batch"
     )
-    batch_by: Literal["all", "folder"] = option(
-        "all", "What is of one product: all, or each folder.", metavar="all|folder"
+    batch_by: Literal["all", "folder", "look"] = option(
+        "all",
+        "What is of one product: all, each folder, or what looks alike.",
+        metavar="all|folder|look",
     )
     batch_sample: int | None = option(
         None, "Pictures compared at once; default: what 2 GB hold.", min=2
@@ -122,16 +124,16 @@ def inspect(
     inspector = load_inspector(product, detector, pictures, files, rules.vocabulary)
     if product.product:
         given = inspector.policy
+    if inspector.transductive:
+        given = None  # limits of other pictures
     inspector.policy = given
-    sets = _sets(inspector, files, compared, good, quiet=as_json)
-    shown_none = not (product.product or product.references)
-    if good or (given is None and verdict.threshold is None and shown_none):
-        _compare_with_itself(inspector, files, batch.batch_size, sets, quiet=as_json)
+    sets = _sets(inspector, files, compared, good, verdict.threshold, quiet=as_json)
+    shown_none = sets is not None or not (product.product or product.references)
+    several = sets is not None and sets.products > 1
+    if several or good or (given is None and verdict.threshold is None and shown_none):
+        sets = _compare_with_itself(inspector, files, batch.batch_size, sets, quiet=as_json)
     teach(inspector, kinds)
-    if rules.rules:
-        inspector.policy = inspector.active_policy().allowing(rules.rules)
-    if verdict.threshold is not None:
-        inspector.policy = inspector.active_policy().with_threshold(verdict.threshold)
+    sets = _decided(inspector, sets, verdict.threshold, rules)
     compared_as = sets and [sets.by, sets.most, sorted(map(str, good))]
     choices = [*_choices(inspector, given, verdict, rules), compared_as, run.maps, run.report]
     folder = run.output or default_folder(inspector, paths, [*choices, *(words.show_words or ())])
@@ -189,9 +191,20 @@ def _set_method(
 
 
 def _sets(
-    inspector: Inspector, files: list[Path], compared: SetOptions, good: list[Path], *, quiet: bool
+    inspector: Inspector,
+    files: list[Path],
+    compared: SetOptions,
+    good: list[Path],
+    threshold: str | None,
+    *,
+    quiet: bool,
 ) -> PictureSets | None:
-    """Which pictures are compared with each other; None where each is judged alone."""
+    """Which pictures are compared with each other; None where each is judged alone.
+
+    Raises:
+        ValueError: one raw score as the limit of several products.
+    """
+    from zerodefect.inspection.limit_changes import is_score
     from zerodefect.inspection.picture_sets import PictureSets
 
     if not inspector.transductive:
@@ -200,6 +213,12 @@ def _sets(
         return None
     made = PictureSets.of(inspector, files, compared.batch_by, compared.batch_sample, good)
     tell(made.sentence(), err=quiet)
+    if threshold and made.products > 1 and is_score(threshold):
+        raise ValueError(
+            f"--threshold {threshold}: one score says nothing of {made.products} products, each "
+            "with a usual of its own. Inspect each by itself, or change the limits of each, such "
+            "as x1.05"
+        )
     return made
 
 
@@ -210,18 +229,36 @@ def _compare_with_itself(
     sets: PictureSets | None,
     *,
     quiet: bool,
-) -> None:
-    """Provisional limits, where no good part was shown; others from good parts in the same set."""
-    from zerodefect.inspection.self_comparison import calibrate_within, compare_with_itself
+) -> PictureSets | None:
+    """Provisional limits, where no good part was shown; others from good parts in the same set.
 
-    how: dict[str, Any] = {"batch_size": batch_size, "told": sets.sentence() if sets else ""}
+    Returns:
+        The sets with limits of their own, where they are of several products.
+    """
+    from zerodefect.inspection.self_comparison import compare_with_itself, limits_of_sets
+
     with progress("comparing with each other", len(files), quiet=quiet) as bar:
-        if sets and sets.good:
-            calibrate_within(inspector, sets.good, sets.sets[0], **how)
-        else:
-            products = sets.products if sets else 1
-            how |= {"products": products, "on_seen": lambda: bar(advance=1)}
-            compare_with_itself(inspector, files, **how)
+        how: dict[str, Any] = {"batch_size": batch_size, "on_seen": lambda: bar(advance=1)}
+        if sets:
+            return limits_of_sets(inspector, sets, **how)
+        compare_with_itself(inspector, files, **how)
+        return None
+
+
+def _decided(
+    inspector: Inspector, sets: PictureSets | None, threshold: str | None, rules: RuleOptions
+) -> PictureSets | None:
+    """Rules and a limit of the user's own; of several products each by its own limits."""
+
+    def decided(policy: Policy) -> Policy:
+        policy = policy.allowing(rules.rules) if rules.rules else policy
+        return policy if threshold is None else policy.with_threshold(threshold)
+
+    if sets is None or not sets.policies:
+        if rules.rules or threshold is not None:
+            inspector.policy = decided(inspector.active_policy())
+        return sets
+    return sets.judged_by(map(decided, sets.policies))
 
 
 def _inspect(

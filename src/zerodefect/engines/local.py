@@ -12,16 +12,16 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from zerodefect.engines.run_report import write_run_report
 from zerodefect.inspection.inspected import Inspection
 from zerodefect.inspection.inspector import Inspector
 from zerodefect.inspection.picture_sets import PictureSets
 from zerodefect.inspection.policy import Policy
 from zerodefect.inspection.records import Record, failure_record, to_record
-from zerodefect.inspection.repeated_marks import RepeatedMark, repeated_marks
-from zerodefect.reports.html_report import write_report
+from zerodefect.inspection.repeated_marks import RepeatedMark, repeated_in_products
 from zerodefect.reports.parquet_file import require_pyarrow, write_parquet
 from zerodefect.reports.part_records import PartsOfRun, parts_of_run, read_parts, write_parts
-from zerodefect.reports.repeated_section import repeated_section, thumbs_of, write_repeated
+from zerodefect.reports.products_section import write_products
 from zerodefect.reports.report_pictures import write_assets
 from zerodefect.reports.result_files import (
     CocoForm,
@@ -97,7 +97,7 @@ def inspect_files(
         sets: which pictures a set method compares, see ``PictureSets``; None: all of them.
         words: that are looked for in every picture, see ``Inspector.where``.
         overwrite: throw away what the folder holds of another run.
-        on_record, on_part: called with every record, of earlier runs first, and with every part's.
+        on_record, on_part: called with every record, of earlier runs first, and every part's.
 
     Raises:
         StoreError: the folder cannot be written, is in use, or holds a run with other settings.
@@ -119,15 +119,15 @@ def inspect_files(
         waiting = _waiting(store, keys, sets)
         before = _recorded(store, set(files) - set(waiting))
         found = _with_words(inspector, _seen(inspector, waiting, sets, batch_size), words)
-        how = (policy.colour_range, _map_root(store, root), report, parts)
+        how = (_map_root(store, root), report, parts)
         for record in chain(before, _appended(store, keys, found, *how)):
             _tell(parts, on_record, on_part, record)
         store.sync()
         records = partial(_recorded, store, files)
-        _write_tables(folder, records, inspector.kinds(), coco, parquet)
-        marks = repeated_marks(inspector, records(), batch_size) if sets else []
-        told = _written(store, records, parts, marks, report)
-    return Summary(folder, len(files), len(waiting), calibrated=policy.calibrated, **told)
+        _write_tables(folder, records, inspector.kinds(), coco, parquet, sets)
+        told = _written(store, records, parts, _marks(inspector, records, sets, batch_size), report)
+    calibrated = all(one.calibrated for one in (sets and sets.policies) or (policy,))
+    return Summary(folder, len(files), len(waiting), calibrated=calibrated, **told)
 
 
 def _map_root(store: RunStore, root: Path | None) -> Path | None:
@@ -160,11 +160,29 @@ def _seen(
     if sets is None:
         yield from inspector.stream(waiting, batch_size=batch_size)
         return
-    asked = set(waiting)
-    for one in sets.sets:
-        if not asked.isdisjoint(one):
-            found = inspector.stream([*sets.good, *one], batch_size=batch_size)
-            yield from islice(found, len(sets.good), None)
+    asked, whole = set(waiting), inspector.policy
+    try:
+        for one, number in zip(sets.sets, sets.group_of, strict=True):
+            if asked.isdisjoint(one):
+                continue
+            if sets.policies:
+                inspector.policy = sets.policies[number]
+            good = sets.groups[number].good
+            found = inspector.stream([*good, *one], batch_size=batch_size)
+            yield from islice(found, len(good), None)
+    finally:
+        inspector.policy = whole
+
+
+def _marks(
+    inspector: Inspector,
+    records: Callable[[], Iterator[Record]],
+    sets: PictureSets | None,
+    batch_size: int,
+) -> list[RepeatedMark]:
+    """The marks that repeat, where pictures are compared with each other anyway."""
+    products = [set(map(str, group.files)) for group in sets.groups] if sets else []
+    return repeated_in_products(inspector, records, products, batch_size)
 
 
 def _with_words(
@@ -201,10 +219,7 @@ def _written(
     verdicts, notes = _counted(records())
     counts = write_parts(parts, records, folder) if parts else None
     judged = read_parts(folder) if parts else ()
-    write_repeated(marks, folder)
-    section = partial(repeated_section, marks, thumbs_of(marks, records()))
-    how: dict[str, Any] = {"parts": judged, "repeated": section}
-    page = write_report(folder, records(), store.manifest, **how) if report else None
+    page = write_run_report(store, records, judged, marks, report=report)
     told: dict[str, Any] = {"verdicts": dict(verdicts), "notes": dict(notes), "report": page}
     told["repeated"] = tuple(mark.sentence() for mark in marks)
     return {**told, "parts": None if counts is None else dict(counts)}
@@ -221,7 +236,9 @@ def _write_tables(
     kinds: Sequence[str],
     coco: CocoForm,
     parquet: bool,
+    sets: PictureSets | None,
 ) -> None:
+    write_products(sets, folder)
     write_csv(records(), folder / "results.csv")
     write_regions_csv(records(), folder / "regions.csv")
     write_coco(records(), folder / "coco.json", kinds=kinds, form=coco)
@@ -251,6 +268,7 @@ def _manifest(
 ) -> dict[str, Any]:
     told: dict[str, Any] = {"part_by": parts.by} if parts else {}
     told |= {"words": list(words)} if words else {}
+    policies = sets.policies if sets else ()
     return {
         "settings": {**settings, **told},
         "object": inspector.object,
@@ -261,13 +279,13 @@ def _manifest(
         **({"power": inspector.power} if inspector.power else {}),
         **({"kinds": inspector.taught_kinds.facts()} if inspector.taught_kinds else {}),
         **({"transductive": sets.facts()} if sets else {}),
+        **({"policies": [one.model_dump(mode="json") for one in policies]} if policies else {}),
     }
 
 
 def _finish(
     seen: Seen[Path, Inspection],
     store: RunStore,
-    colour_range: tuple[float, float] | None,
     root: Path | None,
     report: bool,
     parts: PartsOfRun | None,
@@ -288,7 +306,7 @@ def _finish(
         # named by the path, not by a running number: the folder may have grown since
         stem = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
         assets = write_assets(
-            picture.to_uint8(), result, colour_range, store.folder / "assets", stem
+            picture.to_uint8(), result, result.colour_range, store.folder / "assets", stem
         )
     return to_record(result, map_path=map_name, assets=assets, part=part)
 

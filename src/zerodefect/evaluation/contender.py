@@ -98,13 +98,13 @@ def product_contender(inspector: Inspector, name: str) -> Contender:
     if isinstance(inspector.roi, AreaWords):
         raise ValueError(f"{name}: inspects {inspector.roi}: {UNMEASURED}")
     shown = inspector.snapshot()
-    good = frozenset(inspector.known_digests())
+    good, limit = frozenset(inspector.known_digests()), inspector.active_policy().region_limit
     options = {
         "viewing": inspector.viewing,
         "roi": inspector.roi,
         "ignore": inspector.ignore,
         "bit_depth": inspector.bit_depth,
-        "taught": Taught(shown.known, shown.digests, good, inspector.taught_kinds),
+        "taught": Taught(shown.known, shown.digests, good, inspector.taught_kinds, limit),
     }
 
     def of(dataset: Dataset) -> dict[str, Any]:

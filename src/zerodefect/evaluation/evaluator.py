@@ -12,6 +12,7 @@ import torch
 from zerodefect.data import MASK_RULES, Dataset, Sample, opened_mask, read_channels
 from zerodefect.detector.contract import Detector, UnsupportedError
 from zerodefect.detector.learned_pictures import known_among
+from zerodefect.evaluation.count_errors import CountErrors
 from zerodefect.evaluation.kind_confusion import Confusion, KindTelling
 from zerodefect.evaluation.metrics import PIXEL_PANEL, MetricError, Saturation, SPROMetrics
 from zerodefect.evaluation.prediction_cache import Kept, PredictionCache
@@ -183,6 +184,7 @@ class Evaluator:
         rows: list[Row] = []
         scores = {}
         confusions: list[Confusion] = []
+        counts: list[CountErrors] = []
         applied: set[int] = set()
         for product in self.dataset.products:
             samples = self.test_samples(product)
@@ -201,6 +203,7 @@ class Evaluator:
                 pair = np.array(tally.scores), np.array(tally.labels)
                 scores[product, setting.shots, setting.seed] = pair
             confusions += self._confusions(product, samples, settings[-1])
+            counts += self._counts(product, samples, settings[-1])
         self._note_sets(applied)
         return Evaluation(
             rows=tuple(rows),
@@ -212,6 +215,7 @@ class Evaluator:
             set_level_shots=tuple(sorted(applied)),
             facts=self.facts(),
             confusions=tuple(confusions),
+            counts=tuple(counts),
         )
 
     def _confusions(
@@ -230,6 +234,43 @@ class Evaluator:
             yield from told.confusion(product, masked, asked, taught)
         except KindsError as error:
             self._note(f"{product}: kinds are not told: {error}")
+
+    def _counts(
+        self, product: str, samples: Sequence[Sample], setting: Setting
+    ) -> Iterator[CountErrors]:
+        """How far the numbers of defects lie from the masks, where kinds are asked for."""
+        masked = [one for one in samples if one.anomalous and self._marked(one)]
+        if self.protocol.kind_examples is None or not masked:
+            return
+        limit, by = self._region_limit(samples, setting)
+        if limit is None:
+            return
+        found = (
+            (s, self._predictions.map(k, setting))
+            for s, k in self._predictions.of(samples, setting)
+        )
+        marked = set(masked)
+        seen = ((s, map, self._mask(s)) for s, map in found if s in marked and map is not None)
+        pairs = ((s.kind, map, mask) for s, map, mask in seen if mask is not None)
+        yield CountErrors.of(product, by, limit, pairs)
+
+    def _region_limit(
+        self, samples: Sequence[Sample], setting: Setting
+    ) -> tuple[float | None, str]:
+        """From which value on a map shows regions, and where that is from."""
+        if self.taught and self.taught.region_limit is not None:
+            return self.taught.region_limit, "the product's own limit"
+        good = {s for s in samples if not s.anomalous}
+        found = (k for s, k in self._predictions.of(samples, setting) if s in good)
+        maps = (self._predictions.map(kept, setting) for kept in found)
+        highest = max((float(map.max()) for map in maps if map is not None), default=None)
+        if highest is not None:
+            return highest, "the highest value on the good pictures of the test"
+        span = self.detector.map_range(setting.knowledge)
+        limit = self.detector.neutral_score(setting.knowledge)
+        if limit is None and span is not None and np.isfinite(span).all():
+            limit = sum(span) / 2
+        return (None if span is None else limit), "where the method itself is undecided"
 
     def _not_taught(self, samples: list[Sample], taught: KindExamples) -> list[Sample]:
         """Those that are no examples of the kinds that a product was taught, unless asked for.
@@ -266,8 +307,13 @@ class Evaluator:
             self._note(f"{text} product")
         for number in sorted(set(self.protocol.shots) - applied) if name else ():
             self._note(f"the official test has no {name!r} at {number}-shot: none was applied")
-        if "set" in self.detector.info.needs:
+        if self.transductive:
             self._note("transductive: every score depends on the other pictures of the set")
+
+    @property
+    def transductive(self) -> bool:
+        """Whether every score depends on the other pictures, whatever the protocol asks for."""
+        return "set" in self.detector.info.needs
 
     def _note(self, text: str) -> None:
         self._notes[text] = None
@@ -289,6 +335,7 @@ class Evaluator:
         return {
             **({"taught_kinds": kinds.facts()} if kinds else {}),
             "detector": self.detector.facts(),
+            "transductive": self.transductive,
             "names": {p: self.names.get(p, p) for p in data.products},
             "viewing": self._predictions.scorer.viewing.facts(),
             "areas": [picture and digest(picture) for picture in (self.roi, self.ignore)],

@@ -56,12 +56,14 @@ class Taught:
         references: digests of the pictures that it remembers.
         good: digests of all pictures that it, or its limits, were learned from.
         kinds: of defects, from examples.
+        region_limit: from which on a map shows regions.
     """
 
     knowledge: Knowledge
     references: tuple[str, ...] = ()
     good: frozenset[str] = frozenset()
     kinds: KindExamples | None = None
+    region_limit: float | None = None
 
 
 class Predictions:

@@ -11,6 +11,7 @@ import numpy as np
 
 from zerodefect.data import MASK_RULES
 from zerodefect.data.dataset import GOOD
+from zerodefect.evaluation.count_errors import CountErrors
 from zerodefect.evaluation.data_frame import data_frame
 from zerodefect.evaluation.kind_confusion import Confusion
 from zerodefect.evaluation.metrics import (
@@ -255,6 +256,7 @@ class Evaluation:
         notes: consequences that the reader should know.
         set_level_shots: numbers of references at which the set-level step was applied.
         confusions: which kinds were called what, where the protocol asks for it.
+        counts: how far numbers of defects lie from the masks, where kinds are asked for.
         facts: detector, data, protocol and versions.
     """
 
@@ -267,6 +269,7 @@ class Evaluation:
     set_level_shots: tuple[int, ...]
     facts: dict[str, Any]
     confusions: tuple[Confusion, ...] = ()
+    counts: tuple[CountErrors, ...] = ()
 
     def __repr__(self) -> str:
         """Its figures in one line."""

@@ -116,6 +116,7 @@ def write_results(evaluation: Evaluation, folder: Path, method: str) -> list[Pat
         ],
         "published": [asdict(figure) for figure in figures],
         "kinds": [one.as_dict() for one in evaluation.confusions],
+        "counts": [one.as_dict() for one in evaluation.counts],
         "pictures": [asdict(picture) for picture in evaluation.pictures],
     }
     _write(written[0], json.dumps(content, indent=1, allow_nan=False) + "\n")
@@ -142,6 +143,8 @@ def markdown(
     detector, protocol = facts["detector"], facts["protocol"]
     yield from (f"# {detector['method']} on {facts['data']['name']}", "")
     yield f"Backbone {detector['backbone']} ({detector['precision']}), values in percent."
+    if facts["transductive"]:
+        yield "Transductive: every score depends on the other pictures of the set."
     if facts.get("taught_kinds") or protocol.get("kind_examples"):
         yield "Kinds of defects were told by labelled examples."
     elif not facts_of(detector["method"]).trained:
@@ -152,6 +155,8 @@ def markdown(
         yield from table([cell for cell in cells if cell.shots == shots])
     for confusion in evaluation.confusions:
         yield from ("", *confusion.lines())
+    for counted in evaluation.counts:
+        yield from ("", *counted.lines())
     bounds = {c.metric: c.error_bound for c in sorted(cells, key=lambda c: c.error_bound)}
     if any(bounds.values()):
         yield from ("", "Approximate values; the exact ones lie within, in percentage points:")
@@ -254,7 +259,9 @@ def headline(method: str, evaluation: Evaluation) -> str:
             told.setdefault(cell.shots, []).append(f"{cell.metric} {cell}")
     name = evaluation.facts["data"]["name"]
     figures = "; ".join(f"{shots}-shot {', '.join(each)}" for shots, each in told.items())
-    return f"{method} on {name}: {figures or 'no figures'}"
+    together = evaluation.facts["transductive"] or evaluation.set_level_shots
+    compared = " (transductive)" if together else ""
+    return f"{method} on {name}{compared}: {figures or 'no figures'}"
 
 
 def merged_table(results: Iterable[tuple[str, Evaluation]]) -> Iterator[str]:

@@ -46,7 +46,6 @@ SET_REMEDY = (  # the same where scores hold for one set of pictures alone
     "For verdicts that hold show it good parts in the same set: --batch --reference good/, or take "
     "a method that needs no set: zerodefect setup good/."
 )
-PER_PRODUCT = "Verdicts per product: inspect each folder by itself."
 USUAL_CONFIDENCE = 0.9  # of the rate that is told beside the average
 
 LEARNED: Final = "Limits learned from"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from zerodefect.inspection.allowances import allowed_in_words
-from zerodefect.inspection.conformal import PER_PRODUCT
 from zerodefect.inspection.policy import Policy
 from zerodefect.types import Count, Region, Verdict, told_score
 
@@ -75,8 +74,6 @@ def evidence(verdict: Verdict, score: float, policy: Policy) -> str:
 def _provisional(verdict: Verdict, score: float, policy: Policy) -> str:
     limits = policy.limits
     limit = limits.defect if verdict == "defect" else limits.unsure
-    if limit is None and PER_PRODUCT in policy.notes:
-        return f"Score {told_score(score)}, ranked without a verdict. {PER_PRODUCT}"
     if limit is None:
         return f"Score {told_score(score)}; without good parts no verdict can be given."
     side = "above" if score > limit else "not above"

@@ -43,6 +43,15 @@ def with_threshold(policy: Policy, text: str) -> Policy:
         ) from None
 
 
+def is_score(text: str) -> bool:
+    """Whether a threshold is a raw score."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def with_proven_rates(policy: Policy) -> Policy:
     """Take back the rates that a limit lowered by hand no longer keeps."""
     if not policy.calibrated:

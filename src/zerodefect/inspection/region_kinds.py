@@ -4,8 +4,9 @@ Examples are compared by a linear discriminant (Fisher, Annals of Eugenics 1936)
 covariance is shrunk towards a multiple of the identity, as few examples of many numbers need it
 (Ledoit and Wolf, J. Multivariate Analysis 2004). How strange an example is, far from its nearest
 kind or between two, when the examples of its own picture are left out says what is usual; a region
-that is stranger than all but the stated share of them is of an unknown kind (conformal prediction,
-Vovk et al., 2005; left out in turn, so that the rate holds nearly, and is not proven).
+that is stranger than all but the stated share of them is of an unknown kind (conformal prediction
+within groups, by kind and size; Vovk et al., 2005, section 4.5; left out in turn, so that the rate
+holds nearly, and is not proven).
 
 Symbols: x a region's description, mu_k the mean of kind k, S the shrunk covariance,
 d_k^2 = (x - mu_k)' S^-1 (x - mu_k), T the temperature of shares softmax(-d_k^2 / 2T).
@@ -36,6 +37,7 @@ USUAL_UNKNOWN = 0.1
 
 _SHRINKAGE = 0.5  # chosen on steel and fabric; from 0.1 to 0.6 it makes no difference
 _FOLDS = 20  # of pictures, at most, that are left out in turn
+_ENOUGH = 2  # examples, at least, that may be stranger than a region at the stated rate
 _TEMPERATURES = np.geomspace(0.25, 4096, 57)
 
 Named = tuple[str | None, float | None]
@@ -98,7 +100,7 @@ class KindExamples:
         values: ``(n, D)`` float32 descriptions of the examples' regions.
         kinds: ``(n,)`` number of the kind of each.
         pictures: ``(n,)`` number of the picture that each is from.
-        widths: of the blocks of the D columns.
+        widths: of the blocks of the D columns; the last one begins with the region's size.
         unknown: share of regions of these kinds that may be called unknown.
         digests: of the picture of each, as ``sources.digest`` names it; "" where it is not known,
             as in files of earlier versions.
@@ -215,13 +217,28 @@ class KindExamples:
         """Kind and share of regions from their descriptions ``(m, D)``; errors as ``distances``."""
         d = self.distances(values)
         shares = np.exp(log_softmax(-d / (2 * self._temperature), axis=1))
-        usual = _strangeness(self.left_out[np.isfinite(self.left_out).any(1)])
+        usual = _strangeness(self.left_out)
         found: list[Named] = []
-        for best, share, strange in zip(d.argmin(1), shares, _strangeness(d), strict=True):
-            p = (1 + np.count_nonzero(usual >= strange)) / (len(usual) + 1)
-            fits = p > self.unknown
-            found.append((self.names[best], float(share[best])) if fits else (None, None))
+        for row, best, strange in zip(values, d.argmin(1), _strangeness(d), strict=True):
+            like = usual[self._comparable(row, best)]
+            p = (1 + np.count_nonzero(like >= strange)) / (len(like) + 1)
+            share = float(shares[len(found), best])
+            found.append((self.names[best], share) if p > self.unknown else (None, None))
         return found
+
+    def _comparable(self, value: np.ndarray, nearest: int) -> np.ndarray:
+        """Numbers of the examples whose strangeness says what is usual for a region.
+
+        Those of the kind that is nearest to it, if they are enough, else all; of these the half
+        that is nearest in size, since means over few patches scatter more.
+        """
+        told = np.flatnonzero(np.isfinite(self.left_out).any(1))
+        enough = math.ceil(_ENOUGH / self.unknown) - 1 if self.unknown else len(told)
+        own = told[self.kinds[told] == nearest]
+        some = own if len(own) >= enough else told
+        size = self.values[some, -self.widths[-1]] - value[-self.widths[-1]]
+        most = max(enough, len(some) // 2)
+        return some[np.argsort(np.abs(size), kind="stable")[:most]]
 
     def facts(self) -> dict[str, Any]:
         """What decides kinds, as plain data for manifests."""

@@ -9,7 +9,7 @@ regions of two of them at least; the others have it, too, below the limit for re
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -122,6 +122,26 @@ def repeated_marks(
         if len(members) >= FEWEST and sum(one.region is not None for one in members) >= _SEEN:
             marks.append(RepeatedMark(tuple(sorted(members, key=Member.place)), len(used)))
     return sorted(marks, key=lambda mark: -len(mark.members))
+
+
+def repeated_in_products(
+    inspector: Inspector,
+    records: Callable[[], Iterable[Mapping[str, Any]]],
+    products: Iterable[Collection[str]],
+    batch_size: int = DEFAULT_BATCH,
+) -> list[RepeatedMark]:
+    """``repeated_marks`` product by product: what all of one have is no mark on the others.
+
+    Args:
+        inspector, batch_size: as of ``repeated_marks``.
+        records: gives those of the run.
+        products: images of each.
+    """
+    found = []
+    for images in products:
+        some = (record for record in records() if record["image"] in images)
+        found += repeated_marks(inspector, some, batch_size)
+    return sorted(found, key=lambda mark: -len(mark.members))
 
 
 def _needed(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,17 +20,19 @@ import statistics
 from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from zerodefect.images import ImageError, Picture, picture_size
 from zerodefect.inspection.calibration import calibrate
-from zerodefect.inspection.conformal import PER_PRODUCT
 from zerodefect.inspection.inspector import Inspector
+from zerodefect.inspection.picture_sets import PictureSets
 from zerodefect.inspection.policy import Limits, Policy
+from zerodefect.inspection.product_groups import ProductGroup
 from zerodefect.inspection.sources import GoodPictures, evenly
 from zerodefect.scoring.scorer import DEFAULT_BATCH
-from zerodefect.types import Failure
+from zerodefect.types import Failure, told_score
 
 ENOUGH = 12
 """Pictures from which on a folder is compared with itself; fewer are ranked."""
@@ -43,13 +45,77 @@ _WITHIN = "The limits were learned from good parts scored in the same set, and h
 _SHARE = "about a third"  # of the pictures, which may be damaged
 
 
+def limits_of_sets(
+    inspector: Inspector,
+    sets: PictureSets,
+    *,
+    batch_size: int = DEFAULT_BATCH,
+    on_seen: Callable[[], object] = lambda: None,
+) -> PictureSets:
+    """Give each product of a batch limits of its own.
+
+    From good parts that are scored in the same set, where there are some, else provisional ones.
+
+    Args:
+        inspector: without a policy; afterwards it has that of the only product, or, of several, one
+            without limits that tells of theirs.
+        sets: of one product or more.
+        batch_size, on_seen: as of ``compare_with_itself``.
+
+    Returns:
+        The sets; of several products with their ``policies``.
+
+    Raises:
+        ImageError: a good picture cannot be used.
+    """
+    whole, told, made = inspector.active_policy(), sets.sentence(), []
+    for group in sets.groups:
+        inspector.policy = None
+        how: dict[str, Any] = {"batch_size": batch_size, "told": told, "on_seen": on_seen}
+        if group.good:
+            made.append(calibrate_within(inspector, group.good, group.files, **how))
+        else:
+            made.append(compare_with_itself(inspector, group.files, **how))
+    if len(made) == 1:
+        return sets
+    inspector.policy = _of_several(inspector, whole, sets.groups, made, told)
+    return sets.judged_by(made)
+
+
+def _of_several(
+    inspector: Inspector,
+    whole: Policy,
+    groups: Sequence[ProductGroup],
+    policies: Sequence[Policy],
+    told: str,
+) -> Policy:
+    """Without limits: what the run as a whole says of those of its products."""
+    each = "; ".join(map(_own_limits, groups, policies))
+    notes = [f"{len(groups)} products, each judged by limits of its own. {each}.", told]
+    if not all(policy.calibrated for policy in policies):
+        notes.append(inspector.remedy)
+    made = _provisional(inspector, whole, None, "")
+    return made.model_copy(update={"notes": tuple(notes), "region_limit": None})
+
+
+def _own_limits(group: ProductGroup, policy: Policy) -> str:
+    count = f"{group.name} ({len(group.files)} picture{'s' * (len(group.files) != 1)})"
+    defect = policy.limits.defect
+    if policy.calibrated:
+        rest = f"limits from {len(policy.scores)} good parts in its set"
+    elif defect is None:
+        return f"{count}: ranked, fewer than {ENOUGH} pictures"
+    else:
+        rest = "provisional limits"
+    return f"{count}: {rest}" + ("" if defect is None else f", defect above {told_score(defect)}")
+
+
 def compare_with_itself(
     inspector: Inspector,
     files: Sequence[Path],
     *,
     batch_size: int = DEFAULT_BATCH,
     told: str = "",
-    products: int = 1,
     on_seen: Callable[[], object] = lambda: None,
 ) -> Policy:
     """Give an inspector that was shown no good part provisional limits, from what it will inspect.
@@ -62,17 +128,15 @@ def compare_with_itself(
             ranked, and every verdict is "unsure".
         batch_size: pictures that go through the network at once.
         told: what else readers should know of the comparison, in sentences.
-        products: how many the files are of. What is usual in one says nothing of another: several
-            are ranked, too.
         on_seen: called after every picture that was scored.
 
     Returns:
         The provisional policy, which is the inspector's now.
     """
     whole = inspector.active_policy()
-    pictures = _sample(inspector, files) if len(files) >= ENOUGH and products == 1 else []
+    pictures = _sample(inspector, files) if len(files) >= ENOUGH else []
     if len(pictures) < ENOUGH:
-        inspector.policy = _ranked(inspector, whole, told, products)
+        inspector.policy = _ranked(inspector, whole, told)
         return inspector.policy
     remembers = inspector.transductive or _remember(inspector, pictures)
     inspector.policy = _provisional(inspector, whole, None, "")
@@ -108,6 +172,7 @@ def calibrate_within(
     *,
     batch_size: int = DEFAULT_BATCH,
     told: str = "",
+    on_seen: Callable[[], object] = lambda: None,
 ) -> Policy:
     """Give an inspector whose method compares pictures limits for one set of them.
 
@@ -119,7 +184,7 @@ def calibrate_within(
         inspector: without a policy.
         good: pictures of good parts.
         files: pictures that will be inspected with them.
-        batch_size, told: as of ``compare_with_itself``.
+        batch_size, told, on_seen: as of ``compare_with_itself``.
 
     Returns:
         The policy, which is the inspector's now.
@@ -130,6 +195,7 @@ def calibrate_within(
     whole = inspector.active_policy()
     scores, maxima = [], []
     for seen in islice(inspector.stream([*good, *files], batch_size=batch_size), len(good)):
+        on_seen()
         if isinstance(seen.result, Failure):
             raise ImageError(seen.result.image, seen.result.reason, seen.result.remedy)
         scores.append(seen.result.score)
@@ -194,20 +260,14 @@ def _remember(inspector: Inspector, pictures: Sequence[Picture]) -> bool:
     return True
 
 
-def _ranked(inspector: Inspector, whole: Policy, told: str, products: int) -> Policy:
+def _ranked(inspector: Inspector, whole: Policy, told: str) -> Policy:
     """Without a verdict; says why."""
     # no count of them: a run goes on when the folder has grown
     why = (
         f"Fewer than {ENOUGH} pictures: too few to compare with each other, so they are only "
         "ranked by score."
     )
-    if products > 1:
-        why = "Several products, each with a usual of its own, so they are only ranked by score."
-    made = _provisional(inspector, whole, None, f"{why} {told}".rstrip())
-    if products == 1:
-        return made
-    first, *rest = made.notes
-    return made.model_copy(update={"notes": (first, PER_PRODUCT, *rest)})
+    return _provisional(inspector, whole, None, f"{why} {told}".rstrip())
 
 
 def _provisional(inspector: Inspector, whole: Policy, limits: Limits | None, note: str) -> Policy:

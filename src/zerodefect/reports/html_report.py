@@ -22,15 +22,13 @@ import numpy as np
 from zerodefect.files import atomic_write
 from zerodefect.images import colorize
 from zerodefect.inspection.records import Record
+from zerodefect.reports.example_list import Address
 from zerodefect.reports.report_page import fill_page
 from zerodefect.reports.report_parts import ReportParts
 from zerodefect.reports.report_pictures import WORD_RANGE
 
 CHUNK_SIZE = 100
 MAX_CALIBRATION_TICKS = 500
-
-# From a picture's path in the run folder to what stands in the page, or None if it is not there.
-Address = Callable[[str], "str | None"]
 
 _MIME = {".jpg": "image/jpeg", ".png": "image/png"}
 _DETAILS = (
@@ -70,7 +68,7 @@ def write_report(
         manifest: facts about the run. Read are ``object``, ``method``, ``backbone``, ``created``,
             ``zerodefect``, ``policy`` and ``settings``; each may be missing.
         parts: records of parts with several pictures, see ``part_records``.
-        repeated: gives the section of repeated marks, see ``repeated_section``.
+        repeated: gives the sections of products and repeated marks; see ``run_report``.
         single_file_limit: most inspected images that go into one file.
 
     Raises:
@@ -97,7 +95,7 @@ def write_report(
         path, data = folder / "index.html", '<script src="summary.js"></script>'
         _write(folder / "summary.js", calls[0])
     verdicts = summary.columns["verdict"]
-    told = {"calibrated": summary.calibrated, "notes": summary.notes, "data": data}
+    told: dict[str, Any] = {"calibrated": summary.calibrated, "notes": summary.notes, "data": data}
     told["repeated"] = repeated(address)
     page = fill_page(manifest, verdicts, failures, groups=groups, **told)
     _write(path, page)
@@ -162,7 +160,8 @@ class _Summary:
     def __init__(self, manifest: Record, parts: ReportParts) -> None:
         self.parts = parts
         self.policy: Record = manifest.get("policy") or {}
-        self.calibrated = self.policy.get("form", "none") != "none"
+        each = manifest.get("policies") or [self.policy]
+        self.calibrated = all(one.get("form", "none") != "none" for one in each)
         self.columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
         self.kind_numbers: dict[str | None, int] = {}
         self.words = False  # whether any were looked for

@@ -19,6 +19,7 @@ from zerodefect.types import printable
 
 MAX_FAILURES = 1000
 MAX_NOTES = 100
+_LONG = ("policy", "policies", "power")  # values of a manifest
 
 
 def fill_page(
@@ -47,7 +48,10 @@ def fill_page(
     heading = str(manifest.get("object") or "Inspection")
     state = "" if calibrated else " (uncalibrated)"
     policy = manifest.get("policy") or {}
-    told = promises(policy) if calibrated else _provisional(policy)
+    if manifest.get("policies"):  # one for each product
+        told = list(policy["notes"])
+    else:
+        told = promises(policy) if calibrated else _provisional(policy)
     parts = {
         "title": escape(f"{heading}: inspection report{state}"),
         "heading": escape(heading),
@@ -201,7 +205,7 @@ def _settings(manifest: Record) -> str:
     """The run's settings and policy for the record, without the long lists of scores."""
     policy = manifest.get("policy") or {}
     shown = {
-        **{key: value for key, value in manifest.items() if key not in ("policy", "power")},
+        **{key: value for key, value in manifest.items() if key not in _LONG},
         "policy": {key: v for key, v in policy.items() if key not in ("scores", "map_maxima")},
     }
     text = escape(json.dumps(shown, indent=2, ensure_ascii=False, default=str))

@@ -29,7 +29,7 @@ VERSION = 1
 _OF_PARTS, _OF_PICTURES = ("parts.jsonl", "parts.csv"), ("results.jsonl", "results.csv")
 TABLES = (*_OF_PARTS, *_OF_PICTURES, "regions.csv", "coco.json", "results.parquet")
 """Records and tables of a run, those that it has."""
-_FILES = (*TABLES, "repeated.json", "report.html")
+_FILES = (*TABLES, "products.json", "repeated.json", "report.html")
 _FOLDERS = ("maps", "assets", "report")
 
 # A power cut can cost at most what came within these; a killed process costs nothing.
@@ -106,6 +106,20 @@ class RunStore:
         except BaseException:
             self._release()
             raise
+
+    @classmethod
+    def existing(cls, folder: str | Path) -> RunStore:
+        """Open the run that lies in a folder, as it is.
+
+        Raises:
+            RunBusy: another process writes into the folder.
+            StoreError: there is none, or it is damaged.
+        """
+        path = Path(folder) / "run.json"
+        if not path.is_file():
+            remedy = "Name the folder that 'zerodefect inspect' printed as results."
+            raise StoreError(folder, "no run lies here (there is no run.json)", remedy)
+        return cls(folder, _present_manifest(path))
 
     def __len__(self) -> int:
         """Number of images with a record, failed ones included."""
