@@ -61,7 +61,7 @@ def pretrain(
     given: dict[str, Any] = {"seed": seed, "device": where}
     given |= {"precision": pick_precision(precision, where)}
     given |= {n: v for n, v in (("batch", batch), ("threads", threads)) if v is not None}
-    last = {} if steps is None else {"steps": steps}
+    last: dict[str, Any] = {} if steps is None else {"steps": steps}
     if good:
         config = adapt_config(good, onto or "embedded", **given, **last)
         _told(_run(config, output, until), output, f"{good}: {len(config.good)} pictures")

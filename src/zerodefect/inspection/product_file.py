@@ -279,7 +279,7 @@ def write_product(inspector: Keepable, path: str | Path, pictures: bool = True) 
         KNOWLEDGE: shown.known.to_bytes(),
         **checkpoint_members(inspector.detector),
         **weights_members(
-            networks_of(inspector.detector), inspector.file and inspector.file.archive
+            networks_of(inspector.detector), inspector.file.archive if inspector.file else None
         ),
     }
     if inspector.power is not None:
