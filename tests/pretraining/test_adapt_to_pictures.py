@@ -68,7 +68,8 @@ def finished(good: Path, base: Path, tmp_path_factory: pytest.TempPathFactory) -
 def test_of_the_model_the_tower_on_the_stem_alone_learns(base: Path, finished: Path) -> None:
     before, after = load_file(base), load_file(finished / "embedded.safetensors")
     assert before.keys() == after.keys()
-    differing = {name for name in before if not torch.equal(before[name], after[name])}
+    bits = torch.int16  # of float16: a zero that changed its sign would have to travel, too
+    differing = {n for n in before if not torch.equal(before[n].view(bits), after[n].view(bits))}
     assert "visual.proj" in differing
     assert any(name.startswith("visual.stem.project.") for name in differing)
     assert all(n.startswith("visual.") and ".eyes." not in n for n in differing)

@@ -251,7 +251,8 @@ def _train_step(
     # Early on the average follows quickly: the first weights are noise.
     decay = min(config.ema, (1 + state.step) / (10 + state.step))
     for name, parameter in clip.named_parameters():
-        state.learned[f"ema/{name}"].lerp_(parameter.detach(), 1 - decay)
+        if parameter.requires_grad:  # what stands still stays as it is, the sign of zeros too
+            state.learned[f"ema/{name}"].lerp_(parameter.detach(), 1 - decay)
     state.step += 1
     return {"total": float(total.detach()), **{n: float(v.detach()) for n, v in losses.items()}}
 
