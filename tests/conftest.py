@@ -7,12 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # The same examples every time where a verdict hangs on them; new ones on a developer's machine.
-settings.register_profile("ci", derandomize=True, deadline=None)
-if os.environ.get("CI"):
-    settings.load_profile("ci")
+# That a machine is busy is no fault of a test.
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", patient, derandomize=True)
+settings.register_profile("here", patient)
+settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 for folder in (Path(__file__).parent, Path(__file__).parent / "parity"):

@@ -114,3 +114,26 @@ def test_the_score_is_of_map_and_image(detector):
 def test_more_adapters_than_blocks_are_refused(option):
     with pytest.raises(ValueError, match=rf"{option} 9: that tower has 1\.\."):
         AACLIP(tiny_backbone(), AACLIPConfig(**{option: 9}))
+
+
+def test_beside_references_the_map_is_a_probability_of_usual_temperature(detector):
+    """Differences of cosines of 0.07 and of its negative, 50 of them and a half per tap."""
+    K, step = len(detector.taps), 50 * 0.07
+    sums = torch.tensor([K * (0.5 + step), K * 0.5, K * (0.5 - step)])
+    got = detector.map_share(sums, detector.empty())
+    torch.testing.assert_close(got, torch.tensor([1.0, 0.0, -1.0]).sigmoid())
+
+
+def test_references_are_joined_as_published_scores_are_and_not_scaled_over_a_class(detector):
+    knowledge = taught(detector, references=2)
+    with torch.no_grad():
+        encoded = detector.encode(images(2, seed=3))
+    said, joined = detector.judge(encoded, knowledge), detector.predict(encoded, knowledge)
+    D = encoded.grid.map(detector.patch_distance(encoded, knowledge))
+    p = detector.map_share(said.map, knowledge)
+    M = 2 / (1 / p + 1 / D)
+    low, high = detector.map_range(knowledge)
+    torch.testing.assert_close(joined.map, low + (high - low) * M)
+    s = (said.score + 0.995) / 2  # scores lie from -0.995 to 1.005
+    torch.testing.assert_close(joined.score, 4 / (1 / s + 1 / M.amax((1, 2))) - 0.995)
+    assert detector.set_level("class min-max", knowledge) is None

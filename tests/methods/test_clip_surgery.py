@@ -96,3 +96,14 @@ def test_the_other_read_out_is_a_probability():
     torch.testing.assert_close(detector.patch_anomaly(encoded, T), p)
     assert (detector.map_range(known), detector.neutral_score(known)) == ((0.0, 1.0), 0.5)
     assert CLIPSurgery.build(small_clip()).neutral_score(known) is None
+
+
+def test_beside_references_both_read_outs_are_joined_as_probabilities():
+    surgery = CLIPSurgery.build(small_clip())
+    plain = CLIPSurgery.build(small_clip(), read_out="probability")
+    values = torch.tensor([0.035, 0.0, -0.035])  # half of a temperature
+    expected = torch.tensor([1.0, 0.0, -1.0]).sigmoid()
+    torch.testing.assert_close(surgery.map_share(values, surgery.empty()), expected)
+    torch.testing.assert_close(plain.map_share(expected, plain.empty()), expected)
+    assert plain.neutral_score(taught(plain)) == 0.5
+    assert plain.neutral_score(taught(plain, references=1)) is None

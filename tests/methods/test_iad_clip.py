@@ -49,7 +49,7 @@ def test_score_and_map_by_hand():
             torch.tensor([[[3.0, 4.0], [0.0, 1.0]]]),
         ),
     )
-    got = detector.predict(features, {"texts": torch.tensor([[5.0, 0.0], [0.0, 7.0]])})
+    got = detector.judge(features, {"texts": torch.tensor([[5.0, 0.0], [0.0, 7.0]])})
 
     def share(cos_normal: float, cos_anomalous: float) -> float:
         return 1 / (1 + math.exp(cos_normal - cos_anomalous))

@@ -57,12 +57,12 @@ class CLIPDetector(Detector):
         prepared: how the official code prepares pictures where it differs from the weights' own
             way; most resize 8-bit values with Pillow, bicubic.
         positions: how it resizes the positional embedding.
-        score_top: highest value that ``judge`` can give as a score; the lowest is 0.
+        score_range: lowest and highest value that ``judge`` can give as a score.
     """
 
     prepared: ClassVar[dict] = {"interpolation": "bicubic", "antialias": True, "resize_on": "pil"}
     positions: ClassVar[PositionResize] = "bicubic"
-    score_top: ClassVar[float] = 1.0
+    score_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
     memory: PatchMemory  # None where the facts name no references
     taps: tuple[int, ...]
 
@@ -75,14 +75,15 @@ class CLIPDetector(Detector):
         if "references" in self.info.knows_from:
             self.memory = PatchMemory()
 
-    def chosen_taps(self) -> tuple[int, ...]:
-        """``config.taps``, or the quarters of the image tower's depth.
+    def chosen_taps(self, *, last: bool = False) -> tuple[int, ...]:
+        """``config.taps``; else the quarters of the image tower's depth, or its ``last`` block.
 
         Raises:
             ValueError: a block that the tower does not have.
         """
         layers = self.clip.config.vision.layers
-        return check_taps(self.config.taps or quarter_depths(layers), layers)
+        usual = (layers,) if last else quarter_depths(layers)
+        return check_taps(self.config.taps or usual, layers)
 
     def grid(self, images: Tensor) -> Grid:
         """Grid of the patches of ``(B, 3, H, W)``."""
@@ -129,10 +130,20 @@ class CLIPDetector(Detector):
             return said
         assert said.map is not None
         low, high = self.map_range(knowledge) or (0.0, 1.0)
+        lowest, highest = self.score_range
         D = encoded.grid.map(self.patch_distance(encoded, knowledge, left_out))
-        M = harmonic_mean([((said.map - low) / (high - low)).clamp(0, 1), D])
-        score = harmonic_mean([(said.score / self.score_top).clamp(0, 1), M.amax((1, 2))])
-        return replace(said, score=self.score_top * score, map=low + (high - low) * M)
+        M = harmonic_mean([self.map_share(said.map, knowledge), D])
+        s = ((said.score - lowest) / (highest - lowest)).clamp(0, 1)
+        score = lowest + (highest - lowest) * harmonic_mean([s, M.amax((1, 2))])
+        return replace(said, score=score, map=low + (high - low) * M)
+
+    def map_share(self, map: Tensor, knowledge: Knowledge) -> Tensor:
+        """The map that ``judge`` gave on a scale from 0 to 1, to be joined with distances.
+
+        Linear in ``map_range``; a method whose range is far wider than its values overrides this.
+        """
+        low, high = self.map_range(knowledge) or (0.0, 1.0)
+        return ((map - low) / (high - low)).clamp(0, 1)
 
     def patch_distance(
         self, encoded: Any, knowledge: Knowledge, left_out: Tensor | None = None

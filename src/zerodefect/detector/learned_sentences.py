@@ -55,6 +55,25 @@ class LearnedSentencesConfig:
     seed: int = 111
 
 
+def attending(config: Any, clip: CLIPBackbone, rule: Attention) -> Any:
+    """``config`` with its ``attention`` told: the paper's ``rule``, or what the weights need."""
+    return replace(
+        config, attention=config.attention or ("plain" if clip.patches_match_texts else rule)
+    )
+
+
+def second_stream(config: Any, layers: int, start: int) -> SecondStream | None:
+    """What ``config.attention`` and ``stream_start`` ask for, from block ``start`` if not told.
+
+    Raises:
+        ValueError: a block that the tower of so many ``layers`` does not have.
+    """
+    start = config.stream_start or start
+    if start > layers:
+        raise ValueError(f"stream_start {start}: the image tower has blocks 1..{layers}")
+    return None if config.attention == "plain" else SecondStream(config.attention, start)
+
+
 @dataclass(frozen=True)
 class Features(clip_detector.Features):
     """Image side of one batch; ``patches`` are projected, of the second stream if there is one.
@@ -93,13 +112,10 @@ class LearnedSentencesDetector(CLIPDetector):
     prompts: LearnedPrompts
 
     def __init__(self, clip: CLIPBackbone, config: Any) -> None:
-        rule = config.attention or ("plain" if clip.patches_match_texts else self.rule)
-        super().__init__(clip, replace(config, attention=rule))
-        layers, start = self.clip.config.vision.layers, config.stream_start
-        if start is not None and start > layers:
-            raise ValueError(f"stream_start {start}: the image tower has blocks 1..{layers}")
-        start = start or same_depth(6, 24, layers)
-        self.stream = None if rule == "plain" else SecondStream(rule, start)
+        config = attending(config, clip, self.rule)
+        super().__init__(clip, config)
+        layers = self.clip.config.vision.layers
+        self.stream = second_stream(config, layers, same_depth(6, 24, layers))
 
     def two_streams(
         self, images: Tensor, taps: Sequence[int], *, norm: bool, middle: bool = False

@@ -49,3 +49,11 @@ def map_losses(maps: Sequence[Tensor], masks: Tensor) -> tuple[Tensor, Tensor, T
     anomalous = torch.stack([dice_loss(p[:, 1], masks) for p in maps]).sum()
     normal = torch.stack([dice_loss(p[:, 0], 1 - masks) for p in maps]).sum()
     return focal, anomalous, normal
+
+
+def map_terms(
+    maps: Sequence[Tensor], masks: Tensor, weight: float | Tensor = 1.0
+) -> dict[str, Tensor]:
+    """``map_losses`` by their usual names, each times ``weight``."""
+    names = ("focal", "dice_abnormal", "dice_normal")
+    return {n: weight * loss for n, loss in zip(names, map_losses(maps, masks), strict=True)}

@@ -32,7 +32,7 @@ from zerodefect.detector.official_files import Checked
 from zerodefect.detector.recipes import Learner, Recipe, Stage
 from zerodefect.detector.registry import register
 from zerodefect.layers.grid import Grid
-from zerodefect.layers.losses import map_losses
+from zerodefect.layers.losses import map_terms
 from zerodefect.layers.scaling import MinMax
 from zerodefect.layers.similarity import inner_products, two_class
 from zerodefect.layers.smoothing import gaussian_smooth
@@ -78,6 +78,7 @@ _PROMPTS = PromptEnsemble(
 )
 _MIX = 0.1  # share of an adapter's output
 _SCALE = 100.0  # of cosines
+_BESIDE = 0.07  # temperature of the map's probabilities that are joined with references; ours
 _APART = 0.1  # weight of the squared cosine between the two anchors
 _BLURS = {"industrial": (1.0, 3), "medical": (1.5, 4)}  # deviation and reach, in patches
 _BETAS = (0.5, 0.999)
@@ -157,7 +158,8 @@ def across_images(q: Tensor, k: Tensor, v: Tensor, h: Tensor) -> Tensor:
         name="aa_clip",
         title="AA-CLIP",
         school="adapter",
-        knows_from=("training", "words"),
+        knows_from=("training", "words", "references"),
+        optional=("references",),
         paper="CVPR 2025, arXiv 2503.06661",
         code_licence="Apache-2.0",
         parity="official code at 53db195f: forward, both blurs, scores over a split, losses and "
@@ -171,7 +173,7 @@ class AACLIP(CLIPDetector):
     The score is the mean of the map's highest value, divided by 100 K, and of
     ``s = (cos_a + 1) / 2`` of the whole image; with ``domain="medical"`` the former alone. The
     published code instead scales both over all test pictures of a class, which one picture does not
-    have: ``set_level`` does so.
+    have: ``set_level`` does so. References are an addition of ours.
     """
 
     Config = AACLIPConfig
@@ -180,7 +182,9 @@ class AACLIP(CLIPDetector):
         20, 2, 5e-4, betas=_BETAS, schedule="halves", augment="aa_colours", seed=111
     )
     positions = "bicubic_antialias"
+    monotone_memory = True  # the distance to the nearest of more references never grows
     set_levels = ("class min-max",)
+    score_range = (0.5 / _SCALE - 1, 0.5 / _SCALE + 1)
     config: AACLIPConfig
 
     def __init__(self, clip: CLIPBackbone, config: AACLIPConfig | None = None) -> None:
@@ -214,10 +218,16 @@ class AACLIP(CLIPDetector):
         K = len(self.taps)
         return (0.5 - _SCALE) * K, (0.5 + _SCALE) * K
 
-    def set_level(self, name: str, knowledge: Knowledge) -> SetLevel:
-        """``class min-max``: map and score as the official test has them."""
+    def map_share(self, map: Tensor, knowledge: Knowledge) -> Tensor:
+        """Probability of the abnormal anchor, by the taps' mean difference of cosines."""
+        return ((2 * map / len(self.taps) - 1) / (_SCALE * _BESIDE)).sigmoid()
+
+    def set_level(self, name: str, knowledge: Knowledge) -> SetLevel | None:
+        """``class min-max``: map and score as the official test has them; none with references."""
         if name not in self.set_levels:
-            super().set_level(name, knowledge)
+            return super().set_level(name, knowledge)
+        if knowledge.shots:
+            return None
         return _ClassMinMax(len(self.taps), industrial=self.config.domain == "industrial")
 
     # --- texts --------------------------------------------------------------------------------
@@ -263,9 +273,7 @@ class AACLIP(CLIPDetector):
             ),
         )
 
-    def predict(
-        self, encoded: Features, knowledge: Knowledge, left_out: Tensor | None = None
-    ) -> Prediction:
+    def judge(self, encoded: Features, knowledge: Knowledge) -> Prediction:
         """Patches and image against the anchors."""
         T = knowledge["texts"]
         u = self.maps([self.logits(f, T) for f in self.patches(encoded)], encoded.grid)
@@ -315,12 +323,11 @@ class AACLIP(CLIPDetector):
     def text_loss(self, batch: TrainingBatch) -> dict[str, Tensor]:
         """Losses of the last tap's map, and the squared cosine of the two anchors."""
         self._anchors.clear()  # they change with every step of this stage
-        names = list(dict.fromkeys(batch.objects))
-        T = self.anchors(names)[[names.index(name) for name in batch.objects]]  # (B, 2, D)
+        T = self.texts_of(batch.objects)  # (B, 2, D)
         v, p = self.frozen_features(batch.images, self.taps[-1:])
         Y = self.probabilities(self.logits(p[0] + v[:, None], T), self.grid(batch.images))
         cosine = (T[:, 0] * T[:, 1]).sum(dim=-1).mean()
-        return {**_segmentation([Y], batch.masks), "apart": _APART * cosine**2}
+        return {**map_terms([Y], batch.masks), "apart": _APART * cosine**2}
 
     @torch.no_grad()
     def frozen_features(self, images: Tensor, taps: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
@@ -341,7 +348,7 @@ class AACLIP(CLIPDetector):
         maps = [self.probabilities(self.logits(f, T), encoded.grid) for f in self.patches(encoded)]
         logits = inner_products(self.image(encoded)[:, None], T)[:, 0]
         image = F.cross_entropy(logits, batch.labels)
-        return {"image": image, **_segmentation(maps, batch.masks)}
+        return {"image": image, **map_terms(maps, batch.masks)}
 
     @torch.no_grad()
     def _frozen_anchors(self, name: str) -> Tensor:
@@ -398,11 +405,6 @@ def _after_blocks(adapters: Sequence[nn.Module] | nn.ModuleList) -> Edits:
         return Apply(lambda x: mixed(adapter, x))
 
     return {after + 1: [edit(each)] for after, each in enumerate(adapters, start=1)}
-
-
-def _segmentation(maps: Sequence[Tensor], masks: Tensor) -> dict[str, Tensor]:
-    focal, anomalous, normal = map_losses(maps, masks)
-    return {"focal": focal, "dice_anomalous": anomalous, "dice_normal": normal}
 
 
 class _ClassMinMax:

@@ -187,10 +187,6 @@ class AdaptCLIP(LearnedSentencesDetector):
         groups = words.normal_prompts("object"), words.anomalous_prompts("object")
         return self.text_features.means(groups)
 
-    def references(self, encoded: Features) -> Mapping[str, Tensor]:
-        """Patches of every tap."""
-        return {f"tap{tap}": F for tap, F in zip(self.taps, encoded.patches, strict=True)}
-
     def map_range(self, knowledge: Knowledge) -> tuple[float, float]:
         """A probability; with references its harmonic mean with a distance of at most 2."""
         return 0.0, 4 / 3 if knowledge.shots else 1.0

@@ -28,7 +28,6 @@ from zerodefect.detector.configs import Count, NotNegative, Odd, Positive, Taps,
 from zerodefect.detector.facts import MethodInfo, published_table
 from zerodefect.detector.knowledge import Knowledge
 from zerodefect.detector.official_files import LONE_TENSOR, Checked
-from zerodefect.detector.patch_memory import PatchMemory
 from zerodefect.detector.recipes import Recipe
 from zerodefect.detector.registry import register
 from zerodefect.layers.adapters import linear
@@ -180,7 +179,6 @@ class AFCLIP(CLIPDetector):
             in_front=True,
         )
         self.adaptor = AttentionAdapter(self.clip.config.vision.width, draws)
-        self.memory: PatchMemory = PatchMemory()
 
     @property
     def texts(self) -> Tensor:

@@ -26,8 +26,7 @@ from zerodefect.detector.learned_sentences import (
 )
 from zerodefect.detector.recipes import Recipe
 from zerodefect.detector.registry import register
-from zerodefect.layers.adapters import check_taps
-from zerodefect.layers.losses import map_losses
+from zerodefect.layers.losses import map_terms
 from zerodefect.layers.similarity import cosine, text_probabilities
 from zerodefect.layers.smoothing import gaussian_smooth
 from zerodefect.types import Prediction, TrainingBatch
@@ -77,8 +76,7 @@ class AnomalyCLIP(LearnedSentencesDetector):
 
     def __init__(self, clip: CLIPBackbone, config: AnomalyCLIPConfig | None = None) -> None:
         super().__init__(clip, config or AnomalyCLIPConfig())
-        layers = self.clip.config.vision.layers
-        self.taps = check_taps(self.config.taps or (layers,), layers)
+        self.taps = self.chosen_taps(last=True)
         n = self.config.context_length
         self.prompts = self.learned_prompts({"ctx_pos": n, "ctx_neg": n})
 
@@ -109,6 +107,4 @@ class AnomalyCLIP(LearnedSentencesDetector):
         tau, w = self.config.temperature, self.config.local_weight
         P = [self.probability_map(F, T, encoded.grid) for F in encoded.patches]
         image = nnF.cross_entropy(cosine(encoded.image, T) / tau, batch.labels)
-        focal, abnormal, normal = map_losses(P, batch.masks)
-        local = {"focal": w * focal, "dice_abnormal": w * abnormal, "dice_normal": w * normal}
-        return {"image": image, **local}
+        return {"image": image, **map_terms(P, batch.masks, w)}

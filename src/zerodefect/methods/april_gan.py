@@ -141,8 +141,7 @@ class AprilGAN(CLIPDetector):
         """
         name, prompts = product.name, self.prompts
         groups = prompts.normal_prompts(name), prompts.anomalous_prompts(name)
-        rows = (nnF.normalize(self.text_features.rows(group), dim=-1) for group in groups)
-        return {"texts": nnF.normalize(torch.stack([row.mean(dim=0) for row in rows]), dim=-1)}
+        return {"texts": self.text_features.directions(groups)}
 
     def references(self, encoded: Features) -> Mapping[str, Tensor]:
         """Raw tokens of every tap."""

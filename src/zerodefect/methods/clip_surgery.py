@@ -12,21 +12,18 @@ number of patches, D the joint dimension, n the number of texts.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from zerodefect.backbones.clip_weights import CLIPBackbone
-from zerodefect.backbones.transformer import SecondStream
 from zerodefect.detector.clip_detector import CLIPDetector, Features
 from zerodefect.detector.configs import Count, Positive, hyper_parameters
 from zerodefect.detector.contract import PatchFeatures
 from zerodefect.detector.facts import MethodInfo
 from zerodefect.detector.knowledge import Knowledge, Product
-from zerodefect.detector.learned_sentences import Attention
+from zerodefect.detector.learned_sentences import Attention, attending, second_stream
 from zerodefect.detector.registry import register
 from zerodefect.layers.similarity import (
     anomaly_probability,
@@ -130,7 +127,8 @@ def points(S: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> tuple[Ten
         name="clip_surgery",
         title="CLIP Surgery",
         school="prompt",
-        knows_from=("words",),
+        knows_from=("words", "references"),
+        optional=("references",),
         paper="Li et al., Pattern Recognition 162 (2025), arXiv 2304.05653",
         code_licence="no licence in the authors' repository",
         parity="official code at d4696d4: both streams, texts, surgery, maps, points",
@@ -147,17 +145,14 @@ class CLIPSurgery(CLIPDetector):
     Config = CLIPSurgeryConfig
     tells_kinds = True
     positions = "bilinear"
+    monotone_memory = True  # the distance to the nearest of more references never grows
     config: CLIPSurgeryConfig
 
     def __init__(self, clip: CLIPBackbone, config: CLIPSurgeryConfig | None = None) -> None:
-        config = config or CLIPSurgeryConfig()
-        rule = config.attention or ("plain" if clip.patches_match_texts else "vv")
-        super().__init__(clip, replace(config, attention=rule))
+        config = attending(config or CLIPSurgeryConfig(), clip, "vv")
+        super().__init__(clip, config)
         layers = self.clip.config.vision.layers
-        start = config.stream_start or max(1, layers - _BLOCKS + 1)
-        if start > layers:
-            raise ValueError(f"stream_start {start}: the image tower has blocks 1..{layers}")
-        self.stream = None if rule == "plain" else SecondStream(rule, start)
+        self.stream = second_stream(config, layers, max(1, layers - _BLOCKS + 1))
         self.prompts = PromptEnsemble(
             config.normal_states, config.anomalous_states, config.templates
         )
@@ -177,13 +172,7 @@ class CLIPSurgery(CLIPDetector):
         An empty word gives the redundant text.
         """
         filled = [[t.replace("{}", word) for t in self.config.templates] for word in words]
-        return self._means(filled)
-
-    def _means(self, prompts: Sequence[Sequence[str]]) -> Tensor:
-        """Mean direction of each group of prompts, every prompt of unit length: ``(n, D)``."""
-        rows = self.text_features.rows([prompt for group in prompts for prompt in group])
-        parts = F.normalize(rows, dim=-1).split([len(group) for group in prompts])
-        return F.normalize(torch.stack([part.mean(0) for part in parts]), dim=-1)
+        return self.text_features.directions(filled)
 
     def word_evidence(self, encoded: Features, words: Sequence[str]) -> Tensor:
         """What the patches say for each of the words, ``(B, n, h, w)`` on the grid of patches.
@@ -200,25 +189,30 @@ class CLIPSurgery(CLIPDetector):
     def words(self, product: Product) -> dict[str, Tensor]:
         """``texts (2, D)``, normal and anomalous, and ``kind_texts (T, D)``, all of unit length."""
         name, kinds = product.name, product.vocabulary.kinds if product.vocabulary else ()
-        T = self._means([self.prompts.normal_prompts(name), self.prompts.anomalous_prompts(name)])
-        of_kinds = [self.prompts.fill(phrases, name) for _, phrases in kinds]
-        return {"texts": T, "kind_texts": self._means(of_kinds) if kinds else T[:0]}
+        groups = [self.prompts.normal_prompts(name), self.prompts.anomalous_prompts(name)]
+        groups += [self.prompts.fill(phrases, name) for _, phrases in kinds]
+        T = self.text_features.directions(groups)
+        return {"texts": T[:2], "kind_texts": T[2:]}
 
     def map_range(self, knowledge: Knowledge) -> tuple[float, float]:
         """Of half a difference of cosines whose weights add up to 2, or of a probability."""
         return (-1.0, 1.0) if self.config.read_out == "surgery" else (0.0, 1.0)
 
     def neutral_score(self, knowledge: Knowledge) -> float | None:
-        """0.5 where the map has the score's scale."""
-        return None if self.config.read_out == "surgery" else 0.5
+        """0.5 where the map has the score's scale, without references."""
+        return None if self.config.read_out == "surgery" or knowledge.shots else 0.5
+
+    def map_share(self, map: Tensor, knowledge: Knowledge) -> Tensor:
+        """A probability: as the other read-out's, of the weighted similarities."""
+        if self.config.read_out == "probability":
+            return map
+        return (2 * map / self.config.temperature).sigmoid()
 
     def patch_features(self, encoded: Features) -> tuple[PatchFeatures, ...]:
         """Patches of the second stream."""
         return (PatchFeatures(encoded.patches[0], encoded.grid, joint=True),)
 
-    def predict(
-        self, encoded: Features, knowledge: Knowledge, left_out: Tensor | None = None
-    ) -> Prediction:
+    def judge(self, encoded: Features, knowledge: Knowledge) -> Prediction:
         """Class token and patches against the two texts."""
         T, kinds, (f,) = knowledge["texts"], knowledge["kind_texts"], encoded.patches
         score = anomaly_probability(encoded.image, T, self.config.image_temperature)

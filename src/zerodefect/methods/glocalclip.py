@@ -28,7 +28,7 @@ from zerodefect.detector.learned_sentences import (
 )
 from zerodefect.detector.recipes import Recipe
 from zerodefect.detector.registry import register
-from zerodefect.layers.losses import map_losses
+from zerodefect.layers.losses import map_terms
 from zerodefect.layers.similarity import cosine, text_probabilities
 from zerodefect.layers.smoothing import gaussian_smooth
 from zerodefect.prompts.learnable import GLOBAL_AND_LOCAL
@@ -141,12 +141,9 @@ class GlocalCLIP(LearnedSentencesDetector):
         G, L = self.prompts(self.clip.text).split(2)
         P = [self.probability_map(F, L, encoded.grid) for F in encoded.patches]
         image = cosine(encoded.image, G) / self.config.temperature
-        focal, abnormal, normal = (self.copies * term for term in map_losses(P, batch.masks))
         return {
             "image": nnF.cross_entropy(image, batch.labels),
-            "focal": focal,
-            "dice_abnormal": abnormal,
-            "dice_normal": normal,
+            **map_terms(P, batch.masks, self.copies),
             "contrastive": self.config.alpha * self.contrastive(G, L).sum(),
         }
 

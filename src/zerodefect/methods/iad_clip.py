@@ -26,7 +26,7 @@ from zerodefect.detector.knowledge import Knowledge
 from zerodefect.detector.recipes import Recipe
 from zerodefect.detector.registry import register
 from zerodefect.layers.adapters import Bottleneck
-from zerodefect.layers.losses import map_losses
+from zerodefect.layers.losses import map_terms
 from zerodefect.layers.similarity import highest_mean, inner_products
 from zerodefect.layers.smoothing import gaussian_smooth
 from zerodefect.prompts.ensemble import ANOMALOUS_STATES, NORMAL_STATES, WINCLIP_TEMPLATES
@@ -67,7 +67,8 @@ class IADCLIPConfig:
         name="iad_clip",
         title="IAD-CLIP (completion)",
         school="adapter",
-        knows_from=("training", "words"),
+        knows_from=("training", "words", "references"),
+        optional=("references",),
         paper="Li et al., ICAMechS 2024 (title and two figures alone are known)",
         code_licence="none published; ours",
         parity="none: a completion from a title; hand-computed parts",
@@ -81,6 +82,7 @@ class IADCLIP(WordDetector):
 
     Config = IADCLIPConfig
     recipe = Recipe(epochs=5, batch_size=8, learning_rate=1e-4)
+    monotone_memory = True  # the distance to the nearest of more references never grows
     prepared = CLIPDetector.prepared
     config: IADCLIPConfig
 
@@ -88,7 +90,7 @@ class IADCLIP(WordDetector):
         config = config or IADCLIPConfig()
         residual = clip.patches_match_texts if config.residual is None else config.residual
         super().__init__(clip, replace(config, residual=residual))
-        self.taps = self.chosen_taps()[-1:] if residual and not config.taps else self.chosen_taps()
+        self.taps = self.chosen_taps(last=residual)
         draws = torch.Generator().manual_seed(self.config.seed)
         W, D = self.clip.config.vision.width, self.clip.config.embed_dim
         self.visual_adapters = nn.ModuleList(Bottleneck(W, W // 4, D, draws) for _ in self.taps)
@@ -97,9 +99,7 @@ class IADCLIP(WordDetector):
 
     # --- in the order of the completion -------------------------------------------------------
 
-    def predict(
-        self, encoded: Features, knowledge: Knowledge, left_out: Tensor | None = None
-    ) -> Prediction:
+    def judge(self, encoded: Features, knowledge: Knowledge) -> Prediction:
         """Half the score is the class feature's, half the map's."""
         texts, grid = knowledge["texts"], encoded.grid
         T = self.adapted(texts, self.text_adapter)
@@ -144,10 +144,7 @@ class IADCLIP(WordDetector):
         T = self.adapted(texts, self.text_adapter)
         p = self.patch_logits(features, T).softmax(dim=-1)
         maps = [features.grid.map(p_l.mT, align_corners=True) for p_l in p.unbind(dim=1)]
-        focal, abnormal, normal = map_losses(maps, batch.masks)
         return {
-            "focal": focal,
-            "dice_abnormal": abnormal,
-            "dice_normal": normal,
+            **map_terms(maps, batch.masks),
             "image": nnF.cross_entropy(self.class_logits(features, T), batch.labels),
         }

@@ -26,9 +26,8 @@ from zerodefect.detector.knowledge import Knowledge
 from zerodefect.detector.learned_sentences import LearnedSentencesConfig, LearnedSentencesDetector
 from zerodefect.detector.recipes import Recipe
 from zerodefect.detector.registry import register
-from zerodefect.layers.adapters import check_taps
 from zerodefect.layers.grid import Grid
-from zerodefect.layers.losses import map_losses
+from zerodefect.layers.losses import map_terms
 from zerodefect.layers.similarity import anomaly_probability, cosine, upsample
 from zerodefect.layers.smoothing import gaussian_smooth
 from zerodefect.layers.windows import Place, covering_windows, mean_of_windows, windows_at_once
@@ -81,7 +80,8 @@ class Features(learned_sentences.Features):
         name="leclip",
         title="LECLIP",
         school="prompt",
-        knows_from=("training",),
+        knows_from=("training", "references"),
+        optional=("references",),
         paper="Liu et al., IEEE Transactions on Instrumentation and Measurement 2025, document "
         "11007048",
         code_licence="none stated by the authors; written from its formulas",
@@ -97,13 +97,13 @@ class LECLIP(LearnedSentencesDetector):
 
     Config = LECLIPConfig
     recipe = Recipe(epochs=15, batch_size=8, learning_rate=1e-3, betas=(0.5, 0.999), seed=111)
+    monotone_memory = True  # the distance to the nearest of more references never grows
     rule = "echo"
     config: LECLIPConfig
 
     def __init__(self, clip: CLIPBackbone, config: LECLIPConfig | None = None) -> None:
         super().__init__(clip, config or LECLIPConfig())
-        layers = self.clip.config.vision.layers
-        self.taps = check_taps(self.config.taps or (layers,), layers)
+        self.taps = self.chosen_taps(last=True)
         n = self.config.context_length
         self.prompts = self.learned_prompts({"ctx_pos": n, "ctx_neg": n})
 
@@ -135,9 +135,7 @@ class LECLIP(LearnedSentencesDetector):
             parts += F.split(len(images))
         return torch.stack(parts, dim=1)
 
-    def predict(
-        self, encoded: Features, knowledge: Knowledge, left_out: Tensor | None = None
-    ) -> Prediction:
+    def judge(self, encoded: Features, knowledge: Knowledge) -> Prediction:
         """Compare with the learned sentences."""
         T, tau, grid, (F,) = self.texts, self.config.temperature, encoded.grid, encoded.patches
         g = anomaly_probability(encoded.image, T, tau)  # (B,)
@@ -165,13 +163,10 @@ class LECLIP(LearnedSentencesDetector):
         encoded = self.two_streams(batch.images, self.taps, norm=False)
         T, w = self.prompts(self.clip.text), self.config.map_weight
         P = [self.probability_map(F, T, encoded.grid) for F in encoded.patches]
-        focal, abnormal, normal = map_losses(P, batch.masks)
         logits = cosine(encoded.image, T) / self.config.temperature
         return {
             "image": (1 - w) * nnF.cross_entropy(logits, batch.labels),
-            "focal": w * focal,
-            "dice_abnormal": w * abnormal,
-            "dice_normal": w * normal,
+            **map_terms(P, batch.masks, w),
         }
 
 

@@ -27,7 +27,7 @@ from zerodefect.detector.learned_sentences import (
 )
 from zerodefect.detector.recipes import Recipe
 from zerodefect.detector.registry import register
-from zerodefect.layers.losses import map_losses
+from zerodefect.layers.losses import map_terms
 from zerodefect.layers.similarity import anomaly_probability, cosine, highest_mean
 from zerodefect.layers.smoothing import gaussian_smooth
 from zerodefect.prompts.learnable import GLOBAL_AND_LOCAL
@@ -58,7 +58,8 @@ class MGFDCLIPConfig(LearnedSentencesConfig):
         name="mgfd_clip",
         title="MGFD-CLIP (completion)",
         school="prompt",
-        knows_from=("training",),
+        knows_from=("training", "references"),
+        optional=("references",),
         paper="none found: one sentence of a survey of the field",
         code_licence="none published; ours",
         parity="none: a completion from a sentence; hand-computed parts",
@@ -72,14 +73,14 @@ class MGFDCLIP(LearnedSentencesDetector):
 
     Config = MGFDCLIPConfig
     recipe = Recipe(epochs=15, batch_size=8, learning_rate=1e-3, betas=(0.5, 0.999), seed=111)
+    monotone_memory = True  # the distance to the nearest of more references never grows
     official_options = Detector.official_options  # none is published, the family's is not its own
     official_state = Detector.official_state
     config: MGFDCLIPConfig
 
     def __init__(self, clip: CLIPBackbone, config: MGFDCLIPConfig | None = None) -> None:
         super().__init__(clip, config or MGFDCLIPConfig())
-        last_alone = self.stream is None and not self.config.taps
-        self.taps = self.chosen_taps()[-1:] if last_alone else self.chosen_taps()
+        self.taps = self.chosen_taps(last=self.stream is None)
         names = [f"ctx_{pair}_{state}" for pair in ("global", "local") for state in ("pos", "neg")]
         lengths = dict.fromkeys(names, self.config.context_length)
         self.prompts = self.learned_prompts(lengths, sentences=GLOBAL_AND_LOCAL)
@@ -90,9 +91,7 @@ class MGFDCLIP(LearnedSentencesDetector):
         """Class token and patches all pass ``ln_post``: directions are compared."""
         return self.two_streams(images, self.taps, norm=True)
 
-    def predict(
-        self, encoded: Features, knowledge: Knowledge, left_out: Tensor | None = None
-    ) -> Prediction:
+    def judge(self, encoded: Features, knowledge: Knowledge) -> Prediction:
         """Half the score is the whole picture's, half the map's."""
         G, L = self.texts.split(2)  # (2, D) each
         tau = self.config.temperature
@@ -120,11 +119,8 @@ class MGFDCLIP(LearnedSentencesDetector):
         encoded = self.encode(batch.images)
         G, L = self.prompts(self.clip.text).split(2)
         P = [self.probability_map(z, L, encoded.grid) for z in self.local_parts(encoded)]
-        focal, abnormal, normal = map_losses(P, batch.masks)
         image = cosine(self.global_part(encoded), G) / self.config.temperature
         return {
             "image": nnF.cross_entropy(image, batch.labels),
-            "focal": focal,
-            "dice_abnormal": abnormal,
-            "dice_normal": normal,
+            **map_terms(P, batch.masks),
         }

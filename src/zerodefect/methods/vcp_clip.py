@@ -157,7 +157,7 @@ class VCPCLIP(CLIPDetector):
     recipe = Recipe(
         epochs=10, batch_size=32, learning_rate=4e-5, betas=(0.5, 0.999), augment="vcp", seed=333
     )
-    score_top = 2.0
+    score_range = (0.0, 2.0)
     undecided = 1.0  # the most anomalous pixels are as likely normal as anomalous, in both maps
     positions = "bicubic_antialias"
     set_levels = ("min-max",)

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
@@ -73,6 +74,15 @@ class TextFeatures:
     def means(self, groups: Sequence[Sequence[str]]) -> Tensor:
         """Mean embedding of each group of prompts, ``(len(groups), D)``; raises as ``rows``."""
         return torch.stack(self._features(groups, "mean"))
+
+    def directions(self, groups: Sequence[Sequence[str]]) -> Tensor:
+        """Mean direction of each group, every prompt of unit length before it and the mean after.
+
+        Returns:
+            ``(len(groups), D)``; raises as ``rows``.
+        """
+        means = [F.normalize(rows, dim=-1).mean(dim=0) for rows in self._features(groups, "rows")]
+        return F.normalize(torch.stack(means), dim=-1)
 
     def rows(self, prompts: Sequence[str]) -> Tensor:
         """Embedding of every prompt, ``(len(prompts), D)``, not normalised, in the order given.
