@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import pytest
+<<<<<<< HEAD
 from models import picture, write_tiny_weights
+=======
+import torch
+>>>>>>> fourth
 from PIL import Image
-from safetensors import safe_open
+from safetensors.torch import load_file
 
 from zerodefect.backbones.weight_files import file_hash
 
@@ -16,13 +20,15 @@ def test_a_run_goes_on_and_another_seed_is_refused(run, tmp_path):
     folder = tmp_path / "a folder"
     options = ("pretrain", "--output", folder, "--threads", 1, "--device", "cpu", "--batch", 2)
     options = (*options, "--first-steps", 1)
-    code, out, _ = run(*options, "--until", 1)
+    code, out, _ = run(*options, "--steps", 1)
     assert (folder / "first" / "embedded.safetensors").exists()
     assert code == 0 and f"weights: {folder / 'embedded.safetensors'}" in out
-    code, _, _ = run(*options, "--until", 2)
-    with safe_open(folder / "embedded.safetensors", "pt") as stored:
-        assert code == 0 and stored.metadata()["steps"] == "2"
-    assert (folder / "samples.png").exists()
+    code, _, _ = run(*options, "--steps", 1, "--steps", 2)
+    assert code == 0 and (folder / "steps-2" / "samples.png").exists()
+    one, two = (load_file(folder / f"steps-{n}" / "embedded.safetensors") for n in (1, 2))
+    for name, value in load_file(folder / "embedded.safetensors").items():
+        wanted = (one[name].float() + two[name].float()) / 2
+        assert torch.equal(value, wanted.half()), name
     code, out, err = run(*options, "--seed", 3)
     assert (code, out) == (1, "")
     assert err.startswith("error: ") and "seed was 0 and is now 3" in err
@@ -33,7 +39,7 @@ def test_the_first_stage_can_be_left_out(run, tmp_path):
     options = ("pretrain", "--output", tmp_path, "--threads", 1, "--device", "cpu", "--batch", 2)
     code, _, err = run(*options, "--onto", tmp_path / "none.safetensors")
     assert code == 1 and "none.safetensors: no such file" in err
-    code, _, _ = run(*options, "--onto", "embedded", "--until", 1)
+    code, _, _ = run(*options, "--onto", "embedded", "--steps", 1)
     assert code == 0 and not (tmp_path / "first").exists()
     weights = tmp_path / "embedded.safetensors"
     assert weights.exists()

@@ -13,7 +13,7 @@ from run_files import EVERYTHING, lines_of, parts_in, save, table
 
 from zerodefect import Inspector, Vocabulary
 from zerodefect import files as files_module
-from zerodefect.engines import local
+from zerodefect.engines import local, run_report
 from zerodefect.engines.local import inspect_files
 from zerodefect.files import StoreError
 from zerodefect.images import find_images
@@ -335,7 +335,7 @@ def test_a_full_disk_is_a_clean_error_and_the_run_goes_on(
         elif where == "tables":
             disk.setattr(result_files, "_cell", full)
         else:
-            disk.setattr(local, "write_report", in_atomic_write(full))
+            disk.setattr(run_report, "write_report", in_atomic_write(full))
         with pytest.raises((StoreError, OSError), match="No space left") as caught:
             inspect_files(inspector, parts, run, **EVERYTHING, batch_size=2)
         if where != "pictures":

@@ -24,7 +24,7 @@ from zerodefect import (
 )
 from zerodefect.detector.contract import UnsupportedError
 from zerodefect.images import encode_png, open_image
-from zerodefect.inspection import teachable
+from zerodefect.inspection import shown
 from zerodefect.types import Prediction
 
 
@@ -407,8 +407,8 @@ def test_a_method_that_takes_no_references_says_so(inspector, monkeypatch):
 
 def test_the_area_is_hashed_once_and_follows_what_is_set(inspector, monkeypatch):
     hashed = []
-    digest = teachable.digest
-    monkeypatch.setattr(teachable, "digest", lambda p: hashed.append(p) or digest(p))
+    digest = shown.digest
+    monkeypatch.setattr(shown, "digest", lambda p: hashed.append(p) or digest(p))
     before = inspector.fingerprint()
     white = np.full((40, 48, 3), 255, np.uint8)
     inspector.roi = open_image(white)

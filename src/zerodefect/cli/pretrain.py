@@ -26,11 +26,16 @@ def pretrain(
     first_steps: int | None = option(
         None, "Steps of the first stage; default: those of the packaged model.", min=1
     ),
+<<<<<<< HEAD
     steps: int | None = option(
         None, "Optimiser steps of the last stage; default: the packaged one's.", min=1
     ),
     until: int | None = option(
         None, "Stop the last stage after this step; the same command without it goes on.", min=1
+=======
+    steps: list[int] = option(
+        [], "Steps of the second stage; of several runs the mean is taken. Default: 200 and 600."
+>>>>>>> fourth
     ),
     batch: int | None = option(None, "Pictures a step.", min=1),
     seed: int = option(0, "Decides weights, pictures, prompts."),
@@ -69,6 +74,7 @@ def pretrain(
     if onto is None:
         first = pretrain_clip.PretrainConfig(**given)
         onto = str(_run(first, output / FIRST, first_steps or pretrain_clip.PACKAGED_STEPS))
+<<<<<<< HEAD
     second = pretrain_stem.StemConfig(onto=onto, **given, **last)
     _told(_run(second, output, until), output)
 
@@ -79,8 +85,16 @@ def _told(weights: Path, output: Path, learned_from: str | None = None) -> None:
 
     if learned_from:
         tell(f"learned: {learned_from}")
+=======
+    made = []
+    for length in steps or pretrain_stem.LENGTHS:
+        second = pretrain_stem.StemConfig(seed=seed, onto=onto, steps=length, **given)
+        made.append(_run(second, output / f"steps-{length}", None))
+    weights = model_and_sheets.mean_of(made, output)
+>>>>>>> fourth
     tell(f"weights: {weights}")
-    tell(f"log:     {output / journal.LOG}, {journal.CURVES}, {pretrain_clip.SAMPLES}")
+    logs = f"{journal.LOG}, {journal.CURVES}, {pretrain_clip.SAMPLES}"
+    tell(f"logs:    {logs} in {', '.join(str(path.parent) for path in made)}")
     tell(f"use:     zerodefect inspect PICTURES --backbone {weights}")
     if learned_from:
         tell(f"keep:    zerodefect calibrate GOOD --backbone {weights} --output PRODUCT.zd")

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import json
 import random
+<<<<<<< HEAD
 from collections.abc import Mapping
+=======
+from collections.abc import Sequence
+>>>>>>> fourth
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 from torch import Tensor
 from torchvision.utils import make_grid
 
@@ -76,6 +80,24 @@ def export(
         **{name: value for name, value in advice.items() if value is not None},
     }
     path.with_suffix(".json").write_text(json.dumps(side_car, indent=2) + "\n", encoding="utf-8")
+    return path
+
+
+def mean_of(files: Sequence[Path], folder: Path) -> Path:
+    """Write the mean of models of one shape that ``export`` wrote, with their side-car.
+
+    Args:
+        files: weights of runs that began alike.
+        folder: where ``embedded.safetensors`` and ``embedded.json`` go.
+
+    Returns:
+        Path of the weights.
+    """
+    path, models = folder / files[0].name, [load_file(file) for file in files]
+    mean = {n: torch.stack([m[n].float() for m in models]).mean(0).half() for n in models[0]}
+    with atomic_write(path) as file:
+        file.write(save(mean, {"format": "pt", "mean_of": str(len(files))}))
+    path.with_suffix(".json").write_bytes(files[0].with_suffix(".json").read_bytes())
     return path
 
 

@@ -150,10 +150,6 @@ class PretrainConfig:
         pixels = normalised(batch.images)
         return training_losses(clip, batch, pixels, seed, self.windows, self.groups)
 
-    def decay(self, step: int) -> float:
-        """Of the average in a step; early on it follows quickly: the first weights are noise."""
-        return min(self.ema, (1 + step) / (10 + step))
-
     def total(self, losses: dict[str, Tensor], step: int) -> Tensor:
         """What is brought down."""
         trained = (step - self.text_steps) / max(1, self.steps - self.text_steps)
@@ -252,7 +248,8 @@ def _train_step(
     torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm, error_if_nonfinite=True)
     for optimizer in state.optimizers:
         optimizer.step()
-    decay = config.decay(state.step)
+    # Early on the average follows quickly: the first weights are noise.
+    decay = min(config.ema, (1 + state.step) / (10 + state.step))
     for name, parameter in clip.named_parameters():
         if parameter.requires_grad:  # what stands still stays as it is, the sign of zeros too
             state.learned[f"ema/{name}"].lerp_(parameter.detach(), 1 - decay)

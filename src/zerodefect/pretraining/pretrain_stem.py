@@ -4,7 +4,8 @@ The text tower and the tower that learned from pixels stand still; a tower on a 
 (``backbones/stem.py``) learns beside them, into the same joint space. There is little to learn,
 and it is learned in a few hundred steps: after that the tower begins to fit the drawn world. That
 is held off by noise and dropped channels behind the stem, by pictures made grey, darker, brighter,
-blurred and noisy, by parts of pictures in place of whole ones, and by averaging.
+blurred and noisy, by parts of pictures in place of whole ones, and by averaging a short run and
+a longer one.
 """
 
 from __future__ import annotations
@@ -50,6 +51,10 @@ EMBEDDED = replace(
 )
 """Shape of the embedded model: the tower on the stem, and beside it the one that sees pixels."""
 
+LENGTHS = (200, 600)
+"""Steps of the runs whose mean is packaged. A short run and a long one rank different products
+well, and the mean of their weights ranks better than either."""
+
 WEIGHTS = {
     "map": 1.0, "patch_kind": 0.3, "image": 0.3, "image_kind": 0.1, "window": 0.3,
     "window_kind": 0.1,
@@ -74,7 +79,7 @@ class StemConfig(PretrainConfig):
     text_steps: int = 0
     learning_rate: float = 1e-3
     warm_up: int = 50
-    ema: float = 0.998
+    ema: float = 0.99
     early_sizes: tuple[int, ...] = (256,)
     late_sizes: tuple[int, ...] = (256,)
     batch: int = 16
@@ -123,13 +128,6 @@ class StemConfig(PretrainConfig):
         draws = torch.Generator().manual_seed(seed)
         batch = replace(batch, images=jittered(batch.images, draws))
         return stem_losses(clip, batch, self, draws, seed)
-
-    def decay(self, step: int) -> float:
-        """Over the last third of the steps and more: runs of other lengths rank products otherwise.
-
-        Their mean ranks them better than either (``docs/embedded-model.md``).
-        """
-        return min(self.ema, (1 + step) / (3 + step))
 
     def total(self, losses: dict[str, Tensor], step: int) -> Tensor:
         """Weighted sum of the losses."""
