@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +27,10 @@ def pretrain(
     first_steps: int | None = option(
         None, "Steps of the first stage; default: those of the packaged model.", min=1
     ),
-<<<<<<< HEAD
-    steps: int | None = option(
-        None, "Optimiser steps of the last stage; default: the packaged one's.", min=1
-    ),
-    until: int | None = option(
-        None, "Stop the last stage after this step; the same command without it goes on.", min=1
-=======
     steps: list[int] = option(
-        [], "Steps of the second stage; of several runs the mean is taken. Default: 200 and 600."
->>>>>>> fourth
+        [],
+        "Steps of the second stage; of several runs the mean is taken. Default: 200 and 600. "
+        "With --good: of adapting; default: 80.",
     ),
     batch: int | None = option(None, "Pictures a step.", min=1),
     seed: int = option(0, "Decides weights, pictures, prompts."),
@@ -53,11 +48,13 @@ def pretrain(
     from zerodefect.backbones.precision import pick_precision
     from zerodefect.detector.load_detector import pick_device
     from zerodefect.pretraining import model_and_sheets, pretrain_clip, pretrain_stem
-    from zerodefect.pretraining.adapt_to_pictures import adapt_config
+    from zerodefect.pretraining.adapt_to_pictures import STEPS, adapt_config
 
     if good and (preview or first_steps):
         other = "--preview" if preview else "--first-steps"
         raise ValueError(f"--good has no first stage and no drawn products: leave {other} out")
+    if good and len(steps) > 1:
+        raise ValueError("--good is one run: give --steps once")
     if preview:
         output.mkdir(parents=True, exist_ok=True)
         tell(f"contact sheet: {model_and_sheets.preview(output / 'preview.png', seed=seed)}")
@@ -66,38 +63,32 @@ def pretrain(
     given: dict[str, Any] = {"seed": seed, "device": where}
     given |= {"precision": pick_precision(precision, where)}
     given |= {n: v for n, v in (("batch", batch), ("threads", threads)) if v is not None}
-    last: dict[str, Any] = {} if steps is None else {"steps": steps}
     if good:
-        config = adapt_config(good, onto or "embedded", **given, **last)
-        _told(_run(config, output, until), output, f"{good}: {len(config.good)} pictures")
+        config = adapt_config(good, onto or "embedded", **given, steps=(steps or [STEPS])[0])
+        tell(f"from:    {good}: {len(config.good)} pictures")
+        weights = _run(config, output, None)
+        _told(weights, [output])
+        tell(f"keep:    zerodefect calibrate GOOD --backbone {weights} --output PRODUCT.zd")
         return
     if onto is None:
         first = pretrain_clip.PretrainConfig(**given)
         onto = str(_run(first, output / FIRST, first_steps or pretrain_clip.PACKAGED_STEPS))
-<<<<<<< HEAD
-    second = pretrain_stem.StemConfig(onto=onto, **given, **last)
-    _told(_run(second, output, until), output)
+    made = []
+    for length in steps or pretrain_stem.LENGTHS:
+        second = pretrain_stem.StemConfig(onto=onto, steps=length, **given)
+        made.append(_run(second, output / f"steps-{length}", None))
+    weights = model_and_sheets.mean_of(made, output)
+    _told(weights, [path.parent for path in made])
 
 
-def _told(weights: Path, output: Path, learned_from: str | None = None) -> None:
+def _told(weights: Path, runs: Sequence[Path]) -> None:
     from zerodefect.pretraining import pretrain_clip
     from zerodefect.training import journal
 
-    if learned_from:
-        tell(f"learned: {learned_from}")
-=======
-    made = []
-    for length in steps or pretrain_stem.LENGTHS:
-        second = pretrain_stem.StemConfig(seed=seed, onto=onto, steps=length, **given)
-        made.append(_run(second, output / f"steps-{length}", None))
-    weights = model_and_sheets.mean_of(made, output)
->>>>>>> fourth
     tell(f"weights: {weights}")
     logs = f"{journal.LOG}, {journal.CURVES}, {pretrain_clip.SAMPLES}"
-    tell(f"logs:    {logs} in {', '.join(str(path.parent) for path in made)}")
+    tell(f"logs:    {logs} in {', '.join(map(str, runs))}")
     tell(f"use:     zerodefect inspect PICTURES --backbone {weights}")
-    if learned_from:
-        tell(f"keep:    zerodefect calibrate GOOD --backbone {weights} --output PRODUCT.zd")
 
 
 def _run(config: Any, folder: Path, until: int | None) -> Path:

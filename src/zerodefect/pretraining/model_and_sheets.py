@@ -7,11 +7,7 @@ from __future__ import annotations
 
 import json
 import random
-<<<<<<< HEAD
-from collections.abc import Mapping
-=======
-from collections.abc import Sequence
->>>>>>> fourth
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
