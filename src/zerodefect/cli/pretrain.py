@@ -48,13 +48,9 @@ def pretrain(
     from zerodefect.backbones.precision import pick_precision
     from zerodefect.detector.load_detector import pick_device
     from zerodefect.pretraining import model_and_sheets, pretrain_clip, pretrain_stem
-    from zerodefect.pretraining.adapt_to_pictures import STEPS, adapt_config
 
-    if good and (preview or first_steps):
-        other = "--preview" if preview else "--first-steps"
-        raise ValueError(f"--good has no first stage and no drawn products: leave {other} out")
-    if good and len(steps) > 1:
-        raise ValueError("--good is one run: give --steps once")
+    if good:
+        _check_adapting(preview, first_steps, steps)
     if preview:
         output.mkdir(parents=True, exist_ok=True)
         tell(f"contact sheet: {model_and_sheets.preview(output / 'preview.png', seed=seed)}")
@@ -64,11 +60,7 @@ def pretrain(
     given |= {"precision": pick_precision(precision, where)}
     given |= {n: v for n, v in (("batch", batch), ("threads", threads)) if v is not None}
     if good:
-        config = adapt_config(good, onto or "embedded", **given, steps=(steps or [STEPS])[0])
-        tell(f"from:    {good}: {len(config.good)} pictures")
-        weights = _run(config, output, None)
-        _told(weights, [output])
-        tell(f"keep:    zerodefect calibrate GOOD --backbone {weights} --output PRODUCT.zd")
+        _adapt(good, onto, output, steps, given)
         return
     if onto is None:
         first = pretrain_clip.PretrainConfig(**given)
@@ -79,6 +71,26 @@ def pretrain(
         made.append(_run(second, output / f"steps-{length}", None))
     weights = model_and_sheets.mean_of(made, output)
     _told(weights, [path.parent for path in made])
+
+
+def _check_adapting(preview: bool, first_steps: int | None, steps: Sequence[int]) -> None:
+    if preview or first_steps:
+        other = "--preview" if preview else "--first-steps"
+        raise ValueError(f"--good has no first stage and no drawn products: leave {other} out")
+    if len(steps) > 1:
+        raise ValueError("--good is one run: give --steps once")
+
+
+def _adapt(
+    good: Path, onto: str | None, output: Path, steps: Sequence[int], given: dict[str, Any]
+) -> None:
+    from zerodefect.pretraining.adapt_to_pictures import STEPS, adapt_config
+
+    config = adapt_config(good, onto or "embedded", **given, steps=(steps or [STEPS])[0])
+    tell(f"from:    {good}: {len(config.good)} pictures")
+    weights = _run(config, output, None)
+    _told(weights, [output])
+    tell(f"keep:    zerodefect calibrate GOOD --backbone {weights} --output PRODUCT.zd")
 
 
 def _told(weights: Path, runs: Sequence[Path]) -> None:
