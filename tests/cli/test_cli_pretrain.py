@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from models import picture, write_tiny_weights
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file
+
+from zerodefect.backbones.weight_files import file_hash
 
 pytestmark = pytest.mark.usefixtures("same_threads_afterwards")
 
@@ -35,7 +39,33 @@ def test_the_first_stage_can_be_left_out(run, tmp_path):
     assert code == 1 and "none.safetensors: no such file" in err
     code, _, _ = run(*options, "--onto", "embedded", "--steps", 1)
     assert code == 0 and not (tmp_path / "first").exists()
-    assert (tmp_path / "embedded.safetensors").exists()
+    weights = tmp_path / "embedded.safetensors"
+    assert weights.exists()
+
+    (tmp_path / "mine").mkdir()
+    for seed in range(2):
+        Image.fromarray(picture(seed)).save(tmp_path / "mine" / f"{seed}.png")
+    own = ("--good", tmp_path / "mine", "--onto", weights, "--steps", 1)
+    code, out, _ = run(*options[:1], "--output", tmp_path / "own", *options[3:], *own)
+    adapted = tmp_path / "own" / "embedded.safetensors"
+    assert code == 0 and "mine: 2 pictures" in out and f"weights: {adapted}" in out
+    with safe_open(adapted, "pt") as stored:
+        assert stored.metadata()["base"] == file_hash(weights)
+    code, out, _ = run("inspect", tmp_path / "mine", "--backbone", adapted, "-o", tmp_path / "run")
+    assert code == 0
+
+
+def test_adapting_has_no_first_stage_and_needs_a_tower_on_a_stem(run, tmp_path):
+    for more in (("--preview",), ("--first-steps", 3)):
+        code, _, err = run("pretrain", "--good", tmp_path, "--output", tmp_path / "new", *more)
+        assert code == 1 and f"leave {more[0]} out" in err
+    code, _, err = run("pretrain", "--good", tmp_path, "--steps", 1, "--steps", 2)
+    assert code == 1 and "give --steps once" in err
+    weights = write_tiny_weights(tmp_path)
+    told = ("pretrain", "--good", tmp_path, "--onto", weights, "--output", tmp_path / "new")
+    code, _, err = run(*told)
+    assert code == 1 and "tiny.safetensors: its image tower sees pixels" in err
+    assert not (tmp_path / "new").exists()
 
 
 def test_preview_writes_a_sheet_and_trains_nothing(run, tmp_path):

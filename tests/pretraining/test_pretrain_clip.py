@@ -355,14 +355,14 @@ def test_a_run_shows_curves_and_what_it_says_of_pictures(finished: Path) -> None
 
 def test_samples_show_the_map_between_black_and_white(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    clip = CLIP(TINY).eval()
-    with Image.open(samples(tmp_path / "a.png", clip, count=3)) as sheet:
+    clip, batch = CLIP(TINY).eval(), generate(0, 0, 3, 32)
+    with Image.open(samples(tmp_path / "a.png", clip, batch)) as sheet:
         assert sheet.size == (3 * 3 * 32, 32)
         undecided = sheet.crop((64, 0, 96, 32)).convert("L").getextrema()
     assert 0 < undecided[0] <= undecided[1] < 255
     with torch.no_grad():
         clip.visual.proj.zero_()
-    with Image.open(samples(tmp_path / "b.png", clip, count=3)) as sheet:
+    with Image.open(samples(tmp_path / "b.png", clip, batch)) as sheet:
         assert sheet.crop((64, 0, 96, 32)).convert("L").getextrema() == (128, 128)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -11,6 +12,7 @@ from typing import Any
 from zerodefect.detector.contract import Detector
 from zerodefect.images.tiling import Tiling
 from zerodefect.inspection.archive import ProductError
+from zerodefect.inspection.carried_weights import asked_here
 from zerodefect.inspection.inspector import Inspector
 from zerodefect.inspection.keepable import asked_again
 from zerodefect.inspection.policy import Policy
@@ -221,18 +223,22 @@ def renewed(path: str | Path, **said: Any) -> Inspector:
     if given.get("method", asked.get("method")) != asked.get("method"):
         asked = {}  # another method has other options
     roi, ignore = file.areas()
-    inspector = load(
-        **{**asked, **{n: v for n, v in given.items() if n in free}},
-        object=told.product.name,
-        vocabulary=file.vocabulary(),
-        tile=seen.tile,
-        overlap=seen.overlap,
-        keep_aspect=seen.keep_aspect,
-        bit_depth=seen.bit_depth,
-        roi=roi,
-        ignore=ignore,
-        memory_budget=told.detector.memory_budget,
-    )
+    loading = {**asked, **{n: v for n, v in given.items() if n in free}}
+    with tempfile.TemporaryDirectory(prefix="zerodefect-") as folder:
+        if "backbone" not in given:
+            loading = asked_here(file.archive, told.detector.networks, loading, Path(folder))
+        inspector = load(
+            **loading,
+            object=told.product.name,
+            vocabulary=file.vocabulary(),
+            tile=seen.tile,
+            overlap=seen.overlap,
+            keep_aspect=seen.keep_aspect,
+            bit_depth=seen.bit_depth,
+            roi=roi,
+            ignore=ignore,
+            memory_budget=told.detector.memory_budget,
+        )
     shrunk = any(picture.shrunk for picture in (*references, *good))
     within = file.within if shrunk else seen.within
     inspector.viewing = replace(inspector.viewing, within=within)

@@ -13,6 +13,7 @@ from zerodefect.detector.checkpoint_file import CheckpointError, save_checkpoint
 from zerodefect.detector.combined import JOIN, Combined
 from zerodefect.detector.contract import Detector
 from zerodefect.inspection.archive import Archive, ProductError
+from zerodefect.inspection.carried_weights import laid_out
 from zerodefect.inspection.product_sections import CHECKPOINT, Made, Network
 from zerodefect.methods import load_detector
 
@@ -105,8 +106,8 @@ def rebuilt(archive: Archive, made: Made, given: Mapping[str, Any]) -> Detector:
     sizes: Any = made.sizes
     square = isinstance(sizes, tuple) and sizes[0] == sizes[1]
     try:
-        loading = _where(archive.path, made, given)
         with tempfile.TemporaryDirectory(prefix="zerodefect-") as folder:
+            loading = _where(archive, made, given, Path(folder))
             if made.checkpoint:
                 loading["checkpoint"] = _checkpoint(archive, Path(folder))
             detector = load_detector(
@@ -182,14 +183,14 @@ def options_of(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {name: tuple(v) if isinstance(v, list) else v for name, v in options.items()}
 
 
-def _where(path: Path, made: Made, given: Mapping[str, Any]) -> dict[str, Any]:
+def _where(archive: Archive, made: Made, given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """``backbone`` and ``weights`` of ``load_detector``, by the names of the method's facts."""
     names: dict[str, str] = {}
     files: dict[str, str] = {}
     for place, network in made.networks.items():
         name, file = (_of(given.get(option), place, made) for option in ("backbone", "weights"))
         if name is None and file is None:
-            name, file = _found(path, network)
+            name, file = _found(archive, network, folder)
         elif name is None:
             name = _architecture(network)
         if name is not None:
@@ -213,17 +214,20 @@ def _architecture(network: Network) -> str | None:
     return None if name.endswith((".safetensors", ".pt", ".pth", ".bin")) else name
 
 
-def _found(path: Path, network: Network) -> tuple[str | None, str | None]:
-    """Name and file of weights: by name alone, or where they lay, or beside the product file.
+def _found(archive: Archive, network: Network, folder: Path) -> tuple[str | None, str | None]:
+    """Name and file of weights: by name alone, in the file, where they lay, or beside the file.
 
     Raises:
-        WeightsError: local weights that lie in neither place.
+        WeightsError: local weights that lie in none of these places, or adapted ones that cannot
+            be made again, which is done in ``folder``.
     """
     architecture = _architecture(network)
     if architecture == network.name:
         return architecture, None
+    if own := laid_out(archive, network, folder):
+        return str(own), None
     file = network.file or network.name
-    beside = path.parent / file.replace("\\", "/").rpartition("/")[2]
+    beside = archive.path.parent / file.replace("\\", "/").rpartition("/")[2]
     for place in (Path(file), beside):
         if place.is_file():
             return architecture or str(place), str(place) if architecture else None

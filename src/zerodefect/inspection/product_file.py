@@ -26,12 +26,14 @@ from zerodefect.images.tiling import Tiling
 from zerodefect.inspection import product_pictures
 from zerodefect.inspection.archive import Archive, ProductError, write_archive
 from zerodefect.inspection.card import card
+from zerodefect.inspection.carried_weights import weights_members
 from zerodefect.inspection.conformal import PolicyError
 from zerodefect.inspection.policy import Policy
 from zerodefect.inspection.product_detector import (
     checkpoint_members,
     described,
     first_of,
+    networks_of,
     options_of,
 )
 from zerodefect.inspection.product_sections import (
@@ -276,6 +278,9 @@ def write_product(inspector: Keepable, path: str | Path, pictures: bool = True) 
         POLICY: policy.to_bytes(),
         KNOWLEDGE: shown.known.to_bytes(),
         **checkpoint_members(inspector.detector),
+        **weights_members(
+            networks_of(inspector.detector), inspector.file.archive if inspector.file else None
+        ),
     }
     if inspector.power is not None:
         first[POWER] = json.dumps(inspector.power, allow_nan=False).encode()

@@ -28,7 +28,8 @@ PRODUCT, KNOWLEDGE, POLICY = "product.json", "knowledge.safetensors", "policy.js
 CARD, POWER, KINDS = "card.md", "power.json", "kinds.safetensors"
 ROI, IGNORE = "roi.png", "ignore.png"
 CHECKPOINT = "checkpoint.safetensors"
-_FOLDERS = ("references/", "good/", "checks/", "thumbnails/")
+WEIGHTS = "weights/"
+_FOLDERS = ("references/", "good/", "checks/", "thumbnails/", WEIGHTS)
 _FILES = (
     *(PRODUCT, KNOWLEDGE, POLICY, CARD, POWER, KINDS, ROI, IGNORE, CHECKPOINT),
     "checkpoint.json",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from zerodefect.images import CLIP_MEAN, CLIP_STD, encode_png, normalised
 from zerodefect.layers.grid import Grid
 from zerodefect.layers.similarity import anomaly_probability
 from zerodefect.pretraining.objectives import TEMPERATURE, draw_prompts, embed_states
-from zerodefect.procedural import generate
+from zerodefect.procedural import ProceduralBatch, generate
 
 RECOMMENDED_METHOD = "dense+pyramid"
 
@@ -43,11 +43,20 @@ RECOMMENDED: dict[str, dict[str, Any]] = {
 real ones that are for choosing (``docs/embedded-model.md``)."""
 
 
-def export(clip: CLIP, folder: Path, facts: dict[str, str]) -> Path:
+ADVICE = {
+    "licence": "Apache-2.0",
+    "recommended_method": RECOMMENDED_METHOD,
+    "recommended": RECOMMENDED,
+}
+
+
+def export(
+    clip: CLIP, folder: Path, facts: dict[str, str], advice: Mapping[str, Any] = ADVICE
+) -> Path:
     """Write ``embedded.safetensors`` (float16, open_clip's native names) and ``embedded.json``.
 
-    The latter is open_clip's configuration with ``preprocess_cfg``; ``facts`` stand in the head of
-    the former. Returns its path.
+    The latter is open_clip's configuration with ``preprocess_cfg`` and ``advice``; ``facts`` stand
+    in the head of the former. Returns its path.
     """
     path = folder / "embedded.safetensors"
     half = {n: v.detach().half().contiguous() for n, v in clip.openai_state().items()}
@@ -63,10 +72,8 @@ def export(clip: CLIP, folder: Path, facts: dict[str, str]) -> Path:
             "interpolation": "bicubic",
             "resize_mode": "squash",
         },
-        "licence": "Apache-2.0",
         "patches_match_texts": True,  # they were trained to; a second stream would only blur them
-        "recommended_method": RECOMMENDED_METHOD,
-        "recommended": RECOMMENDED,
+        **{name: value for name, value in advice.items() if value is not None},
     }
     path.with_suffix(".json").write_text(json.dumps(side_car, indent=2) + "\n", encoding="utf-8")
     return path
@@ -104,13 +111,11 @@ def preview(path: str | Path, seed: int = 0, count: int = 64, size: int = 128) -
 
 
 @torch.no_grad()
-def samples(path: str | Path, clip: CLIP, count: int = 32) -> Path:
-    """Write a contact sheet of held-out pictures, each beside its mask and its anomaly map, as PNG.
+def samples(path: str | Path, clip: CLIP, batch: ProceduralBatch) -> Path:
+    """Write a contact sheet of pictures, each beside its mask and its anomaly map, as PNG.
 
-    Black is a probability of 0, white of 1, the same for all.
+    Black is a probability of 0, white of 1, the same for all. The pictures are where the model is.
     """
-    device = clip.logit_scale.device
-    batch = generate(HELD_OUT, 0, count, clip.config.vision.image_size, device)
     texts = embed_states(clip, draw_prompts(random.Random(0), 1), [])
     pixels = normalised(batch.images)
     tokens = clip.visual.encode(clip.visual.embed(pixels)).tokens[:, 1:]

@@ -23,7 +23,7 @@ from zerodefect.backbones.clip import CLIP, CLIPConfig, TextConfig, VisionConfig
 from zerodefect.backbones.precision import pick_precision
 from zerodefect.images import normalised
 from zerodefect.pretraining.initial_weights import prepare
-from zerodefect.pretraining.model_and_sheets import export, samples
+from zerodefect.pretraining.model_and_sheets import HELD_OUT, export, samples
 from zerodefect.pretraining.objectives import text_losses, total_loss, training_losses
 from zerodefect.procedural import ProceduralBatch, generate
 from zerodefect.training.batches import made_ahead
@@ -32,6 +32,7 @@ from zerodefect.training.run_state import RunState, TrainingError
 
 CHECKPOINT = "checkpoint.safetensors"
 SAMPLES = "samples.png"
+_SHOWN = 32  # pictures on it
 PACKAGED_STEPS = 7_500
 """At which the packaged run stopped: the learning rate had fallen to a fiftieth of its peak."""
 
@@ -115,6 +116,19 @@ class PretrainConfig:
         most = max(map(self._count, {*self.early_sizes, *self.late_sizes}))
         return step * most, self._count(size), size
 
+    def draw(self, step: int) -> ProceduralBatch:
+        """Pictures of a step."""
+        start, count, size = self.pictures(step)
+        return generate(self.seed, start, count, size, self.device, pictures_per_product=2)
+
+    def shown(self) -> ProceduralBatch:
+        """Pictures outside the training, for the contact sheet."""
+        return generate(HELD_OUT, 0, _SHOWN, self.model.vision.image_size, self.device)
+
+    def export(self, clip: CLIP, folder: Path, step: int) -> Path:
+        """Write the weights file after so many steps; returns its path."""
+        return export(clip, folder, {"steps": str(step), "seed": str(self.seed)})
+
     def begin(self) -> CLIP:
         """The model before the first step."""
         with torch.random.fork_rng(devices=[]):
@@ -169,9 +183,7 @@ class _Steps(Dataset[ProceduralBatch]):
         self.config = config
 
     def __getitem__(self, step: int) -> ProceduralBatch:
-        start, count, size = self.config.pictures(step)
-        device = self.config.device
-        return generate(self.config.seed, start, count, size, device, pictures_per_product=2)
+        return self.config.draw(step)
 
 
 def _batches(config: PretrainConfig, first: int) -> Iterator[ProceduralBatch]:
@@ -239,7 +251,8 @@ def _train_step(
     # Early on the average follows quickly: the first weights are noise.
     decay = min(config.ema, (1 + state.step) / (10 + state.step))
     for name, parameter in clip.named_parameters():
-        state.learned[f"ema/{name}"].lerp_(parameter.detach(), 1 - decay)
+        if parameter.requires_grad:  # what stands still stays as it is, the sign of zeros too
+            state.learned[f"ema/{name}"].lerp_(parameter.detach(), 1 - decay)
     state.step += 1
     return {"total": float(total.detach()), **{n: float(v.detach()) for n, v in losses.items()}}
 
@@ -295,7 +308,7 @@ def pretrain(
             state.save(checkpoint, identity)
         if state.step % config.show_every == 0 or last:
             journal.draw()
-            samples(folder / SAMPLES, average)
+            samples(folder / SAMPLES, average, config.shown())
         if progress:
             progress(state.step, losses)
-    return export(average, folder, {"steps": str(state.step), "seed": str(config.seed)})
+    return config.export(average, folder, state.step)
