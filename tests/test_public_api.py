@@ -51,7 +51,7 @@ SIGNATURES = [
         "overlap: 'float' = 0.25, keep_aspect: 'bool' = False, "
         "roi: 'Source | AreaWords | None' = None, ignore: 'Source | None' = None, "
         "bit_depth: 'int | None' = None, memory_budget: 'int | None' = None, "
-        "**loading: 'Any') -> 'Inspector'",
+        "refine: 'str | Path | None' = None, **loading: 'Any') -> 'Inspector'",
     ),
     (
         Inspector.inspect,

@@ -36,7 +36,8 @@ def judged(detector: Detector, images: torch.Tensor) -> Prediction:
 
 
 def build(name: str, backbone: CLIPBackbone, **options) -> Detector:
-    return methods.create(name, backbone, **options).eval()
+    spare = [None] * len(methods.facts_of(name).spare)  # networks that it can do without
+    return methods.create(name, backbone, *spare, **options).eval()
 
 
 def test_the_specified_methods_are_among_them():

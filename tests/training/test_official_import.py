@@ -167,6 +167,7 @@ def test_a_file_for_another_backbone_names_it(tmp_path, method):
 def test_a_file_of_another_method_names_that(tmp_path):
     source = official(tmp_path, "anomalyclip")
     ours = str(write_tiny_weights(tmp_path))
-    told = "not a file of adaclip, but of anomalyclip or crane: zerodefect import anomalyclip$"
+    others = "anomalyclip or crane or leclip: zerodefect import anomalyclip$"
+    told = f"not a file of adaclip, but of {others}"
     with pytest.raises(CheckpointError, match=told):
         import_checkpoint("adaclip", source, tmp_path / "b.safetensors", backbone=ours)

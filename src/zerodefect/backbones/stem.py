@@ -17,7 +17,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from zerodefect.images import CLIP_MEAN, CLIP_STD
 
@@ -140,6 +139,8 @@ def _network(name: str, weights: Mapping[str, Tensor] | None = None) -> Any:
 
 
 def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    from torch.nn.utils.fusion import fuse_conv_bn_weights  # its import takes long
+
     assert norm.running_mean is not None
     assert norm.running_var is not None
     convolution.weight, convolution.bias = fuse_conv_bn_weights(

@@ -19,7 +19,6 @@ import torch
 import torch.nn.functional as nnF
 from pydantic import Field
 from torch import Tensor, nn
-from torchvision.ops import deform_conv2d
 
 from zerodefect.backbones.clip_weights import CLIPBackbone
 from zerodefect.backbones.grounder import Grounder
@@ -112,6 +111,8 @@ class DeformableConvolutions(nn.Module):
 
     def forward(self, G: Tensor, stage: int) -> Tensor:
         """``(B, W, h, w) -> (B, D, h, w)``."""
+        from torchvision.ops import deform_conv2d  # its import takes long
+
         with torch.autocast(G.device.type, enabled=False):  # there is no other kernel for it
             rows = []
             for kernel in self.kernels:
