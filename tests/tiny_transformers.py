@@ -34,8 +34,9 @@ def sam2_folder(folder: Path) -> Path:
     torch.manual_seed(0)
     widths = [12, 24, 48, 96]
     trunk = Sam2HieraDetConfig(
-        hidden_size=12, image_size=[128, 128], embed_dim_per_stage=widths, blocks_per_stage=[1] * 4,
-        num_attention_heads_per_stage=[1, 2, 4, 8], global_attention_blocks=[2],
+        hidden_size=12, image_size=[128, 128], embed_dim_per_stage=widths,
+        blocks_per_stage=[1, 1, 2, 1], num_attention_heads_per_stage=[1, 2, 4, 8],
+        global_attention_blocks=[3],
     )  # fmt: skip
     vision = Sam2VisionConfig(
         backbone_config=trunk, backbone_channel_list=widths[::-1], fpn_hidden_size=32,
@@ -69,8 +70,8 @@ def grounding_dino_folder(folder: Path) -> Path:
         "intermediate_size": 8, "max_position_embeddings": 32, "vocab_size": 1040,
     }  # fmt: skip
     config = GroundingDinoConfig(
-        d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=8,
-        decoder_attention_heads=8, encoder_ffn_dim=4, decoder_ffn_dim=4, num_queries=2,
+        d_model=32, encoder_layers=1, decoder_layers=2, encoder_attention_heads=8,
+        decoder_attention_heads=8, encoder_ffn_dim=16, decoder_ffn_dim=4, num_queries=2,
         max_text_len=24, use_timm_backbone=False, backbone_config=swin, text_config=text,
     )  # fmt: skip
     GroundingDinoForObjectDetection(config).save_pretrained(folder)
