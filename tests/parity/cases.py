@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from models import backbone_of
 
 from zerodefect.backbones.clip_weights import CLIPBackbone
+from zerodefect.images import Preprocess, open_image
 
 
 def find(method: str, kind: str = "case") -> list[Any]:
@@ -54,6 +56,12 @@ class Case:
             value = np.full(shape, facts["constants"].get(name, value), dtype=np.float32)
             values[name] = torch.from_numpy(value)
         return values
+
+    def check_preprocessed(self, preprocess: Preprocess) -> None:
+        """Every picture of the case is prepared as its network saw it."""
+        prepare = replace(preprocess, size=(self.meta["input_size"],) * 2)
+        for picture, prepared in zip(self.arrays["images"], self.arrays["input"], strict=True):
+            np.testing.assert_allclose(prepare(open_image(picture)), prepared, atol=1e-5)
 
     def check(self, name: str, value: torch.Tensor) -> None:
         """Compare with the stored array at the tolerance that the case states for it."""

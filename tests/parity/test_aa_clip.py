@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import tiny_clip
 import torch
 from cases import Case, find
 
 from zerodefect.detector.knowledge import Knowledge, Product
-from zerodefect.images import open_image
 from zerodefect.layers.losses import map_losses
 from zerodefect.methods.aa_clip import AACLIP, AACLIPConfig
 from zerodefect.prompts.learnable import tokenize
@@ -83,10 +80,7 @@ def encoded(case, detector):
 
 
 def test_preprocessing(case, detector):
-    size = case.meta["input_size"]
-    preprocess = replace(detector.preprocess, size=(size, size))
-    for picture, prepared in zip(case.arrays["images"], case.arrays["input"], strict=True):
-        np.testing.assert_allclose(preprocess(open_image(picture)), prepared, atol=1e-5)
+    case.check_preprocessed(detector.preprocess)
 
 
 def test_the_settings_are_the_default_ones(case, detector):

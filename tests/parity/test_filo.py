@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -16,7 +14,6 @@ from cases import find
 from zerodefect.backbones.grounder import Grounder
 from zerodefect.detector.fine_descriptions import PLACES
 from zerodefect.detector.knowledge import Knowledge, Product
-from zerodefect.images import open_image
 from zerodefect.layers.grid import Grid
 from zerodefect.methods.filo import FiLo
 from zerodefect.types import TrainingBatch
@@ -85,10 +82,7 @@ def encoded(case, detector) -> list[Any]:
 
 
 def test_preprocessing(case, detector):
-    size = case.meta["input_size"]
-    preprocess = replace(detector.preprocess, size=(size, size))
-    for picture, prepared in zip(case.arrays["images"], case.arrays["input"], strict=True):
-        np.testing.assert_allclose(preprocess(open_image(picture)), prepared, atol=1e-5)
+    case.check_preprocessed(detector.preprocess)
 
 
 # --- sentences -----------------------------------------------------------------------------------

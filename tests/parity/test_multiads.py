@@ -10,18 +10,15 @@ from __future__ import annotations
 import json
 import os
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from assembly_cases import AssemblyCase
 from cases import find
 
 from zerodefect.detector.knowledge import Knowledge, Product
-from zerodefect.images import open_image
 from zerodefect.methods.multiads import MultiADS
 from zerodefect.types import TrainingBatch
 
@@ -80,10 +77,7 @@ def encoded(case, detector):
 
 
 def test_preprocessing(case, detector):
-    size = case.meta["input_size"]
-    preprocess = replace(detector.preprocess, size=(size, size))
-    for picture, prepared in zip(case.arrays["images"], case.arrays["input"], strict=True):
-        np.testing.assert_allclose(preprocess(open_image(picture)), prepared, atol=1e-5)
+    case.check_preprocessed(detector.preprocess)
 
 
 @pytest.mark.parametrize(

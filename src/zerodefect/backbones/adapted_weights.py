@@ -32,6 +32,14 @@ def base_of(weights: Path) -> str:
     return _facts(weights).get(BASE) or file_hash(weights)
 
 
+def is_adapted(weights: Path) -> bool:
+    """Whether a file says of itself that it was adapted; what cannot be read does not."""
+    try:
+        return BASE in _facts(weights)
+    except (OSError, SafetensorError):
+        return False
+
+
 def difference(weights: Path) -> bytes | None:
     """What an adapted file holds that the embedded model does not, as safetensors.
 

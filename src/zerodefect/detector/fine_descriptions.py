@@ -12,10 +12,10 @@ of abnormal states, S the input size.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +30,7 @@ from zerodefect.detector import clip_detector
 from zerodefect.detector.clip_detector import CLIPDetector
 from zerodefect.detector.contract import Input, told
 from zerodefect.detector.knowledge import Knowledge, Product
+from zerodefect.detector.recipes import Learner, Recipe, Stage
 from zerodefect.layers.adapters import linear
 from zerodefect.prompts.ensemble import NORMAL_STATES
 from zerodefect.types import TrainingBatch
@@ -152,8 +153,18 @@ class FineDetector(CLIPDetector):
 
     Attributes:
         grounder: the network that finds boxes, or None.
+        adapter: learned in a stage of its own; None for none.
+        recipe, adapter_recipe: of both stages.
+        readers: what reads the patches, to be learned with the sentences.
+        map_loss, image_loss: of both stages, by the name of the term.
     """
 
+    recipe: ClassVar[Recipe]
+    adapter_recipe: ClassVar[Recipe]
+    adapter: Adapter | None
+    readers: Callable[[], list[nn.Parameter]]
+    map_loss: Callable[[TrainingBatch], dict[str, Tensor]]
+    image_loss: Callable[[TrainingBatch], dict[str, Tensor]]
     monotone_memory = True  # the distance to the nearest of more references never grows
     config: Any
 
@@ -233,6 +244,24 @@ class FineDetector(CLIPDetector):
             encoded = self.encode(batch.images)
         words = {name: self.words(Product(name)) for name in set(batch.objects)}
         return encoded, [words[name] for name in batch.objects]
+
+    def stages(self) -> Sequence[Stage]:
+        """Sentences and what reads the patches, then the adapter alone, where there is one."""
+        learners = [*self.normal_prompt_learner.parameters()]
+        learners += self.abnormal_prompt_learner.parameters()
+        groups: list[dict[str, Any]] = [
+            {"params": self.readers(), "lr": 1e-4},
+            {"params": learners},
+        ]
+        maps = Stage(self.recipe, (Learner(self.map_loss, groups),), "maps")
+        if self.adapter is None:
+            return (maps,)
+        adapter = [{"params": list(self.adapter.parameters())}]
+        return maps, Stage(self.adapter_recipe, (Learner(self.image_loss, adapter),), "adapter")
+
+    def training_loss(self, batch: TrainingBatch) -> dict[str, Tensor]:
+        """Of the first stage."""
+        return self.map_loss(batch)
 
     # --- where --------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from zerodefect.backbones.adapted_weights import difference, restore
+from zerodefect.backbones.adapted_weights import difference, is_adapted, restore
 from zerodefect.backbones.weight_files import WeightsError, file_hash
 from zerodefect.inspection.archive import Archive
 from zerodefect.inspection.product_sections import WEIGHTS, Network
@@ -30,7 +30,7 @@ def weights_members(
         names = _members(digest)
         if former is not None and all(name in former for name in names):
             members |= dict(zip(names, former.read_all(names, _MOST), strict=True))
-        elif file.suffix == _MODEL and file.is_file() and file_hash(file) == digest:
+        elif file.suffix == _MODEL and is_adapted(file) and file_hash(file) == digest:
             changed, side_car = difference(file), file.with_suffix(".json")
             if changed is not None and side_car.is_file():
                 members |= dict(zip(names, (changed, side_car.read_bytes()), strict=True))

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,7 +140,7 @@ def surgery_of(detector: Detector) -> CLIPSurgery:
     return made.eval()
 
 
-class WordSight:
+class WordSight(ABC):
     """Sees words on pictures; the part of an inspector that needs neither product nor limits.
 
     Attributes:
@@ -153,12 +154,13 @@ class WordSight:
         self._lock = threading.RLock()
 
     @property
+    @abstractmethod
     def detector(self) -> Detector:
         """Whose CLIP is asked."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _open(self, source: Any) -> Picture:
-        raise NotImplementedError
+        """A picture, from whatever may be one."""
 
     @property
     def surgery(self) -> CLIPSurgery:

@@ -41,7 +41,7 @@ from zerodefect.detector.fine_descriptions import (
 )
 from zerodefect.detector.knowledge import Knowledge
 from zerodefect.detector.official_files import Checked
-from zerodefect.detector.recipes import Learner, Recipe, Stage
+from zerodefect.detector.recipes import Recipe
 from zerodefect.detector.registry import register
 from zerodefect.layers.adapters import initialised, linear
 from zerodefect.layers.grid import Grid
@@ -178,6 +178,7 @@ class FiLo(FineDetector):
     adapter_recipe = recipe.changed(epochs=5, learning_rate=1e-5)
     score_range = (-(0.5**0.5) / 2, (0.5**0.5 + 1) / 2)
     positions = "bicubic"
+    adapter: Adapter
     config: FiLoConfig
 
     def __init__(
@@ -284,21 +285,9 @@ class FiLo(FineDetector):
 
     # --- training -----------------------------------------------------------------------------
 
-    def stages(self) -> Sequence[Stage]:
-        """Sentences and decoders, then the adapter alone."""
-        learners = [*self.normal_prompt_learner.parameters()]
-        learners += self.abnormal_prompt_learner.parameters()
-        decoders = [*self.decoder_linear.parameters(), *self.decoder_cov.parameters()]
-        groups: list[dict[str, Any]] = [{"params": decoders, "lr": 1e-4}, {"params": learners}]
-        adapter = [{"params": list(self.adapter.parameters())}]
-        return (
-            Stage(self.recipe, (Learner(self.map_loss, groups),), "maps"),
-            Stage(self.adapter_recipe, (Learner(self.image_loss, adapter),), "adapter"),
-        )
-
-    def training_loss(self, batch: TrainingBatch) -> dict[str, Tensor]:
-        """Of the first stage."""
-        return self.map_loss(batch)
+    def readers(self) -> list[nn.Parameter]:
+        """The decoders of both streams."""
+        return [*self.decoder_linear.parameters(), *self.decoder_cov.parameters()]
 
     def map_loss(self, batch: TrainingBatch) -> dict[str, Tensor]:
         """Focal and Dice losses of every layer; Dice row by row, as in the published code."""

@@ -36,7 +36,7 @@ from zerodefect.detector.fine_descriptions import (
     mean_direction,
 )
 from zerodefect.detector.knowledge import Knowledge, Product
-from zerodefect.detector.recipes import Learner, Recipe, Stage
+from zerodefect.detector.recipes import Recipe
 from zerodefect.detector.registry import register
 from zerodefect.layers.adapters import initialised
 from zerodefect.layers.grid import Grid
@@ -345,23 +345,9 @@ class FiLoPlusPlus(FineDetector):
 
     # --- training -------------------------------------------------------------------------------
 
-    def stages(self) -> Sequence[Stage]:
-        """Sentences and convolutions, then the adapter alone."""
-        learners = [*self.normal_prompt_learner.parameters()]
-        learners += self.abnormal_prompt_learner.parameters()
-        groups: list[dict[str, Any]] = [
-            {"params": list(self.mdci.parameters()), "lr": 1e-4},
-            {"params": learners},
-        ]
-        maps = Stage(self.recipe, (Learner(self.map_loss, groups),), "maps")
-        if self.adapter is None:
-            return (maps,)
-        adapter = [{"params": list(self.adapter.parameters())}]
-        return maps, Stage(self.adapter_recipe, (Learner(self.image_loss, adapter),), "adapter")
-
-    def training_loss(self, batch: TrainingBatch) -> dict[str, Tensor]:
-        """Of the first stage."""
-        return self.map_loss(batch)
+    def readers(self) -> list[nn.Parameter]:
+        """The convolutions."""
+        return list(self.mdci.parameters())
 
     def map_loss(self, batch: TrainingBatch) -> dict[str, Tensor]:
         """Focal and Dice losses of every stage's map."""
