@@ -127,6 +127,8 @@ class ServerChat(ChatModel):
             connection.request("POST", f"{self._base}/chat/completions", body, self._headers())
             response = connection.getresponse()
             content = response.read(_LARGEST + 1)
+            if response.length and len(content) <= _LARGEST:
+                raise ConnectionResetError("cut off within the answer")
         except ConnectionRefusedError:
             raise
         except ssl.SSLError as error:
