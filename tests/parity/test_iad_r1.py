@@ -70,9 +70,7 @@ def test_sc_grpo_loss_and_gradients(case):
         *(table(f"reference.{part}") for part in ("emb", "out")), prompt, completions, mask
     )
     given = torch.tensor(rewards(facts["texts"], [facts["solution"]] * len(facts["texts"])))
-    got = group_policy_loss(
-        said, reference, mask, given, group=facts["G"], beta=facts["beta"]
-    )
+    got = group_policy_loss(said, reference, mask, given, group=facts["G"], beta=facts["beta"])
     got.loss.backward()
     found = {
         "loss": got.loss,

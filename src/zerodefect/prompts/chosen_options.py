@@ -56,9 +56,8 @@ def option_in_tags(reply: str, options: Mapping[str, str]) -> str:
 
 def chosen_letter(reply: str, options: Mapping[str, str]) -> str:
     """The option that a reply chooses, whether it comes in tags or in words."""
-    if _ANSWER.search(reply):
-        inside = _ANSWER.search(reply)
-        assert inside is not None
-        alone = _ALONE.findall(inside[1])
-        return alone[-1] if alone else option_in_tags(reply, options)
-    return letters_in(reply, options)[-1]
+    inside = _ANSWER.search(reply)
+    if inside is None:
+        return letters_in(reply, options)[-1]
+    alone = _ALONE.findall(inside[1])
+    return alone[-1] if alone else option_in_tags(reply, options)

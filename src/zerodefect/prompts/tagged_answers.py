@@ -32,6 +32,7 @@ _SHOWN = (
 )
 _BEHIND = "Following is image of test sample:"
 _ANY_TAG = re.compile(rf"</?(?:{'|'.join(TAGS)})>", re.IGNORECASE)
+_THOUGHTS = re.compile(r"<think>.*?(?:</think>|\Z)", re.IGNORECASE | re.DOTALL)
 _WORD = re.compile(r"\W*(yes|no)\b", re.IGNORECASE)
 
 
@@ -75,10 +76,11 @@ class TaggedAnswer:
     def defective(self) -> bool | None:
         """What it says of the part; None where that is neither yes nor no.
 
-        The word that the tag ``answer`` begins with or, without that tag, the whole text.
+        The word that the tag ``answer`` begins with or, without that tag, what stands outside of
+        ``think``.
         """
-        text = self.raw if self.answer is None else self.answer
-        found = _WORD.match(text)
+        outside = _ANY_TAG.sub(" ", _THOUGHTS.sub(" ", self.raw))
+        found = _WORD.match(outside if self.answer is None else self.answer)
         return None if found is None else found[1].lower() == "yes"
 
     @property
@@ -103,9 +105,7 @@ def read_tags(text: str) -> TaggedAnswer:
     found = {tag: _inside(text, tag) for tag in TAGS}
     if not any(found.values()):
         return TaggedAnswer(None, None, None, text.strip() or None, text)
-    return TaggedAnswer(
-        found["answer"], found["location"], found["type"], found["think"], text
-    )
+    return TaggedAnswer(found["answer"], found["location"], found["type"], found["think"], text)
 
 
 def answer_begun(text: str) -> str:

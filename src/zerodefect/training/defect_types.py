@@ -40,29 +40,23 @@ def type_score(said: str, true: str) -> float:
     if not said or not true:
         return 0.0
     one, other = _plain(said), _plain(true)
-    (category, sure), (true_category, true_sure) = _match(one), _match(other)
-    groups = [
-        _GROUP_WORDS.get(text) or _GROUPS.get(name or "")
-        for text, name in ((one, category), (other, true_category))
-    ]
+    groups = [_GROUP_WORDS.get(text) or _GROUPS.get(_match(text)[0] or "") for text in (one, other)]
     if None not in groups and groups[0] != groups[1]:
         return 0.0
     if (one in _GROUP_WORDS) != (other in _GROUP_WORDS) and groups[0] == groups[1]:
         return 0.3
-    if one == other:
-        return 1.0
     if one in other or other in one:
-        return 0.85
+        return 1.0 if one == other else 0.85
+    return _by_category(one, other)
+
+
+def _by_category(one: str, other: str) -> float:
+    """Of two texts of one group, or of which at least one has none."""
+    (category, sure), (true_category, true_sure) = _match(one), _match(other)
     if category is None or true_category is None:
-        return _spelling(one, other)
-    if category == true_category:
-        return 0.6 + 0.25 * min(sure, true_sure)
-    return 0.3 if groups[0] == groups[1] else _spelling(one, other)
-
-
-def _spelling(one: str, other: str) -> float:
-    ratio = SequenceMatcher(None, one, other).ratio()
-    return 0.4 * ratio if ratio >= _ALIKE else 0.0
+        ratio = SequenceMatcher(None, one, other).ratio()
+        return 0.4 * ratio if ratio >= _ALIKE else 0.0
+    return 0.6 + 0.25 * min(sure, true_sure) if category == true_category else 0.3
 
 
 def _plain(text: str) -> str:

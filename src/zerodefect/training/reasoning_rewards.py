@@ -78,7 +78,8 @@ def _truth(solution: str) -> str:
     truth = (found[1] if found else solution).strip().lower()
     if truth not in ("yes", "no"):
         raise ValueError(
-            f"the solution answers {truth[:40]!r}: write <answer>Yes</answer> or <answer>No</answer>"
+            f"the solution answers {truth[:40]!r}: write <answer>Yes</answer> or "
+            "<answer>No</answer>"
         )
     return truth
 
