@@ -85,7 +85,7 @@ class Told:
             self.contradicted += bool(one.get("contradictions"))
             self.missed += "fault" in one
             rank = 0 if one.get("contradictions") else 2 if "fault" in one else 1
-            self._lines.append((rank, f"{record['image']}: {told_entry(one)}"))
+            self._lines.append((rank, f"{record['image']}: {' '.join(told_entry(one))}"))
             self._lines = sorted(self._lines, key=lambda line: line[0])[:_SHOWN]
 
     def lines(self) -> Iterator[str]:
@@ -101,11 +101,12 @@ class Told:
             yield f"pictures left this process: they were sent to {self.facts['sent_to']}"
 
 
-def told_entry(entry: Mapping[str, Any]) -> str:
-    """One entry of a conversation, with what contradicts it, in a line."""
+def told_entry(entry: Mapping[str, Any]) -> list[str]:
+    """One entry of a conversation in lines: what was said, what is to know, what contradicts it."""
     from zerodefect.inspection.explanation import Explanation
 
     one = Explanation.model_validate(entry)
-    against = f" CONTRADICTION: {' '.join(one.contradictions)}" if one.contradictions else ""
-    remarks = f" [{'; '.join(one.remarks)}]" if one.remarks else ""
-    return f"{one.source}: {one.sentence()}{remarks}{against}"
+    lines = [f"{one.source}: {one.sentence()}"]
+    lines += [f"it said: {one.said}"] if one.said else []
+    lines += [f"note: {remark}" for remark in one.remarks]
+    return lines + [f"CONTRADICTION: {sentence}" for sentence in one.contradictions]

@@ -130,7 +130,7 @@ def inspect(
     if several or good or (given is None and verdict.threshold is None and shown_none):
         sets = _compare_with_itself(inspector, files, batch.batch_size, sets, quiet=as_json)
     teach(inspector, kinds)
-    sets = _decided(inspector, sets, verdict.threshold, rules)
+    sets = _decided(inspector, sets, verdict, rules)
     compared_as = sets and [sets.by, sets.most, sorted(map(str, good))]
     choices = [*_choices(inspector, given, verdict, rules), compared_as, run.maps, run.report]
     choices += [masks.refine] if masks.refine else []
@@ -247,19 +247,14 @@ def _compare_with_itself(
 
 
 def _decided(
-    inspector: Inspector, sets: PictureSets | None, threshold: str | None, rules: RuleOptions
+    inspector: Inspector, sets: PictureSets | None, verdict: VerdictOptions, rules: RuleOptions
 ) -> PictureSets | None:
     """Rules and a limit of the user's own; of several products each by its own limits."""
-
-    def decided(policy: Policy) -> Policy:
-        policy = policy.allowing(rules.rules) if rules.rules else policy
-        return policy if threshold is None else policy.with_threshold(threshold)
-
     if sets is None or not sets.policies:
-        if rules.rules or threshold is not None:
-            inspector.policy = decided(inspector.active_policy())
+        if rules.rules or verdict.threshold is not None:
+            inspector.policy = verdict.decided(inspector.active_policy(), rules)
         return sets
-    return sets.judged_by(map(decided, sets.policies))
+    return sets.judged_by(verdict.decided(policy, rules) for policy in sets.policies)
 
 
 def _inspect(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zerodefect.cli.options import Options, PictureOptions, ProductOptions, option
+from zerodefect.cli.options import Options, PictureOptions, ProductOptions, RuleOptions, option
 
 if TYPE_CHECKING:
     from zerodefect.inspection.policy import Policy
@@ -42,6 +42,15 @@ class VerdictOptions(Options, panel="Product"):
             raise ValueError(f"--policy: {told}")
         given = Policy.load(self.policy)
         return given, *_as_calibrated(given, product, pictures)
+
+    def decided(self, policy: Policy, rules: RuleOptions) -> Policy:
+        """A policy with the rules and the limit of the user's own.
+
+        Raises:
+            PolicyError: a rule or limit that is not understood.
+        """
+        policy = policy.allowing(rules.rules) if rules.rules else policy
+        return policy if self.threshold is None else policy.with_threshold(self.threshold)
 
 
 def _as_calibrated(

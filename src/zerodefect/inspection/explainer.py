@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _IN_A_ROW = 3  # answers that a run may miss before the model is no longer asked
 _LONGEST = 1000  # characters of a question
+_TOKENS = 512  # of an answer, which takes about a hundred where it keeps to the form
 
 
 class Explainer:
@@ -127,7 +128,7 @@ class Explainer:
         turns = conversation(inspection, shown, self.references, question)
         size, said = (inspection.height, inspection.width), None
         try:
-            said = self.model.answer(turns)
+            said = self.model.answer(turns, _TOKENS)
             answer = checked(read_answer(said, size, question), inspection)
         except ChatModelError as error:
             answer = Explanation(question=question, fault=printable(error))
