@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
 import sys
 
 import pytest
@@ -137,7 +138,17 @@ def test_without_the_option_nothing_is_told_of_chat_models(call, tmp_path):
     assert code == 0 and "explained by" not in out
     assert "explained_by" not in json.loads((tmp_path / "run" / "run.json").read_text())
     assert '<div class="explained' not in (tmp_path / "run" / "report.html").read_text()
-    assert "zerodefect.backbones.local_chat" not in sys.modules or "transformers" in sys.modules
+
+
+def test_nothing_of_chat_models_is_imported_before_one_is_asked_for():
+    code = (
+        "import sys; import zerodefect.cli; import zerodefect.engines.local;"
+        "import zerodefect.inspection.load_inspector;"
+        "print([name for name in sys.modules if 'chat' in name or 'explainer' in name"
+        " or name.partition('.')[0] in ('transformers', 'httpx', 'trl')])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert found.stdout.strip() == "[]"
 
 
 def test_records_come_as_json_with_remarks_apart(call, server):

@@ -76,7 +76,7 @@ class Told:
     def __init__(self, facts: Mapping[str, Any] | None) -> None:
         self.facts = facts
         self.count = self.contradicted = self.missed = 0
-        self._lines: list[tuple[int, str]] = []
+        self._first: list[tuple[int, list[str]]] = []
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Note those of a picture's record."""
@@ -85,14 +85,16 @@ class Told:
             self.contradicted += bool(one.get("contradictions"))
             self.missed += "fault" in one
             rank = 0 if one.get("contradictions") else 2 if "fault" in one else 1
-            self._lines.append((rank, f"{record['image']}: {' '.join(told_entry(one))}"))
-            self._lines = sorted(self._lines, key=lambda line: line[0])[:_SHOWN]
+            head, *rest = told_entry(one)
+            lines = [f"{record['image']}: {head}", *(f"  {line}" for line in rest)]
+            self._first = sorted([*self._first, (rank, lines)], key=lambda each: each[0])[:_SHOWN]
 
     def lines(self) -> Iterator[str]:
         """What the summary says."""
         if self.facts is None:
             return
-        yield from (line for _, line in self._lines)
+        for _, lines in self._first:
+            yield from lines
         pictures = f"{self.count} picture{'s' * (self.count != 1)}"
         told = f"explained by {self.facts['name']}: {pictures}"
         told += f", {self.contradicted} of them against the evidence" if self.contradicted else ""

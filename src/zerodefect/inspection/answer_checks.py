@@ -13,6 +13,7 @@ from zerodefect.inspection.explanation import Box, Explanation
 from zerodefect.inspection.inspected import Inspection
 from zerodefect.types import Region
 
+_CALLED = {"good": "good", "unsure": "unsure", "defect": "defective", None: ""}
 _ALL = 0.9  # share of the picture: a box of more points at nothing
 _PLACED = re.compile(
     r"(?:(?:in|at|on|near|the|of|to|a|towards|image|picture|part|corner|side|area|region|edge|half|"
@@ -44,7 +45,7 @@ def _of_verdict(answer: Explanation, inspection: Inspection) -> Iterator[str]:
     if {answer.verdict, inspection.verdict} == {"good", "defect"}:
         caution = "" if inspection.calibrated else " (provisional)"
         holds = f"the policy's verdict is {inspection.verdict}{caution}, and holds"
-        yield f"It calls the picture {answer.verdict}; {holds}."
+        yield f"It calls the picture {_CALLED[answer.verdict]}; {holds}."
 
 
 def _open(answer: Explanation, inspection: Inspection) -> Iterator[str]:
@@ -53,7 +54,7 @@ def _open(answer: Explanation, inspection: Inspection) -> Iterator[str]:
         if not answer.remarks:
             yield "it names no verdict that could be compared"
     elif answer.verdict != inspection.verdict and "unsure" in (answer.verdict, inspection.verdict):
-        yield f"it calls the picture {answer.verdict}, the policy {inspection.verdict}"
+        yield f"it calls the picture {_CALLED[answer.verdict]}, the policy {inspection.verdict}"
 
 
 def _of_itself(answer: Explanation) -> Iterator[str]:

@@ -9,7 +9,7 @@ function entryFacts(entry) {
 }
 
 function entryOf(entry) {
-  const from = entry.sent_to ? `${entry.source} at ${entry.sent_to}` : `${entry.source}, in this process`;
+  const from = entry.sent_to ? `${entry.source} at ${entry.sent_to}, which the pictures were sent to` : `${entry.source}, in this process`;
   const parts = [];
   if (entry.question) parts.push(make("p", { class: "question" }, shownName(entry.question)));
   if (entry.fault) parts.push(make("p", { class: "quiet" }, `No answer: ${shownName(entry.fault)}`));
