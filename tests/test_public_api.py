@@ -17,6 +17,7 @@ from zerodefect import Detector, Inspector, Policy, load
 NAMES = [
     "CalibrationError",
     "Detector",
+    "Explainer",
     "Failure",
     "ImageError",
     "Inspection",
