@@ -20,12 +20,12 @@ from zerodefect.cli.options import (
     Options,
     Overwrite,
     Paths,
-    PictureOptions,
     ProductOptions,
     RuleOptions,
     option,
     output_option,
 )
+from zerodefect.cli.picture_options import PictureOptions
 from zerodefect.cli.telling import progress, tell
 from zerodefect.cli.word_options import WordOptions
 from zerodefect.types import printable
@@ -117,10 +117,10 @@ def inspect(
 
     Exit code 0: all inspected. 1: nothing could be done. 3: some files could not be inspected.
     """
-    from zerodefect.images import find_images
+    from zerodefect.images.part_files import find_parts
     from zerodefect.inspection.policy import Policy
 
-    files = find_images(paths)
+    files = find_parts(paths)
     if product.product and verdict.policy:
         raise ValueError("--policy: the product file has its own limits (--threshold changes one)")
     given = Policy.load(verdict.policy) if verdict.policy else None
@@ -129,7 +129,7 @@ def inspect(
     good: list[Path] = []
     if compared.batch or _compares(detector.method):
         detector = _set_method(detector, product, verdict)
-        good = find_images(product.references or [])
+        good = find_parts(product.references or [])
         product = dataclasses.replace(product, references=None)
     inspector = load_inspector(product, detector, pictures, files, rules.vocabulary, masks.refine)
     given = inspector.policy if product.product else given
