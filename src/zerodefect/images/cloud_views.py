@@ -61,7 +61,7 @@ def seen_as(cloud: Cloud, view: str) -> np.ndarray:
     part = cloud
     if plane is not None:
         part = without_plane(cloud, plane, _OVER_GROUND * usual_tolerance(cloud))
-    flat: tuple[float, float, float] = (0.0, 0.0, -1.0) if plane is None else plane.normal
+    flat = np.array((0.0, 0.0, -1.0) if plane is None else plane.normal)
     if checked_view(view) == "depth":
         values, ground = _heights(cloud, plane), np.full(1, _GROUND)
     elif view == "normals":

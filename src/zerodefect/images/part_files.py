@@ -127,6 +127,16 @@ def _opened(source: Any, bit_depth: int | None, cloud: Path | None) -> Picture:
         return replace(picture, notes=(*picture.notes, note))
 
 
+def colours_of(path: str | os.PathLike[str]) -> Picture | None:
+    """The picture of a part whose cloud was judged; None where there is none that can be read."""
+    if cloud_beside(Path(path)) in (None, Path(path)):
+        return None
+    try:
+        return open_image(path)
+    except ImageError:
+        return None
+
+
 def part_size(path: Path) -> tuple[int, int]:
     """``picture_size`` of a part; of a cloud alone that of its grid.
 

@@ -19,6 +19,7 @@ from zerodefect.types import printable
 
 MAX_FAILURES = 1000
 MAX_NOTES = 100
+_SCRIPTS = ("report.js", "report_words.js", "report_cloud.js")
 _LONG = ("policy", "policies", "power")  # values of a manifest
 
 
@@ -55,7 +56,7 @@ def fill_page(
     parts = {
         "title": escape(f"{heading}: inspection report{state}"),
         "heading": escape(heading),
-        "script": _shipped("report.js") + _shipped("report_words.js"),
+        "script": "".join(map(_shipped, _SCRIPTS)),
         "body_class": "calibrated" if calibrated else "uncalibrated",
         "banner": "" if calibrated else _banner(manifest),
         "facts": _facts(manifest),
