@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from zerodefect.files import atomic_write
-from zerodefect.images import Picture, colorize, encode_jpeg, thumbnail
+from zerodefect.images import Picture, encode_jpeg, heat_rgba, thumbnail
 from zerodefect.images.cloud_views import seen_as
 from zerodefect.images.clouds import Cloud
 from zerodefect.images.part_files import cloud_beside, colours_of
@@ -20,6 +20,7 @@ from zerodefect.inspection.inspected import Inspection
 
 _SIDE = 160  # points along the longer side of a surface that is shown
 _SHOWN = 1024  # pixels of the longer side of a picture
+_GREY = 160  # of the surface itself
 _LIBRARY = "plotly.min.js"
 
 
@@ -118,7 +119,9 @@ def surface_page(
         z = points[..., 2]
         spread = max(float(np.ptp(z[valid])), 1e-12)
         values = (z[valid].max() - z) / spread
-    ramp = colorize(np.linspace(low, high, 33, dtype=np.float32)[None], low, high)[0]
+    heat = heat_rgba(np.linspace(low, high, 33, dtype=np.float32)[None], low, high)[0]
+    share = heat[:, 3:] / 255.0  # as the heat map lies over a picture: grey where it is transparent
+    ramp = (heat[:, :3] * share + _GREY * (1 - share)).round().astype(int)
     told: dict[str, Any] = {
         "axes": [_rounded(points[..., axis], valid) for axis in range(3)],
         "scores": _rounded(values, valid),
