@@ -19,7 +19,7 @@ from zerodefect.types import printable
 
 MAX_FAILURES = 1000
 MAX_NOTES = 100
-_SCRIPTS = ("report.js", "report_words.js", "report_cloud.js")
+_SCRIPTS = ("report.js", "report_words.js", "report_explained.js", "report_cloud.js")
 _LONG = ("policy", "policies", "power")  # values of a manifest
 
 
@@ -33,6 +33,7 @@ def fill_page(
     data: str,
     groups: ReportParts | None = None,
     repeated: str = "",
+    explained: str = "",
 ) -> str:
     """Fill the page's template; whatever comes from outside is escaped.
 
@@ -45,6 +46,7 @@ def fill_page(
         data: HTML of the scripts that carry the results; put in as it is.
         groups: parts with several pictures, or None.
         repeated: HTML of the marks that several pictures share.
+        explained: HTML of what is told of a chat model.
     """
     heading = str(manifest.get("object") or "Inspection")
     state = "" if calibrated else " (uncalibrated)"
@@ -65,6 +67,7 @@ def fill_page(
         "parts": groups.panel() if groups else "",
         "statement": "".join(f"<p>{escape(s)}</p>" for s in told),
         "repeated": repeated,
+        "explained": explained,
         "failures": _failure_table(failures),
         "notes": _note_table(notes),
         "power": power_of_run(manifest),
