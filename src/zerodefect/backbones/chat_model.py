@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -127,3 +127,31 @@ class ChatModel(ABC):
         raise ChatModelError(
             f"{self.name} does not tell how likely an answer is. Use a model in this process"
         )
+
+
+def load_chat_model(
+    name: str, *, timeout: float | None = None, device: Any = "cpu", dtype: Any = None
+) -> ChatModel:
+    """Load a chat model by name; nothing is downloaded.
+
+    Args:
+        name: local folder, or repository in the hub's cache, of a vision-language model (extra
+            ``vlm``); or ``http://HOST:PORT/v1#MODEL`` for a server that speaks OpenAI's chat
+            protocol, which is not asked before it has a question.
+        timeout: seconds that an answer may take; None for 120 in this process, 60 from a server.
+        device, dtype: where and how a model in this process runs; None for float32.
+
+    Raises:
+        WeightsError: of a model in this process, see ``load_local_chat``.
+        ValueError: an address that names no server and model.
+    """
+    waiting: dict[str, Any] = {} if timeout is None else {"timeout": timeout}
+    if name.lower().startswith(("http://", "https://")):
+        from zerodefect.backbones.chat_server import ServerChat
+
+        return ServerChat(name, **waiting)
+    import torch
+
+    from zerodefect.backbones.local_chat import load_local_chat
+
+    return load_local_chat(name, device=device, dtype=dtype or torch.float32, **waiting)
