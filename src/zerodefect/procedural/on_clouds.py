@@ -114,8 +114,8 @@ def damage_parts(images: Tensor, points: Tensor, draws: Draws) -> DamagedParts:
         _damaged(images[row], points[row], draws.rows(torch.tensor([row])), kinds[row])
         for row in range(len(images))
     ]
-    parts = [torch.stack(each) for each in zip(*rows, strict=True)]
-    return DamagedParts(*parts, kinds)
+    changed, moved, masks = (torch.stack(each) for each in zip(*rows, strict=True))
+    return DamagedParts(changed, moved, masks, kinds)
 
 
 def _damaged(image: Tensor, points: Tensor, draws: Draws, kind: str) -> tuple[Tensor, ...]:
