@@ -4,11 +4,12 @@ Handcrafted features of a point cloud that know no direction, Fast Point Feature
 averaged in patches of the cloud's grid and compared with those of good parts, as PatchCore does;
 the plane that the part lies on is taken away before. Combined with a method on the picture
 (``pyramid+bt_points``) it stands for the paper's colours and points together, where either may be
-absent. Ours are the standardised distances of ``pyramid``, the weight at rims, and lengths in
+absent. Ours are what ``pyramid`` takes off the distances, the weight at rims, and lengths in
 spacings of the cloud's points, so that a cloud in metres and one in millimetres are the same.
 
-Symbols: r the standardised distance of a patch to the nearest reference patch, c the share of the
-window around it that was measured.
+Symbols: d the distance of a patch to the nearest reference patch m, o(m) the distance of m to the
+nearest patch of the other references, lambda the density weight, r = d - lambda o(m); c the share
+of the window around a patch that was measured.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class BTPointsConfig:
         normal_radius: of the neighbourhood that a normal is made of.
         normal_neighbours: points of it that count, at most.
         patch: side of a patch, in points of the grid.
-        density: share of o(m) that is taken off, see ``pyramid``.
+        density: lambda.
         rim: side of the window, in points of the grid, whose share of measured points weighs what
             is said of its middle: at the rim of a part histograms are of half a surface.
         sigma: standard deviation of the Gaussian over the map, in points of the grid.
@@ -105,14 +106,12 @@ class PointPatches:
     )
 )
 class BTPoints(Detector):
-    """Standardised distances of patches of points, from -1 where there is no point.
+    """Distances of patches of points, less what good ones differ by; 0 where there is no point.
 
-    On references left out in turn the distances have mean 0 and deviation 1. Every pixel of the map
-    is a point of the grid, so that a map is also read at points.
+    Every pixel of the map is a point of the grid, so that it can be read at points, too.
     """
 
     Config = BTPointsConfig
-    standardised = True
     config: BTPointsConfig
 
     def __init__(self, config: BTPointsConfig | None = None) -> None:
@@ -196,12 +195,11 @@ class BTPoints(Detector):
         there, grid = encoded.there, encoded.grid
         out = None if left_out is None else left_out.repeat_interleave(there.sum(1))
         values = encoded.values[there][:, None]  # (n, 1, 33), each with a picture to leave out
-        z = torch.full(there.shape, -1.0, device=there.device)
+        z = torch.zeros(there.shape, device=there.device)
         if len(values):
             d, row = self.memory.neighbours(knowledge, "patches", values, 1, out)
             o = self.memory.own(knowledge, "patches", row[:, 0, 0], out)
-            mean, deviation = knowledge["scale/patches"]
-            r = (d[:, 0, 0] - self.config.density * o - mean) / deviation
+            r = d[:, 0, 0] - self.config.density * o
             z[there] = r * (2 * encoded.complete[there] - 1).clamp(min=0)
         map = grid.upsample(gaussian_smooth(grid.fold(z), self.config.sigma / self.config.patch))
         return Prediction(peak_and_spread(map, self.config.top), map)
