@@ -16,6 +16,7 @@ from torch import Tensor
 BINS = 11  # of each angle, as in the paper
 WIDTH = 3 * BINS
 _SMALL = 1e-12
+_TIE = 1e-5  # cosines that are the same but for rounding
 _PAIRS = 2**20  # that are held at once
 
 
@@ -72,7 +73,8 @@ def surface_normals(points: Tensor, neighbours: Tensor, viewpoint: Tensor | None
 def darboux_angles(p: Tensor, n: Tensor, q: Tensor, m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The angles between two points ``p``, ``q`` and their normals ``n``, ``m``: ``(..., 3)``.
 
-    The source s is the end whose normal makes the smaller angle with the line through both.
+    The source s is the end whose normal makes the smaller angle with the line through both; where
+    both make the same, it is ``p``.
 
     Returns:
         alpha = v . n_t and phi = u . (p_t - p_s) / omega in [-1, 1], theta = arctan(w . n_t,
@@ -83,7 +85,7 @@ def darboux_angles(p: Tensor, n: Tensor, q: Tensor, m: Tensor) -> tuple[Tensor, 
     omega = line.norm(dim=-1)
     d = line / omega.clamp(min=_SMALL)[..., None]
     first, second = (n * d).sum(-1), (m * d).sum(-1)
-    swapped = (first.abs() < second.abs())[..., None]
+    swapped = (first.abs() < second.abs() - _TIE)[..., None]
     u, n_t = torch.where(swapped, m, n), torch.where(swapped, n, m)
     d = torch.where(swapped, -d, d)
     v = torch.linalg.cross(d, u)
