@@ -44,7 +44,7 @@ def test_a_dent_stands_out_where_it_is_and_the_rim_does_not():
     plain = made(rim=1)
     unweighed = plain({"xyz": ridges(9)}, known(plain))
     assert good.map[0, :7].amax() < 0.8 * unweighed.map[0, :7].amax()
-    assert (bad.map[0, :, 0] == 0).all()  # no point there
+    assert bad.map[0, :, 0].abs().max() < 1e-4  # no point there
 
 
 @pytest.mark.parametrize("unit", [1e-3, 25.4])
