@@ -143,7 +143,7 @@ def evaluate(
 
     Exit code 0: everything was measured. 1: nothing could be done. 3: some files were left out.
     """
-    if questions.asked():
+    if questions.asked(contenders.method, contenders.checkpoint, contenders.product):
         ask_questions(questions, data.data, loading, output, overwrite=overwrite, as_json=as_json)
         return
     from zerodefect.data import distinct
