@@ -69,6 +69,7 @@ class ChatModel(ABC):
     Attributes:
         name: as the user would name it again.
         where: ``this process``, or the host that pictures are sent to.
+        address: by which ``load_chat_model`` finds it on a server; empty in this process.
         leaves_process: whether pictures are sent to another process or machine.
         gives_chances: whether ``chances`` works.
         licence: of the weights, where it is known.
@@ -83,6 +84,7 @@ class ChatModel(ABC):
     activation: ClassVar[None] = None
     name: str
     where: str = "this process"
+    address: str = ""
     licence: str | None = None
     fingerprint: str = ""
     file: Path | None = None

@@ -16,11 +16,11 @@ from zerodefect.cli.options import (
     AsJson,
     DetectorOptions,
     Options,
-    PictureOptions,
     ProductOptions,
     RuleOptions,
     option,
 )
+from zerodefect.cli.picture_options import PictureOptions
 from zerodefect.cli.telling import say, tell
 from zerodefect.cli.verdict_options import VerdictOptions
 
