@@ -76,7 +76,7 @@ def synthesize(
     damage: Damage = option(
         "both",
         "perlin (DRAEM's), procedural (scratches, dents, stains, ...), both, or logical (parts "
-        "removed, moved, doubled, resized or taken from another picture)."
+        "removed, moved, doubled, resized or taken from another picture).",
     ),
     seed: int = option(0, "Of all draws.", min=0),
 ) -> None:

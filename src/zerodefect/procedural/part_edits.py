@@ -109,7 +109,7 @@ def _shift(draws: Draws, M: Tensor) -> tuple[int, int] | None:
     """By how many pixels a part is moved; None where too much of it would leave the picture."""
     reach, sign = draws.uniforms("far", 2, *_FAR)[0], draws.uniforms("sign", 2)[0] < 0.5
     steps = [
-        int(round(float(r) * side)) * (-1 if minus else 1)
+        round(float(r) * side) * (-1 if minus else 1)
         for r, side, minus in zip(reach, M.shape, sign.tolist(), strict=True)
     ]
     along = draws.weighted("along", {"y": 1.0, "x": 1.0, "both": 1.0})[0]
@@ -255,9 +255,8 @@ def _edited(
     draws: Draws,
     draw: Callable[[Tensor], Tensor] | None,
 ) -> EditedPicture | None:
-    if draw is not None and (other is not None or edit == "remove"):
-        if edit in ("remove", "replace", "merge"):
-            return redrawn(image, image if other is None else other, M, edit, draw)
+    if draw is not None and edit in ("remove", "replace", "merge"):
+        return redrawn(image, image if other is None else other, M, edit, draw)
     if edit == "remove":
         made: tuple[Tensor, Tensor] | None = removed(image, M), M
     elif edit == "resize":
