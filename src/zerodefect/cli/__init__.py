@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 import typer
 
 from zerodefect.cli import (
+    ask,
     backbones,
     cache,
     calibrate,
@@ -72,6 +73,7 @@ _VERBS: dict[str, dict[str, Callable[..., None]]] = {
     "Inspect": {
         "setup": setup.setup,
         "inspect": inspect.inspect,
+        "ask": ask.ask,
         "calibrate": calibrate.calibrate,
         "show": show.show,
         "marks": marks.marks,

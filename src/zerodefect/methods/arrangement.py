@@ -25,7 +25,7 @@ from zerodefect.detector.configs import Layers, NotNegative, Odd, Share, hyper_p
 from zerodefect.detector.facts import MethodInfo
 from zerodefect.detector.feature_detector import FeatureDetector, Patches
 from zerodefect.detector.knowledge import Knowledge
-from zerodefect.detector.picture_memory import PictureMemory
+from zerodefect.detector.reference_pictures import ReferencePictures
 from zerodefect.detector.registry import register
 from zerodefect.layers.similarity import highest_mean
 from zerodefect.layers.smoothing import gaussian_smooth, neighbourhood_mean
@@ -84,7 +84,7 @@ class Arrangement(FeatureDetector):
     def __init__(self, features: LayeredBackbone, config: ArrangementConfig | None = None) -> None:
         preprocess = replace(features.preprocess, size=(_SIDE, _SIDE))
         super().__init__(features, config or ArrangementConfig(), preprocess)
-        self.memory: PictureMemory = PictureMemory(self._scales, apart=True)
+        self.memory: ReferencePictures = ReferencePictures(self._scales, apart=True)
 
     def encode(self, images: Tensor) -> Patches:
         """Unit patches: the layers at the places of the first, each of unit length."""

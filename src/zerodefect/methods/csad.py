@@ -26,7 +26,7 @@ from zerodefect.detector.configs import Layers, NotNegative, Positive, hyper_par
 from zerodefect.detector.facts import MethodInfo
 from zerodefect.detector.feature_detector import FeatureDetector, Patches
 from zerodefect.detector.knowledge import Knowledge
-from zerodefect.detector.picture_memory import PictureMemory
+from zerodefect.detector.reference_pictures import ReferencePictures
 from zerodefect.detector.registry import register
 from zerodefect.layers.component_maps import (
     centre_shares,
@@ -107,7 +107,7 @@ class CSAD(FeatureDetector):
     def __init__(self, features: LayeredBackbone, config: CSADConfig | None = None) -> None:
         preprocess = replace(features.preprocess, size=(_SIDE, _SIDE))
         super().__init__(features, config or CSADConfig(), preprocess)
-        self.memory: PictureMemory = PictureMemory(self._learned)
+        self.memory: ReferencePictures = ReferencePictures(self._learned)
 
     def encode(self, images: Tensor) -> Patches:
         """Unit patches at the places of the second layer, where features say what a thing is."""

@@ -32,7 +32,7 @@ from zerodefect.detector.configs import Layers, NotNegative, Share, Taps, hyper_
 from zerodefect.detector.contract import Detector, Input, PatchFeatures
 from zerodefect.detector.facts import MethodInfo
 from zerodefect.detector.knowledge import Knowledge, Product
-from zerodefect.detector.picture_memory import PictureMemory
+from zerodefect.detector.reference_pictures import ReferencePictures
 from zerodefect.detector.registry import register
 from zerodefect.layers.adapters import check_taps, quarter_depths
 from zerodefect.layers.component_maps import (
@@ -149,7 +149,7 @@ class LogSAD(Detector):
 
     Config = LogSADConfig
     undecided = 0.5
-    memory: PictureMemory
+    memory: ReferencePictures
     config: LogSADConfig
 
     def __init__(
@@ -177,7 +177,7 @@ class LogSAD(Detector):
         self.taps = check_taps(config.taps or quarter_depths(depth), depth)
         self.text_features = TextFeatures(clip.clip, clip.fingerprint, reload=clip.reload)
         self.prompts = PromptEnsemble(NORMAL_STATES, ANOMALOUS_STATES, WINCLIP_TEMPLATES)
-        self.memory = PictureMemory(self._learned)
+        self.memory = ReferencePictures(self._learned)
 
     # --- words ----------------------------------------------------------------------------------
 
