@@ -4,11 +4,11 @@ A folder in MVTec's layout with one product. First, what is chosen is chosen wit
 picture: parts of ``train/good`` are removed, moved, doubled, resized or taken from another good
 picture (``procedural/part_edits.py``), and detectors that were shown other good ones are asked to
 tell them from undamaged ones. Then, unless ``--drawn`` is given, ``test`` is read. Scores are
-standardised by those of references that were left out in fifths, and combined by the p-values that
+standardised by those of references that were left out in thirds, and combined by the p-values that
 follow: the smallest one of a normal distribution (``min``), what such a one comes from, added
 (``sum``), and the product of conformal ones (``Fisher``). Prints image AUROC, asserts nothing.
 
-    python benchmarks/logical.py /data/juice_logical [--shots 4,40] [--draws 3] [--edits 80]
+    python benchmarks/logical.py /data/juice_logical [--shots 4,40] [--draws 2] [--edits 60]
         [--methods patchcore,csad,logsad,arrangement,default] [--drawn]
 """
 
@@ -103,16 +103,16 @@ class Measured:
         return measured_oddness(self.measures(keys, known[0]), known[1])
 
 
-def fifths(good: Sequence[str]) -> list[list[str]]:
-    return [list(good[first :: min(5, len(good))]) for first in range(min(5, len(good)))]
+def thirds(good: Sequence[str]) -> list[list[str]]:
+    return [list(good[first :: min(3, len(good))]) for first in range(min(3, len(good)))]
 
 
 def scored(
     method: Any, good: Sequence[str], asked: Sequence[str], usual: bool
 ) -> tuple[Tensor, Tensor]:
-    """Scores of references that were left out in fifths, and of those asked about."""
+    """Scores of references that were left out in thirds, and of those asked about."""
     out = [] if usual else [torch.zeros(1)]
-    for part in fifths(good) if usual else []:
+    for part in thirds(good) if usual else []:
         out.append(method.says(part, method.learn([key for key in good if key not in part])))
     return torch.cat(out).double(), method.says(asked, method.learn(good)).double()
 
@@ -232,8 +232,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--shots", default="4,40")
-    parser.add_argument("--draws", type=int, default=3)
-    parser.add_argument("--edits", type=int, default=80)
+    parser.add_argument("--draws", type=int, default=2)
+    parser.add_argument("--edits", type=int, default=60)
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--drawn", action="store_true", help="do not read the test pictures")
     args = parser.parse_args()
@@ -243,7 +243,8 @@ def main() -> None:
     for name in [*names, *([MEASURES] if "csad" in names else [])]:
         bench.open(name, keys)
     shots = [int(each) for each in args.shots.split(",")]
-    show("Drawn edits", {n: bench.drawn(n, args.draws) for n in shots})
+    if args.edits:
+        show("Drawn edits", {n: bench.drawn(n, args.draws) for n in shots})
     if not args.drawn:
         show("Test pictures", {n: bench.tests(n, args.draws) for n in shots})
 
