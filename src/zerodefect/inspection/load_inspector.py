@@ -13,11 +13,12 @@ from zerodefect.detector.contract import Detector
 from zerodefect.images.tiling import Tiling
 from zerodefect.inspection.archive import ProductError
 from zerodefect.inspection.carried_weights import asked_here
+from zerodefect.inspection.contradictions import contradictions
 from zerodefect.inspection.inspector import Inspector
 from zerodefect.inspection.keepable import asked_again
 from zerodefect.inspection.policy import Policy
 from zerodefect.inspection.product_detector import check_detector, rebuilt
-from zerodefect.inspection.product_file import ProductFile, contradictions, opened_product
+from zerodefect.inspection.product_file import ProductFile, opened_product
 from zerodefect.inspection.product_sections import SUFFIX
 from zerodefect.inspection.refinement import Refiner
 from zerodefect.inspection.sources import Source, open_source

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -112,6 +112,11 @@ class RuleSet:
         """Of every rule that holds as usual, its value on a good picture."""
         return [measured(rule, seen).sure for rule in self.rules if rule.usual]
 
+    def stated_truths(self, seen: Seen) -> list[Truth]:
+        """Of every rule with limits of its own, whether a picture keeps it."""
+        stated = [rule for rule in self.rules if not rule.usual]
+        return [measured(rule, seen).truth(stated_limits(rule)) for rule in stated]
+
     def judge(self, seen: Seen) -> tuple[tuple[RuleRecord, ...], tuple[ComponentRecord, ...]]:
         """What comes of the rules on a picture, and the parts of its components."""
         parts = [(name, part) for name, one in seen.items() for part in one.parts]
@@ -188,6 +193,17 @@ def learned_rules(
         str(rule): learn_rule(rule, [one[place] for one in values], rates)
         for place, rule in enumerate(usual)
     }
+
+
+def on_good_in_words(rules: RuleSet, truths: Sequence[Sequence[Truth]]) -> Iterator[str]:
+    """Which rules with limits of their own good pictures do not keep, and how many of them."""
+    n = len(truths)
+    for place, rule in enumerate(rule for rule in rules.rules if not rule.usual):
+        found = [one[place] for one in truths]
+        counts = [(found.count("broken"), "break"), (found.count("uncertain"), "leave uncertain")]
+        told = " and ".join(f"{count} {what}" for count, what in counts if count)
+        if told:
+            yield f"Of {n} good image{'s' * (n != 1)} {told} the rule '{rule}'."
 
 
 def promise_of_rules(rules: RuleSet, n: int, of_score: float | None, proven: bool) -> str:
