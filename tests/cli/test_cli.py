@@ -604,7 +604,10 @@ def test_backbones(run):
     assert (sam["part"], sam["licence"]) == ("segmenter", "Apache-2.0")
     assert sam["bring"].startswith("hf download facebook/sam-vit-base ")
     code, _, err = run("backbones")
-    assert "pip install 'zerodefect[sam]'" in err
+    assert "segmenters and grounders come with: pip install 'zerodefect[sam]'" in err
+    assert "chat models come with: pip install 'zerodefect[vlm]'" in err
+    chat = known["Qwen/Qwen2-VL-2B-Instruct"]
+    assert (chat["part"], chat["extra"], chat["file"]) == ("chat model", "vlm", None)
     code, out, _ = run("backbones", "--at-hand")
     assert code == 0 and all(line.startswith("at hand  ") for line in out.splitlines())
 
@@ -644,13 +647,14 @@ def test_doctor_lists_the_extras_that_are_used(run, shelf, monkeypatch):
     from importlib import util
 
     there = util.find_spec
-    absent = {"accelerate", "tensorboard"}
+    absent = {"accelerate", "tensorboard", "transformers"}
     monkeypatch.setattr(util, "find_spec", lambda name: name not in absent and there(name))
     monkeypatch.setattr(loading, "embedded_file", lambda: shelf / "tiny.safetensors")
     code, out, _ = run("doctor", "--json")
-    plot, train = json.loads(out)["extras"].items()
-    assert code == 0 and plot == ("plot", "installed")
-    assert train == ("train", "accelerate and tensorboard absent")
+    extras = json.loads(out)["extras"]
+    assert code == 0 and extras["plot"] == "installed"
+    assert extras["train"] == "accelerate and tensorboard absent"
+    assert extras["sam"] == extras["vlm"] == "transformers absent"
 
 
 def test_doctor_without_weights_says_so(run, tmp_path, monkeypatch):

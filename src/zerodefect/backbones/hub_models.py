@@ -1,21 +1,26 @@
 """Networks through the package transformers: folders of weights, and what is missing.
 
-transformers is imported where a network is built (extra ``sam``). A folder is one that
+transformers is imported where a network is built (extras ``sam`` and ``vlm``). A folder is one that
 ``save_pretrained`` wrote or that the hub's cache holds; nothing is downloaded, and nothing is
-unpickled: weights are ``model.safetensors``.
+unpickled: weights are ``model.safetensors``, or several such files and their index.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from zerodefect.backbones.weight_files import WeightsError, file_hash, in_hub_cache
 
 WEIGHTS_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"  # of weights in several files
+_ANY_WEIGHTS = (WEIGHTS_FILE, INDEX_FILE)
 
 
 @dataclass(frozen=True)
@@ -24,8 +29,8 @@ class HubModel:
 
     Attributes:
         name: of the repository on the hub.
-        part: what they are for: ``segmenter`` or ``grounder``.
-        megabytes: size of the weights file, rounded.
+        part: what they are for: ``segmenter``, ``grounder`` or ``chat model``.
+        megabytes: size of the weights, rounded.
         licence: of the weights, as their repository states it.
     """
 
@@ -37,8 +42,16 @@ class HubModel:
     @property
     def file(self) -> Path | None:
         """Where it lies on this machine, or None."""
-        return in_hub_cache(self.name, [WEIGHTS_FILE])
+        return in_hub_cache(self.name, _ANY_WEIGHTS)
 
+    @property
+    def extra(self) -> str:
+        """Extra of this package that it needs."""
+        return EXTRAS[self.part]
+
+
+EXTRAS = {"segmenter": "sam", "grounder": "sam", "chat model": "vlm"}
+"""Extra that transformers comes with, by what the weights are for."""
 
 SAM = "facebook/sam-vit-base"
 GROUNDING_DINO = "IDEA-Research/grounding-dino-tiny"
@@ -53,15 +66,19 @@ HUB_MODELS = (
     HubModel("facebook/sam2.1-hiera-large", "segmenter", 898, "Apache-2.0"),
     HubModel(GROUNDING_DINO, "grounder", 690, "Apache-2.0"),
     HubModel("IDEA-Research/grounding-dino-base", "grounder", 933, "Apache-2.0"),
+    HubModel("HuggingFaceTB/SmolVLM-500M-Instruct", "chat model", 1015, "Apache-2.0"),
+    HubModel("llava-hf/llava-onevision-qwen2-0.5b-ov-hf", "chat model", 1787, "Apache-2.0"),
+    HubModel("Qwen/Qwen2-VL-2B-Instruct", "chat model", 4418, "Apache-2.0"),
+    HubModel("Qwen/Qwen2.5-VL-7B-Instruct", "chat model", 16584, "Apache-2.0"),
 )
 
 
 def bringing(name: str) -> str:
     """Command that brings a network's files into the hub's cache, where there is a network."""
-    return f"hf download {name} --include '*.safetensors' '*.json' '*.txt'"
+    return f"hf download {name} --include '*.safetensors' '*.json' '*.txt' '*.jinja'"
 
 
-def transformers_package() -> Any:
+def transformers_package(extra: str = "sam") -> Any:
     """The package, imported now.
 
     Raises:
@@ -70,8 +87,9 @@ def transformers_package() -> Any:
     try:
         import transformers
     except ImportError:
+        these = " and ".join(f"{part}s" for part, its in EXTRAS.items() if its == extra)
         raise WeightsError(
-            "segmenters and grounders need transformers: pip install 'zerodefect[sam]'"
+            f"{these} need transformers: pip install 'zerodefect[{extra}]'"
         ) from None
     return transformers
 
@@ -86,13 +104,13 @@ def weights_folder(name: str | Path) -> Path:
     if folder.is_file():
         folder = folder.parent
     if folder.is_dir():
-        for file in (WEIGHTS_FILE, "config.json"):
-            if not (folder / file).is_file():
+        for files in (_ANY_WEIGHTS, ("config.json",)):
+            if not any((folder / file).is_file() for file in files):
                 raise WeightsError(
-                    f"{folder}: no {file} in it. Give a folder as save_pretrained writes it"
+                    f"{folder}: no {files[0]} in it. Give a folder as save_pretrained writes it"
                 )
         return folder
-    found = in_hub_cache(str(name), [WEIGHTS_FILE])
+    found = in_hub_cache(str(name), _ANY_WEIGHTS)
     if found is None:
         raise WeightsError(
             f"{name}: the weights are not on this machine, and nothing is downloaded unasked. "
@@ -102,18 +120,20 @@ def weights_folder(name: str | Path) -> Path:
     return found.parent
 
 
-def hub_network(folder: Path, kinds: dict[str, str], dtype: torch.dtype) -> Any:
+def hub_network(folder: Path, kinds: dict[str, str], dtype: torch.dtype, extra: str = "sam") -> Any:
     """Build a network from its folder, in eval mode and frozen.
 
     Args:
-        folder: with ``config.json`` and ``model.safetensors``.
-        kinds: names of transformers' classes by the ``model_type`` of the configuration.
+        folder: with ``config.json`` and weights.
+        kinds: names of transformers' classes by the ``model_type`` of the configuration; under
+            ``""`` that of any other type.
         dtype: its precision.
+        extra: of this package, that brings transformers.
 
     Raises:
         WeightsError: transformers is missing or too old, another kind of network, or damaged.
     """
-    package = transformers_package()
+    package = transformers_package(extra)
     try:
         config = package.AutoConfig.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
@@ -121,7 +141,7 @@ def hub_network(folder: Path, kinds: dict[str, str], dtype: torch.dtype) -> Any:
             f"{folder}: its config.json cannot be used ({_line(error)}). Copy the folder again, or "
             "update transformers"
         ) from None
-    kind = kinds.get(config.model_type)
+    kind = kinds.get(config.model_type, kinds.get(""))
     if kind is None:
         raise WeightsError(
             f"{folder}: a network of type {config.model_type}; this takes {', '.join(kinds)}"
@@ -130,11 +150,13 @@ def hub_network(folder: Path, kinds: dict[str, str], dtype: torch.dtype) -> Any:
     if made is None:
         raise WeightsError(
             f"{folder}: transformers {package.__version__} has no {kind}. Update it: "
-            "pip install -U 'zerodefect[sam]'"
+            f"pip install -U 'zerodefect[{extra}]'"
         )
     try:
-        network = made.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-    except (OSError, ValueError, RuntimeError) as error:
+        network = made.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, dtype=dtype
+        )
+    except (OSError, ValueError, RuntimeError, TypeError, LookupError, SafetensorError) as error:
         raise WeightsError(
             f"{folder}: the weights cannot be used ({_line(error)}). Copy the folder again"
         ) from None
@@ -145,13 +167,27 @@ def hub_facts(name: str | Path, folder: Path) -> dict[str, Any]:
     """``name``, ``fingerprint``, ``file`` and ``licence`` of weights in a folder."""
     licence = next((each.licence for each in HUB_MODELS if each.name == str(name)), None)
     told = str(name) if not Path(name).exists() else f"{folder.name} (local)"
-    file = folder / WEIGHTS_FILE
+    file = next(folder / each for each in _ANY_WEIGHTS if (folder / each).is_file())
     return {
         "name": told,
-        "fingerprint": file_hash(file),
+        "fingerprint": _fingerprint(file),
         "file": file.absolute(),
         "licence": licence,
     }
+
+
+def _fingerprint(file: Path) -> str:
+    """SHA-256 of a weights file; of several, of the names and hashes that their index names."""
+    if file.name != INDEX_FILE:
+        return file_hash(file)
+    try:
+        names = sorted(set(json.loads(file.read_text("utf-8"))["weight_map"].values()))
+        told = [f"{name} {file_hash(file.parent / Path(name).name)}" for name in names]
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise WeightsError(
+            f"{file}: cannot be used ({_line(error)}). Copy the folder again"
+        ) from None
+    return hashlib.sha256("\n".join(told).encode()).hexdigest()
 
 
 def _line(error: Exception) -> str:

@@ -11,18 +11,18 @@ from zerodefect.cli.telling import say, tell
 
 def backbones(
     fetch: str | None = option(
-        None, "Download MODEL/TAG now; the only thing that uses a network.", "--fetch"
+        None, "Download MODEL/TAG now; nothing else downloads weights.", "--fetch"
     ),
     at_hand: bool = option(False, "Only those on this machine.", "--at-hand"),
     as_json: AsJson = False,
 ) -> None:
     """List the weights that methods run on, or fetch some.
 
-    Says of each CLIP, segmenter and grounder whether it is on this machine.
+    Says of each CLIP, segmenter, grounder and chat model whether it is on this machine.
     """
     from zerodefect.backbones import open_clip_weights
     from zerodefect.backbones.clip_weights import EMBEDDED, embedded_file
-    from zerodefect.backbones.hub_models import bringing
+    from zerodefect.backbones.hub_models import EXTRAS, bringing
 
     if fetch:
         say(f"source: {open_clip_weights.weights_origin(fetch)} (licence: see there)")
@@ -48,12 +48,13 @@ def backbones(
             told += f"  ({row['part']}, about {row['megabytes']} MB, {row['licence']})"
         tell(told)
     if not at_hand:
-        how = "pip install 'zerodefect[sam]' and " + bringing("NAME")
-        say(f"segmenters and grounders come with: {how}")
+        for extra in dict.fromkeys(EXTRAS.values()):
+            these = " and ".join(f"{part}s" for part, its in EXTRAS.items() if its == extra)
+            say(f"{these} come with: pip install 'zerodefect[{extra}]' and {bringing('NAME')}")
 
 
 def _from_the_hub() -> list[dict[str, Any]]:
-    """Segmenters and grounders: they need the extra ``sam``."""
+    """Segmenters, grounders and chat models: they need an extra."""
     from zerodefect.backbones.hub_models import HUB_MODELS, bringing
 
     return [
@@ -63,6 +64,7 @@ def _from_the_hub() -> list[dict[str, Any]]:
             "part": each.part,
             "megabytes": each.megabytes,
             "licence": each.licence,
+            "extra": each.extra,
             "bring": bringing(each.name),
         }
         for each in HUB_MODELS

@@ -11,7 +11,12 @@ import typer
 from zerodefect.cli.options import AsJson
 from zerodefect.cli.telling import tell
 
-_EXTRAS = {"plot": ("matplotlib",), "train": ("accelerate", "matplotlib", "tensorboard")}
+_EXTRAS = {
+    "plot": ("matplotlib",),
+    "train": ("accelerate", "matplotlib", "tensorboard"),
+    "sam": ("transformers",),
+    "vlm": ("transformers",),
+}
 _CORE = ("torch", "torchvision", "open_clip_torch", "timm", "numpy", "pillow", "scipy")
 
 
@@ -84,7 +89,8 @@ def _facts() -> tuple[dict[str, Any], list[str]]:
         "network": (
             "off (HF_HUB_OFFLINE)"
             if constants.HF_HUB_OFFLINE
-            else "never used, except by 'zerodefect backbones --fetch'"
+            else "never used, except by 'zerodefect backbones --fetch' and for a chat server that "
+            "you name ('zerodefect inspect --explain')"
         ),
         "cache": str(cache_folder()),
     }
