@@ -23,7 +23,7 @@ from zerodefect.types import Prediction
 SIDE, CELL = 128, 4
 SCREW, LABEL, BOTTLE, LIQUID = (190, 40, 40), (40, 60, 200), (215, 215, 225), (40, 170, 70)
 GROUND = (90, 90, 90)
-BOTTLE_BOX = (76, 20, 36, 96)  # left, top, width, height
+BOTTLE_BOX = (72, 16, 44, 104)  # left, top, width, height
 BOXES = {
     "screw": "12,12,16,24",
     "label": "16,84,40,20",
@@ -62,7 +62,7 @@ class Tray:
         x, y, width, height = BOTTLE_BOX
         pixels[y : y + height, x : x + width] = BOTTLE
         top = y + round(height * (1 - self.level))
-        pixels[top : y + height - 4, x + 4 : x + width - 4] = LIQUID
+        pixels[top : y + height - 8, x + 8 : x + width - 8] = LIQUID
         pixels += draws.integers(-6, 7, pixels.shape, dtype=np.int16)
         return pixels.clip(0, 255).astype(np.uint8)
 

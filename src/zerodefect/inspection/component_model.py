@@ -17,6 +17,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 from PIL import Image
+from scipy import ndimage
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -24,7 +25,7 @@ from torch import Tensor
 from zerodefect.detector.contract import PatchFeatures
 from zerodefect.images import Picture
 from zerodefect.inspection.component_sources import ComponentError
-from zerodefect.layers.clustering import kmeans
+from zerodefect.layers.component_maps import cluster_centres, nearest_centre
 
 VERSION: Final = 1
 SMALL_CLUSTERS = 64
@@ -33,7 +34,8 @@ CLAIMED = 0.15
 """Share of a cluster's patches that must lie in a component's boxes; the boxes need not cover all
 of it."""
 
-_MOST_POINTS = 3000  # of all pictures, that are clustered
+_SEED = 0  # of the start of k-means
+_EDGE, _MOSTLY = 2, 0.8  # cells beside a component that may be its edge; share of a cluster there
 _EXAMPLES = 6  # pictures whose patches a file of clusters keeps
 _OWN_PROTOTYPES = 12  # of the patches in a component's boxes
 _COLOUR_WEIGHT = 2.0  # of the colour beside each layer; chosen on good bottles
@@ -129,14 +131,6 @@ def _colours(picture: Picture, shape: tuple[int, int]) -> Tensor:
     return torch.from_numpy(np.stack(lab, -1).reshape(-1, 3)).float()
 
 
-def clustered(rows: Tensor, count: int, seed: int = 0) -> Tensor:
-    """Centres ``(k, D)`` of up to ``count`` clusters of patches; the same for the same patches."""
-    draws = torch.Generator().manual_seed(seed)
-    drawn = rows[torch.randperm(len(rows), generator=draws)[:_MOST_POINTS]]
-    labels = kmeans(drawn, count, draws)
-    return torch.stack([drawn[labels == k].mean(0) for k in labels.unique()])
-
-
 @dataclass(frozen=True)
 class Clusters:
     """Clusters of the patches of good pictures, which a user names.
@@ -158,14 +152,14 @@ class Clusters:
         """Learn them from the patches of good pictures."""
         rows = torch.cat([one.values for one in pictures])
         scale = PatchScale.of(rows, pictures[0].widths)
-        centres = clustered(scale(rows), count)
-        common = torch.cdist(scale(rows), centres).argmin(1).bincount(minlength=len(centres))
+        centres = cluster_centres(scale(rows), count, _SEED)
+        common = nearest_centre(scale(rows), centres).bincount(minlength=len(centres))
         order = common.argsort(descending=True, stable=True)  # the largest is number 1
         return cls(scale, centres[order], tuple(digests), tuple(pictures[:_EXAMPLES]))
 
     def numbers(self, picture: PatchRows) -> np.ndarray:
         """Number of each patch's cluster, ``(h, w)`` from 1."""
-        nearest = torch.cdist(self.scale(picture.values), self.centres).argmin(1) + 1
+        nearest = nearest_centre(self.scale(picture.values), self.centres) + 1
         return nearest.reshape(picture.shape).numpy()
 
     def to_bytes(self) -> bytes:
@@ -305,12 +299,12 @@ def claimed(
     """
     rows = torch.cat([one.values for one in pictures])
     scale = PatchScale.of(rows, pictures[0].widths)
-    centres = clustered(scale(rows), SMALL_CLUSTERS)
+    centres = cluster_centres(scale(rows), SMALL_CLUSTERS, _SEED)
     counts = torch.zeros(len(boxes) + 1, len(centres))
     own: list[Tensor] = []
     marked = {number for each in boxes.values() for number in each}
     for number in sorted(marked):
-        nearest = torch.cdist(scale(pictures[number].values), centres).argmin(1)
+        nearest = nearest_centre(scale(pictures[number].values), centres)
         inside = np.zeros(pictures[number].shape, int)
         for k, each in enumerate(boxes.values()):
             inside[each.get(number, np.zeros(inside.shape, bool))] = k + 1
@@ -321,11 +315,32 @@ def claimed(
     owners = torch.where(share > CLAIMED, owner + 1, 0)
     if not (owners == 0).any():
         raise ComponentError("the boxes cover all that there is: draw them within the components")
+    edges = _edges(pictures, scale, centres, owners)
+    if not (edges | (owners > 0)).all():
+        centres, owners = centres[~edges], owners[~edges]
     for each in boxes.values():
         inside_rows = [pictures[i].values[torch.from_numpy(m.ravel())] for i, m in each.items()]
-        own.append(clustered(scale(torch.cat(inside_rows)), _OWN_PROTOTYPES))
+        own.append(cluster_centres(scale(torch.cat(inside_rows)), _OWN_PROTOTYPES, _SEED))
     numbers = [torch.full((len(one),), k + 1) for k, one in enumerate(own)]
     return scale, torch.cat([centres, *own]), torch.cat([owners, *numbers])
+
+
+def _edges(
+    pictures: Sequence[PatchRows], scale: PatchScale, centres: Tensor, owners: Tensor
+) -> Tensor:
+    """Clusters ``(k,)`` bool of the rest that are but the edges of components.
+
+    Their patches show half of a component; without them the border lies where a patch is as near to
+    the component as to what is around it, and not at the inner side of its edge.
+    """
+    near, every = torch.zeros(len(centres)), torch.zeros(len(centres))
+    for one in pictures:
+        cluster = nearest_centre(scale(one.values), centres)
+        inside = (owners[cluster] > 0).reshape(one.shape).numpy()
+        beside = ndimage.binary_dilation(inside, np.ones((3, 3)), iterations=_EDGE)
+        near += cluster[torch.from_numpy(beside.ravel())].bincount(minlength=len(centres))
+        every += cluster.bincount(minlength=len(centres))
+    return (owners == 0) & (near >= _MOSTLY * every)
 
 
 def named_clusters(

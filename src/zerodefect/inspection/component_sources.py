@@ -54,7 +54,8 @@ class ComponentSource:
         try:
             name = component_name(named)
         except RuleError as error:
-            raise ComponentError(f"component {text!r}: {error}") from None
+            reason = f"{error.reason}. {error.remedy}"
+            raise ComponentError(f"component {text!r}: {reason}") from None
         told = told.strip()
         if found := _CLUSTERS.fullmatch(told):
             numbers = tuple(int(number) for number in re.findall(r"\d+", found["numbers"]))

@@ -51,6 +51,9 @@ def load(
     bit_depth: int | None = None,
     memory_budget: int | None = None,
     refine: str | Path | None = None,
+    rules: Iterable[str] = (),
+    components: Iterable[str] = (),
+    clusters: str | Path | None = None,
     **loading: Any,
 ) -> Inspector:
     """Load an inspector as ``zerodefect inspect`` has it, but for ``self_comparison``.
@@ -73,6 +76,8 @@ def load(
             which is looked for in every picture; see ``scoring.areas.AreaWords``.
         bit_depth: bits that 16-bit pictures use; by default the policy's, or inferred once.
         memory_budget: bytes that remembered references may take.
+        rules, components, clusters: what is asked of the product's components, and what they look
+            like, see ``Inspector.teach_rules``.
         refine: segmenter that draws regions sharply, see ``Refiner.load``; verdicts stay.
         loading: as ``methods.load_detector`` takes them: ``checkpoint``, ``backbone``, ``weights``,
             ``device``, ``precision``, ``image_size`` and hyper-parameters of the method.
@@ -95,6 +100,8 @@ def load(
     else:
         inspector = _of_method(None if method is None else str(method), told, loading)
     inspector.refiner = refiner
+    if rules or components:
+        inspector.teach_rules(rules, components, clusters)
     return inspector
 
 

@@ -27,11 +27,12 @@ levels and positions are shares of the container or picture, or percent of them.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
+from zerodefect.images.decode import InputError
 from zerodefect.inspection.rule_words import plural
+from zerodefect.types import printable
 
 Quantity = Literal[
     "number", "area", "level", "position", "horizontal position", "vertical position"
@@ -49,7 +50,7 @@ PLACES: Final = 10
 """Decimals that a number keeps."""
 
 
-class RuleError(ValueError):
+class RuleError(InputError):
     """A rule that is not understood; the message points at the word and lists what is allowed.
 
     Attributes:
@@ -59,11 +60,15 @@ class RuleError(ValueError):
     """
 
     def __init__(self, text: str, start: int, end: int, reason: str, allowed: str) -> None:
+        shown = "".join(sign if sign.isprintable() else " " for sign in text[:LONGEST])
+        super().__init__(f"rule {shown!r}", printable(reason), f"Allowed here: {allowed}")
         self.text, self.start, self.end, self.allowed = text, start, end, allowed
-        shown = re.sub(r"\s", " ", text)
-        mark = " " * start + "^" * max(1, end - start)
-        told = f"rule {shown!r}: {reason}\n  {shown}\n  {mark}\nallowed here: {allowed}"
-        super().__init__(told if len(text) <= LONGEST else f"rule: {reason}")
+        self._shown = shown
+
+    def __str__(self) -> str:
+        """Rule and reason, the place in the rule, and what may stand there."""
+        mark = " " * self.start + "^" * max(1, self.end - self.start)
+        return f"{self.path}: {self.reason}\n  {self._shown}\n  {mark}\n{self.remedy}"
 
 
 @dataclass(frozen=True)

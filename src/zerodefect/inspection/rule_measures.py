@@ -161,7 +161,7 @@ def _level(own: Sequence[ComponentPart], container: Sequence[ComponentPart] | No
 def _relation(rule: ComponentRule, part: ComponentPart, others: Sequence[ComponentPart]) -> float:
     """How a part lies to a component: share inside, signed distance, or gap."""
     if rule.what == "inside":
-        return max(_share_inside(part.mask, other.mask) for other in others)
+        return _share_inside(part.mask, _joined(others))
     if rule.what == "touching":
         return min(_gap(part.mask, other.mask) for other in others)
     x, y = _centre(others)
@@ -173,7 +173,7 @@ def _relation(rule: ComponentRule, part: ComponentPart, others: Sequence[Compone
 
 
 def _share_inside(mask: np.ndarray, container: np.ndarray) -> float:
-    """Share of a part within the convex hull of a container, in which it leaves a hole."""
+    """Share of a part within the convex hull of a container, which shows around what it holds."""
     corners = np.argwhere(container)
     around = np.array([(a, b) for a in (-0.5, 0.5) for b in (-0.5, 0.5)])
     corners = (corners[:, None] + around).reshape(-1, 2)  # of the pixels

@@ -41,6 +41,7 @@ def set_up(
     *,
     on_scored: Callable[[int], None] = lambda count: None,
     on_failure: Callable[[Failure], None] = lambda failure: None,
+    before_limits: Callable[[], object] | None = None,
     **rates: Any,
 ) -> SetUp:
     """Split good pictures into references and calibration, and calibrate.
@@ -53,6 +54,7 @@ def set_up(
         inspector: described, without references.
         good: files.
         on_scored, on_failure, rates: as of ``Inspector.calibrate``.
+        before_limits: called when the references are known, before the limits are learned.
 
     Raises:
         CalibrationError: fewer than two good pictures that can be used, or too few for a rate that
@@ -66,6 +68,9 @@ def set_up(
                 f"of {len(good)} good pictures {len(references)} can be used; copies count once. "
                 "Give two different ones or more."
             )
+        if before_limits:
+            inspector.remember(references)
+            before_limits()
         policy = inspector.calibrate(
             list(good), leave_one_out=True, on_scored=on_scored, on_failure=on_failure, **rates
         )
@@ -76,6 +81,8 @@ def set_up(
     if not references:
         raise CalibrationError("no good image can be read. Give at least one.")
     inspector.remember(references)
+    if before_limits:
+        before_limits()
     on_scored(count)
     names = {digest(picture) for picture in references}
     others = [file for place, file in enumerate(good) if place not in chosen]

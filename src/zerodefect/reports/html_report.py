@@ -33,7 +33,7 @@ MAX_CALIBRATION_TICKS = 500
 _MIME = {".jpg": "image/jpeg", ".png": "image/png"}
 _DETAILS = (
     *("image", "object", "width", "height", "explanation", "answer", "counts"),
-    "words",
+    *("words", "rules", "components"),
 )
 _COLUMNS = (
     *("image", "verdict", "score", "p_value", "count", "kinds", "area", "thumb", "noted", "part"),

@@ -21,6 +21,7 @@ IMAGE_FIELDS = {
     **{"explanation": _TEXT, "answer": _TEXT, "reason": _TEXT, "remedy": _TEXT, "map": _TEXT},
 }
 COUNT_FIELDS = {"kind": _TEXT, "count": _WHOLE, "low": _WHOLE, "high": _WHOLE}
+RULE_FIELDS = {"rule": _TEXT, "truth": _TEXT, "told": _TEXT}
 REGION_FIELDS = {
     **{"x": _WHOLE, "y": _WHOLE, "width": _WHOLE, "height": _WHOLE, "area": _WHOLE},
     **{"area_percent": _NUMBER, "score": _NUMBER, "p_value": _NUMBER},
@@ -41,7 +42,7 @@ def write_parquet(records: Iterable[Mapping[str, Any]], path: str | Path) -> Non
 
     Columns are ``IMAGE_FIELDS``, then ``notes``, texts, ``regions``, structures of
     ``REGION_FIELDS``: ``rle`` is COCO's compressed text, whose size is the picture's; and
-    ``counts``, structures of ``COUNT_FIELDS``.
+    ``counts`` and ``rules``, structures of ``COUNT_FIELDS`` and ``RULE_FIELDS``.
 
     Args:
         records: read once, group by group.
@@ -55,13 +56,13 @@ def write_parquet(records: Iterable[Mapping[str, Any]], path: str | Path) -> Non
     import pyarrow as pa
     from pyarrow import parquet
 
-    region, count = (
+    region, count, rule = (
         pa.struct([(name, pa.type_for_alias(kind)) for name, kind in fields.items()])
-        for fields in (REGION_FIELDS, COUNT_FIELDS)
+        for fields in (REGION_FIELDS, COUNT_FIELDS, RULE_FIELDS)
     )
     fields = [(name, pa.type_for_alias(kind)) for name, kind in IMAGE_FIELDS.items()]
     fields += [("notes", pa.list_(pa.string())), ("regions", pa.list_(region))]
-    fields += [("counts", pa.list_(count))]
+    fields += [("counts", pa.list_(count)), ("rules", pa.list_(rule))]
     schema = pa.schema(fields, metadata={"zerodefect": __version__})
     rows = map(parquet_row, records)
     with atomic_write(Path(path)) as file, parquet.ParquetWriter(file, schema) as writer:
@@ -76,6 +77,9 @@ def parquet_row(record: Mapping[str, Any]) -> Record:
     row["regions"] = [_region(region) for region in record.get("regions") or ()]
     row["counts"] = [
         {name: _plain(one[name]) for name in COUNT_FIELDS} for one in record.get("counts") or ()
+    ]
+    row["rules"] = [
+        {name: _plain(one[name]) for name in RULE_FIELDS} for one in record.get("rules") or ()
     ]
     return row
 

@@ -19,7 +19,7 @@ from zerodefect.types import printable
 
 MAX_FAILURES = 1000
 MAX_NOTES = 100
-_LONG = ("policy", "policies", "power")  # values of a manifest
+_LONG = ("policy", "policies", "power", "rules")  # values of a manifest
 
 
 def fill_page(
@@ -55,7 +55,7 @@ def fill_page(
     parts = {
         "title": escape(f"{heading}: inspection report{state}"),
         "heading": escape(heading),
-        "script": _shipped("report.js") + _shipped("report_words.js"),
+        "script": "".join(_shipped(f"report{own}.js") for own in ("", "_words", "_rules")),
         "body_class": "calibrated" if calibrated else "uncalibrated",
         "banner": "" if calibrated else _banner(manifest),
         "facts": _facts(manifest),

@@ -535,6 +535,7 @@ async function showDetail(i) {
   byId("previous").disabled = place === 0 || shown.length === 0;
   byId("next").disabled = place === shown.length - 1;
   byId("stage").replaceChildren(make("div", { class: "message" }, "Loading …"));
+  byId("rules").replaceChildren();
   byId("words").replaceChildren();
   showFindings(i, null);
   window.scrollTo(0, 0);
@@ -542,6 +543,7 @@ async function showDetail(i) {
     const detail = await loadDetail(i);
     if (current !== i) return; // the reader has moved on meanwhile
     showStage(detail);
+    showRules(detail);
     showWords(detail);
     showFindings(i, detail);
   } catch (error) {
