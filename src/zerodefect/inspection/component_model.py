@@ -17,9 +17,9 @@ from typing import Any, Final
 import numpy as np
 import torch
 from PIL import Image
-from scipy import ndimage
 from safetensors import SafetensorError
 from safetensors.torch import load, save
+from scipy import ndimage
 from torch import Tensor
 
 from zerodefect.detector.contract import PatchFeatures

@@ -25,7 +25,7 @@ TOUCHING: Final = 0.03
 """Largest gap between parts that touch, as a share of the picture's longer side: patches are
 coarse."""
 
-_FILLED = 0.5  # of its usual width, from which a row belongs to the top of what fills a container
+_FILLED = 0.25  # of its usual width, from which a row belongs to the top of what fills a container
 
 Truth = Literal["kept", "broken", "uncertain"]
 Value = tuple[float, ...]
@@ -142,14 +142,13 @@ def _joined(parts: Sequence[ComponentPart]) -> np.ndarray:
 def _level(own: Sequence[ComponentPart], container: Sequence[ComponentPart] | None) -> float:
     """How high the component reaches, from 0 at the container's bottom to 1 at its top.
 
-    Its top is the highest row that is half as wide as its rows usually are above the middle, so
-    that a drop on the wall does not count.
+    Its top is the highest row that is a quarter as wide as its rows usually are: bottles have
+    necks, but a trickle on the wall is no level.
     """
     mask = _joined(own)
     wide = mask.sum(1)
     rows = np.flatnonzero(wide)
-    upper = wide[rows[: max(1, len(rows) // 4)]]
-    top = int(rows[np.argmax(wide[rows] >= _FILLED * np.median(upper))])
+    top = int(rows[np.argmax(wide[rows] >= _FILLED * np.median(wide[rows]))])
     if container is None:
         first, last = 0, len(wide)
     else:

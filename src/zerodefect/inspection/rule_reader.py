@@ -144,7 +144,11 @@ class _Reader:
 
     def number(self, *, whole: bool = False, percent: bool = False, most: float = 1e6) -> float:
         """A number; ``percent`` where it counts percent, else a percent sign means hundredths."""
-        word, what = self.peek(), "a whole number, such as 2 or two" if whole else "a number"
+        begin, word, what = (
+            self.at,
+            self.peek(),
+            "a whole number, such as 2 or two" if whole else "a number",
+        )
         written = bool(_NUMBER.fullmatch(word))
         said = None if written else number_in_words(word)
         if not written and said is None:
@@ -156,7 +160,8 @@ class _Reader:
         if not whole and (self.take("%") or self.take("percent")) and not percent:
             value = round(value / 100, PLACES)
         if value > most:
-            raise self.fail(f"a number from 0 to {most:g}", f"{value:g} is too large", back=1)
+            reason, back = f"{value:g} is too large", self.at - begin
+            raise self.fail(f"a number from 0 to {most:g}", reason, back=back)
         return value
 
     # --- statements -----------------------------------------------------------------------------

@@ -102,7 +102,7 @@ class Ruled(Keepable):
         Raises:
             RuleError: a rule is not understood.
             ComponentError: a component is not told, or cannot be found.
-            ImageError, FileNotFoundError: a picture of a box cannot be read.
+            ImageError: a picture of a box cannot be read.
         """
         asked = list(rules)
         parsed = [parse_rule(str(one)) for one in asked if one != NOTHING]
