@@ -295,22 +295,21 @@ def claimed(
         The scale, prototypes ``(P, D)`` and their owners ``(P,)``.
 
     Raises:
-        ComponentError: all that there is lies in boxes.
+        ComponentError: all that there is lies in boxes, or nothing in those of a component.
     """
     rows = torch.cat([one.values for one in pictures])
     scale = PatchScale.of(rows, pictures[0].widths)
     centres = cluster_centres(scale(rows), SMALL_CLUSTERS, _SEED)
     counts = torch.zeros(len(boxes) + 1, len(centres))
-    own: list[Tensor] = []
-    marked = {number for each in boxes.values() for number in each}
-    for number in sorted(marked):
-        nearest = nearest_centre(scale(pictures[number].values), centres)
-        inside = np.zeros(pictures[number].shape, int)
-        for k, each in enumerate(boxes.values()):
-            inside[each.get(number, np.zeros(inside.shape, bool))] = k + 1
-        where = torch.from_numpy(inside.ravel())
+    own: list[list[Tensor]] = [[] for _ in boxes]
+    for number in sorted({number for each in boxes.values() for number in each}):
+        values = scale(pictures[number].values)
+        where = torch.from_numpy(_owners(pictures[number].shape, boxes, number).ravel())
+        nearest = nearest_centre(values, centres)
         for k in range(len(counts)):
             counts[k] += nearest[where == k].bincount(minlength=len(centres))
+        for k, some in enumerate(own):
+            some.append(values[where == k + 1])
     share, owner = (counts[1:] / counts.sum(0).clamp(min=1)).max(0)
     owners = torch.where(share > CLAIMED, owner + 1, 0)
     if not (owners == 0).any():
@@ -318,11 +317,24 @@ def claimed(
     edges = _edges(pictures, scale, centres, owners)
     if not (edges | (owners > 0)).all():
         centres, owners = centres[~edges], owners[~edges]
-    for each in boxes.values():
-        inside_rows = [pictures[i].values[torch.from_numpy(m.ravel())] for i, m in each.items()]
-        own.append(cluster_centres(scale(torch.cat(inside_rows)), _OWN_PROTOTYPES, _SEED))
-    numbers = [torch.full((len(one),), k + 1) for k, one in enumerate(own)]
-    return scale, torch.cat([centres, *own]), torch.cat([owners, *numbers])
+    looks = []
+    for name, some in zip(boxes, own, strict=True):
+        if not sum(map(len, some)):
+            raise ComponentError(f"the boxes of {name!r} hold nothing but smaller boxes of others")
+        looks.append(cluster_centres(torch.cat(some), _OWN_PROTOTYPES, _SEED))
+    numbers = [torch.full((len(one),), k + 1) for k, one in enumerate(looks)]
+    return scale, torch.cat([centres, *looks]), torch.cat([owners, *numbers])
+
+
+def _owners(
+    shape: tuple[int, int], boxes: Mapping[str, Mapping[int, np.ndarray]], number: int
+) -> np.ndarray:
+    """Whose box each patch of a picture lies in, ``(h, w)``: the smaller one wins, 0 for none."""
+    found = np.zeros(shape, int)
+    masks = [(k + 1, each[number]) for k, each in enumerate(boxes.values()) if number in each]
+    for k, mask in sorted(masks, key=lambda one: -int(one[1].sum())):
+        found[mask] = k
+    return found
 
 
 def _edges(

@@ -51,8 +51,8 @@ def load(
     bit_depth: int | None = None,
     memory_budget: int | None = None,
     refine: str | Path | None = None,
-    rules: Iterable[str] = (),
-    components: Iterable[str] = (),
+    rules: str | Iterable[str] = (),
+    components: str | Iterable[str] = (),
     clusters: str | Path | None = None,
     **loading: Any,
 ) -> Inspector:

@@ -77,8 +77,8 @@ class Ruled(Keepable):
 
     def teach_rules(
         self,
-        rules: Iterable[str | ComponentRule],
-        components: Iterable[str | ComponentSource] = (),
+        rules: str | Iterable[str | ComponentRule],
+        components: str | Iterable[str | ComponentSource] = (),
         clusters: str | Path | Clusters | None = None,
     ) -> RuleSet | None:
         """Hold every picture to rules on the product's components from now on.
@@ -90,7 +90,7 @@ class Ruled(Keepable):
 
         Args:
             rules: such as ``"exactly 2 screws"``; ``docs/rules.md`` has them all. ``"none"`` drops
-                the present ones first.
+                the present ones first, and alone the components, too.
             components: what each component looks like, ``"label=good/01.png:120,40,80,30"``; in
                 place of the present ones. Boxes are compared with the references, so give those
                 first.
@@ -104,21 +104,19 @@ class Ruled(Keepable):
             ComponentError: a component is not told, or cannot be found.
             ImageError: a picture of a box cannot be read.
         """
-        asked = list(rules)
+        asked = list(_several(rules))
         parsed = [parse_rule(str(one)) for one in asked if one != NOTHING]
-        before = None if NOTHING in asked else self.rule_set
-        sources = parsed_sources(components)
-        kept = () if before is None else before.rules
-        learned = {} if before is None or sources else before.learned
-        if not sources and before is not None:
-            made = replace(before, rules=tuple(dict.fromkeys([*kept, *parsed])))
-        else:
-            every = tuple(dict.fromkeys([*kept, *parsed]))
-            made = RuleSet(every, sources, learned=learned)
-            made.check()
+        sources, before = parsed_sources(_several(components)), self.rule_set
+        kept = () if before is None or NOTHING in asked else before.rules
+        every = tuple(dict.fromkeys([*kept, *parsed]))
+        if before is None or sources:
+            made = RuleSet(every, sources)
+            made.check()  # before the long work
             made = replace(made, model=self._model_of(sources, clusters))
-        made.check()
-        self.rule_set = made if made.rules or made.sources else None
+        else:
+            made = replace(before, rules=every)
+            made.check()
+        self.rule_set = None if NOTHING in asked and not parsed else made
         return self.rule_set
 
     def _model_of(
@@ -260,3 +258,7 @@ class Ruled(Keepable):
         if learned:
             notes.append(promise_of_rules(self.rule_set, n, policy.false_alarms, proven))
         return policy.model_copy(update={"notes": (*policy.notes, *notes)})
+
+
+def _several(given: str | Iterable[Any]) -> Iterable[Any]:
+    return [given] if isinstance(given, str) else given

@@ -107,12 +107,8 @@ def _write_numbers(picture: Image.Image, numbers: np.ndarray) -> None:
             depth = ndimage.distance_transform_edt(np.pad(inside, 1))[1:-1, 1:-1]
             row, column = np.unravel_index(int(depth.argmax()), depth.shape)
             at = (column + 0.5) * across, (row + 0.5) * down
-            pen.text(
-                *(at, str(number)),
-                *("white", font, "mm"),
-                stroke_width=2,
-                stroke_fill="black",
-            )
+            name = str(number)
+            pen.text(at, name, "white", font, "mm", stroke_width=2, stroke_fill="black")
 
 
 def _cluster(
