@@ -72,6 +72,12 @@ class ComponentRuleOptions(Options, panel="Product"):
         if self.clusters and not self.component:
             raise ValueError("--clusters: name some of them, as in --component 'liquid=cluster 3'")
 
+    def with_boxes(self) -> list[Path]:
+        """Files on which boxes are drawn."""
+        from zerodefect.inspection.component_sources import parsed_sources
+
+        return [Path(one.file) for one in parsed_sources(self.component or ()) if one.file]
+
     def learned(self) -> bool:
         """Whether a rule holds as usual, so that good pictures are needed."""
         from zerodefect.inspection.rule_reader import parse_rule

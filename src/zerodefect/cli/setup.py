@@ -73,6 +73,7 @@ def setup(
             files,
             on_scored=lambda count: bar(advance=count),
             on_failure=failures.add,
+            with_boxes=asked.with_boxes(),
             before_limits=(lambda: asked.teach(inspector)) if asked.given else None,
             **limits.keywords(),
         )

@@ -122,13 +122,11 @@ class Ruled(Keepable):
     def _model_of(
         self, sources: Sequence[ComponentSource], clusters: str | Path | Clusters | None
     ) -> Any:
-        shown = self.words()
-        known = clusters if isinstance(clusters, Clusters) or clusters is None else None
-        if known is None and clusters is not None:
-            known = load_clusters(clusters)  # type: ignore[arg-type]
-        references = self.pictures(shown) if any(one.box for one in sources) else ()
-        opened = self.open_good
-        return learn_components(sources, known, references, self.rows_of, opened)
+        known = clusters
+        if known is not None and not isinstance(known, Clusters):
+            known = load_clusters(known)
+        references = self.pictures(self.words()) if any(one.box for one in sources) else ()
+        return learn_components(sources, known, references, self.rows_of, self.open_good)
 
     def rows_of(self, picture: Picture) -> PatchRows:
         """Patches of a picture as components are found by them; the network runs.
