@@ -1,13 +1,15 @@
-"""A segmenter and a grounder that need no weights, and answer by what is in the picture."""
+"""Networks for words and boxes that need no weights, and answer by what is in the picture."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zerodefect.backbones.chat_model import LONGEST, ChatModel, Turn
 from zerodefect.backbones.grounder import Grounder
 from zerodefect.backbones.segmenter import Masks, Prompts, Segmenter
 
@@ -88,3 +90,32 @@ class ShadeGrounder(Grounder):
         side = torch.linspace(0.1, 0.6, 16)
         boxes = torch.stack([x, y, side, side], dim=-1).to(shade)
         return logits, boxes.expand(len(pixels), -1, -1)
+
+
+class ShadeChat(ChatModel):
+    """Finds a defect where the picture is brighter than those it is shown, or than the middle."""
+
+    leaves_process = False
+    gives_chances = True
+
+    def __init__(self, dtype: torch.dtype = torch.float32, seed: int = 0) -> None:
+        self.name, self.fingerprint = "talk", f"{7 + seed}" * 64
+        self.precision = str(dtype).removeprefix("torch.")
+
+    def answer(self, turns: Sequence[Turn], max_tokens: int = LONGEST) -> str:
+        said = self._chance(turns)
+        if said < 0.5:
+            return "<think>As dark as it should be.</think><answer>No</answer>"[:max_tokens]
+        return (
+            f"<think>{said:.3f} bright.</think><location>top left</location><type>stain</type>"
+            "<answer>Yes</answer>"
+        )[:max_tokens]
+
+    def chances(self, turns: Sequence[Turn], begun: str, options: Sequence[str]) -> list[float]:
+        yes = self._chance(turns)
+        return [yes if option == "Yes" else 1 - yes for option in options]
+
+    def _chance(self, turns: Sequence[Turn]) -> float:
+        *shown, asked = (float(np.asarray(p).mean()) / 255 for p in turns[-1].pictures)
+        usual = sum(shown) / len(shown) if shown else 0.5
+        return min(max(0.5 + asked - usual, 0.0), 1.0)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from dino import dino_file
 from models import tiny_backbone
-from small_assemblies import ShadeGrounder, ShadeSegmenter
+from small_assemblies import ShadeChat, ShadeGrounder, ShadeSegmenter
 from small_networks import SMALL_RESNET, small_resnet
 
 from zerodefect import methods
@@ -76,6 +76,7 @@ def small_networks(
         "vit": lambda: small_dino(seed, dtype),
         "segmenter": lambda: small_segmenter(dtype),
         "grounder": lambda: ShadeGrounder(dtype),
+        "chat": lambda: ShadeChat(dtype, seed),
     }
     return [parts[each]() for each in kind.info.backbones.values()]
 
@@ -180,6 +181,7 @@ FURTHER: dict[str, dict[str, dict[str, Any]]] = {
         "short": {"context_length": 6, "abnormal_length": 5},
         "distinct taps": {"distinct_taps": True, "margin": 1.0},
     },
+    "iad_r1": {"two shown": {"shown": 2, "max_tokens": 40}},
     "iad_clip": {"two taps": {"taps": (1, 3), "top": 0.5}, "residual": {"residual": True}},
     "leclip": {
         "whole picture": {"alignment": False},

@@ -17,6 +17,7 @@ from zerodefect import Detector, Inspector, Policy, load
 NAMES = [
     "CalibrationError",
     "Detector",
+    "Explainer",
     "Failure",
     "ImageError",
     "Inspection",
@@ -116,7 +117,7 @@ SIGNATURES = [
 FIELDS = {
     "Inspection": "image object width height verdict calibrated score p_value regions "
     "explanation notes map answer reason allowed counts transductive area words picture "
-    "colour_range",
+    "colour_range explained conversation",
     "Region": "box mask polygons area area_percent score p_value kind kind_score allowed",
     "Failure": "image reason remedy",
     "Prediction": "score map type_map answer embedding",

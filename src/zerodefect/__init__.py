@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from zerodefect.images.tiling import Tiling
     from zerodefect.inspection.archive import ProductError
     from zerodefect.inspection.conformal import CalibrationError
+    from zerodefect.inspection.explainer import Explainer
     from zerodefect.inspection.inspected import Inspection
     from zerodefect.inspection.inspector import Inspector
     from zerodefect.inspection.load_inspector import load
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "CalibrationError": "zerodefect.inspection.conformal",
     "Detector": "zerodefect.detector.contract",
+    "Explainer": "zerodefect.inspection.explainer",
     "Failure": "zerodefect.types",
     "ImageError": "zerodefect.images",
     "Inspection": "zerodefect.inspection.inspected",
@@ -67,6 +69,7 @@ _HOMES = {
 __all__ = [
     "CalibrationError",
     "Detector",
+    "Explainer",
     "Failure",
     "ImageError",
     "Inspection",

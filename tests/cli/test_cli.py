@@ -22,6 +22,7 @@ from zerodefect.types import told_score
 VERBS = (
     "setup",
     "inspect",
+    "ask",
     "calibrate",
     "show",
     "marks",

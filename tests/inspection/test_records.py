@@ -95,6 +95,8 @@ def test_fields_of_a_record():
             "transductive",
             "area",
             "words",
+            "explained",
+            "conversation",
         ),
     ]
     assert record["count"] == 1

@@ -214,3 +214,31 @@ def test_words_and_the_area_that_words_name_are_laid_over_the_picture(tmp_path):
     assert on_page(tmp_path, [record], layers) == 4
     without = inspected([], assets={})
     assert on_page(tmp_path, [without], f"(showWords({json.dumps(without)}), 1)") == 1
+
+
+def test_what_a_chat_model_says_stands_with_its_contradictions(tmp_path):
+    """As text, whatever it is; what it names is drawn, and the list warns of contradictions."""
+    said = {"location": "left", "kind": "<b>x</b>", "why": "A \u202e<script>", "verdict": "good"}
+    said |= {"source": "tiny", "sent_to": "http://h:1", "question": "is it?"}
+    said |= {"contradictions": ["It is not."], "remarks": ["cut"], "boxes": [[10, 20, 30, 40]]}
+    late = {"source": "tiny", "fault": "no answer in time", "said": "..."}
+    records = [
+        inspected([(30, 50, 60)], conversation=[said, late]),
+        inspected([], image="b.png", conversation=[]),
+        inspected([], image="c.png"),  # of a former version
+    ]
+    shown = "(await showDetail(0), byId('findings').textContent)"
+    findings = on_page(tmp_path, records, shown)
+    for text in ("is it?", "A \\u202e<script>", "<b>x</b>", "It is not.", "cut", "http://h:1"):
+        assert text in findings
+    assert "No answer: no answer in time" in findings and "It said: ..." in findings
+    boxes = (
+        "(await showDetail(0), byId('stage').querySelectorAll('rect').map((one) => one.attributes))"
+    )
+    (box,) = on_page(tmp_path, records, boxes)
+    assert box == {"class": "named", "x": "10", "y": "20", "width": "30", "height": "40"}
+    assert on_page(tmp_path, records, "data.against") == [1, 0, 0]
+    assert on_page(tmp_path, records, "byId('grid').textContent").count("against the evidence") == 1
+    html = (tmp_path / "report.html").read_text("utf-8")
+    assert "they were sent to http://h:1." in html and "1 against the evidence" in html
+    assert "1 without an answer" in html

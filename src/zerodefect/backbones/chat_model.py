@@ -75,10 +75,12 @@ class ChatModel(ABC):
         fingerprint: SHA-256 of the weights, hexadecimal; empty where they are on a server.
         file: of the weights, where it is on this machine.
         precision: of the weights, as torch names it; empty where they are on a server.
+        activation: None; no file of learned values hangs on it.
     """
 
     leaves_process: ClassVar[bool]
     gives_chances: ClassVar[bool] = False
+    activation: ClassVar[None] = None
     name: str
     where: str = "this process"
     licence: str | None = None

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 import typer
 
 from zerodefect.cli import (
+    ask,
     backbones,
     cache,
     calibrate,
@@ -73,6 +74,7 @@ _VERBS: dict[str, dict[str, Callable[..., None]]] = {
     "Inspect": {
         "setup": setup.setup,
         "inspect": inspect.inspect,
+        "ask": ask.ask,
         "calibrate": calibrate.calibrate,
         "components": components.components,
         "show": show.show,

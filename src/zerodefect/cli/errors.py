@@ -17,13 +17,14 @@ def expected(error: Exception) -> bool:
     """Whether an exception tells the user what to do, so that no traceback is needed."""
     from pydantic import ValidationError
 
+    from zerodefect.backbones.chat_model import ChatModelError
     from zerodefect.backbones.weight_files import WeightsError
     from zerodefect.detector.contract import UnsupportedError
     from zerodefect.evaluation.metrics import SpillError
     from zerodefect.files import StoreError
     from zerodefect.training.run_state import TrainingError
 
-    ours = (WeightsError, StoreError, SpillError, UnsupportedError, TrainingError)
+    ours = (WeightsError, StoreError, SpillError, UnsupportedError, TrainingError, ChatModelError)
     return isinstance(error, (ValueError, OSError, *ours)) and not isinstance(
         error, ValidationError
     )

@@ -25,6 +25,7 @@ from zerodefect.cli.options import (
     option,
     output_option,
 )
+from zerodefect.cli.question_options import QuestionOptions, ask_questions
 from zerodefect.cli.telling import progress, say, tell
 from zerodefect.files import free_space
 
@@ -132,15 +133,19 @@ def evaluate(
     overwrite: Overwrite = False,
     batch: BatchOptions,
     cache: CacheOptions,
+    questions: QuestionOptions,
     as_json: AsJson = False,
 ) -> None:
-    """Measure methods on labelled pictures.
+    """Measure methods on labelled pictures, or chat models by questions.
 
     Killed and started again, it goes on.
 
 
     Exit code 0: everything was measured. 1: nothing could be done. 3: some files were left out.
     """
+    if questions.asked():
+        ask_questions(questions, data.data, loading, output, overwrite=overwrite, as_json=as_json)
+        return
     from zerodefect.data import distinct
     from zerodefect.evaluation.contender import check_step
     from zerodefect.evaluation.protocol import Protocol

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
+from zerodefect.cli.explain_options import ExplainOptions, Told
 from zerodefect.cli.opening import load_inspector, teach
 from zerodefect.cli.options import (
     AsJson,
@@ -28,6 +30,7 @@ from zerodefect.cli.options import (
 from zerodefect.cli.rule_options import ComponentRuleOptions
 from zerodefect.cli.telling import progress, tell
 from zerodefect.cli.terminal_rows import part_row, picture_row
+from zerodefect.cli.verdict_options import VerdictOptions
 from zerodefect.cli.word_options import WordOptions
 from zerodefect.types import printable
 
@@ -40,18 +43,6 @@ if TYPE_CHECKING:
 _SHOWN = 20  # rows of the terminal table; the files hold them all
 _NOTES_SHOWN = 5
 _COLOURS = {"failed": "red", "defect": "red", "unsure": "yellow", "good": "green"}
-
-
-@dataclass(frozen=True)
-class VerdictOptions(Options, panel="Product"):
-    """What decides of a score."""
-
-    policy: Path | None = option(None, "Calibration from 'calibrate'.", "--policy", "-p")
-    threshold: str | None = option(
-        None,
-        "Defect limit for this run: a score (0.62), rate:0.02, q:0.99, x1.05 or 105%.",
-        metavar="LIMIT",
-    )
 
 
 @dataclass(frozen=True)
@@ -109,6 +100,7 @@ def inspect(
     masks: MaskOptions,
     pictures: PictureOptions,
     words: WordOptions,
+    explained: ExplainOptions,
     run: RunOptions,
     batch: BatchOptions,
     as_json: AsJson = False,
@@ -120,20 +112,16 @@ def inspect(
     Exit code 0: all inspected. 1: nothing could be done. 3: some files could not be inspected.
     """
     from zerodefect.images import find_images
-    from zerodefect.inspection.policy import Policy
 
     files = find_images(paths)
     asked.check()
-    if product.product and verdict.policy:
-        raise ValueError("--policy: the product file has its own limits (--threshold changes one)")
-    given = Policy.load(verdict.policy) if verdict.policy else None
-    if given:
-        product, pictures = _as_calibrated(given, product, pictures)
+    given, product, pictures = verdict.opened(product, pictures)
     good: list[Path] = []
     if compared.batch or _compares(detector.method):
         detector = _set_method(detector, product, verdict)
         good = find_images(product.references or [])
         product = dataclasses.replace(product, references=None)
+    explainer = explained.explainer(detector.device)
     inspector = load_inspector(product, detector, pictures, files, rules.vocabulary, masks.refine)
     given = inspector.policy if product.product else given
     if inspector.transductive:
@@ -147,29 +135,21 @@ def inspect(
     teach(inspector, kinds)
     asked.teach(inspector)
     inspector.check_rules()
-    sets = _decided(inspector, sets, verdict.threshold, rules)
+    sets = _decided(inspector, sets, verdict, rules)
     compared_as = sets and [sets.by, sets.most, sorted(map(str, good))]
     choices = [*_choices(inspector, given, verdict, rules), compared_as, run.maps, run.report]
     choices += [masks.refine] if masks.refine else []
+    choices += [explained.explain, explained.explain_good] if explained.explain else []
     folder = run.output or default_folder(inspector, paths, [*choices, *(words.show_words or ())])
     options = {**run.keywords(), **batch.keywords(), "part_by": rules.part_by, "sets": sets}
     options |= {"folder": folder, "words": words.checked(inspector)}
+    options |= {"explainer": explainer, "explain_good": explained.explain_good}
     options.pop("output")
-    summary = _inspect(inspector, files, options, as_json)
-    _print_summary(summary, inspector, quiet=as_json)
+    told = explained.told(explainer, inspector)
+    summary = _inspect(inspector, files, options, told, as_json)
+    _print_summary(summary, inspector, told.lines(), quiet=as_json)
     if summary.failed:
         raise typer.Exit(3)
-
-
-def _as_calibrated(
-    policy: Policy, product: ProductOptions, pictures: PictureOptions
-) -> tuple[ProductOptions, PictureOptions]:
-    """The options, with name and bit depth of the policy where none are given."""
-    if product.object is None:
-        product = dataclasses.replace(product, object=policy.object)
-    if pictures.bit_depth is None:
-        pictures = dataclasses.replace(pictures, bit_depth=policy.bit_depth)
-    return product, pictures
 
 
 def _choices(
@@ -273,23 +253,18 @@ def _compare_with_itself(
 
 
 def _decided(
-    inspector: Inspector, sets: PictureSets | None, threshold: str | None, rules: RuleOptions
+    inspector: Inspector, sets: PictureSets | None, verdict: VerdictOptions, rules: RuleOptions
 ) -> PictureSets | None:
     """Rules and a limit of the user's own; of several products each by its own limits."""
-
-    def decided(policy: Policy) -> Policy:
-        policy = policy.allowing(rules.rules) if rules.rules else policy
-        return policy if threshold is None else policy.with_threshold(threshold)
-
     if sets is None or not sets.policies:
-        if rules.rules or threshold is not None:
-            inspector.policy = decided(inspector.active_policy())
+        if rules.rules or verdict.threshold is not None:
+            inspector.policy = verdict.decided(inspector.active_policy(), rules)
         return sets
-    return sets.judged_by(map(decided, sets.policies))
+    return sets.judged_by(verdict.decided(policy, rules) for policy in sets.policies)
 
 
 def _inspect(
-    inspector: Inspector, files: list[Path], options: dict[str, Any], as_json: bool
+    inspector: Inspector, files: list[Path], options: dict[str, Any], told: Told, as_json: bool
 ) -> Summary:
     """Inspect, and print what was found: records as they come, or a table at the end.
 
@@ -304,6 +279,7 @@ def _inspect(
 
         def on_record(record: dict[str, Any]) -> None:
             bar(advance=1)
+            told.add(record)
             if as_json:
                 tell(json.dumps(record))
             else:
@@ -378,7 +354,9 @@ def _print_table(
         console.print(f"... and {len(rows) - _SHOWN} more in the files below")
 
 
-def _print_summary(summary: Summary, inspector: Inspector, quiet: bool) -> None:
+def _print_summary(
+    summary: Summary, inspector: Inspector, explained: Iterable[str], quiet: bool
+) -> None:
     from zerodefect.reports.run_folder import TABLES
 
     policy = inspector.active_policy()
@@ -390,7 +368,7 @@ def _print_summary(summary: Summary, inspector: Inspector, quiet: bool) -> None:
         count = sum(summary.parts.values())
         lines.insert(0, f"{count} part{'s' * (count != 1)}: {_counted(summary.parts)}")
     lines += summary.repeated[:_NOTES_SHOWN]
-    lines += _notes_told(summary.notes)
+    lines += [*explained, *_notes_told(summary.notes)]
     if summary.calibrated:
         lines += policy.told()
     else:

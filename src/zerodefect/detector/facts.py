@@ -10,9 +10,10 @@ Source = Literal["words", "references", "set", "training", "good"]
 """Where normality is known from: the product's name; a few or many normal images; the other images
 of a set; other products' labelled defects; normal images that the method is trained on."""
 
-BackboneKind = Literal["clip", "features", "vit", "segmenter", "grounder"]
+BackboneKind = Literal["clip", "features", "vit", "segmenter", "grounder", "chat"]
 """Two towers; layers of any network (convolutional where none is named); those of a ViT; points and
-boxes to masks (``backbones/segmenter.py``); phrases to boxes (``backbones/grounder.py``)."""
+boxes to masks (``backbones/segmenter.py``); phrases to boxes (``backbones/grounder.py``); pictures
+and questions to answers (``backbones/chat_model.py``)."""
 
 
 @dataclass(frozen=True)

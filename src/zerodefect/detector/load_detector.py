@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from zerodefect.backbones.backbone import Backbone
+from zerodefect.backbones.chat_model import ChatModel, load_chat_model
 from zerodefect.backbones.clip_weights import EMBEDDED, load_clip, recommended_method
 from zerodefect.backbones.efficientnet import EFFICIENTNET
 from zerodefect.backbones.grounder import load_grounder
@@ -249,7 +250,23 @@ def _load(kind: BackboneKind, name: str | None, weights: str | Path | None, **wh
         return load_segmenter(name, weights=weights, **where)
     if kind == "grounder":
         return load_grounder(name, weights=weights, **where)
+    if kind == "chat":
+        return _load_chat(weights or name, **where)
     return load_features(name or _USUAL[kind], weights=weights, **where)
+
+
+def _load_chat(name: str | Path | None, **where: Any) -> ChatModel:
+    if name is None:
+        raise WeightsError(
+            "no chat model is named, and none is usual. Name one with --backbone (a folder as "
+            "save_pretrained writes it, a repository in the hub's cache, or "
+            "http://HOST:PORT/v1#MODEL); those in this process need the extra: "
+            "pip install 'zerodefect[vlm]'"
+        )
+    chat = load_chat_model(str(name), **where)
+    if chat.leaves_process:
+        _log.warning("pictures leave this process: they are sent to %s", chat.where)
+    return chat
 
 
 def _advised(kind: type[Detector], networks: Sequence[Backbone]) -> dict[str, Any]:
@@ -326,6 +343,8 @@ def _square(side: int, detector: Detector, networks: Sequence[Backbone]) -> tupl
     """Size of an input that was asked for; what a large one costs is said before the work."""
     check_size(side, detector)
     for network in networks:
+        if isinstance(network, ChatModel):  # which prepares pictures itself
+            continue
         own, width = network.preprocess.size, network.width
         # a block of a transformer: its matrices for each patch, and attention between all of them
         few, many = (h // network.stride * (w // network.stride) for h, w in (own, (side, side)))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zerodefect.engines.run_report import write_run_report
 from zerodefect.inspection.inspected import Inspection
@@ -34,6 +34,9 @@ from zerodefect.reports.result_files import (
 from zerodefect.reports.run_folder import RunStore, image_key
 from zerodefect.scoring.stream import Seen
 from zerodefect.types import Failure
+
+if TYPE_CHECKING:
+    from zerodefect.inspection.explainer import Explainer
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,8 @@ def inspect_files(
     batch_size: int = 8,
     sets: PictureSets | None = None,
     words: Sequence[str] = (),
+    explainer: Explainer | None = None,
+    explain_good: bool = False,
     overwrite: bool = False,
     on_record: Callable[[Record], None] = lambda record: None,
     on_part: Callable[[Record], None] = lambda record: None,
@@ -96,6 +101,7 @@ def inspect_files(
         batch_size: images that go through the network at once.
         sets: which pictures a set method compares, see ``PictureSets``; None: all of them.
         words: that are looked for in every picture, see ``Inspector.where``.
+        explainer, explain_good: what explains pictures, see ``Explainer.explaining``; or None.
         overwrite: throw away what the folder holds of another run.
         on_record, on_part: called with every record, of earlier runs first, and every part's.
 
@@ -114,11 +120,14 @@ def inspect_files(
     settings = {"maps": maps, "report": report, "root": root and str(root)}
     sets = sets or (PictureSets.of(inspector, files) if inspector.transductive else None)
     manifest = _manifest(inspector, policy, settings, parts, sets, words)
+    if explainer:
+        manifest["explained_by"] = {**explainer.facts(), "good": explain_good}
     with RunStore(folder, manifest, overwrite=overwrite) as store:
         keys = {path: image_key(path) for path in files}
         waiting = _waiting(store, keys, sets)
         before = _recorded(store, set(files) - set(waiting))
         found = _with_words(inspector, _seen(inspector, waiting, sets, batch_size), words)
+        found = explainer.explaining(found, good=explain_good) if explainer else found
         how = (_map_root(store, root), report, parts)
         for record in chain(before, _appended(store, keys, found, *how)):
             _tell(parts, on_record, on_part, record)

@@ -13,6 +13,8 @@ import io
 import lzma
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -44,6 +46,33 @@ def from_tiff(data: bytes, max_pixels: int) -> Raw:
     Raises:
         FaultError: it is damaged or of a kind that cannot be read.
     """
+    with _page_of(data, max_pixels) as (page, layout, notes):
+        if layout.compression in _WHOLE:
+            raw = _by_pillow(data, page, layout)
+        else:
+            raw = _meaning(_as_stored(data, page, layout), layout)
+        raw.notes[:0] = notes
+        return raw
+
+
+def stored_samples(data: bytes, max_pixels: int) -> tuple[np.ndarray, list[str]]:
+    """The samples ``(H, W, C)`` of the first page of full size as they are, not as colours.
+
+    Returns:
+        Samples of any type, in this machine's byte order, and notes on the file.
+
+    Raises:
+        FaultError: it is damaged or of a kind that cannot be read.
+    """
+    with _page_of(data, max_pixels) as (page, layout, notes):
+        if layout.compression in _WHOLE:
+            raise FaultError("its compression is one of pictures", CONVERT)
+        return _as_stored(data, page, layout), notes
+
+
+@contextmanager
+def _page_of(data: bytes, max_pixels: int) -> Iterator[tuple[Any, Layout, list[str]]]:
+    """The page, its layout and notes, once sizes are checked and no part is missing."""
     import tifffile
 
     _silence_libtiff()
@@ -55,14 +84,13 @@ def from_tiff(data: bytes, max_pixels: int) -> Raw:
         where = layout.offsets, layout.counts, layout.pieces
         if fault := formats.segments_fault(*where, len(data)):
             raise FaultError(fault)
-        if layout.compression in _WHOLE:
-            raw = _by_pillow(data, page, layout)
-        elif layout.knows_compression:
-            raw = _meaning(_put_together(data, layout), layout)
-        else:
-            raw = _meaning(_by_codec(page, layout), layout)
-        raw.notes[:0] = notes
-        return raw
+        yield page, layout, notes
+
+
+def _as_stored(data: bytes, page: Any, layout: Layout) -> np.ndarray:
+    if layout.knows_compression:
+        return _put_together(data, layout)
+    return _by_codec(page, layout)
 
 
 # --- strips and tiles ------------------------------------------------------------------------

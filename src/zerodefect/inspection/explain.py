@@ -5,11 +5,37 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from zerodefect.inspection.allowances import allowed_in_words
+from zerodefect.inspection.explanation import Explanation
 from zerodefect.inspection.policy import Policy
 from zerodefect.types import Count, Region, Verdict, told_score
 
 TRANSDUCTIVE = "Transductive: compared with the other pictures of its batch."
 """Ends an explanation where the score depends on other pictures of the run."""
+
+
+def explained(
+    verdict: Verdict,
+    score: float,
+    policy: Policy,
+    regions: Sequence[Region],
+    size: tuple[int, int],
+    reason: str | None,
+    counts: Sequence[Count],
+    *,
+    after: str = "",
+) -> Explanation:
+    """The record of what the verdict rests on: the sentence, and of the strongest region the rest.
+
+    Args:
+        verdict, score, policy, regions, size, reason, counts: as of ``explain``.
+        after: ends the sentence.
+    """
+    return Explanation(
+        location=place(regions[0].box, size) if regions else None,
+        kind=regions[0].kind if regions else None,
+        why=explain(verdict, score, policy, regions, size, reason, counts) + after,
+        verdict=verdict,
+    )
 
 
 def explain(

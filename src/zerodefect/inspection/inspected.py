@@ -12,6 +12,7 @@ from PIL import Image
 
 from zerodefect.files import atomic_write
 from zerodefect.images import Picture, open_image
+from zerodefect.inspection.explanation import Explanation
 from zerodefect.inspection.presentation import as_html, drawn_on
 from zerodefect.inspection.records import to_record
 from zerodefect.types import Count, Region, Verdict, printable, told_score
@@ -38,7 +39,7 @@ class Inspection:
         score: raw image score of the detector.
         p_value: conformal p-value of the image under "this is a good part", or None.
         regions: anomalous areas, highest score first.
-        explanation: one or two plain sentences: why this verdict.
+        explanation: one or two plain sentences: why this verdict; those of ``explained``.
         notes: what the reader should know about the file ("first of 12 frames", ...).
         map: ``(height, width)`` float32 anomaly map at the image's size, or None if dropped or if
             the method gives none.
@@ -57,6 +58,9 @@ class Inspection:
         picture: as it was inspected, or None if dropped (``keep_maps=False``).
         colour_range: raw map values at the two ends of the colour ramp, from the calibration and so
             the same for all images; None without maps.
+        explained: ``explanation`` from the evidence alone as a record: where, what, why, verdict.
+        conversation: what chat models say of it, each checked against the evidence, in the order in
+            which they were asked; see ``Explainer``.
     """
 
     image: str
@@ -82,6 +86,12 @@ class Inspection:
     components: tuple[ComponentRecord, ...] = field(default=(), repr=False)
     picture: Picture | None = field(default=None, repr=False, compare=False)
     colour_range: tuple[float, float] | None = field(default=None, repr=False, compare=False)
+    explained: Explanation | None = None
+    conversation: tuple[Explanation, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.explained is not None and not self.explanation:
+            object.__setattr__(self, "explanation", self.explained.why)
 
     @property
     def count(self) -> int:
@@ -118,7 +128,7 @@ class Inspection:
         Raises:
             ValueError: there is no picture, or one of another size.
         """
-        return Image.fromarray(drawn_on(self._shown(picture).to_uint8(), self))
+        return Image.fromarray(drawn_on(self.shown(picture).to_uint8(), self))
 
     def save(self, path: str | Path, picture: Any = None) -> None:
         """Write ``overlay`` (.png, .jpg) or ``to_dict`` (.json), as the ending says.
@@ -138,7 +148,15 @@ class Inspection:
             else:
                 drawn.save(file, _PICTURES[kind], quality=90)
 
-    def _shown(self, given: Any) -> Picture:
+    def shown(self, given: Any = None) -> Picture:
+        """The picture that was inspected: the one that was kept, or the one given.
+
+        Args:
+            given: as ``open_image`` takes it.
+
+        Raises:
+            ValueError: there is no picture, or one of another size.
+        """
         picture = self.picture if given is None else given
         if picture is not None and not isinstance(picture, Picture):
             picture = open_image(picture)

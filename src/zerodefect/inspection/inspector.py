@@ -15,7 +15,7 @@ from zerodefect.images import ImageError, Picture
 from zerodefect.inspection.allowances import Allowances, allowed_in_words
 from zerodefect.inspection.conformal import CalibrationError, check_provable
 from zerodefect.inspection.counting import count_kinds
-from zerodefect.inspection.explain import explain
+from zerodefect.inspection.explain import explained
 from zerodefect.inspection.frames import Frame, measure, why_unjudged
 from zerodefect.inspection.inspected import Inspection
 from zerodefect.inspection.kind_examples import name_regions
@@ -414,6 +414,7 @@ class Inspector(Ruled):
         unjudged = why_unjudged(picture, area, policy.frames)
         verdict: Verdict = policy.verdict(scored.score, regions) if not unjudged else "unsure"
         by_rule = unjudged is None and verdict != policy.verdict(scored.score)
+        why = (verdict, scored.score, policy, drawn, size, unjudged, counts)
         found = Inspection(
             image=picture.path,
             object=shown.name,
@@ -424,8 +425,7 @@ class Inspector(Ruled):
             score=scored.score,
             p_value=policy.p_value(scored.score),
             regions=drawn,
-            explanation=explain(verdict, scored.score, policy, drawn, size, unjudged, counts)
-            + self.told_transductive(),
+            explained=explained(*why, after=self.told_transductive()),
             answer=scored.answer,
             notes=(*picture.notes, *filter(None, (unjudged, shown.why_whole(picture)))),
             map=scored.map,

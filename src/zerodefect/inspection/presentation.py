@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from zerodefect.images import jpeg_address, laid_over, thumbnail
 from zerodefect.types import Region, printable, told_score
 
 if TYPE_CHECKING:
+    from zerodefect.inspection.explanation import Explanation
     from zerodefect.inspection.inspected import Inspection
 
 _SIDE = 480  # pixels of the picture in a notebook
@@ -33,9 +35,21 @@ def as_html(inspection: Inspection) -> str:
         f"{told} score {told_score(inspection.score)}{p}",
         _text(inspection.explanation),
         *map(_text, filter(None, [inspection.answer, *inspection.notes])),
+        *(line for one in inspection.conversation for line in _said(one)),
     ]
     body = "".join(f"<div>{line}</div>" for line in lines if line)
     return f"<div>{_picture(inspection)}{body}{_table(inspection.regions)}</div>"
+
+
+def _said(one: Explanation) -> Iterator[str]:
+    """What a chat model says, and what of it contradicts the evidence."""
+    where = f" at {one.sent_to} (pictures left this process)" if one.sent_to else ""
+    asked = f"<i>{_text(one.question)}</i> " if one.question else ""
+    yield f"{asked}{_text(one.source + where)}: {_text(one.sentence())}"
+    for sentence in one.contradictions:
+        yield f'<b style="color:{_COLOURS["defect"]}">Contradiction: {_text(sentence)}</b>'
+    if one.remarks:
+        yield _text("; ".join(one.remarks))
 
 
 def verdict_html(verdict: str, calibrated: bool) -> str:

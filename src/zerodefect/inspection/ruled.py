@@ -196,7 +196,10 @@ class Ruled(Keepable):
         worst = max((found.verdict, *(one.verdict for one in rules)), key=_WORST.index)
         told = broken_in_words(rules)
         said = found.explanation if told is None else f"{told} {found.explanation}"
-        return replace(found, verdict=worst, explanation=said)
+        record = found.explained and found.explained.model_copy(
+            update={"why": said, "verdict": worst}
+        )
+        return replace(found, verdict=worst, explanation=said, explained=record)
 
     # --- limits ---------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from zerodefect.files import atomic_write
 from zerodefect.images import colorize
 from zerodefect.inspection.records import Record
 from zerodefect.reports.example_list import Address
+from zerodefect.reports.explained_section import ExplainedCounts, explained_section
 from zerodefect.reports.report_page import fill_page
 from zerodefect.reports.report_parts import ReportParts
 from zerodefect.reports.report_pictures import WORD_RANGE
@@ -33,10 +34,11 @@ MAX_CALIBRATION_TICKS = 500
 _MIME = {".jpg": "image/jpeg", ".png": "image/png"}
 _DETAILS = (
     *("image", "object", "width", "height", "explanation", "answer", "counts"),
-    *("words", "rules", "components"),
+    *("words", "rules", "components", "conversation"),
 )
 _COLUMNS = (
     *("image", "verdict", "score", "p_value", "count", "kinds", "area", "thumb", "noted", "part"),
+    "against",
 )
 _REGION = (
     *("box", "area", "area_percent", "score", "p_value", "kind", "kind_score", "polygons"),
@@ -97,6 +99,7 @@ def write_report(
     verdicts = summary.columns["verdict"]
     told: dict[str, Any] = {"calibrated": summary.calibrated, "notes": summary.notes, "data": data}
     told["repeated"] = repeated(address)
+    told["explained"] = explained_section(manifest, summary.explained)
     page = fill_page(manifest, verdicts, failures, groups=groups, **told)
     _write(path, page)
     _remove_folder_form(folder, keep=0 if single else written)
@@ -164,6 +167,7 @@ class _Summary:
         self.calibrated = all(one.get("form", "none") != "none" for one in each)
         self.columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
         self.kind_numbers: dict[str | None, int] = {}
+        self.explained = ExplainedCounts()
         self.words = False  # whether any were looked for
         self.notes: Counter[str] = Counter()  # images that have a note, by what it says
 
@@ -180,6 +184,7 @@ class _Summary:
             "thumb": thumb,
             "noted": len(record.get("notes") or ()),
             "part": self.parts.number(record.get("part")),
+            "against": self.explained.add(record),
         }
         for name, column in self.columns.items():
             column.append(row.get(name))

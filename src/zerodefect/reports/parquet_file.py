@@ -9,6 +9,7 @@ from typing import Any
 
 from zerodefect.files import atomic_write
 from zerodefect.inspection.records import Record
+from zerodefect.reports.conversation_columns import ENTRY_FIELDS, entry_rows
 from zerodefect.version import __version__
 
 NO_PYARROW = "a Parquet file needs pyarrow: pip install 'zerodefect[parquet]'"
@@ -41,8 +42,9 @@ def write_parquet(records: Iterable[Mapping[str, Any]], path: str | Path) -> Non
     """Write one row per image, failed ones included, with its regions and notes as lists.
 
     Columns are ``IMAGE_FIELDS``, then ``notes``, texts, ``regions``, structures of
-    ``REGION_FIELDS``: ``rle`` is COCO's compressed text, whose size is the picture's; and
-    ``counts`` and ``rules``, structures of ``COUNT_FIELDS`` and ``RULE_FIELDS``.
+    ``REGION_FIELDS``: ``rle`` is COCO's compressed text, whose size is the picture's; ``counts``
+    and ``rules``, structures of ``COUNT_FIELDS`` and ``RULE_FIELDS``; and ``conversation``,
+    structures of ``ENTRY_FIELDS``.
 
     Args:
         records: read once, group by group.
@@ -56,13 +58,14 @@ def write_parquet(records: Iterable[Mapping[str, Any]], path: str | Path) -> Non
     import pyarrow as pa
     from pyarrow import parquet
 
-    region, count, rule = (
+    region, count, rule, entry = (
         pa.struct([(name, pa.type_for_alias(kind)) for name, kind in fields.items()])
-        for fields in (REGION_FIELDS, COUNT_FIELDS, RULE_FIELDS)
+        for fields in (REGION_FIELDS, COUNT_FIELDS, RULE_FIELDS, dict.fromkeys(ENTRY_FIELDS, _TEXT))
     )
     fields = [(name, pa.type_for_alias(kind)) for name, kind in IMAGE_FIELDS.items()]
     fields += [("notes", pa.list_(pa.string())), ("regions", pa.list_(region))]
     fields += [("counts", pa.list_(count)), ("rules", pa.list_(rule))]
+    fields += [("conversation", pa.list_(entry))]
     schema = pa.schema(fields, metadata={"zerodefect": __version__})
     rows = map(parquet_row, records)
     with atomic_write(Path(path)) as file, parquet.ParquetWriter(file, schema) as writer:
@@ -81,6 +84,7 @@ def parquet_row(record: Mapping[str, Any]) -> Record:
     row["rules"] = [
         {name: _plain(one[name]) for name in RULE_FIELDS} for one in record.get("rules") or ()
     ]
+    row["conversation"] = entry_rows(record)
     return row
 
 

@@ -19,6 +19,7 @@ from zerodefect.types import printable
 
 MAX_FAILURES = 1000
 MAX_NOTES = 100
+_SCRIPTS = ("report.js", "report_words.js", "report_rules.js", "report_explained.js")
 _LONG = ("policy", "policies", "power", "rules")  # values of a manifest
 
 
@@ -32,6 +33,7 @@ def fill_page(
     data: str,
     groups: ReportParts | None = None,
     repeated: str = "",
+    explained: str = "",
 ) -> str:
     """Fill the page's template; whatever comes from outside is escaped.
 
@@ -44,6 +46,7 @@ def fill_page(
         data: HTML of the scripts that carry the results; put in as it is.
         groups: parts with several pictures, or None.
         repeated: HTML of the marks that several pictures share.
+        explained: HTML of what is told of a chat model.
     """
     heading = str(manifest.get("object") or "Inspection")
     state = "" if calibrated else " (uncalibrated)"
@@ -55,7 +58,7 @@ def fill_page(
     parts = {
         "title": escape(f"{heading}: inspection report{state}"),
         "heading": escape(heading),
-        "script": "".join(_shipped(f"report{own}.js") for own in ("", "_words", "_rules")),
+        "script": "".join(map(_shipped, _SCRIPTS)),
         "body_class": "calibrated" if calibrated else "uncalibrated",
         "banner": "" if calibrated else _banner(manifest),
         "facts": _facts(manifest),
@@ -64,6 +67,7 @@ def fill_page(
         "parts": groups.panel() if groups else "",
         "statement": "".join(f"<p>{escape(s)}</p>" for s in told),
         "repeated": repeated,
+        "explained": explained,
         "failures": _failure_table(failures),
         "notes": _note_table(notes),
         "power": power_of_run(manifest),

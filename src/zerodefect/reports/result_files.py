@@ -26,13 +26,14 @@ import tifffile
 
 from zerodefect.files import atomic_write
 from zerodefect.inspection.records import Record
+from zerodefect.reports.conversation_columns import SAID_COLUMNS, said_columns
 from zerodefect.types import Count
 from zerodefect.version import __version__
 
 IMAGE_COLUMNS = (
     *("image", "status", "object", "verdict", "calibrated", "score", "p_value", "count", "kinds"),
     *("largest_area_percent", "width", "height", "explanation", "answer", "notes"),
-    *("reason", "remedy", "allowed", "part", "counts", "rules"),
+    *("reason", "remedy", "allowed", "part", "counts", "rules", *SAID_COLUMNS),
 )
 REGION_COLUMNS = (
     *("image", "object", "verdict", "calibrated", "region", "kind", "kind_score"),
@@ -114,6 +115,7 @@ def write_coco(
     """
     categories: dict[str, int] = {name: i for i, name in enumerate(kinds, start=1)}
     calibrated: set[bool] = set()
+    hosts: set[str] = set()
     images = annotations = failed = 0
     with (
         atomic_write(Path(path)) as file,
@@ -126,6 +128,7 @@ def write_coco(
                 continue
             images += 1
             calibrated.add(bool(record["calibrated"]))
+            hosts.update(filter(None, [said_columns(record)["pictures_sent_to"]]))
             _write_item(file.write, images, _coco_image(record, images))
             for region in record["regions"]:
                 annotations += 1
@@ -137,7 +140,7 @@ def write_coco(
         second.seek(0)
         shutil.copyfileobj(second, file)
         listed = [{"id": i, "name": n, "supercategory": "defect"} for n, i in categories.items()]
-        info = _coco_info(calibrated, failed)
+        info = _coco_info(calibrated, failed, sorted(hosts))
         file.write(
             f'\n], "categories": {json.dumps(listed)}, "info": {json.dumps(info)}}}\n'.encode()
         )
@@ -252,6 +255,7 @@ def image_row(record: Mapping[str, Any]) -> list[Any]:
         "notes": "; ".join(record.get("notes") or ()),
         "counts": "; ".join(str(Count(**one)) for one in record.get("counts") or ()),
         "rules": "; ".join(f"{r['truth']}: {r['told']}" for r in record.get("rules") or ()),
+        **said_columns(record),
     }
     return [{**record, **extra}.get(column) for column in IMAGE_COLUMNS]
 
@@ -331,12 +335,13 @@ def _has_holes(region: Mapping[str, Any]) -> bool:
     return bool(doubled != 2 * region["area"])
 
 
-def _coco_info(calibrated: set[bool], failed: int) -> Record:
+def _coco_info(calibrated: set[bool], failed: int, hosts: list[str]) -> Record:
     sure = calibrated == {True}
     return {
         "description": "ZeroDefect inspection"
         + ("" if sure else ": not calibrated, verdicts and regions are provisional"),
         "calibrated": sure,
         "failed_images": failed,
+        **({"pictures_sent_to": hosts} if hosts else {}),
         "version": __version__,
     }

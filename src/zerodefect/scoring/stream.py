@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
+from zerodefect.backbones.chat_model import ChatModelError
 from zerodefect.detector.composed import SetLevel
 from zerodefect.detector.contract import TooFewError
 from zerodefect.detector.knowledge import Knowledge
@@ -189,5 +190,7 @@ def _scored(
         if isinstance(error, ImageError):
             return [error.failure]
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if isinstance(error, ChatModelError):
+            return [Failure(pictures[0].path, reason, "Start again: it is asked again")]
         remedy = "Free memory, use a smaller --batch-size, or shrink the picture"
         return [Failure(pictures[0].path, f"could not be scored ({reason})", remedy)]

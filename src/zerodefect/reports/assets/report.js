@@ -140,6 +140,7 @@ function card(i) {
       make("span", { class: "values" }, `score ${number(data.score[i])}${p}`),
       make("span", { class: "kinds" }, found),
       ...(data.part[i] === null ? [] : [make("span", { class: "kinds" }, `part ${shownName(partName(i))}: ${data.parts[data.part[i]][1]}`)]),
+      ...(data.against[i] ? [make("span", { class: "contradiction" }, "explanation against the evidence")] : []),
       ...(data.noted[i] ? [make("span", { class: "quiet" }, plural(data.noted[i], "note"))] : []),
       make("span", { class: "name" }, name),
       make("span", { class: "folder" }, folder))));
@@ -416,6 +417,7 @@ function showStage(detail) {
     onPoint(line, k);
     if (k < MAX_ROWS) parts.push(mark(region, k, detail));
   });
+  svg.append(...namedBoxes(detail));
   if (detail.assets.heat) parts.unshift(make("img", { id: "heat", src: detail.assets.heat, alt: "Heat map" }));
   if (detail.assets.image) parts.unshift(make("img", { src: detail.assets.image, alt: shownName(detail.image) }));
   else parts.unshift(make("div", { class: "message" }, "No picture was kept for this image."));
@@ -499,6 +501,7 @@ function showFindings(i, detail) {
     if (detail.object) facts.append(fact("Product", detail.object));
     if (detail.explanation) parts.push(make("p", { class: "explanation" }, detail.explanation));
     if (detail.answer) parts.push(make("h2", {}, "The model's own words"), make("blockquote", {}, detail.answer));
+    parts.push(...showConversation(detail));
     if (detail.notes.length > 0) parts.push(make("h2", {}, "Notes on the file"), make("ul", {}, ...detail.notes.map((note) => make("li", {}, note))));
     if (located(detail.regions.length)) parts.push(make("h2", {}, "Regions"), ...regionTable(detail.regions));
   }
