@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class ComponentRuleOptions(Options, panel="Product"):
+class ComponentRuleOptions(Options, panel="Rules"):
     """What is asked of a product's components, and what they look like."""
 
     rule: list[str] | None = option(
         None,
         "'exactly 2 screws', 'label inside bottle', 'fill level as usual', ...; repeatable; none "
-        "drops the product's. See docs/rules.md.",
+        "drops the product's.",
         metavar="RULE",
     )
     rules: str | None = option(
@@ -30,8 +30,8 @@ class ComponentRuleOptions(Options, panel="Product"):
     )
     component: list[str] | None = option(
         None,
-        "What a component looks like: 'label=good/01.png:120,40,80,30' (a box), 'liquid=cluster "
-        "3', 'cap=words bottle cap'; repeatable.",
+        "What it looks like: 'label=good/01.png:120,40,80,30' (a box), 'liquid=cluster 3' or "
+        "'cap=words bottle cap'; repeatable.",
         metavar="NAME=...",
     )
     clusters: Path | None = option(
