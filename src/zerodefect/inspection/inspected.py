@@ -82,12 +82,12 @@ class Inspection:
     transductive: bool = False
     area: FoundArea | None = field(default=None, repr=False, compare=False)
     words: tuple[SeenWord, ...] = field(default=(), repr=False, compare=False)
-    rules: tuple[RuleRecord, ...] = ()
-    components: tuple[ComponentRecord, ...] = field(default=(), repr=False)
     picture: Picture | None = field(default=None, repr=False, compare=False)
     colour_range: tuple[float, float] | None = field(default=None, repr=False, compare=False)
     explained: Explanation | None = None
     conversation: tuple[Explanation, ...] = ()
+    rules: tuple[RuleRecord, ...] = ()
+    components: tuple[ComponentRecord, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         if self.explained is not None and not self.explanation:
