@@ -126,7 +126,6 @@ def test_a_server_that_fails_costs_sentences_alone(call, server, tmp_path, how):
     assert code == 0 and "4 defect" in out and "4 without an answer" in out, err
     said = [one["conversation"][0] for one in records(tmp_path)]
     assert all(one["fault"] and not one["why"] for one in said)
-    assert "not asked, after 3 pictures" in said[3]["fault"]
     if how == "prose":
         assert said[0]["said"] == server.answer
     page = (tmp_path / "run" / "report.html").read_text()
@@ -144,8 +143,9 @@ def test_nothing_of_chat_models_is_imported_before_one_is_asked_for():
     code = (
         "import sys; import zerodefect.cli; import zerodefect.engines.local;"
         "import zerodefect.inspection.load_inspector;"
-        "print([name for name in sys.modules if 'chat' in name or 'explainer' in name"
-        " or name.partition('.')[0] in ('transformers', 'httpx', 'trl')])"
+        "ours = ('_chat', 'chat_server', 'explainer'); theirs = ('transformers', 'httpx', 'trl');"
+        "print([name for name in sys.modules if name.endswith(ours)"
+        " or name.partition('.')[0] in theirs])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
     assert found.stdout.strip() == "[]"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -217,6 +218,32 @@ def test_a_model_that_is_down_is_not_asked_for_every_picture():
     assert found[2] is None and found[5] == "late"
     assert all("not asked, after 3 pictures in a row" in one for one in found[6:])
     assert len(model.heard) == 6
+    server = Sent(*[late] * 30)
+    found = faults(Explainer(server).explaining(run_of(*["defect"] * 30)))
+    assert len(server.heard) <= 3 + 4 and found[-1].startswith("not asked")
+
+
+def test_a_server_is_asked_about_several_pictures_at_a_time_and_they_keep_their_order():
+    together = threading.Barrier(4, timeout=30)
+
+    class Slow(Sent):
+        def answer(self, turns, max_tokens=512):
+            together.wait()  # comes to an end where four are asked at a time, and only there
+            return json.dumps(ANSWER)
+
+    kinds = ["good", "failed", "defect", "unsure", "defect", "defect", "failed", "good"]
+    found = list(Explainer(Slow()).explaining(run_of(*kinds)))
+    assert [one.source for one in found] == [f"{k}.png" for k in range(8)]
+    assert faults(found) == ["-", "-", None, None, None, None, "-", "-"]
+
+
+def test_a_run_that_ends_early_leaves_nothing_behind():
+    found = Explainer(Sent(*[ANSWER] * 9)).explaining(run_of(*["defect"] * 9))
+    assert next(found).source == "0.png"
+    found.close()
+    assert list(Explainer(Sent()).explaining(run_of())) == []
+    with pytest.raises(ZeroDivisionError):  # what goes wrong in the inspection is told
+        list(Explainer(Sent(ANSWER)).explaining(one for one in [1 / 0]))
 
 
 def test_names_of_models_act_on_nothing():

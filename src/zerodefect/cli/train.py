@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from zerodefect.cli.chat_training import ChatStageOptions, taught, teach
 from zerodefect.cli.options import (
     BitDepth,
     Layout,
@@ -98,6 +99,7 @@ def train(
     network: NetworkOptions,
     recipe: RecipeOptions,
     run: RunOptions,
+    chat: ChatStageOptions,
     output: Path | None = output_option(None, "Run folder, default runs/METHOD; the same resumes."),
     machine: MachineOptions,
     processes: int = option(
@@ -111,13 +113,16 @@ def train(
 
     From each data set it takes the TEST split (good and defective pictures with masks), as the
     field does, or all labelled pictures where there are no splits. Pictures of --val are never
-    learned from.
+    learned from. A chat model is taught on the same pictures (docs/reasoning.md).
     """
     from zerodefect.evaluation.validation import Validation
     from zerodefect.training.engine import Settings
     from zerodefect.training.fit_method import check_trained, fit
     from zerodefect.training.processes import Processes
 
+    if taught(method, chat):
+        teach(method, chat, data, network, recipe, run, machine, output, processes)
+        return
     check_trained(method)  # before any process is started
     if processes > 1 and "RANK" not in os.environ:
         raise typer.Exit(_launch(processes))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from zerodefect.backbones.chat_model import ChatModel, ChatModelError, load_chat_model
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from zerodefect.inspection.inspector import Inspector
 
 _IN_A_ROW = 3  # answers that a run may miss before the model is no longer asked
+_AT_ONCE = 4  # pictures that a server is asked about at a time
 _LONGEST = 1000  # characters of a question
 _TOKENS = 512  # of an answer, which takes about a hundred where it keeps to the form
 
@@ -146,28 +150,48 @@ class Explainer:
     def explaining(
         self, found: Iterable[Seen[Any, Inspection]], *, good: bool = False
     ) -> Iterator[Seen[Any, Inspection]]:
-        """Explain the pictures of a run as they come.
+        """Explain the pictures of a run as they come, and give them back in their order.
 
-        A model that gives no answer three times in a row is not asked any more, so that a server
-        that is down costs three times its patience and not the night.
+        A server is asked about a few at a time, while the next ones are inspected. A model that
+        gives no answer three times in a row is not asked any more, so that a server that is down
+        costs a few times its patience and not the night.
 
         Args:
             found: of ``Inspector.stream``.
             good: explain pictures that are called good, too.
         """
+        at_once = _AT_ONCE if self.model.leaves_process else 1
+        waiting: deque[tuple[Seen[Any, Inspection], Future[Inspection] | None]] = deque()
         missed = 0
-        for seen in found:
-            result = seen.result
-            if not isinstance(result, Inspection) or (result.verdict == "good" and not good):
-                yield seen
-                continue
-            if missed < _IN_A_ROW:
-                result = self.explain(result, seen.picture)
+        workers = ThreadPoolExecutor(at_once)
+        try:
+            for seen in chain(found, [None] * at_once):  # the last ones are waited for
+                if seen is not None:
+                    given_up = missed >= _IN_A_ROW
+                    waiting.append((seen, self._begun(workers, seen, good, given_up)))
+                if not waiting or (seen is not None and len(waiting) < at_once):
+                    continue
+                done, answer = waiting.popleft()
+                if answer is None:
+                    yield done
+                    continue
+                result = answer.result()
                 missed = missed + 1 if result.conversation[-1].fault else 0
-            else:
-                reason = f"not asked, after {_IN_A_ROW} pictures in a row without an answer"
-                result = self._added(result, Explanation(fault=reason))
-            yield Seen(seen.source, seen.picture, result)
+                yield Seen(done.source, done.picture, result)
+        finally:
+            workers.shutdown(wait=False, cancel_futures=True)
+
+    def _begun(
+        self, workers: ThreadPoolExecutor, seen: Seen[Any, Inspection], good: bool, given_up: bool
+    ) -> Future[Inspection] | None:
+        """The explanation of a picture, under way; None for one that is not to be explained."""
+        result = seen.result
+        if not isinstance(result, Inspection) or (result.verdict == "good" and not good):
+            return None
+        if given_up:
+            reason = f"not asked, after {_IN_A_ROW} pictures in a row without an answer"
+            return workers.submit(self._added, result, Explanation(fault=reason))
+        return workers.submit(self.explain, result, seen.picture)
 
 
 def good_parts(inspector: Inspector) -> tuple[Picture, ...]:
