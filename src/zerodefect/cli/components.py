@@ -10,12 +10,12 @@ from zerodefect.cli.opening import load_inspector
 from zerodefect.cli.options import (
     DetectorOptions,
     GoodPaths,
-    PictureOptions,
     ProductOptions,
     object_option,
     option,
     output_option,
 )
+from zerodefect.cli.picture_options import PictureOptions
 from zerodefect.cli.telling import progress, tell
 
 if TYPE_CHECKING:
@@ -48,9 +48,9 @@ def components(
 
     Exit code 0: file and page are written. 1: nothing could be done.
     """
-    from zerodefect.images import find_images
+    from zerodefect.images.part_files import find_parts
 
-    files = find_images(good or [])
+    files = find_parts(good or [])
     file, page = _targets(output, object, overwrite)
     if not files:
         raise ValueError("name pictures or folders of good parts")

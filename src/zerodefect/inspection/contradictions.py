@@ -28,6 +28,7 @@ def contradictions(file: ProductFile, given: Mapping[str, Any]) -> list[str]:
         "tile": seen.tile,
         "overlap": seen.overlap,
         "keep_aspect": seen.keep_aspect,
+        "view": seen.view,
         "bit_depth": seen.bit_depth,
         "precision": first_of(facts.get("precision")),
         "image_size": sizes[0] if isinstance(sizes, tuple) else first_of(sizes),

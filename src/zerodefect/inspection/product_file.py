@@ -210,7 +210,7 @@ class ProductFile:
         """How pictures are shown to the network."""
         seen = self.told.viewing
         tiling = None if seen.tile is None else Tiling(seen.tile, seen.overlap)
-        return Viewing(tiling, seen.keep_aspect, seen.within)
+        return Viewing(tiling, seen.keep_aspect, seen.within, seen.view)
 
     def areas(self) -> tuple[Picture | AreaWords | None, Picture | None]:
         """What counts, as a mask picture or in words, and the mask picture of what does not."""
@@ -333,6 +333,7 @@ def _told(
             tile=tiling.size if tiling else None,
             overlap=tiling.overlap if tiling else Tiling(1).overlap,
             keep_aspect=viewing.keep_aspect,
+            view=viewing.view,
             within=viewing.within,
             bit_depth=inspector.bit_depth,
             areas=(roi, ignore),

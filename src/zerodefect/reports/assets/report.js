@@ -547,6 +547,7 @@ async function showDetail(i) {
     if (current !== i) return; // the reader has moved on meanwhile
     showStage(detail);
     showRules(detail);
+    showCloud(detail);
     showWords(detail);
     showFindings(i, detail);
   } catch (error) {
