@@ -53,7 +53,7 @@ def pretrain(
     """
     from zerodefect.backbones.precision import pick_precision
     from zerodefect.detector.load_detector import pick_device
-    from zerodefect.pretraining import model_and_sheets, pretrain_clip, pretrain_stem
+    from zerodefect.pretraining import model_and_sheets, pretrain_clip
 
     if good:
         _check_adapting(preview, surroundings, first_steps, steps)
@@ -71,12 +71,16 @@ def pretrain(
     if onto is None:
         first = pretrain_clip.PretrainConfig(**given)
         onto = str(_run(first, output / FIRST, first_steps or pretrain_clip.PACKAGED_STEPS))
+    _second_stage(output, steps, {**given, "onto": onto, "surroundings": surroundings})
+
+
+def _second_stage(output: Path, steps: Sequence[int], given: dict[str, Any]) -> None:
+    from zerodefect.pretraining import model_and_sheets, pretrain_stem
+
     made = []
     for length in steps or pretrain_stem.LENGTHS:
-        second = pretrain_stem.StemConfig(
-            onto=onto, steps=length, surroundings=surroundings, **given
-        )
-        made.append(_run(second, output / f"steps-{length}", None))
+        config = pretrain_stem.StemConfig(steps=length, **given)
+        made.append(_run(config, output / f"steps-{length}", None))
     weights = model_and_sheets.mean_of(made, output)
     _told(weights, [path.parent for path in made])
 
