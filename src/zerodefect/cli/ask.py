@@ -53,7 +53,7 @@ class TalkOptions(Options, panel="Output"):
     )
     record: Path | None = option(None, "Keep the conversation here; if it is there, go on with it.")
     timeout: float | None = option(
-        None, "Seconds that an answer may take; default 120, of a server 60.", min=0.1
+        None, "Seconds that an answer may take; default 300, of a server 60.", min=0.1
     )
 
 
