@@ -7,11 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 from zerodefect.images.cloud_geometry import filled, surface_of
 from zerodefect.images.cloud_views import field_of_view
 from zerodefect.images.clouds import Cloud
+
+_GAP = 3.0  # pixels that a point is drawn around itself, at most, so that a surface has no holes
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,8 +55,8 @@ def turned(cloud: Cloud, yaw: float, pitch: float, side: int | None = None) -> T
     """See a cloud after turning it about its middle.
 
     Every measured point is drawn as one pixel of a parallel projection; of several the nearest is
-    kept. The pixels between are taken from the nearest drawn one for the picture alone: they
-    show no cell.
+    kept. Pixels beside a drawn one take its colour, for the picture alone: they show no cell. The
+    rest is drawn as a plane that faces the camera.
 
     Args:
         cloud: on its grid.
@@ -84,7 +87,8 @@ def turned(cloud: Cloud, yaw: float, pitch: float, side: int | None = None) -> T
     colours = np.broadcast_to(np.array([0.5, 0.5, 1.0]), (side, side, 3))
     if known.any():
         drawn = facing[np.maximum(cells, 0)] * (0.5, 0.5, -0.5) + 0.5
-        colours = filled(drawn, known)
+        between = ndimage.distance_transform_edt(~known) <= _GAP
+        colours = np.where(between[..., None], filled(drawn, known), colours)
     return TurnedView((np.clip(colours, 0, 1) * 65535).round().astype(np.uint16), cells, _of(cloud))
 
 
