@@ -6,11 +6,11 @@ import pytest
 import torch
 from small_detectors import images, remembered, small_cnn
 
+from zerodefect.detector.measured_memory import StageMemory
 from zerodefect.layers.memory import MemoryBank
 from zerodefect.layers.similarity import highest_mean, peak_and_spread
 from zerodefect.layers.turning import rotated
 from zerodefect.methods import create
-from zerodefect.methods.pyramid import StageMemory
 
 
 def made(size=64, **options):

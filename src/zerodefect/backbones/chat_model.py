@@ -142,7 +142,7 @@ def load_chat_model(
         name: local folder, or repository in the hub's cache, of a vision-language model (extra
             ``vlm``); or ``http://HOST:PORT/v1#MODEL`` for a server that speaks OpenAI's chat
             protocol, which is not asked before it has a question.
-        timeout: seconds that an answer may take; None for 120 in this process, 60 from a server.
+        timeout: seconds that an answer may take; None for 300 in this process, 60 from a server.
         device, dtype: where and how a model in this process runs; None for float32.
 
     Raises:

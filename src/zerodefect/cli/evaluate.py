@@ -21,10 +21,10 @@ from zerodefect.cli.options import (
     ObjectNames,
     Options,
     Overwrite,
-    PictureOptions,
     option,
     output_option,
 )
+from zerodefect.cli.picture_options import PictureOptions
 from zerodefect.cli.question_options import QuestionOptions, ask_questions
 from zerodefect.cli.telling import progress, say, tell
 from zerodefect.files import free_space

@@ -16,12 +16,13 @@ from zerodefect.cli.opening import load_inspector, tell_views
 from zerodefect.cli.options import (
     DetectorOptions,
     GoodPaths,
-    PictureOptions,
     ProductOptions,
     object_option,
     option,
     output_option,
 )
+from zerodefect.cli.picture_options import PictureOptions
+from zerodefect.cli.rule_options import ComponentRuleOptions
 from zerodefect.cli.telling import LeftOut, progress, tell
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def setup(
     good: GoodPaths,
     *,
     object: str | None = object_option(),
+    asked: ComponentRuleOptions,
     limits: RateOptions,
     detector: DetectorOptions,
     pictures: PictureOptions,
@@ -54,10 +56,11 @@ def setup(
     Exit code 0: all is written. 1: nothing could be done. 3: it is written, but some files could
     not be used and do not count.
     """
-    from zerodefect.images import find_images
+    from zerodefect.images.part_files import find_parts
     from zerodefect.inspection.setting_up import set_up
 
-    files, seconds = find_images(good or []), power_seconds(power)
+    files, seconds = find_parts(good or []), power_seconds(power)
+    asked.check()
     file, page = _targets(output, object, overwrite)
     if len(files) < 2:
         raise ValueError("name two good parts or more: limits are learned from how they differ")
@@ -70,6 +73,8 @@ def setup(
             files,
             on_scored=lambda count: bar(advance=count),
             on_failure=failures.add,
+            with_boxes=asked.with_boxes(),
+            before_limits=(lambda: asked.teach(inspector)) if asked.given else None,
             **limits.keywords(),
         )
     curve = _power(inspector, made, files, seconds)

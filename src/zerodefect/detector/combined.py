@@ -4,7 +4,8 @@ The maps of the parts lie on scales of their own. What good pictures show brings
 each is centred and scaled by its mean and deviation over good pictures that it was not shown (each
 reference left out in turn), and the weighted sum is bent into [0, 1] by a smooth monotone function
 that neither ties nor saturates. Conformal calibration then learns the limits of the joint score,
-so that its guarantee is its own.
+so that its guarantee is its own. A part whose input a picture lacks (points without colours,
+colours without points) is silent there, and the others are brought to the scale of all.
 
 Symbols: x a part's map, mu and sigma its mean and deviation on good pictures, w the weights,
 z = sum w (x - mu) / sigma.
@@ -20,6 +21,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from zerodefect.detector import absent_inputs
 from zerodefect.detector.composed import Memory, numbered
 from zerodefect.detector.configs import Positive, Share, hyper_parameters
 from zerodefect.detector.contract import (
@@ -88,6 +90,7 @@ class Combined(Detector):
         self.tells_kinds = any(p.tells_kinds for p in parts.values())
         self.inputs = self._inputs()
         self.backbone = {name: part.backbone for name, part in parts.items()}
+        self.may_lack = True  # a part is silent where its inputs are absent
         if any(part.memory is not None for part in parts.values()):
             self.memory = _Memories(self)
 
@@ -173,18 +176,20 @@ class Combined(Detector):
         passing = numbered(batches, pictures, knowledge.shots, self._images)
         while some := list(islice(passing, _AT_ONCE)):
             for name, part in self.each():
-                own = known[name]
-                if part.memory is not None:
-                    rows = [numbers for _, numbers, _ in some]
-                    own = part.remember(own, (batch[name].value for batch, *_ in some), rows)
+                own, there = known[name], [one for one in some if name in one[0]]
+                if part.memory is not None and there:
+                    rows = [numbers for _, numbers, _ in there]
+                    own = part.remember(own, (batch[name].value for batch, *_ in there), rows)
                 known[name] = replace(own, shots=some[-1][2])
             room = max(0, _SCALE_FROM - sum(len(numbers) for _, numbers in shown))
             shown += [(batch, numbers) for batch, numbers, _ in some[:room]]
         for name, part in self.each():
-            own = part.settle(known[name])
-            scale = {_SCALE: _scale(part, own, [(batch[name].value, n) for batch, n in shown])}
-            knowledge = self.nested(knowledge, name, own.having(scale))
-        return knowledge
+            own, seen = known[name], [(b[name].value, n) for b, n in shown if name in b]
+            if seen or _SCALE in own:
+                own = part.settle(own)
+                own = own.having({_SCALE: _scale(part, own, seen)} if seen else {})
+            knowledge = self.nested(knowledge, name, own)
+        return self._leveled(knowledge, shown)
 
     def _images(self, encoded: Mapping[str, Any]) -> int:
         return len(next(iter(self.references(encoded).values())))
@@ -194,7 +199,7 @@ class Combined(Detector):
         return {
             f"{name}/{place}": values
             for name, part in self.each()
-            if part.memory is not None
+            if part.memory is not None and name in encoded
             for place, values in part.references(encoded[name].value).items()
         }
 
@@ -208,7 +213,10 @@ class Combined(Detector):
         """What every part makes of its inputs, once it is heard."""
         encoded = {}
         for name, part in self.each():
-            own = {place: inputs[_place(name, place)] for place in part.inputs}
+            places = {place: _place(name, place) for place in part.inputs}
+            own = {place: inputs[one] for place, one in places.items() if one in inputs}
+            if not own or (len(own) < len(places) and not part.may_lack):
+                continue
             encoded[name] = _Later(part, own["image"] if own.keys() == {"image"} else own)
         return encoded
 
@@ -218,17 +226,38 @@ class Combined(Detector):
         able = [
             (name, part, share)
             for (name, part), share in zip(self.each(), shares, strict=True)
-            if knowledge.shots or "references" not in part.info.needs
+            if "references" not in part.info.needs or f"{name}/{_SCALE}" in knowledge
         ]
-        total = sum(share for *_, share in able)
-        return [(name, part, share / total) for name, part, share in able]
+        return _to_one(able)
 
     def predict(
         self, encoded: Mapping[str, Any], knowledge: Knowledge, left_out: Tensor | None = None
     ) -> Prediction:
         """The joint map; kinds and answer of the first part that has them."""
+        names, map, score, said = self._said(encoded, knowledge, left_out)
+        if (place := absent_inputs.place(names)) in knowledge:
+            by, to, score_by, score_to = knowledge[place]
+            map, score = by * map + to, score_by * score + score_to
+        size = map.shape[-2], map.shape[-1]
+        types = next((one.type_map for one in said if one.type_map is not None), None)
+        types = None if types is None else upsample(types, size)
+        answer = next((one.answer for one in said if one.answer), None)
+        return Prediction(bent(score), bent(map), types, answer)
+
+    def _said(
+        self, encoded: Mapping[str, Any], knowledge: Knowledge, left_out: Tensor | None
+    ) -> tuple[list[str], Tensor, Tensor, list[Prediction]]:
+        """Parts that are heard on these pictures, their joint map and score z, and what they say.
+
+        Raises:
+            RuntimeError: no part knows what the pictures show.
+        """
+        heard = _to_one([one for one in self.heard(knowledge) if one[0] in encoded])
+        if not heard:
+            there = " and ".join(encoded) or "no part"
+            raise RuntimeError(f"{there} was shown no good pictures with what these have")
         said, z = [], []
-        for name, part, share in self.heard(knowledge):
+        for name, part, share in heard:
             own = self.of(knowledge, name)
             one = part.predict(encoded[name].value, own, left_out)
             if one.map is None:
@@ -242,10 +271,28 @@ class Combined(Detector):
             score = peak_and_spread(map, self.config.top)
         else:  # alone, a part says what it says
             score = (said[0].score - scale[0]) / scale[1]
-        types = next((one.type_map for one in said if one.type_map is not None), None)
-        types = None if types is None else upsample(types, size)
-        answer = next((one.answer for one in said if one.answer), None)
-        return Prediction(bent(score), bent(map), types, answer)
+        return [name for name, *_ in heard], map, score, said
+
+    def _leveled(
+        self, knowledge: Knowledge, shown: list[tuple[Mapping[str, Any], Tensor]]
+    ) -> Knowledge:
+        """The knowledge with what brings pictures that lack an input to the scale of the others."""
+        knowledge = knowledge.without(absent_inputs.LEVEL)
+        whole = [(batch, n) for batch, n in shown if len(batch) == len(self.parts)]
+        memory = self.memory
+        if not whole or memory is None or not memory.leaves_out(knowledge):
+            return knowledge
+        found = {}
+        everyone = [self._said(batch, knowledge, n)[1:3] for batch, n in whole]
+        for names in absent_inputs.subsets(dict(self.each())):
+            some = [
+                self._said({name: batch[name] for name in names}, knowledge, n)[1:3]
+                for batch, n in whole
+            ]
+            level = absent_inputs.level(everyone, some)
+            if level is not None:
+                found[absent_inputs.place(names)] = level
+        return knowledge.having(found)
 
     def patch_features(self, encoded: Mapping[str, Any]) -> tuple[PatchFeatures, ...]:
         """Those of all parts."""
@@ -321,6 +368,14 @@ class _Memories:
             for name, part in self.joint.each()
             if part.memory is not None
         )
+
+
+def _to_one(
+    parts: list[tuple[str, Detector, float]],
+) -> list[tuple[str, Detector, float]]:
+    """The same with shares that sum to one."""
+    total = sum(share for *_, share in parts)
+    return [(name, part, share / total) for name, part, share in parts]
 
 
 def _place(name: str, own: str) -> str:

@@ -80,6 +80,7 @@ class Detector(nn.Module):
         words_first: whether references are learned in the light of words, which must come first.
         official_classes: classes that a pickled official file may name, by full name; objects of
             them and of torch's usual layers are read as their parameters, and nothing else is.
+        may_lack: whether a picture may lack some of its inputs, as colours or points.
         undecided: its score without references where normal and anomalous are equally likely.
         config: hyper-parameters.
         inputs: what it takes of a picture, by name; most methods take one ``image``.
@@ -101,6 +102,7 @@ class Detector(nn.Module):
     words_first: ClassVar[bool] = False
     official_classes: ClassVar[tuple[str, ...]] = ()
     undecided: ClassVar[float | None] = None
+    may_lack: bool = False
     memory: Memory | None = None
 
     def __init__(
@@ -234,7 +236,8 @@ class Detector(nn.Module):
     def encode(self, inputs: Any) -> Any:
         """The part of ``forward`` that depends on the images alone; all networks run here.
 
-        A detector of several inputs takes them by name; those that a picture lacks are not there.
+        A detector of several inputs takes them by name; where it ``may_lack`` some, those that the
+        pictures lack are not there: all pictures of a batch lack the same.
         """
         raise NotImplementedError(f"{type(self).__name__} does not say what it sees")
 

@@ -13,9 +13,9 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import torch
@@ -50,6 +50,9 @@ from zerodefect.images.samples import (
 from zerodefect.images.tiff import from_tiff
 from zerodefect.images.tiff_tags import stored_bits
 from zerodefect.types import Failure
+
+if TYPE_CHECKING:
+    from zerodefect.images.clouds import Cloud
 
 MAX_PIXELS = 200_000_000
 
@@ -108,11 +111,15 @@ class Picture:
         pixels: ``(H, W, 3)`` RGB, upright; uint8 in 0..255, or uint16 in 0..65535 if the source
             has more than 8 bits.
         notes: what the reader should know about the file ("first of 12 frames", ...).
+        cloud: points of the same part, one for each pixel, where a camera of depth took them.
+        colourless: whether the pixels are nothing but a view of the cloud.
     """
 
     path: str
     pixels: np.ndarray
     notes: tuple[str, ...] = ()
+    cloud: Cloud | None = field(default=None, kw_only=True)
+    colourless: bool = field(default=False, kw_only=True)
 
     @property
     def width(self) -> int:

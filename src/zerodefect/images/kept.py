@@ -64,4 +64,12 @@ def shrink(picture: Picture, size: tuple[int, int]) -> Picture:
         )[0]
         scaled = (tensor.clamp(0, 1) * float(np.iinfo(pixels.dtype).max)).round()
         small = scaled.permute(1, 2, 0).to(torch.int32).numpy().astype(pixels.dtype)
-    return KeptPicture(picture.path, np.ascontiguousarray(small), picture.notes, own)
+    pixels = np.ascontiguousarray(small)
+    return KeptPicture(
+        picture.path,
+        pixels,
+        picture.notes,
+        own,
+        cloud=picture.cloud,
+        colourless=picture.colourless,
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -44,6 +44,8 @@ class Preprocess:
         ValueError: for a size below 1, or Pillow resizing without antialiasing.
     """
 
+    modality: ClassVar[str] = "colours"  # what of a picture it takes
+
     size: tuple[int, int]
     mean: tuple[float, float, float] = CLIP_MEAN
     std: tuple[float, float, float] = CLIP_STD
@@ -60,6 +62,10 @@ class Preprocess:
             raise ValueError(f"resize_on must be tensor or pil: {self.resize_on!r}")
         if self.resize_on == "pil" and not self.antialias:
             raise ValueError("Pillow always antialiases; use resize_on='tensor' to switch it off")
+
+    def lacks(self, picture: Picture) -> bool:
+        """Whether the picture has nothing for this input: no colours, but points alone."""
+        return picture.colourless
 
     def __call__(self, picture: Picture) -> torch.Tensor:
         """Give the network's input for one picture: float32 ``(3, h, w)``, normalised."""

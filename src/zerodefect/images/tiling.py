@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -31,7 +31,21 @@ class Tile:
         """Take the tile out of the picture, shrunk as it is; a view, nothing is copied."""
         rows = _span(self.top, self.height, picture.pixels.shape[0] / picture.height)
         columns = _span(self.left, self.width, picture.pixels.shape[1] / picture.width)
-        return Picture(picture.path, picture.pixels[rows, columns], picture.notes)
+        cloud = picture.cloud
+        if cloud is not None:
+            down, across = (
+                _span(start, length, side / own)
+                for start, length, side, own in (
+                    (self.top, self.height, cloud.height, picture.height),
+                    (self.left, self.width, cloud.width, picture.width),
+                )
+            )
+            cloud = replace(
+                cloud, points=cloud.points[down, across], valid=cloud.valid[down, across]
+            )
+        pixels = picture.pixels[rows, columns]
+        part, plain = picture.path, picture.colourless
+        return Picture(part, pixels, picture.notes, cloud=cloud, colourless=plain)
 
 
 def _span(start: int, length: int, scale: float) -> slice:

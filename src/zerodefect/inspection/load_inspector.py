@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from zerodefect.detector.contract import Detector
+from zerodefect.images.cloud_views import checked_view
 from zerodefect.images.tiling import Tiling
 from zerodefect.inspection.archive import ProductError
 from zerodefect.inspection.carried_weights import asked_here
+from zerodefect.inspection.contradictions import contradictions
 from zerodefect.inspection.inspector import Inspector
 from zerodefect.inspection.keepable import asked_again
 from zerodefect.inspection.policy import Policy
 from zerodefect.inspection.product_detector import check_detector, rebuilt
-from zerodefect.inspection.product_file import ProductFile, contradictions, opened_product
+from zerodefect.inspection.product_file import ProductFile, opened_product
 from zerodefect.inspection.product_sections import SUFFIX
 from zerodefect.inspection.refinement import Refiner
 from zerodefect.inspection.sources import Source, open_source
@@ -45,11 +47,15 @@ def load(
     tile: int | None = None,
     overlap: float = 0.25,
     keep_aspect: bool = False,
+    view: str | None = None,
     roi: Source | AreaWords | None = None,
     ignore: Source | None = None,
     bit_depth: int | None = None,
     memory_budget: int | None = None,
     refine: str | Path | None = None,
+    rules: str | Iterable[str] = (),
+    components: str | Iterable[str] = (),
+    clusters: str | Path | None = None,
     **loading: Any,
 ) -> Inspector:
     """Load an inspector as ``zerodefect inspect`` has it, but for ``self_comparison``.
@@ -67,11 +73,15 @@ def load(
         tile, overlap: side of tiles in pixels for large pictures, and the least share of a tile
             that its neighbour shows, too.
         keep_aspect: keep the pictures' aspect ratio instead of squaring them.
+        view: judge this view of the parts' point clouds instead of their pictures: ``depth``,
+            ``normals`` or ``curvature``, see ``images.cloud_views.seen_as``.
         roi, ignore: mask pictures: only what is white in ``roi`` and not in ``ignore`` counts.
             ``roi`` may be words: of ``"the screw, not the background"`` only the screw counts,
             which is looked for in every picture; see ``scoring.areas.AreaWords``.
         bit_depth: bits that 16-bit pictures use; by default the policy's, or inferred once.
         memory_budget: bytes that remembered references may take.
+        rules, components, clusters: what is asked of the product's components, and what they look
+            like, see ``Inspector.teach_rules``.
         refine: segmenter that draws regions sharply, see ``Refiner.load``; verdicts stay.
         loading: as ``methods.load_detector`` takes them: ``checkpoint``, ``backbone``, ``weights``,
             ``device``, ``precision``, ``image_size`` and hyper-parameters of the method.
@@ -87,6 +97,7 @@ def load(
     words = Vocabulary.load(vocabulary) if isinstance(vocabulary, (str, Path)) else vocabulary
     told: dict[str, Any] = {"object": object, "references": references, "policy": policy}
     told |= {"vocabulary": words, "tile": tile, "overlap": overlap, "keep_aspect": keep_aspect}
+    told["view"] = checked_view(view)
     told |= {"roi": roi, "ignore": ignore, "bit_depth": bit_depth, "memory_budget": memory_budget}
     refiner = None if refine is None else Refiner.load(refine, loading.get("device") or "auto")
     if is_product(method):
@@ -94,6 +105,8 @@ def load(
     else:
         inspector = _of_method(None if method is None else str(method), told, loading)
     inspector.refiner = refiner
+    if rules or components:
+        inspector.teach_rules(rules, components, clusters)
     return inspector
 
 
@@ -112,7 +125,7 @@ def _of_method(
         policy=known,
         asked={"method": method, **loading},
         vocabulary=told["vocabulary"],
-        viewing=Viewing(tiling, told["keep_aspect"]),
+        viewing=Viewing(tiling, told["keep_aspect"], view=told["view"]),
         bit_depth=known.bit_depth if depth is None and known else depth,
         roi=opened_roi(roi),
         ignore=None if ignore is None else open_source(ignore),
@@ -234,6 +247,7 @@ def renewed(path: str | Path, **said: Any) -> Inspector:
             tile=seen.tile,
             overlap=seen.overlap,
             keep_aspect=seen.keep_aspect,
+            view=seen.view,
             bit_depth=seen.bit_depth,
             roi=roi,
             ignore=ignore,
@@ -253,4 +267,4 @@ def renewed(path: str | Path, **said: Any) -> Inspector:
 def _options_said(given: Mapping[str, Any]) -> set[str]:
     """Hyper-parameters among keyword arguments: all that are none of ``load``'s own."""
     own = {"object", "references", "vocabulary", "policy", "tile", "overlap", "keep_aspect", "roi"}
-    return given.keys() - own - {"ignore", "bit_depth", "memory_budget"}
+    return given.keys() - own - {"ignore", "bit_depth", "memory_budget", "view"}

@@ -12,6 +12,7 @@ from PIL import Image
 from scipy import ndimage
 
 from zerodefect.images import ImageError, Picture, resize_map
+from zerodefect.images.clouds import Cloud
 
 BACKGROUND = "background"
 """What an area is told from where its words exclude nothing."""
@@ -255,4 +256,12 @@ def paint_over(picture: Picture, inspected: np.ndarray | None) -> Picture:
         raise ValueError(f"{picture.path}: the inspected area is empty")
     pixels = picture.pixels.copy()
     pixels[~inspected] = np.round(picture.pixels[inspected].mean(0)).astype(pixels.dtype)
-    return replace(picture, pixels=pixels)
+    return replace(picture, pixels=pixels, cloud=_inside(picture.cloud, inspected))
+
+
+def _inside(cloud: Cloud | None, inspected: np.ndarray) -> Cloud | None:
+    """The cloud as if nothing had been measured outside of the area."""
+    if cloud is None:
+        return None
+    valid = cloud.valid & resize_area(inspected, cloud.valid.shape)
+    return replace(cloud, points=cloud.points * valid[..., None], valid=valid)

@@ -19,7 +19,8 @@ from torch import Tensor
 from zerodefect.detector.composed import SetLevel
 from zerodefect.detector.contract import Detector, PatchFeatures, UnsupportedError
 from zerodefect.detector.knowledge import Knowledge
-from zerodefect.images import Picture
+from zerodefect.images import ImageError, Picture
+from zerodefect.images.point_input import part_alone
 from zerodefect.images.tiling import Tile
 from zerodefect.scoring.areas import paint_over
 from zerodefect.scoring.joining import Joint, Scored
@@ -89,14 +90,31 @@ class Scorer:
             ValueError: an inspected area that is empty or of another size.
             ImageError: more views than ``MOST_VIEWS``.
         """
-        shown = paint_over(self.viewing.shown(picture), inspected)
+        shown = self._shown(picture, inspected)
         yield self._inputs(shown)
         for tile in self.viewing.tiles(shown):
             yield self._inputs(tile.cut(shown))
 
     def _inputs(self, picture: Picture) -> dict[str, Tensor]:
-        needed = self.detector.inputs.items()
-        return {name: self.viewing.preprocess(one, picture)(picture) for name, one in needed}
+        there, lacking = {}, []
+        for name, needed in self.detector.inputs.items():
+            preprocess = self.viewing.preprocess(needed, picture)
+            if preprocess.lacks(picture):
+                lacking.append(preprocess.modality)
+            else:
+                there[name] = preprocess(picture)
+        if lacking and not (there and self.detector.may_lack):
+            kinds = ", ".join(sorted(set(lacking)))
+            reason = f"{self.detector.info.title} needs its {kinds}, and there are none"
+            raise ImageError(picture.path, reason, "Give them, or take a method that does without")
+        return there
+
+    def _shown(self, picture: Picture, inspected: np.ndarray | None) -> Picture:
+        """The picture as all views are cut from it; the ground is known from the whole alone."""
+        shown = self.viewing.shown(picture)
+        if shown.cloud is not None:
+            shown = replace(shown, cloud=part_alone(shown.cloud))
+        return paint_over(shown, inspected)
 
     @property
     def network_size(self) -> tuple[int, int]:
@@ -136,7 +154,7 @@ class Scorer:
 
         ``inspected`` is as of ``score``.
         """
-        shown = paint_over(self.viewing.shown(picture), inspected)
+        shown = self._shown(picture, inspected)
         inputs = self._inputs(shown if tile is None else tile.cut(shown))
         _, batch = self._stacked([((0, 0), inputs)])
         return self.detector.patch_features(self.detector.encode(batch))

@@ -1,0 +1,81 @@
+"""From a picture's point cloud to a detector's input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+import torch
+from scipy import ndimage
+
+from zerodefect.images.cloud_geometry import background_plane, usual_tolerance, without_plane
+from zerodefect.images.clouds import Cloud
+from zerodefect.images.decode import Picture
+from zerodefect.images.preprocess import Preprocess
+
+_OVER_GROUND = 5.0  # usual tolerances within which points count as ground: its noise has tails
+_PIECES = 0.02  # of the largest piece: smaller ones are left-overs of the ground
+
+
+@dataclass(frozen=True, eq=False)
+class PartCloud(Cloud):
+    """A cloud whose ground was looked for, and taken away where there is one."""
+
+
+@dataclass(frozen=True)
+class PointsPreprocess(Preprocess):
+    """The points of a part on its grid, without the ground that it lies on.
+
+    A grid that is larger than ``size`` is thinned out, row by row and column by column; a smaller
+    one stays as it is, since points cannot be made. Of ``Preprocess`` only ``size`` counts here.
+    """
+
+    modality: ClassVar[str] = "points"
+
+    def lacks(self, picture: Picture) -> bool:
+        """Whether the picture has no point cloud."""
+        return picture.cloud is None
+
+    def __call__(self, picture: Picture) -> torch.Tensor:
+        """Give ``(3, h, w)`` float32, x, y, z in the cloud's unit, NaN where there is no point.
+
+        Raises:
+            ValueError: the picture has no point cloud.
+        """
+        if picture.cloud is None:
+            raise ValueError(f"{picture.path} has no point cloud")
+        part = part_alone(picture.cloud)
+        rows, columns = (
+            _spread(side, most) for side, most in zip(part.valid.shape, self.size, strict=True)
+        )
+        points = np.where(part.valid[..., None], part.points, np.float32(np.nan))
+        thinned = np.ascontiguousarray(points[rows][:, columns].transpose(2, 0, 1))
+        return torch.from_numpy(thinned.astype(np.float32, copy=False))
+
+
+def _spread(side: int, most: int) -> np.ndarray:
+    """Evenly spread places, ``most`` of them at most."""
+    if side <= most:
+        return np.arange(side)
+    return (np.arange(most) * side + side // 2) // most
+
+
+def part_alone(cloud: Cloud) -> PartCloud:
+    """The cloud without the plane that the part lies on, and without what is left of that.
+
+    A cloud without such a plane keeps all points, and so does what was cut out of a part alone.
+    """
+    if isinstance(cloud, PartCloud):
+        return cloud
+    plane = background_plane(cloud)
+    if plane is None:
+        return PartCloud(**vars(cloud))
+    part = without_plane(cloud, plane, _OVER_GROUND * usual_tolerance(cloud))
+    pieces, count = ndimage.label(part.valid, np.ones((3, 3)))
+    sizes = np.bincount(pieces.ravel(), minlength=count + 1)
+    sizes[0] = 0
+    kept = (sizes >= _PIECES * sizes.max())[pieces] & part.valid
+    cells = np.where((part.cells >= 0) & kept.ravel()[part.cells], part.cells, -1)
+    alone = replace(part, points=part.points * kept[..., None], valid=kept, cells=cells)
+    return PartCloud(**vars(alone))
