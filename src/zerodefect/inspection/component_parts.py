@@ -1,9 +1,9 @@
 """The parts of components in one picture: where they lie, how large, and how surely they are there.
 
 A part is a connected area where a component's margin is above zero. Its strength is the mean margin
-times the root of its share of the picture, so that half as wide is half as strong; beside that of
-the strongest part on a usual good picture it says how surely the part is one: weak ones are doubtful, and a rule that holds or not depending on
-doubtful parts is neither kept nor broken.
+times the root of its share of the picture, so that half as wide is half as strong. Beside that of
+the strongest part on a usual good picture it says how surely the part is one: weak ones are
+doubtful, and a rule that holds or not depending on doubtful parts is neither kept nor broken.
 """
 
 from __future__ import annotations
