@@ -146,6 +146,7 @@ FURTHER: dict[str, dict[str, dict[str, Any]]] = {
         "unet": {"network": "unet", "error": "l1", "sigma": 0.0},
         "ssim": {"error": "ssim", "border": "zeros", "width": 2},
     },
+    "bt_points": {"small": {"radius": 2.5, "neighbours": 12, "patch": 1, "density": 0.0}},
     "clip_surgery": {
         "probability": {"read_out": "probability", "stream_start": 3},
         "own patches": {"attention": "plain", "templates": ("a photo of a {}.", "the {}.")},
@@ -186,6 +187,10 @@ FURTHER: dict[str, dict[str, dict[str, Any]]] = {
     "leclip": {
         "whole picture": {"alignment": False},
         "small windows": {"window": 3, "stride": 2, "attention": "vv", "taps": (2,)},
+    },
+    "missingclip": {
+        "residual": {"residual": True, "tokens": 2},
+        "two taps": {"taps": (1, 3), "reconstructed": 1.0, "top": 0.5},
     },
     "mgfd_clip": {"own patches": {"attention": "plain", "taps": (3,), "context_length": 6}},
     "multiads": {
