@@ -17,12 +17,11 @@ from zerodefect.cli.options import (
     DetectorOptions,
     NetworkOptions,
     Options,
-    PictureOptions,
     ProductOptions,
-    ViewOptions,
     flattened,
     option,
 )
+from zerodefect.cli.picture_options import PictureOptions, ViewOptions
 from zerodefect.evaluation.protocol import Protocol
 from zerodefect.images import encode_png
 
@@ -140,6 +139,7 @@ def test_views_open_their_mask_pictures(tmp_path):
         "keep_aspect": True,
         "roi": str(tmp_path / "roi.png"),
         "ignore": None,
+        "view": None,
         "bit_depth": 12,
     }
 

@@ -59,6 +59,7 @@ def test_answers_that_do_not_come_are_exit_code_3(root):
         ((), "--protocol mmad asks a chat model"),
         (("--chat", "x", "--protocol", "anomalies"), "name both or neither"),
         (("--chat", "x", "--protocol", "mmat"), "there are anomalies and mmad"),
+        (("--chat", "x", "--method", "winclip"), "drop --method"),
         (("--chat", "nowhere/model"), "the weights are not on this machine"),
         (("--chat", "x", "--data", "y"), "takes one --data"),
     ],

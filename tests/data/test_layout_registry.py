@@ -104,8 +104,19 @@ def test_every_layout_has_a_file_of_its_own():
 
 def test_the_layouts_are_named_in_a_fixed_order():
     general = ("auto", "folder", "mvtec", "meta", "csv")
-    own = ("loco", "visa", "ksdd", "ksdd2", "dagm", "real-iad", "headct", "yes-no", "isic")
-    assert LAYOUTS[:15] == (*general, *own, "images-masks")
+    own = (
+        "loco",
+        "eyecandies",
+        "visa",
+        "ksdd",
+        "ksdd2",
+        "dagm",
+        "real-iad",
+        "headct",
+        "yes-no",
+        "isic",
+    )
+    assert LAYOUTS[:16] == (*general, *own, "images-masks")
     assert [known.name for known in CATALOGUE][:3] == ["mvtec", "visa", "mpdd"]
     asked = [layout.name for layout, _ in layouts()]
     tools = ["roboflow", "cvat", "label-studio", "lookout", "coco"]

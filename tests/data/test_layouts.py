@@ -132,7 +132,68 @@ def test_mvtec_3d_reads_the_colour_pictures_and_their_masks(tmp_path):
     assert not dataset.problems
     draw(tmp_path / "tire/test/good/gt/000.png", value=255)
     only_problem(load_dataset(tmp_path), "warning", "a good picture has a mask")
-    assert any("xyz/ are not" in note for note in dataset.notes)
+    assert any("point cloud: 2 of 3" in note for note in dataset.notes)
+
+
+def test_a_part_of_mvtec_3d_may_lack_its_picture_or_its_cloud(tmp_path):
+    for number in (0, 1):
+        draw(tmp_path / f"tire/test/hole/rgb/00{number}.png")
+        draw(tmp_path / f"tire/test/hole/gt/00{number}.png", value=255)
+    for number in (1, 2):
+        draw(tmp_path / f"tire/test/hole/xyz/00{number}.tiff")
+    draw(tmp_path / "tire/test/hole/gt/002.png", value=255)
+    draw(tmp_path / "tire/test/good/xyz/000.tiff")
+    draw(tmp_path / "tire/train/good/rgb/000.png")
+    dataset = load_dataset(tmp_path, sizes=False)
+    found = {s.image.relative_to(tmp_path).as_posix(): s for s in dataset.select(split="test")}
+    hole, xyz = "tire/test/hole/rgb/", "tire/test/hole/xyz/"
+    assert set(found) == {
+        f"{hole}000.png",
+        f"{hole}001.png",
+        f"{xyz}002.tiff",
+        "tire/test/good/xyz/000.tiff",
+    }
+    assert found[f"{hole}000.png"].cloud is None
+    assert found[f"{hole}001.png"].cloud == tmp_path / xyz / "001.tiff"
+    alone = found[f"{xyz}002.tiff"]
+    assert alone.cloud == alone.image
+    assert alone.mask == tmp_path / "tire/test/hole/gt/002.png"
+    assert any("2 of them without a picture" in note for note in dataset.notes)
+    (tmp_path / xyz / "001.tiff").unlink()
+    assert load_dataset(tmp_path, sizes=False).fingerprint() != dataset.fingerprint()
+
+
+# Eyecandies
+
+
+def test_eyecandies_reads_one_light_with_its_depth_label_and_mask(tmp_path):
+    for place in ("train", "val", "test_public", "test_private"):
+        for number in ("000", "001"):
+            data = tmp_path / "Lollipop" / place / "data"
+            for light in range(6):
+                draw(data / f"{number}_image_{light}.png")
+            draw(data / f"{number}_depth.png")
+            (data / f"{number}_info_depth.yaml").write_text("normalization: {min: 1, max: 2}")
+    public = tmp_path / "Lollipop/test_public/data"
+    (public / "000_metadata.yaml").write_text("anomalous: 0\nbumps: 0\n")
+    (public / "001_metadata.yaml").write_text("anomalous: 1\nbumps: 1\ndents: 1\n")
+    for number in ("000", "001"):
+        draw(public / f"{number}_mask.png", value=255 * int(number))
+    dataset = load_dataset(tmp_path)
+    assert dataset.layout == "eyecandies"
+    assert counts(dataset) == {
+        ("Lollipop", "train", "good"): (2, 0),
+        ("Lollipop", "validation", "good"): (2, 0),
+        ("Lollipop", "test", "good"): (1, 0),
+        ("Lollipop", "test", "bumps+dents"): (1, 1),
+        ("Lollipop", None, ""): (2, 0),
+    }
+    assert {s.image.name for s in dataset} == {"000_image_4.png", "001_image_4.png"}
+    assert all(s.cloud.name == s.image.name.replace("image_4", "depth") for s in dataset)
+    (public / "001_metadata.yaml").write_text("nothing")
+    only_problem(load_dataset(tmp_path), "error", "does not say whether")
+    with pytest.raises(DatasetError, match="test_public"):
+        load_dataset(draw(tmp_path / "other/a.png").parent, layout="eyecandies")
 
 
 def test_masks_beside_their_pictures_are_not_pictures(tmp_path):

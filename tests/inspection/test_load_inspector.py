@@ -86,7 +86,8 @@ def test_the_same_options_give_the_same_detector_and_results(
 
 def test_every_option_of_the_command_line_is_a_keyword(shelf):
     """The groups of options say what they are in Python; ``load`` must take all of that."""
-    from zerodefect.cli.options import DetectorOptions, PictureOptions, ProductOptions
+    from zerodefect.cli.options import DetectorOptions, ProductOptions
+    from zerodefect.cli.picture_options import PictureOptions
 
     groups = (ProductOptions(object="screw"), DetectorOptions(), PictureOptions())
     keywords = {name: value for group in groups for name, value in group.keywords().items()}

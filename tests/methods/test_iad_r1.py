@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from chat_stand_in import stand_in
 from PIL import Image
 from scripted_chat import ScriptedChat
 from small_assemblies import ShadeChat
@@ -133,6 +134,23 @@ def run(*arguments: object) -> str:
     done = CliRunner().invoke(app, [str(one) for one in arguments])
     assert done.exit_code == 0, (done.output, done.exception)
     return done.output
+
+
+def test_a_server_is_named_in_every_output_and_found_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    good = parts(tmp_path / "good", 4)
+    with stand_in() as server:
+        server.answer = "<think>ok</think><answer>No</answer>"
+        given = ("-m", "iad_r1", "-b", server.address, "--image-size", 56)
+        told = run("calibrate", good, *given, "-n", "nut", "-o", "nut.zd")
+        host = server.address.partition("/v1")[0]
+        assert f"pictures leave this process: they are sent to {host}" in told.replace("\n", " ")
+        told = run("inspect", good, "--product", "nut.zd", "-o", "run")
+        assert f"they are sent to {host}" in told.replace("\n", " ")
+    assert server.address in Path("run/run.json").read_text("utf-8")
+    assert server.address in Path("run/report.html").read_text("utf-8")
+    records = [json.loads(line) for line in Path("run/results.jsonl").read_text().splitlines()]
+    assert [record["answer"] for record in records] == ["No. ok"] * 4
 
 
 @pytest.mark.slow

@@ -69,6 +69,7 @@ class ChatModel(ABC):
     Attributes:
         name: as the user would name it again.
         where: ``this process``, or the host that pictures are sent to.
+        address: by which ``load_chat_model`` finds it on a server; empty in this process.
         leaves_process: whether pictures are sent to another process or machine.
         gives_chances: whether ``chances`` works.
         licence: of the weights, where it is known.
@@ -83,6 +84,7 @@ class ChatModel(ABC):
     activation: ClassVar[None] = None
     name: str
     where: str = "this process"
+    address: str = ""
     licence: str | None = None
     fingerprint: str = ""
     file: Path | None = None
@@ -140,7 +142,7 @@ def load_chat_model(
         name: local folder, or repository in the hub's cache, of a vision-language model (extra
             ``vlm``); or ``http://HOST:PORT/v1#MODEL`` for a server that speaks OpenAI's chat
             protocol, which is not asked before it has a question.
-        timeout: seconds that an answer may take; None for 120 in this process, 60 from a server.
+        timeout: seconds that an answer may take; None for 300 in this process, 60 from a server.
         device, dtype: where and how a model in this process runs; None for float32.
 
     Raises:

@@ -74,7 +74,7 @@ class ServerChat(ChatModel):
             )
         self.name, self.where, self.timeout = model, f"{url.scheme}://{url.netloc}", timeout
         self._secure, self._host, self._port = url.scheme == "https", url.hostname, port
-        self._base = url.path.rstrip("/")
+        self._base, self.address = url.path.rstrip("/"), address
         self._key = (os.environ.get(KEY, "") if key is None else key).strip()
         if not (self._key.isascii() and self._key.isprintable()):
             raise ValueError(f"the key in {KEY} has signs that no key has. Set it anew")

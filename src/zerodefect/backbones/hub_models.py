@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -153,14 +155,28 @@ def hub_network(folder: Path, kinds: dict[str, str], dtype: torch.dtype, extra: 
             f"pip install -U 'zerodefect[{extra}]'"
         )
     try:
-        network = made.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, dtype=dtype
-        )
+        with _without_bars(package):
+            network = made.from_pretrained(
+                folder, local_files_only=True, use_safetensors=True, dtype=dtype
+            )
     except (OSError, ValueError, RuntimeError, TypeError, LookupError, SafetensorError) as error:
         raise WeightsError(
             f"{folder}: the weights cannot be used ({_line(error)}). Copy the folder again"
         ) from None
     return network.to(dtype).eval().requires_grad_(False)
+
+
+@contextmanager
+def _without_bars(package: Any) -> Iterator[None]:
+    """transformers shows no bars of its own meanwhile."""
+    bars = package.utils.logging
+    shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            bars.enable_progress_bar()
 
 
 def hub_facts(name: str | Path, folder: Path) -> dict[str, Any]:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _KINDS = {"": "AutoModelForImageTextToText"}
 _AT_ONCE = 4  # conversations that are answered at a time
-_PATIENCE = 120.0  # seconds
+_PATIENCE = 300.0  # seconds; a processor takes minutes for a few pictures
 
 
 class LocalChat(ChatModel):

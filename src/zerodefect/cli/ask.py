@@ -16,11 +16,11 @@ from zerodefect.cli.options import (
     AsJson,
     DetectorOptions,
     Options,
-    PictureOptions,
     ProductOptions,
     RuleOptions,
     option,
 )
+from zerodefect.cli.picture_options import PictureOptions
 from zerodefect.cli.telling import say, tell
 from zerodefect.cli.verdict_options import VerdictOptions
 
@@ -53,7 +53,7 @@ class TalkOptions(Options, panel="Output"):
     )
     record: Path | None = option(None, "Keep the conversation here; if it is there, go on with it.")
     timeout: float | None = option(
-        None, "Seconds that an answer may take; default 120, of a server 60.", min=0.1
+        None, "Seconds that an answer may take; default 300, of a server 60.", min=0.1
     )
 
 

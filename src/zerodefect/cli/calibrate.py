@@ -19,12 +19,12 @@ from zerodefect.cli.options import (
     GoodPaths,
     KindOptions,
     Options,
-    PictureOptions,
     ProductOptions,
     RuleOptions,
     option,
     output_option,
 )
+from zerodefect.cli.picture_options import PictureOptions
 from zerodefect.cli.telling import LeftOut, progress, say, tell
 
 if TYPE_CHECKING:
@@ -103,9 +103,9 @@ def calibrate(
     Exit code 0: the file is written. 1: nothing could be done. 3: it is written, but some files
     could not be used and do not count.
     """
-    from zerodefect.images import find_images
+    from zerodefect.images.part_files import find_parts
 
-    files, seconds = find_images(good or []), power_seconds(power)
+    files, seconds = find_parts(good or []), power_seconds(power)
     _check(files, product, renew, limits, rules, seconds)
     failures = LeftOut()
     inspector = _opened(product, detector, pictures, limits, files, rules, renew)

@@ -60,6 +60,7 @@ def teach(
     Raises:
         ValueError: options that such a model does not have, no model, or nothing to learn.
     """
+    from zerodefect.training.chat_lessons import check_lessons
     from zerodefect.training.teach_chat import ChatTeaching, teach_chat
 
     said = {name: value for name, value in recipe.keywords().items() if value is not None}
@@ -84,9 +85,12 @@ def teach(
     ]
     model = _model(method, network, machine)
     stage: Any = chat.stage
-    say(f"{len(lessons)} pictures to learn from; {len(left_out)} left out")
+    kept = check_lessons(lessons, imitated=stage == "answers")
+    say(f"{len(kept)} pictures to learn from; {len(left_out)} left out")
+    if bare := len(lessons) - len(kept):
+        say(f"{bare} defects have no mask, and so no answer to imitate")
     with progress(f"teaching {chat.stage}") as bar:
-        made = teach_chat(model, lessons, folder, stage, ChatTeaching(**given), on_log=_told(bar))
+        made = teach_chat(model, kept, folder, stage, ChatTeaching(**given), on_log=_told(bar))
     tell(f"model: {made}")
     tell(f"use:   zerodefect inspect PICTURES --method {method} --backbone {made}")
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zerodefect.cli.options import LoadingOptions, Options, PictureOptions, option
+from zerodefect.cli.options import LoadingOptions, Options, option
+from zerodefect.cli.picture_options import PictureOptions
 
 if TYPE_CHECKING:
     from zerodefect.data import Dataset

@@ -21,10 +21,10 @@ from zerodefect.cli.options import (
     ObjectNames,
     Options,
     Overwrite,
-    PictureOptions,
     option,
     output_option,
 )
+from zerodefect.cli.picture_options import PictureOptions
 from zerodefect.cli.question_options import QuestionOptions, ask_questions
 from zerodefect.cli.telling import progress, say, tell
 from zerodefect.files import free_space
@@ -143,7 +143,7 @@ def evaluate(
 
     Exit code 0: everything was measured. 1: nothing could be done. 3: some files were left out.
     """
-    if questions.asked():
+    if questions.asked(contenders.method, contenders.checkpoint, contenders.product):
         ask_questions(questions, data.data, loading, output, overwrite=overwrite, as_json=as_json)
         return
     from zerodefect.data import distinct

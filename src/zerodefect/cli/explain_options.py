@@ -29,7 +29,7 @@ class ExplainOptions(Options, panel="Output"):
     )
     explain_good: bool = option(False, "Explain good pictures, too.", "--explain-good")
     explain_timeout: float | None = option(
-        None, "Seconds that an answer may take; default 120, of a server 60.", min=0.1
+        None, "Seconds that an answer may take; default 300, of a server 60.", min=0.1
     )
 
     def explainer(self, device: str) -> Explainer | None:

@@ -22,12 +22,12 @@ from zerodefect.cli.options import (
     Options,
     Overwrite,
     Paths,
-    PictureOptions,
     ProductOptions,
     RuleOptions,
     option,
     output_option,
 )
+from zerodefect.cli.picture_options import PictureOptions
 from zerodefect.cli.telling import progress, tell
 from zerodefect.cli.verdict_options import VerdictOptions
 from zerodefect.cli.word_options import WordOptions
@@ -109,14 +109,14 @@ def inspect(
 
     Exit code 0: all inspected. 1: nothing could be done. 3: some files could not be inspected.
     """
-    from zerodefect.images import find_images
+    from zerodefect.images.part_files import find_parts
 
-    files = find_images(paths)
+    files = find_parts(paths)
     given, product, pictures = verdict.opened(product, pictures)
     good: list[Path] = []
     if compared.batch or _compares(detector.method):
         detector = _set_method(detector, product, verdict)
-        good = find_images(product.references or [])
+        good = find_parts(product.references or [])
         product = dataclasses.replace(product, references=None)
     explainer = explained.explainer(detector.device)
     inspector = load_inspector(product, detector, pictures, files, rules.vocabulary, masks.refine)

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 from zerodefect.cli.options import (
     DetectorOptions,
     KindOptions,
-    PictureOptions,
     ProductOptions,
-    ViewOptions,
 )
+from zerodefect.cli.picture_options import PictureOptions, ViewOptions
 from zerodefect.cli.telling import say
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ def load_inspector(
         WeightsError: networks that cannot be had.
         ProductError: options that contradict the product file.
     """
-    from zerodefect.images import find_images
+    from zerodefect.images.part_files import find_parts
     from zerodefect.inspection.load_inspector import load, load_product
     from zerodefect.inspection.refinement import Refiner
     from zerodefect.inspection.teachable import DEFAULT_OBJECT
@@ -56,7 +55,7 @@ def load_inspector(
         tiling = inspector.viewing.tiling
         tell_views(ViewOptions(tiling.size, tiling.overlap) if tiling else ViewOptions(), files)
         return inspector
-    references = find_images(options.pop("references") or [])
+    references = find_parts(options.pop("references") or [])
     tell_views(pictures, [*files, *references])
     inspector = load(vocabulary=vocabulary, **options)
     inspector.refiner = refiner

@@ -15,14 +15,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_args, get_type_hints
+from typing import Annotated, Any, ClassVar, get_args, get_type_hints
 
 import typer
 
 from zerodefect.cli.config_file import read_config
-
-if TYPE_CHECKING:
-    from zerodefect.images.tiling import Tiling
 
 # --- the mechanism -------------------------------------------------------------------------------
 
@@ -363,53 +360,6 @@ class BatchOptions(Options, panel="Machine"):
     """How much goes through the networks at once."""
 
     batch_size: int = option(8, "Pictures that go through the network at once.", min=1)
-
-
-@dataclass(frozen=True)
-class ViewOptions(Options, panel="Pictures"):
-    """How pictures are shown to the network, and what of them counts."""
-
-    tile: int | None = option(
-        None, "Side of tiles in pixels, for large pictures; 4096 views of one at most.", min=16
-    )
-    overlap: float = option(0.25, "Of neighbour tiles.", min=0.0, max=0.5, metavar="SHARE")
-    keep_aspect: bool = option(False, "Keep the aspect ratio instead of squaring.", "--keep-aspect")
-    roi: str | None = option(
-        None,
-        "Only this is inspected: what is white in a mask picture, or what words name.",
-        metavar="FILE|WORDS",
-    )
-    ignore: Path | None = option(None, "Mask picture: what is white does not count.")
-
-    def tiling(self) -> Tiling | None:
-        """How pictures are cut, if they are."""
-        from zerodefect.images.tiling import Tiling
-
-        return Tiling(self.tile, self.overlap) if self.tile else None
-
-    def opened(self) -> dict[str, Any]:
-        """``viewing``, and ``roi`` and ``ignore`` as pictures.
-
-        Raises:
-            ImageError: a mask picture cannot be read.
-            ValueError: an area by words, which is not measured.
-        """
-        from zerodefect.images import open_image
-        from zerodefect.inspection.word_sight import opened_mask
-        from zerodefect.scoring.viewing import Viewing
-
-        return {
-            "viewing": Viewing(self.tiling(), self.keep_aspect),
-            "roi": opened_mask(self.roi),
-            "ignore": open_image(self.ignore) if self.ignore else None,
-        }
-
-
-@dataclass(frozen=True)
-class PictureOptions(ViewOptions, panel="Pictures"):
-    """How pictures are read, shown to the network, and what of them counts."""
-
-    bit_depth: BitDepth = None
 
 
 def _by_name(entries: list[str] | None) -> str | dict[str, str] | None:

@@ -35,11 +35,12 @@ class QuestionOptions(Options, panel="Questions"):
     shuffle: int | None = option(None, "Options in another order, drawn by this seed.")
     limit: int | None = option(None, "The first so many pictures alone.", min=1)
 
-    def asked(self) -> bool:
-        """Whether questions are asked.
+    def asked(self, *contenders: object) -> bool:
+        """Whether questions are asked; ``contenders`` are what else there is to measure.
 
         Raises:
-            ValueError: no such protocol, or the two that go together are not both there.
+            ValueError: no such protocol, or the two that go together are not both there, or a
+                method is named besides.
         """
         if self.protocol not in (_ANOMALIES, _MMAD):
             raise ValueError(f"--protocol {self.protocol!r}: there are {_ANOMALIES} and {_MMAD}")
@@ -47,6 +48,10 @@ class QuestionOptions(Options, panel="Questions"):
             raise ValueError(
                 "--protocol mmad asks a chat model (--chat MODEL: a folder, a name, or "
                 "http://HOST:PORT/v1#MODEL); name both or neither"
+            )
+        if self.protocol == _MMAD and any(contenders):
+            raise ValueError(
+                "--protocol mmad measures a chat model: drop --method, --checkpoint and --product"
             )
         return self.protocol == _MMAD
 

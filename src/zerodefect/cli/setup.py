@@ -16,12 +16,12 @@ from zerodefect.cli.opening import load_inspector, tell_views
 from zerodefect.cli.options import (
     DetectorOptions,
     GoodPaths,
-    PictureOptions,
     ProductOptions,
     object_option,
     option,
     output_option,
 )
+from zerodefect.cli.picture_options import PictureOptions
 from zerodefect.cli.telling import LeftOut, progress, tell
 
 if TYPE_CHECKING:
@@ -54,10 +54,10 @@ def setup(
     Exit code 0: all is written. 1: nothing could be done. 3: it is written, but some files could
     not be used and do not count.
     """
-    from zerodefect.images import find_images
+    from zerodefect.images.part_files import find_parts
     from zerodefect.inspection.setting_up import set_up
 
-    files, seconds = find_images(good or []), power_seconds(power)
+    files, seconds = find_parts(good or []), power_seconds(power)
     file, page = _targets(output, object, overwrite)
     if len(files) < 2:
         raise ValueError("name two good parts or more: limits are learned from how they differ")

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zerodefect.cli.options import Options, PictureOptions, ProductOptions, RuleOptions, option
+from zerodefect.cli.options import Options, ProductOptions, RuleOptions, option
+from zerodefect.cli.picture_options import PictureOptions
 
 if TYPE_CHECKING:
     from zerodefect.inspection.policy import Policy

@@ -15,7 +15,8 @@ from zerodefect.data.depths import found_depths
 from zerodefect.data.drawn_masks import DrawnMask
 from zerodefect.data.mask_files import orientation_of, size_fault
 from zerodefect.data.masks import opened_mask, read_channels
-from zerodefect.images import BitDepth, ImageError, open_image, picture_size
+from zerodefect.images import BitDepth, ImageError, picture_size
+from zerodefect.images.part_files import open_part, part_size
 
 _LOSSY = frozenset({".jpg", ".jpeg", ".jpe", ".jfif"})
 
@@ -82,11 +83,14 @@ def _check_picture(
 ) -> _Size | None:
     """Give width and height of a picture, opened where ``seen`` is given; None on failure."""
     try:
-        size = picture_size(sample.image)
+        size = part_size(sample.image)
         if seen is not None:
-            picture = open_image(sample.image, bit_depth=bit_depth)
+            picture = open_part(sample.image, bit_depth=bit_depth, cloud=sample.cloud)
             size = picture.width, picture.height
             _compare_with_seen(check, sample, picture.pixels, seen)
+            if sample.cloud and picture.cloud is None:
+                reason = next(note for note in picture.notes if "is not used" in note)
+                check.report("warning", sample.image, reason, "Copy the cloud again, or remove it")
     except ImageError as error:
         check.report("error", sample.image, error.reason, error.remedy)
         return None

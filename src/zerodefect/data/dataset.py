@@ -47,6 +47,7 @@ class Sample:
         anomalous: the label; None for a picture without one.
         split: what the layout says, or None where the layout has no splits.
         more_masks: further masks of the same picture (MVTec LOCO AD has one per defect).
+        cloud: the part's point cloud; ``image`` itself where there is no picture.
     """
 
     image: Path
@@ -56,6 +57,7 @@ class Sample:
     anomalous: bool | None
     split: Split | None
     more_masks: tuple[Mask, ...] = ()
+    cloud: Path | None = None
 
     @property
     def masks(self) -> tuple[Mask, ...]:
@@ -226,7 +228,8 @@ class Dataset:
         lines = []
         for sample in self.samples:
             facts = [sample.product, sample.kind, str(sample.anomalous), str(sample.split)]
-            for path in (sample.image, *sample.masks):
+            clouds = () if sample.cloud in (None, sample.image) else (sample.cloud,)
+            for path in (sample.image, *sample.masks, *clouds):
                 if isinstance(path, DrawnMask):
                     facts.append(path.facts())
                 else:

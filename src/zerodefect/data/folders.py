@@ -13,6 +13,7 @@ from zerodefect.data.mask_files import marks
 from zerodefect.data.pairing import Pairing, is_by_product, masks_among, pair_masks
 from zerodefect.images import ImageError, find_images
 from zerodefect.images.find import is_folder, is_picture, visible
+from zerodefect.images.part_files import COLOURS, MASKS, POINTS, cloud_beside
 
 SPLITS: dict[str, Split] = {
     "train": "train",
@@ -113,7 +114,7 @@ def add_pictures(
     for inside, image in pictures.items():
         own = tuple(masks[name] for name in pairing.masks.get(inside, ()))
         sample = replace(common, image=image, mask=own[0] if own else None, more_masks=own[1:])
-        listing.samples.append(sample)
+        listing.samples.append(replace(sample, cloud=cloud_beside(image)))
 
 
 def _report_pairing(listing: Listing, folder: Path, pairing: Pairing, masks: Masks) -> None:
@@ -174,7 +175,7 @@ def read_kinds(
         masks[defects[0]] = masks.pop("", {})  # a single kind needs no folder for its masks
     tell_test_words(listing, (kind.name for kind in kinds))
     for kind in kinds:
-        if found := _without_depth(listing, kind, listed_pictures(listing, kind)):
+        if found := _parts(kind, listed_pictures(listing, kind)):
             separate = masks.pop(kind.name.casefold(), {})
             add_mixed(listing, kind, found, pattern(product, split, kind.name), separate)
     shared = masks.pop("", {})
@@ -234,14 +235,22 @@ def _split_masks(folder: Path, files: list[Path]) -> tuple[list[Path], list[Path
     return [f for f in files if f not in masks], [f for f in files if f in masks]
 
 
-def _without_depth(listing: Listing, folder: Path, files: list[Path]) -> list[Path]:
-    """Leave out what MVTec 3D-AD has beside ``rgb`` pictures: positions, masks of good ones."""
+def _parts(folder: Path, files: list[Path]) -> list[Path]:
+    """Leave out what MVTec 3D-AD has beside its parts: their clouds, and masks of good ones.
+
+    A part is its picture, or its cloud where it has none.
+    """
     inner = {f: f.relative_to(folder).parts[0] for f in files}
-    if not {"rgb", "xyz"} <= set(inner.values()):
+    if POINTS not in inner.values() or not set(inner.values()) <= {COLOURS, POINTS, MASKS}:
         return files
-    listing.notes.append(f"{folder}: pictures in rgb/ are read, positions in xyz/ are not")
+    pictures = {f.stem for f in files if inner[f] == COLOURS}
     good = is_good(folder.name)
-    return [f for f in files if inner[f] != "xyz" and not (good and inner[f] == "gt" and _black(f))]
+    return [
+        f
+        for f in files
+        if not (inner[f] == POINTS and f.stem in pictures)
+        and not (good and inner[f] == MASKS and _black(f))
+    ]
 
 
 def _black(mask: Path) -> bool:

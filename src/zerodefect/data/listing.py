@@ -170,6 +170,11 @@ def _consequences(samples: list[Sample]) -> list[str]:
     """Say which questions the data set cannot answer."""
     notes = []
     unlabelled = sum(s.anomalous is None for s in samples)
+    clouds = sum(s.cloud is not None for s in samples)
+    if clouds:
+        bare = sum(s.cloud == s.image for s in samples)
+        alone = f", {bare} of them without a picture" if bare else ""
+        notes.append(f"parts with a point cloud: {clouds} of {len(samples)}{alone}")
     if unlabelled == len(samples):
         notes.append("no labels: the pictures can be inspected, but nothing can be evaluated")
     elif unlabelled:

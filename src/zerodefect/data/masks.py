@@ -11,7 +11,8 @@ from PIL import Image
 from zerodefect.data.dataset import DefectType, Sample
 from zerodefect.data.drawn_masks import DrawnMask, Mask
 from zerodefect.data.mask_files import mask_values, open_mask, size_fault
-from zerodefect.images import ImageError, picture_size
+from zerodefect.images import ImageError
+from zerodefect.images.part_files import part_size
 
 _WHITE = 255
 
@@ -89,7 +90,7 @@ def opened_mask(sample: Sample) -> tuple[np.ndarray, tuple[str, ...]]:
     if not sample.masks:
         if sample.anomalous is not False:
             raise ValueError(f"{sample.image}: there is no mask; pixel metrics need one")
-        return np.zeros(picture_size(sample.image)[::-1], dtype=np.bool_), ()
+        return np.zeros(part_size(sample.image)[::-1], dtype=np.bool_), ()
     opened = [_opened(mask, sample.image) for mask in sample.masks]
     mask, first = np.logical_or.reduce([pixels for pixels, _ in opened]), str(sample.masks[0])
     if sample.anomalous and not mask.any():
@@ -107,7 +108,7 @@ def _opened(mask: Mask, image: Path) -> tuple[np.ndarray, str]:
         return mask.pixels(image), ""
     opened = open_mask(mask)
     try:
-        wanted = picture_size(image)
+        wanted = part_size(image)
     except ImageError:
         return opened.pixels, opened.remark  # the picture's own opening reports it
     if fault := size_fault(opened.pixels.shape[::-1], image, wanted):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from zerodefect.engines.run_report import write_run_report
@@ -19,6 +19,11 @@ from zerodefect.inspection.picture_sets import PictureSets
 from zerodefect.inspection.policy import Policy
 from zerodefect.inspection.records import Record, failure_record, to_record
 from zerodefect.inspection.repeated_marks import RepeatedMark, repeated_in_products
+from zerodefect.reports.cloud_assets import (
+    cloud_record,
+    write_cloud_assets,
+    write_scored_points,
+)
 from zerodefect.reports.parquet_file import require_pyarrow, write_parquet
 from zerodefect.reports.part_records import PartsOfRun, parts_of_run, read_parts, write_parts
 from zerodefect.reports.products_section import write_products
@@ -315,10 +320,24 @@ def _finish(
     if report:
         # named by the path, not by a running number: the folder may have grown since
         stem = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
-        assets = write_assets(
-            picture.to_uint8(), result, result.colour_range, store.folder / "assets", stem
-        )
-    return to_record(result, map_path=map_name, assets=assets, part=part)
+        how = result.colour_range, store.folder / "assets", stem
+        assets = write_assets(picture.to_uint8(), result, *how)
+        if picture.cloud is not None:
+            assets |= write_cloud_assets(picture, result, *how, _view(store))
+    record = to_record(result, map_path=map_name, assets=assets, part=part)
+    if picture.cloud is not None:
+        points: str | None = None
+        if map_name is not None and result.map is not None:
+            points = str(PurePosixPath(map_name).with_suffix(".ply"))
+            write_scored_points(store.folder / points, picture.cloud, result.map)
+        record["cloud"] = cloud_record(picture, _view(store), points)
+    return record
+
+
+def _view(store: RunStore) -> str | None:
+    """The view of parts' clouds that is judged in a run."""
+    viewing: dict[str, str | None] = store.manifest["detector"].get("viewing") or {}
+    return viewing.get("view")
 
 
 def _common_root(files: Sequence[Path]) -> Path:

@@ -18,7 +18,8 @@ from zerodefect.detector.contract import Detector
 from zerodefect.detector.knowledge import Knowledge, Product
 from zerodefect.evaluation.prediction_cache import Kept, PredictionCache, Shelf
 from zerodefect.evaluation.protocol import Protocol
-from zerodefect.images import ImageError, Picture, open_image, picture_size
+from zerodefect.images import ImageError, Picture
+from zerodefect.images.part_files import open_part, part_size
 from zerodefect.inspection.region_kinds import KindExamples
 from zerodefect.inspection.sources import digest
 from zerodefect.layers.smoothing import gaussian_smooth
@@ -237,7 +238,7 @@ class Predictions:
         sides = []
         for sample in samples:
             with contextlib.suppress(ImageError):  # it fails again, with a record, when opened
-                sides.append(min(picture_size(sample.image)))
+                sides.append(min(part_size(sample.image)))
         self.crops[product] = min(sides, default=1)
 
     def cropped(self, pixels: np.ndarray, product: str) -> np.ndarray:
@@ -251,8 +252,18 @@ class Predictions:
         Raises:
             ImageError: it cannot be read.
         """
-        picture = open_image(sample.image, bit_depth=self.depths.get(sample.product))
-        return replace(picture, pixels=self.cropped(picture.pixels, sample.product))
+        picture = self._opened(sample)
+        cloud = picture.cloud
+        if cloud is not None and sample.product in self.crops:
+            points, valid = (
+                self.cropped(each, sample.product) for each in (cloud.points, cloud.valid)
+            )
+            cloud = replace(cloud, points=points, valid=valid)
+        return replace(picture, pixels=self.cropped(picture.pixels, sample.product), cloud=cloud)
+
+    def _opened(self, sample: Sample) -> Picture:
+        depth, view = self.depths.get(sample.product), self.scorer.viewing.view
+        return open_part(sample.image, bit_depth=depth, cloud=sample.cloud, view=view)
 
     def taught_from(self, samples: Iterable[Sample]) -> int:
         """How many of these pictures are, whatever their names, among those it was taught from."""
@@ -263,8 +274,7 @@ class Predictions:
         found = []
         for sample in samples if digests else ():
             with contextlib.suppress(ImageError):  # it fails again, with a record, when measured
-                opened = open_image(sample.image, bit_depth=self.depths.get(sample.product))
-                found += [sample] if digest(opened) in digests else []
+                found += [sample] if digest(self._opened(sample)) in digests else []
         return found
 
     def area(self, picture: Picture) -> np.ndarray | None:
@@ -282,7 +292,7 @@ class Predictions:
         total = 0
         for image in images:
             with contextlib.suppress(ImageError):
-                width, height = picture_size(image)
+                width, height = part_size(image)
                 alone = tiling.views(height, width) == 1
                 total += self.cache.bytes_of(*(size if alone else (height, width)))
         return total

@@ -14,13 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from zerodefect.images.cloud_files import MAX_POINTS, StoredPoints, is_cloud_file, parsed
+from zerodefect.images.cloud_files import MAX_POINTS, StoredPoints, parsed
 from zerodefect.images.decode import ImageError
+from zerodefect.images.depth_pictures import depth_points, is_depth_picture
 from zerodefect.images.samples import COPY_AGAIN, FaultError
 
-__all__ = ["Cloud", "is_cloud_file", "open_cloud"]
-
-CLOUD_ENDINGS = frozenset({".ply", ".pcd"})
 _LARGEST_FLOAT32 = 1000.0  # times the extent; beyond, float32 would lose what matters
 _PER_CELL = 1.5  # points of a list that share a cell on average, so that few cells stay empty
 _LONGEST = 2048  # cells along a side of the grid that a list is laid on
@@ -88,8 +86,9 @@ def open_cloud(
     """Open a cloud from a file or from memory.
 
     Files: TIFF with three channels of numbers (x, y, z of each pixel, as MVTec 3D-AD has it), PLY
-    and PCD (ASCII and binary, either byte order where the format has both). The content decides,
-    not the file's ending. Points that are zero, or not finite, were not measured.
+    and PCD (ASCII and binary, either byte order where the format has both); and by its name a depth
+    picture ``X_depth.png`` with ``X_info_depth.yaml`` beside it (Eyecandies).
+    Points that are zero, or not finite, were not measured.
 
     Args:
         source: path, file content, array ``(H, W, 3)`` of a grid or ``(N, 3)`` of a list.
@@ -129,7 +128,9 @@ def _stored(source: str | os.PathLike[str] | bytes | np.ndarray, most: int) -> S
         if path.stat().st_size > _most_bytes(most):
             reason = f"the file is too large ({path.stat().st_size / 2**30:.1f} GiB)"
             raise FaultError(reason, "Thin the cloud out, or cut it into parts")
-        return parsed(path.read_bytes(), most)
+        return (
+            depth_points(path, most) if is_depth_picture(path) else parsed(path.read_bytes(), most)
+        )
     except FileNotFoundError:
         raise FaultError("there is no such file", "Check the path and its spelling") from None
     except PermissionError:

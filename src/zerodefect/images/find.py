@@ -11,7 +11,7 @@ from pathlib import Path
 from zerodefect.images import formats
 from zerodefect.images.decode import ImageError
 
-_LISTED_ENDINGS = formats.IMAGE_ENDINGS | formats.FOREIGN_ENDINGS
+_LISTED_ENDINGS = formats.IMAGE_ENDINGS | formats.FOREIGN_ENDINGS | formats.CLOUD_ENDINGS
 
 
 def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:

@@ -31,6 +31,8 @@ FOREIGN_ENDINGS = frozenset(
     | {".jng", ".mng", ".btf", ".tf8", ".raw", ".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw"}
     | {".arw", ".sr2", ".srw", ".orf", ".rw2", ".raf", ".pef", ".rwl", ".iiq", ".3fr", ".kdc"}
 )
+# Point clouds, which are opened by another door (``images/clouds.py``).
+CLOUD_ENDINGS = frozenset({".ply", ".pcd"})
 
 _TARGA = (  # it has no signature: a header that makes sense has to do
     rb".\0(?:[\x02\x0a]\0{5}.{8}[\x10\x18\x20]|[\x03\x0b]\0{5}.{8}[\x08\x10])[\0-\x3f]"
@@ -81,6 +83,8 @@ _FOREIGN_PICTURES = (
 )
 _OTHER_FILES = (
     (rb"%PDF", "a PDF document"),
+    (rb"ply\s", "a point cloud (PLY)"),
+    (rb"(?:#[^\n]*\n)*VERSION\s+\.?[\d.]+\s", "a point cloud (PCD)"),
     (rb"PK\x03\x04", "a ZIP archive or office document"),
     (rb"\x1f\x8b", "a gzip archive"),
     (rb"\x93NUMPY", "a NumPy array file"),

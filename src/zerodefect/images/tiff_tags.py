@@ -38,6 +38,20 @@ def stored_bits(opened: BinaryIO) -> int:
         return Layout.of(find_page(file)[0], file.byteorder).bits
 
 
+def stored_channels(opened: BinaryIO) -> tuple[int, str]:
+    """Channels of the first picture of full size, and what their numbers are.
+
+    Raises:
+        Exception: of any kind, if the file is damaged.
+    """
+    import tifffile
+
+    opened.seek(0)
+    with tifffile.TiffFile(opened) as file:
+        layout = Layout.of(find_page(file)[0], file.byteorder)
+    return layout.channels, {2: "signed", 3: "float"}.get(layout.numbers, "unsigned")
+
+
 def find_page(file: tifffile.TiffFile) -> tuple[Any, list[str]]:
     """The first page that is neither a thumbnail nor a mask, and what to say of the others."""
     first: Any = file.pages[0]

@@ -76,6 +76,8 @@ def _knows(told: Product, policy: Policy, kinds: str | None) -> Iterator[str]:
         yield f"Pictures are cut into tiles of {seen.tile} pixels (overlap {seen.overlap:g})"
     if seen.keep_aspect:
         yield "Pictures keep their aspect ratio"
+    if seen.view:
+        yield f"Parts are seen as the {seen.view} of their point clouds"
     if seen.within:
         high, wide = seen.within
         size = f"{wide} x {high} pixels"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from zerodefect.detector.contract import Detector
+from zerodefect.images.cloud_views import checked_view
 from zerodefect.images.tiling import Tiling
 from zerodefect.inspection.archive import ProductError
 from zerodefect.inspection.carried_weights import asked_here
@@ -45,6 +46,7 @@ def load(
     tile: int | None = None,
     overlap: float = 0.25,
     keep_aspect: bool = False,
+    view: str | None = None,
     roi: Source | AreaWords | None = None,
     ignore: Source | None = None,
     bit_depth: int | None = None,
@@ -67,6 +69,8 @@ def load(
         tile, overlap: side of tiles in pixels for large pictures, and the least share of a tile
             that its neighbour shows, too.
         keep_aspect: keep the pictures' aspect ratio instead of squaring them.
+        view: judge this view of the parts' point clouds instead of their pictures: ``depth``,
+            ``normals`` or ``curvature``, see ``images.cloud_views.seen_as``.
         roi, ignore: mask pictures: only what is white in ``roi`` and not in ``ignore`` counts.
             ``roi`` may be words: of ``"the screw, not the background"`` only the screw counts,
             which is looked for in every picture; see ``scoring.areas.AreaWords``.
@@ -87,6 +91,7 @@ def load(
     words = Vocabulary.load(vocabulary) if isinstance(vocabulary, (str, Path)) else vocabulary
     told: dict[str, Any] = {"object": object, "references": references, "policy": policy}
     told |= {"vocabulary": words, "tile": tile, "overlap": overlap, "keep_aspect": keep_aspect}
+    told["view"] = checked_view(view)
     told |= {"roi": roi, "ignore": ignore, "bit_depth": bit_depth, "memory_budget": memory_budget}
     refiner = None if refine is None else Refiner.load(refine, loading.get("device") or "auto")
     if is_product(method):
@@ -112,7 +117,7 @@ def _of_method(
         policy=known,
         asked={"method": method, **loading},
         vocabulary=told["vocabulary"],
-        viewing=Viewing(tiling, told["keep_aspect"]),
+        viewing=Viewing(tiling, told["keep_aspect"], view=told["view"]),
         bit_depth=known.bit_depth if depth is None and known else depth,
         roi=opened_roi(roi),
         ignore=None if ignore is None else open_source(ignore),
@@ -234,6 +239,7 @@ def renewed(path: str | Path, **said: Any) -> Inspector:
             tile=seen.tile,
             overlap=seen.overlap,
             keep_aspect=seen.keep_aspect,
+            view=seen.view,
             bit_depth=seen.bit_depth,
             roi=roi,
             ignore=ignore,
@@ -253,4 +259,4 @@ def renewed(path: str | Path, **said: Any) -> Inspector:
 def _options_said(given: Mapping[str, Any]) -> set[str]:
     """Hyper-parameters among keyword arguments: all that are none of ``load``'s own."""
     own = {"object", "references", "vocabulary", "policy", "tile", "overlap", "keep_aspect", "roi"}
-    return given.keys() - own - {"ignore", "bit_depth", "memory_budget"}
+    return given.keys() - own - {"ignore", "bit_depth", "memory_budget", "view"}

@@ -74,7 +74,7 @@ class PictureSets:
         """
         most = inspector.detector.most_in_set(SET_BYTES) if most is None else most
         inspector.infer_bit_depth(files)
-        open = partial(open_source, bit_depth=inspector.bit_depth)
+        open = partial(open_source, bit_depth=inspector.bit_depth, view=inspector.viewing.view)
         if good:
             _check_apart(open, files, good)
         groups = _groups(open, files, by, good)

@@ -192,7 +192,7 @@ class ProductFile:
         """How pictures are shown to the network."""
         seen = self.told.viewing
         tiling = None if seen.tile is None else Tiling(seen.tile, seen.overlap)
-        return Viewing(tiling, seen.keep_aspect, seen.within)
+        return Viewing(tiling, seen.keep_aspect, seen.within, seen.view)
 
     def areas(self) -> tuple[Picture | AreaWords | None, Picture | None]:
         """What counts, as a mask picture or in words, and the mask picture of what does not."""
@@ -306,6 +306,7 @@ def _told(
             tile=tiling.size if tiling else None,
             overlap=tiling.overlap if tiling else Tiling(1).overlap,
             keep_aspect=viewing.keep_aspect,
+            view=viewing.view,
             within=viewing.within,
             bit_depth=inspector.bit_depth,
             areas=(roi, ignore),
@@ -422,6 +423,7 @@ def contradictions(file: ProductFile, given: Mapping[str, Any]) -> list[str]:
         "tile": seen.tile,
         "overlap": seen.overlap,
         "keep_aspect": seen.keep_aspect,
+        "view": seen.view,
         "bit_depth": seen.bit_depth,
         "precision": first_of(facts.get("precision")),
         "image_size": sizes[0] if isinstance(sizes, tuple) else first_of(sizes),

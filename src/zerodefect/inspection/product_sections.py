@@ -101,6 +101,7 @@ class Seen(Section):
     tile: int | None = Field(default=None, ge=1)
     overlap: float = Field(default=0.25, ge=0, le=0.5)
     keep_aspect: bool = False
+    view: str | None = None
     within: tuple[int, int] | None = None
     bit_depth: int | None = Field(default=None, ge=8, le=16)
     areas: tuple[str | None, str | None] = (None, None)

@@ -170,7 +170,8 @@ def _encoded(
 
     def pictures() -> Iterable[Any]:
         names = list(by_name)
-        how = (lambda name: open_source(name, inspector.bit_depth), lambda some: some)
+        depth, view = inspector.bit_depth, inspector.viewing.view
+        how = (lambda name: open_source(name, depth, view), lambda some: some)
         for seen in stream(names, *how, batch_size):
             if not isinstance(seen.result, Failure):
                 opened.append(by_name[seen.source])

@@ -14,10 +14,11 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from zerodefect.images import ImageError, Picture, find_images, is_source, open_image
+from zerodefect.images import ImageError, Picture, is_source
 from zerodefect.images.decode import Encoded
 from zerodefect.images.kept import KeptPicture
 from zerodefect.images.loader_items import LoadedItem, loaded, of_batches
+from zerodefect.images.part_files import find_parts, open_part, viewed
 from zerodefect.scoring.scorer import DEFAULT_BATCH
 from zerodefect.scoring.stream import stream
 from zerodefect.types import Failure
@@ -65,7 +66,7 @@ def _each(several: Any) -> Iterable[Any]:
 def _images_of(source: Any, tolerant: bool) -> Iterable[Any]:
     try:
         path = isinstance(source, (str, os.PathLike))
-        return find_images([source]) if path else loaded(source)
+        return find_parts([source]) if path else loaded(source)
     except (FileNotFoundError, ImageError):
         if tolerant:
             return [source]
@@ -102,8 +103,10 @@ def plain_source(source: Any) -> Any:
     return source.source if isinstance(source, LoadedItem) else source
 
 
-def open_source(source: Any, bit_depth: int | None = None) -> Picture:
-    """The picture of a source.
+def open_source(source: Any, bit_depth: int | None = None, view: str | None = None) -> Picture:
+    """The picture of a source, with its point cloud if it has one; or a view of that.
+
+    A ``Picture`` without a cloud stays as it is: it may be a view already.
 
     Raises:
         ImageError: it cannot be read; the message names file, reason and remedy.
@@ -111,7 +114,9 @@ def open_source(source: Any, bit_depth: int | None = None) -> Picture:
     if isinstance(source, LoadedItem) and not isinstance(source.source, Picture):
         return source.open(bit_depth)
     source = plain_source(source)
-    return source if isinstance(source, Picture) else open_image(source, bit_depth=bit_depth)
+    if isinstance(source, Picture):
+        return viewed(source, view) if view and source.cloud else source
+    return open_part(source, bit_depth=bit_depth, view=view)
 
 
 def digest(picture: Picture) -> str:

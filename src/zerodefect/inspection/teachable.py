@@ -353,7 +353,7 @@ class Teachable(WordSight):
 
     def _open(self, source: Source) -> Picture:
         self.infer_bit_depth([source])
-        return open_source(source, self.bit_depth)
+        return open_source(source, self.bit_depth, self.viewing.view)
 
     def open_good(self, source: Source) -> Picture:
         """A picture to learn from.

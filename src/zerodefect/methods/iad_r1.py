@@ -115,6 +115,9 @@ class IADR1(Detector):
         inputs = {"image": Input(Preprocess((_SIDE, _SIDE), **plain), _PATCH)}
         super().__init__(config or IADR1Config(), networks, inputs)
         self.chat, self.memory = chat, PictureMemory(self.config.shown)
+        if chat.address:  # told in every output, and where a product file finds it again
+            self.backbone = chat.address
+            self.networks = ({**self.networks[0], "name": chat.address},)
 
     def encode(self, inputs: Tensor) -> Tensor:
         """The pictures themselves: what the model sees of them hangs on the references."""

@@ -34,7 +34,7 @@ MAX_CALIBRATION_TICKS = 500
 _MIME = {".jpg": "image/jpeg", ".png": "image/png"}
 _DETAILS = (
     *("image", "object", "width", "height", "explanation", "answer", "counts"),
-    *("words", "conversation"),
+    *("words", "conversation", "cloud"),
 )
 _COLUMNS = (
     *("image", "verdict", "score", "p_value", "count", "kinds", "area", "thumb", "noted", "part"),
@@ -231,6 +231,8 @@ def _inline_address(run_folder: Path) -> Address:
 
     def address(path: str) -> str | None:
         file = (root / path).resolve()
+        if file.suffix == ".html" and file.is_relative_to(root):
+            return quote(path.replace("\\", "/"), safe="/")  # a page of its own beside the report
         mime = _MIME.get(file.suffix.lower())
         # Only the run's own pictures are copied into a file that is meant to be passed on.
         if mime is None or not file.is_relative_to(root) or not file.is_file():

@@ -164,7 +164,8 @@ def markdown(results: QuestionResults) -> Iterator[str]:
     yield from (f"- {name}: {value}" for name, value in facts["protocol"].items())
     yield f"- weights: {facts['model']['fingerprint'] or 'on the server'}"
     yield f"- data: {facts['data']['fingerprint']}"
-    yield f"- versions: {facts['versions']}"
+    versions = facts["versions"]["environment"].items()
+    yield f"- versions: {', '.join(f'{name} {version}' for name, version in versions)}"
     if results.answers:
         shares = option_share(results.answers).items()
         yield f"- letters given: {', '.join(f'{one} {100 * share:.0f} %' for one, share in shares)}"

@@ -19,7 +19,7 @@ from zerodefect.types import printable
 
 MAX_FAILURES = 1000
 MAX_NOTES = 100
-_SCRIPTS = ("report.js", "report_words.js", "report_explained.js")
+_SCRIPTS = ("report.js", "report_words.js", "report_explained.js", "report_cloud.js")
 _LONG = ("policy", "policies", "power")  # values of a manifest
 
 

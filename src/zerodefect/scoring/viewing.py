@@ -20,19 +20,25 @@ class Viewing:
 
     ``within`` is for a product that learned from pictures which its file keeps at the network's
     size: every picture is shrunk alike first, so that new ones compare with those.
+
+    ``view`` is for parts with a point cloud: pictures are opened as that view of it, see
+    ``images.part_files.open_part``.
     """
 
     tiling: Tiling | None = None  # cut into tiles besides the global view
     keep_aspect: bool = False
     within: tuple[int, int] | None = None  # (height, width) of the network's input, in pixels
+    view: str | None = None  # one of images.cloud_views.VIEWS
 
     def facts(self) -> dict[str, Any]:
-        """What decides scores, as plain data; ``within`` only where it does."""
+        """What decides scores, as plain data; ``within`` and ``view`` only where they do."""
         facts = asdict(self)
         if self.within is None:
             del facts["within"]
         else:
             facts["within"] = list(self.within)
+        if self.view is None:
+            del facts["view"]
         return facts
 
     def shown(self, picture: Picture) -> Picture:

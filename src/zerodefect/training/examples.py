@@ -17,7 +17,8 @@ import torch
 
 from zerodefect.backbones.weight_files import file_hash
 from zerodefect.data import Dataset, DatasetError, Sample, opened_mask, told_depths
-from zerodefect.images import Picture, open_image
+from zerodefect.images import Picture
+from zerodefect.images.part_files import open_part
 from zerodefect.procedural import DEFECT_KINDS, SURFACE_NOUNS, asked_for_damage, generate
 
 _SERIES = 1_000_000_007  # procedural series of training: not those of the embedded model
@@ -164,7 +165,9 @@ class Pictures(Source):
     def read(self, index: int) -> Example:
         """Open one picture with its mask."""
         sample = self.samples[index]
-        picture = open_image(sample.image, bit_depth=self.depths.get(sample.product))
+        picture = open_part(
+            sample.image, bit_depth=self.depths.get(sample.product), cloud=sample.cloud
+        )
         blank = np.zeros((picture.height, picture.width), dtype=np.bool_)
         mask, remarks = opened_mask(sample) if sample.masks else (blank, ())
         words, anomalous = self.label(index)

@@ -545,7 +545,8 @@ async function showDetail(i) {
     const detail = await loadDetail(i);
     if (current !== i) return; // the reader has moved on meanwhile
     showStage(detail);
-    showWords(detail);
+    showCloud(detail);
+  showWords(detail);
     showFindings(i, detail);
   } catch (error) {
     if (current === i) byId("stage").replaceChildren(make("div", { class: "message", role: "alert" }, error.message));
