@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as nnF
@@ -202,7 +203,7 @@ class MissingClip(WordDetector):
 
     # --- in the order of the completion -------------------------------------------------------
 
-    def encode(self, inputs: Mapping[str, Tensor]) -> Seen:
+    def encode(self, inputs: Any) -> Seen:
         """Run the tower on what there is: ``image (B, 3, H, W)`` and ``xyz (B, 3, h, w)``."""
         if COLOURS in inputs:
             size = inputs[COLOURS].shape[-2:]
@@ -222,7 +223,9 @@ class MissingClip(WordDetector):
 
     def projected(self, m: str, tap: int, F: Tensor) -> Tensor:
         """Patches ``(B, N, W)`` of a modality in the joint space, of unit length."""
-        learned = nnF.normalize(self.projections[m][tap](F).float(), dim=-1)
+        layers = self.projections[m]
+        assert isinstance(layers, nn.ModuleList)
+        learned = nnF.normalize(layers[tap](F).float(), dim=-1)
         if not self.config.residual:
             return learned
         visual, share = self.clip.visual, self.config.adapted
