@@ -142,6 +142,9 @@ FURTHER: dict[str, dict[str, dict[str, Any]]] = {
     "anomalydino_batch": {"filtered": {"consistency": True}},
     "anovl": {"plain": {"views": False, "adapt": False}},
     "april_gan": {"two taps": {"taps": (1, 3), "templates": ("a photo of a {}.", "the {}.")}},
+    "arrangement": {
+        "strict": {"in_place": 0.0, "anywhere": 0.5, "neighbourhood": 1, "layers": ("layer3",)},
+    },
     "autoencoder": {
         "unet": {"network": "unet", "error": "l1", "sigma": 0.0},
         "ssim": {"error": "ssim", "border": "zeros", "width": 2},
@@ -164,6 +167,9 @@ FURTHER: dict[str, dict[str, dict[str, Any]]] = {
         "unconditioned": {"conditioning": "none"},
     },
     "dense": {"two sizes": {"sizes": (1.0, 0.5), "smoothing": 0.7, "image_score": "mean"}},
+    "csad": {
+        "coarse": {"components": 3, "size": 24, "windows": (0.6,), "overlap": 0.5, "structure": 0},
+    },
     "draem": {
         "own kinds": {"damage": "procedural", "damaged": 1.0, "reconstructive_width": 2},
         "both": {"damage": "both", "turned": 1.0, "discriminative_width": 2},
@@ -191,6 +197,9 @@ FURTHER: dict[str, dict[str, dict[str, Any]]] = {
     "missingclip": {
         "residual": {"residual": True, "tokens": 2},
         "two taps": {"taps": (1, 3), "reconstructed": 1.0, "top": 0.5},
+    },
+    "logsad": {
+        "words": {"components": ("nut", "washer"), "side": 16, "taps": (2,), "sigma": 2.0},
     },
     "mgfd_clip": {"own patches": {"attention": "plain", "taps": (3,), "context_length": 6}},
     "multiads": {

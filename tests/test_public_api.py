@@ -52,7 +52,9 @@ SIGNATURES = [
         "overlap: 'float' = 0.25, keep_aspect: 'bool' = False, "
         "roi: 'Source | AreaWords | None' = None, ignore: 'Source | None' = None, "
         "bit_depth: 'int | None' = None, memory_budget: 'int | None' = None, "
-        "refine: 'str | Path | None' = None, **loading: 'Any') -> 'Inspector'",
+        "refine: 'str | Path | None' = None, rules: 'str | Iterable[str]' = (), "
+        "components: 'str | Iterable[str]' = (), clusters: 'str | Path | None' = None, "
+        "**loading: 'Any') -> 'Inspector'",
     ),
     (
         Inspector.inspect,
@@ -117,7 +119,7 @@ SIGNATURES = [
 FIELDS = {
     "Inspection": "image object width height verdict calibrated score p_value regions "
     "explanation notes map answer reason allowed counts transductive area words picture "
-    "colour_range explained conversation",
+    "colour_range explained conversation rules components",
     "Region": "box mask polygons area area_percent score p_value kind kind_score allowed",
     "Failure": "image reason remedy",
     "Prediction": "score map type_map answer embedding",

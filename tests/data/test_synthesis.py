@@ -67,6 +67,27 @@ def test_one_picture_is_enough_for_one_damage():
         np.testing.assert_array_equal(changed, again[0])
 
 
+def test_logical_edits_take_parts_of_other_good_pictures(tmp_path):
+    good = tmp_path / "good"
+    good.mkdir()
+    for number in range(6):
+        pixels = np.random.default_rng(number).integers(105, 115, (64, 96, 3)).astype(np.uint8)
+        pixels[12:28, 10:30] = (30, 200, 40) if number % 2 else (200, 40, 30)
+        pixels[40:54, 50:80] = (40, 60, 210)
+        Image.fromarray(pixels).save(good / f"{number}.png")
+    made = synthesize(good, tmp_path / "plate", 24, seed=1, sort="logical")
+    assert (made.train, made.good, made.damaged) == (3, 3, 24)
+    dataset = load_dataset(tmp_path / "plate")
+    faults = check_files(dataset, masks=True, deep=True).problems
+    assert not dataset.problems and not [one for one in faults if one.severity == "error"]
+    kinds = {sample.kind for sample in dataset if sample.anomalous}
+    assert {"logical_remove", "logical_move"} <= kinds
+    assert kinds & {"structural_replace", "mixed_merge"}  # these need another picture
+    flat = np.full((32, 32, 3), 90, np.uint8)
+    with pytest.raises(ValueError, match="no logical anomaly"):
+        damaged_picture(flat, 0, 0, "logical")
+
+
 def test_faults_are_said_in_one_line(good, tmp_path):
     only = tmp_path / "one"
     only.mkdir()

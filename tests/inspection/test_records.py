@@ -95,6 +95,8 @@ def test_fields_of_a_record():
             "transductive",
             "area",
             "words",
+            "rules",
+            "components",
             "explained",
             "conversation",
         ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from zerodefect.layers.component_maps import (
+    centre_shares,
     cluster_centres,
     finer_tokens,
     named_clusters,
@@ -72,3 +73,13 @@ def test_slivers_become_background():
     labels[10:16, :6] = 1  # 36
     cleaned = without_slivers(labels, 3)
     assert (cleaned[:4, :8] == 3).all() and (cleaned[10:16, :6] == 1).all()
+
+
+def test_what_lies_between_two_centres_belongs_to_both():
+    centres = torch.eye(2)
+    tokens = torch.tensor([[1.0, 0], [0.5, 0.5], [0.0, 1.0]])
+    shares = centre_shares(tokens, centres, 0.2)
+    torch.testing.assert_close(shares[1], torch.tensor([0.5, 0.5]))
+    squared = torch.cdist(tokens, centres).square()
+    torch.testing.assert_close(shares, (-squared / 0.2).softmax(1))
+    assert torch.equal(centre_shares(tokens, centres, 1e-3).argmax(1)[::2], torch.tensor([0, 1]))

@@ -16,7 +16,7 @@ from zerodefect.reports.parquet_file import (
 
 def test_a_row_has_every_column():
     whole = parquet_row({**record("a.png"), "notes": ["first of 12 frames"]})
-    assert list(whole) == [*IMAGE_FIELDS, "notes", "regions", "counts", "conversation"]
+    assert list(whole) == [*IMAGE_FIELDS, "notes", "regions", "counts", "rules", "conversation"]
     assert (whole["image"], whole["verdict"], whole["count"]) == ("a.png", "defect", 2)
     assert whole["notes"] == ["first of 12 frames"]
     first = whole["regions"][0]
@@ -47,6 +47,13 @@ def test_the_file(tmp_path, records):
     path = tmp_path / "results.parquet"
     write_parquet(iter(records), path)
     table = parquet.read_table(path)
-    assert table.column_names == [*IMAGE_FIELDS, "notes", "regions", "counts", "conversation"]
+    assert table.column_names == [
+        *IMAGE_FIELDS,
+        "notes",
+        "regions",
+        "counts",
+        "rules",
+        "conversation",
+    ]
     assert table.to_pylist() == [parquet_row(one) for one in records]
     assert str(table.schema.field("score").type) == "double"

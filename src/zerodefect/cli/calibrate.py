@@ -25,6 +25,7 @@ from zerodefect.cli.options import (
     output_option,
 )
 from zerodefect.cli.picture_options import PictureOptions
+from zerodefect.cli.rule_options import ComponentRuleOptions
 from zerodefect.cli.telling import LeftOut, progress, say, tell
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def calibrate(
     ),
     rules: RuleOptions,
     kinds: KindOptions,
+    asked: ComponentRuleOptions,
     limits: LimitOptions,
     detector: DetectorOptions,
     pictures: PictureOptions,
@@ -107,13 +109,16 @@ def calibrate(
 
     files, seconds = find_parts(good or []), power_seconds(power)
     _check(files, product, renew, limits, rules, seconds)
+    _check_rules(asked, renew, rules)
     failures = LeftOut()
     inspector = _opened(product, detector, pictures, limits, files, rules, renew)
+    _teach_rules(inspector, asked, files, limits)
     with progress("calibrating", len(files) or None, quiet=as_json) as bar:
         told: dict[str, Any] = {"on_failure": failures.add, **batch.keywords()}
         told["on_scored"] = lambda count: bar(advance=count)
         allow = () if kinds.examples else rules.rules  # rules may name kinds, taught afterwards
-        if renew or (kinds.examples and _as_it_was(files, product, limits)):
+        stays = (kinds.examples or asked.given) and not asked.learned()
+        if renew or (stays and _as_it_was(files, product, limits)):
             policy = inspector.active_policy()
         elif product.product:
             policy = _relearned(inspector, product, files, limits, allow, told)
@@ -129,6 +134,33 @@ def calibrate(
     if failures:
         _tell_failures(len(failures), limits.leave_one_out and not whole)
         raise typer.Exit(3)
+
+
+def _check_rules(asked: ComponentRuleOptions, renew: bool, rules: RuleOptions) -> None:
+    """Refuse rules that are not understood, or cannot be learned.
+
+    Raises:
+        ValueError: saying what to drop.
+    """
+    asked.check()
+    if renew and asked.given:
+        raise ValueError("--rule: --renew learns all anew: give the rules afterwards")
+    if rules.part_by and asked.learned():
+        raise ValueError(
+            "--rule as usual is learned from single pictures: state limits, or drop --part-by"
+        )
+
+
+def _teach_rules(
+    inspector: Inspector,
+    asked: ComponentRuleOptions,
+    files: Sequence[Path],
+    limits: LimitOptions,
+) -> None:
+    """Hold pictures to the rules, whose boxes are compared with the references."""
+    if asked.given and limits.leave_one_out and not inspector.shots:
+        inspector.remember(files)
+    asked.teach(inspector)
 
 
 def _with_kinds(
@@ -170,6 +202,8 @@ def _kept(
         policy.save(output)
         if inspector.taught_kinds:
             say("a policy file holds no kinds: give --kind to inspect, or write a product file")
+        if inspector.rule_set:
+            say("a policy file holds no rules: give --rule to inspect, or write a product file")
     return output, whole
 
 

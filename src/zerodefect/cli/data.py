@@ -21,7 +21,7 @@ app = typer.Typer(
     help="Look at data sets, and make them.", no_args_is_help=True, rich_markup_mode="rich"
 )
 
-Damage = Literal["perlin", "procedural", "both"]
+Damage = Literal["perlin", "procedural", "both", "logical"]
 
 _SHOWN = 3  # files named for each kind of problem
 _WITH_PROBLEMS = 3  # exit code
@@ -74,7 +74,9 @@ def synthesize(
     output: Path = output_option(..., "New or empty folder."),
     count: int = option(100, "Damaged pictures to make.", min=1),
     damage: Damage = option(
-        "both", "perlin (DRAEM's), procedural (scratches, dents, stains, ...), or both."
+        "both",
+        "perlin (DRAEM's), procedural (scratches, dents, stains, ...), both, or logical (parts "
+        "removed, moved, doubled, resized or taken from another picture).",
     ),
     seed: int = option(0, "Of all draws.", min=0),
 ) -> None:

@@ -13,6 +13,7 @@ COMPLETION = "Completion of names in your shell: zerodefect --install-completion
 
 _PANELS = (
     "Product",
+    "Rules",
     "Limits",
     "Detector",
     "Pictures",

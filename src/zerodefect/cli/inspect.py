@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +27,9 @@ from zerodefect.cli.options import (
     output_option,
 )
 from zerodefect.cli.picture_options import PictureOptions
+from zerodefect.cli.rule_options import ComponentRuleOptions
 from zerodefect.cli.telling import progress, tell
+from zerodefect.cli.terminal_rows import part_row, picture_row
 from zerodefect.cli.verdict_options import VerdictOptions
 from zerodefect.cli.word_options import WordOptions
 from zerodefect.types import printable
@@ -93,6 +94,7 @@ def inspect(
     verdict: VerdictOptions,
     rules: RuleOptions,
     kinds: KindOptions,
+    asked: ComponentRuleOptions,
     detector: DetectorOptions,
     compared: SetOptions,
     masks: MaskOptions,
@@ -112,6 +114,7 @@ def inspect(
     from zerodefect.images.part_files import find_parts
 
     files = find_parts(paths)
+    asked.check()
     given, product, pictures = verdict.opened(product, pictures)
     good: list[Path] = []
     if compared.batch or _compares(detector.method):
@@ -130,6 +133,8 @@ def inspect(
     if several or good or (given is None and verdict.threshold is None and shown_none):
         sets = _compare_with_itself(inspector, files, batch.batch_size, sets, quiet=as_json)
     teach(inspector, kinds)
+    asked.teach(inspector)
+    inspector.check_rules()
     sets = _decided(inspector, sets, verdict, rules)
     compared_as = sets and [sets.by, sets.most, sorted(map(str, good))]
     choices = [*_choices(inspector, given, verdict, rules), compared_as, run.maps, run.report]
@@ -156,7 +161,8 @@ def _choices(
     """
     taught = inspector.taught_kinds.facts() if inspector.taught_kinds else None
     policy = given and given.model_dump(mode="json", exclude={"created"})
-    return [policy, verdict.threshold, inspector.bit_depth, rules.rules, rules.part_by, taught]
+    told = [policy, verdict.threshold, inspector.bit_depth, rules.rules, rules.part_by, taught]
+    return [*told, *([inspector.rule_set.facts()] if inspector.rule_set else [])]
 
 
 def _compares(method: str | None) -> bool:
@@ -277,13 +283,13 @@ def _inspect(
             if as_json:
                 tell(json.dumps(record))
             else:
-                rows.append(_row(record))
+                rows.append(picture_row(record))
 
         def on_part(record: dict[str, Any]) -> None:
             if as_json:
                 tell(json.dumps(record))
             else:
-                parts.append(_part_row(record))
+                parts.append(part_row(record))
 
         summary = inspect_files(inspector, files, on_record=on_record, on_part=on_part, **options)
     if not as_json:
@@ -310,34 +316,6 @@ def default_folder(inspector: Inspector, paths: list[Path], choices: list[Any]) 
     digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:8]
     slug = re.sub(r"[^a-z0-9]+", "-", (inspector.object or "batch").lower()).strip("-") or "run"
     return Path("runs") / f"{slug[:40]}-{digest}"
-
-
-def _row(record: dict[str, Any]) -> dict[str, Any]:
-    """What the table needs of a record, so that a long run does not stay in memory whole."""
-    kinds = Counter(region["kind"] or "anomaly" for region in record.get("regions", []))
-    told = [record.get("reason"), *(word["remark"] for word in record.get("words") or ())]
-    return {
-        "image": record["image"],
-        "verdict": record.get("verdict", "failed"),
-        "score": record.get("score"),
-        "p_value": record.get("p_value"),
-        "kinds": ", ".join(f"{n} x {kind}" if n > 1 else kind for kind, n in kinds.items()),
-        "reason": record.get("reason") or "",
-        "notes": "; ".join(n for n in record.get("notes", []) if n not in told),
-    }
-
-
-def _part_row(record: dict[str, Any]) -> dict[str, Any]:
-    """The same of a part with several pictures."""
-    shown = ("verdict", "score", "p_value")
-    decisive = f"decisive of {record['count']}: {record['decisive']}"
-    return {
-        **{name: record[name] for name in shown},
-        "image": record["part"],
-        "kinds": decisive if record["decisive"] else "",
-        "reason": record["reason"] or "",
-        "notes": "",
-    }
 
 
 def _print_table(

@@ -22,6 +22,7 @@ from zerodefect.cli.options import (
     output_option,
 )
 from zerodefect.cli.picture_options import PictureOptions
+from zerodefect.cli.rule_options import ComponentRuleOptions
 from zerodefect.cli.telling import LeftOut, progress, tell
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def setup(
     good: GoodPaths,
     *,
     object: str | None = object_option(),
+    asked: ComponentRuleOptions,
     limits: RateOptions,
     detector: DetectorOptions,
     pictures: PictureOptions,
@@ -58,6 +60,7 @@ def setup(
     from zerodefect.inspection.setting_up import set_up
 
     files, seconds = find_parts(good or []), power_seconds(power)
+    asked.check()
     file, page = _targets(output, object, overwrite)
     if len(files) < 2:
         raise ValueError("name two good parts or more: limits are learned from how they differ")
@@ -70,6 +73,8 @@ def setup(
             files,
             on_scored=lambda count: bar(advance=count),
             on_failure=failures.add,
+            with_boxes=asked.with_boxes(),
+            before_limits=(lambda: asked.teach(inspector)) if asked.given else None,
             **limits.keywords(),
         )
     curve = _power(inspector, made, files, seconds)

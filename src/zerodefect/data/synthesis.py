@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from zerodefect.files import atomic_write
 from zerodefect.images import encode_png, find_images, open_image
 from zerodefect.procedural.draws import Draws
 from zerodefect.procedural.on_pictures import DamageSort, damage_pictures
+from zerodefect.procedural.part_edits import edit_picture
 
 _TRIES = 16  # damage may fall where nothing of it is seen; then it is drawn anew
 
@@ -29,7 +30,11 @@ class Synthesized:
 
 
 def damaged_picture(
-    pixels: np.ndarray, seed: int, number: int, sort: DamageSort
+    pixels: np.ndarray,
+    seed: int,
+    number: int,
+    sort: DamageSort,
+    other: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, str]:
     """Damage one picture; the same numbers give the same damage.
 
@@ -38,21 +43,31 @@ def damaged_picture(
         seed: of the series, at least 0.
         number: of the picture in it.
         sort: which damage.
+        other: ``(h, w, 3)`` uint8, another good picture, for ``logical``: parts of it may take the
+            place of this one's.
 
     Returns:
-        ``(H, W, 3)`` uint8, ``(H, W)`` bool and the name of the damage.
+        ``(H, W, 3)`` uint8, ``(H, W)`` bool and the name of the damage; a logical one is named by
+        its kind and edit, such as ``logical remove``.
 
     Raises:
         ValueError: no damage on it can be seen, as on a picture of a few pixels.
     """
-    image = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
+    image = _values(pixels)[None]
     for attempt in range(_TRIES):
         draws = Draws(seed, np.array([number], np.uint64), image.device).under(f"try{attempt}")
+        if sort == "logical":
+            edited = edit_picture(image[0], draws, None if other is None else _values(other))
+            return _bytes(edited.image), edited.mask.numpy(), f"{edited.kind} {edited.edit}"
         made = damage_pictures(image, draws, sort)
         changed = _bytes(made.images[0])
         if bool((changed != pixels).any(2)[made.masks[0].numpy()].any()):
             return changed, made.masks[0].numpy(), made.kinds[0]
     raise ValueError("damage on it cannot be seen")
+
+
+def _values(pixels: np.ndarray) -> Tensor:
+    return torch.from_numpy(pixels).permute(2, 0, 1) / 255
 
 
 def _bytes(image: Tensor) -> np.ndarray:
@@ -102,8 +117,9 @@ def synthesize(
     for number in range(count):
         source = files[parts["test"][number % len(parts["test"])]]
         pixels = open_image(source).to_uint8()
+        other = _another(files, parts["train"], number) if sort == "logical" else None
         try:
-            changed, mask, kind = damaged_picture(pixels, seed, number, sort)
+            changed, mask, kind = damaged_picture(pixels, seed, number, sort, other)
         except ValueError as error:
             raise DatasetError(source, str(error), "Leave it out") from None
         kind, truth = kind.replace(" ", "_"), mask.astype(np.uint8) * 255
@@ -111,6 +127,11 @@ def synthesize(
         _write(root / "ground_truth" / kind / f"{number:04d}_mask.png", encode_png(truth))
         on_picture()
     return Synthesized(half, len(files) - half, count)
+
+
+def _another(files: Sequence[Path], train: Sequence[int], number: int) -> np.ndarray:
+    """A good picture that the damaged one is not made of; each in turn."""
+    return open_image(files[train[number % len(train)]]).to_uint8()
 
 
 def _write(path: Path, content: bytes) -> None:

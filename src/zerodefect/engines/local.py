@@ -293,6 +293,7 @@ def _manifest(
         "policy": policy.model_dump(mode="json"),
         **({"power": inspector.power} if inspector.power else {}),
         **({"kinds": inspector.taught_kinds.facts()} if inspector.taught_kinds else {}),
+        **({"rules": inspector.rule_set.facts()} if inspector.rule_set else {}),
         **({"transductive": sets.facts()} if sets else {}),
         **({"policies": [one.model_dump(mode="json") for one in policies]} if policies else {}),
     }

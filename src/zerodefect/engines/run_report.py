@@ -11,6 +11,7 @@ from zerodefect.reports.example_list import Address
 from zerodefect.reports.html_report import write_report
 from zerodefect.reports.products_section import products_section
 from zerodefect.reports.repeated_section import repeated_section, write_repeated
+from zerodefect.reports.rules_section import rules_section
 from zerodefect.reports.run_folder import RunStore
 
 
@@ -40,6 +41,7 @@ def write_run_report(
 
     def sections(address: Address) -> str:
         products = products_section(store.folder, records, address)
+        products += rules_section(records(), address)
         return products + repeated_section(marks, records(), address)
 
     seen = records()

@@ -18,6 +18,7 @@ from zerodefect.inspection.records import to_record
 from zerodefect.types import Count, Region, Verdict, printable, told_score
 
 if TYPE_CHECKING:
+    from zerodefect.inspection.rule_records import ComponentRecord, RuleRecord
     from zerodefect.inspection.word_sight import SeenWord
     from zerodefect.scoring.areas import FoundArea
 
@@ -52,6 +53,8 @@ class Inspection:
         transductive: whether the score depends on the other pictures that it was scored with.
         area: what was inspected, where words name it; None where they do not.
         words: where the words were seen that were asked for.
+        rules: what came of each rule on the product's components; the verdict is at least theirs.
+        components: their parts in the picture, to whose places the rules point.
         picture: as it was inspected, or None if dropped (``keep_maps=False``).
         colour_range: raw map values at the two ends of the colour ramp, from the calibration and so
             the same for all images; None without maps.
@@ -83,6 +86,8 @@ class Inspection:
     colour_range: tuple[float, float] | None = field(default=None, repr=False, compare=False)
     explained: Explanation | None = None
     conversation: tuple[Explanation, ...] = ()
+    rules: tuple[RuleRecord, ...] = ()
+    components: tuple[ComponentRecord, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         if self.explained is not None and not self.explanation:

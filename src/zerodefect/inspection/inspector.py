@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,6 @@ from zerodefect.inspection.counting import count_kinds
 from zerodefect.inspection.explain import explained
 from zerodefect.inspection.frames import Frame, measure, why_unjudged
 from zerodefect.inspection.inspected import Inspection
-from zerodefect.inspection.keepable import Keepable
 from zerodefect.inspection.kind_examples import name_regions
 from zerodefect.inspection.part_pictures import agreed, check_form, grouped, whole_parts
 from zerodefect.inspection.part_verdict import Outcome, PartInspection, judge_part
@@ -26,6 +25,7 @@ from zerodefect.inspection.policy import Policy
 from zerodefect.inspection.product_pictures import Keeping
 from zerodefect.inspection.product_sections import Asked
 from zerodefect.inspection.regions import USUAL_MINIMUM, find_regions
+from zerodefect.inspection.ruled import Going, OnGood, Ruled
 from zerodefect.inspection.shown import Shown
 from zerodefect.inspection.sources import GoodPictures, Source, expand, mirrored, one_of
 from zerodefect.scoring.joining import Scored
@@ -38,22 +38,7 @@ _Rates = dict[str, Any]  # those that were asked for, and frames, as ``calibrate
 _KEPT_POLICIES = 64  # made on the spot, for products that were named with a call
 
 
-@dataclass(frozen=True)
-class _Going:
-    """How a calibration goes through good pictures; see ``Inspector.calibrate``."""
-
-    good_ones: GoodPictures
-    batch_size: int
-    on_scored: Callable[[int], None]
-    keeping: Keeping
-
-    @property
-    def tolerant(self) -> bool:
-        """Whether what cannot be used is left out."""
-        return self.good_ones.on_failure is not None
-
-
-class Inspector(Keepable):
+class Inspector(Ruled):
     """Inspects images with one detector.
 
     Args:
@@ -121,20 +106,23 @@ class Inspector(Keepable):
         self._check_calibrates(object)
         rates: _Rates = {"false_alarms": false_alarms, "review_rate": review_rate}
         rates["confidence"] = confidence
-        keeping = Keeping()
-        going = _Going(GoodPictures(self.open_good, on_failure), batch_size, on_scored, keeping)
+        asked, rates = dict(rates), self.shared_rates(rates).of_score(rates)
+        good_ones, keeping = GoodPictures(self.open_good, on_failure), Keeping()
+        going = Going(good_ones, batch_size, on_scored, keeping)
         allowances = Allowances.of(allow)
         if allowances is not None:  # before the long work
             allowances.check(self.kinds())
         if part_by is not None or isinstance(good, Mapping):
             check_form(leave_one_out)
+            self.check_learns_rules(part_by=True)
             made = self._calibrated_parts(good, part_by, rates, going)
         else:
             made = self._calibrated_images(good, leave_one_out, rates, going)
         if allowances is not None:
             allowances.check(self.kinds(), made.region_limit is not None)
         made = made.model_copy(update={"allowances": allowances})
-        self.calibrated(made, Asked(leave_one_out=leave_one_out, **rates), keeping)
+        made = self.with_rules(made, self._ready(None), asked, going.on_good)
+        self.calibrated(made, Asked(leave_one_out=leave_one_out, **asked), keeping)
         return made
 
     def _check_calibrates(self, object: str | None) -> None:
@@ -154,7 +142,7 @@ class Inspector(Keepable):
         good: Source | Iterable[Source],
         leave_one_out: bool,
         rates: _Rates,
-        going: _Going,
+        going: Going,
     ) -> Policy:
         images = expand(good, tolerant=going.tolerant)
         if isinstance(images, Sequence):
@@ -170,7 +158,7 @@ class Inspector(Keepable):
         return self._policy_of(shown, scored, "split", rates, going.good_ones.notes())
 
     def _calibrated_parts(
-        self, good: Any, part_by: str | None, rates: _Rates, going: _Going
+        self, good: Any, part_by: str | None, rates: _Rates, going: Going
     ) -> Policy:
         """The same of parts: see ``grouped`` for what they are given as."""
         groups = grouped(good, part_by, tolerant=going.tolerant)
@@ -183,27 +171,32 @@ class Inspector(Keepable):
         return self._policy_of(shown, scored, "split", {**rates, **learned}, notes)
 
     def _good_seen(
-        self, shown: Shown, images: Iterable[Source], going: _Going
+        self, shown: Shown, images: Iterable[Source], going: Going
     ) -> Iterator[tuple[Scored, Frame] | None]:
         """What each good picture shows; None for what does not count."""
         seen, viewing = partial(self._seen, shown), self.kept_viewing()
         for one in going.good_ones.once(images, seen, shown.digests, going.batch_size):
             going.on_scored(1)
             if one:
-                scored, frame, picture = one
+                scored, frame, picture, of_rules = one
                 going.keeping.add(picture, frame, viewing)
+                going.on_good.extend([of_rules] if of_rules else [])
             yield (scored, frame) if one else None
 
     def _seen(
         self, shown: Shown, pictures: Sequence[Picture]
-    ) -> list[tuple[Scored, Frame, Picture]]:
-        scores, frames = self._scores(shown, pictures), _frames(shown, pictures)
-        return list(zip(scores, frames, pictures, strict=True))
+    ) -> list[tuple[Scored, Frame, Picture, OnGood | None]]:
+        seen = zip(pictures, self._scores(shown, pictures), _frames(shown, pictures), strict=True)
+        return [
+            (replace(one, features=None), frame, picture, self.on_good(picture, area, one))
+            for picture, one, frame in seen
+            for area in [shown.area(picture)]
+        ]
 
     def _scores(self, shown: Shown, pictures: Sequence[Picture]) -> list[Scored]:
         """Scores of pictures, whose maps are not kept."""
         areas = [shown.area(picture) for picture in pictures]
-        return [replace(one, map=None) for one in self.scorer.score(pictures, areas, shown.known)]
+        return [replace(one, map=None) for one in self.judging.score(pictures, areas, shown.known)]
 
     def _calibrated_left_out(
         self, images: Iterable[Source], rates: _Rates, good_ones: GoodPictures
@@ -368,6 +361,7 @@ class Inspector(Keepable):
         """``inspect_many`` with the pictures themselves, for whoever draws on them."""
         if isinstance(sources, Sequence):
             self.infer_bit_depth(sources)
+        self.check_rules()
         shown = self._ready(object)
         policy = self._policy_for(shown)
         out = shown.number if self.among_themselves and self.leaves_out() else None
@@ -421,7 +415,7 @@ class Inspector(Keepable):
         verdict: Verdict = policy.verdict(scored.score, regions) if not unjudged else "unsure"
         by_rule = unjudged is None and verdict != policy.verdict(scored.score)
         why = (verdict, scored.score, policy, drawn, size, unjudged, counts)
-        return Inspection(
+        found = Inspection(
             image=picture.path,
             object=shown.name,
             width=size[1],
@@ -442,6 +436,7 @@ class Inspector(Keepable):
             transductive=self.transductive,
             area=shown.found(picture),
         )
+        return self.ruled(found, scored, picture, area)
 
 
 def _frames(shown: Shown, pictures: Sequence[Picture]) -> list[Frame]:

@@ -19,6 +19,7 @@ from zerodefect.inspection.policy import Policy
 from zerodefect.inspection.product_pictures import Keeping
 from zerodefect.inspection.product_sections import Asked
 from zerodefect.inspection.region_kinds import USUAL_UNKNOWN, KindExamples
+from zerodefect.inspection.rule_set import RuleSet
 from zerodefect.inspection.shown import Shown
 from zerodefect.inspection.sources import Source, expand
 from zerodefect.inspection.teachable import Teachable
@@ -54,6 +55,8 @@ class Keepable(Teachable):
         asked: how the detector was asked for, as plain data; None if unknown.
         taught_kinds: kinds of defects from examples, see ``teach_kinds``; None: the vocabulary's.
             They travel in the product file.
+        rule_set: rules on the product's components, see ``Ruled.teach_rules``; None: none. They
+            travel in the product file.
         power: which damage would be found, where that was measured: ``PowerCurve.as_dict``. It
             travels in the product file, and is dropped by whatever changes the limits.
     """
@@ -64,6 +67,7 @@ class Keepable(Teachable):
         self.asked: Mapping[str, Any] | None = None
         self.power: dict[str, Any] | None = None
         self.taught_kinds: KindExamples | None = None
+        self.rule_set: RuleSet | None = None
         self._calibration = Asked(automatic=True)
         self._learned_from: Keeping | None = None  # pictures of the policy, where it was learned
         self._automatic: dict[str, Policy] = {}  # by the fingerprint that each was made for
@@ -108,8 +112,10 @@ class Keepable(Teachable):
 
     @property
     def judging(self) -> Scorer:
-        """Shows pictures that are judged; what kinds are told by is kept where some are taught."""
-        return Scorer(self.detector, self.viewing, features=self.taught_kinds is not None)
+        """Shows pictures that are judged; features that kinds or rules look at are kept."""
+        rules = self.rule_set is not None and self.rule_set.model is not None
+        features = rules or self.taught_kinds is not None
+        return Scorer(self.detector, self.viewing, features=features)
 
     def _kinds_of(self, shown: Shown) -> tuple[str, ...]:
         taught = self.taught_kinds
@@ -192,8 +198,10 @@ class Keepable(Teachable):
         if renewed:
             if file.kinds:
                 _log.warning("kinds must be taught anew: their examples tell of the former weights")
+            if file.rules:
+                _log.warning("rules must be given anew: their components were found by the former")
             return
-        self.taught_kinds = file.kinds
+        self.taught_kinds, self.rule_set = file.kinds, file.rules
         told, policy = file.told.calibration, file.policy
         self.power, self._calibration, self._learned_from = file.power, told, None
         if told.automatic:

@@ -14,11 +14,12 @@ from zerodefect.images.cloud_views import checked_view
 from zerodefect.images.tiling import Tiling
 from zerodefect.inspection.archive import ProductError
 from zerodefect.inspection.carried_weights import asked_here
+from zerodefect.inspection.contradictions import contradictions
 from zerodefect.inspection.inspector import Inspector
 from zerodefect.inspection.keepable import asked_again
 from zerodefect.inspection.policy import Policy
 from zerodefect.inspection.product_detector import check_detector, rebuilt
-from zerodefect.inspection.product_file import ProductFile, contradictions, opened_product
+from zerodefect.inspection.product_file import ProductFile, opened_product
 from zerodefect.inspection.product_sections import SUFFIX
 from zerodefect.inspection.refinement import Refiner
 from zerodefect.inspection.sources import Source, open_source
@@ -52,6 +53,9 @@ def load(
     bit_depth: int | None = None,
     memory_budget: int | None = None,
     refine: str | Path | None = None,
+    rules: str | Iterable[str] = (),
+    components: str | Iterable[str] = (),
+    clusters: str | Path | None = None,
     **loading: Any,
 ) -> Inspector:
     """Load an inspector as ``zerodefect inspect`` has it, but for ``self_comparison``.
@@ -76,6 +80,8 @@ def load(
             which is looked for in every picture; see ``scoring.areas.AreaWords``.
         bit_depth: bits that 16-bit pictures use; by default the policy's, or inferred once.
         memory_budget: bytes that remembered references may take.
+        rules, components, clusters: what is asked of the product's components, and what they look
+            like, see ``Inspector.teach_rules``.
         refine: segmenter that draws regions sharply, see ``Refiner.load``; verdicts stay.
         loading: as ``methods.load_detector`` takes them: ``checkpoint``, ``backbone``, ``weights``,
             ``device``, ``precision``, ``image_size`` and hyper-parameters of the method.
@@ -99,6 +105,8 @@ def load(
     else:
         inspector = _of_method(None if method is None else str(method), told, loading)
     inspector.refiner = refiner
+    if rules or components:
+        inspector.teach_rules(rules, components, clusters)
     return inspector
 
 

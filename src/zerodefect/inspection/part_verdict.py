@@ -9,6 +9,8 @@ from typing import Any, Final
 from zerodefect.inspection.explain import TRANSDUCTIVE, evidence
 from zerodefect.inspection.inspected import Inspection
 from zerodefect.inspection.policy import Policy
+from zerodefect.inspection.rule_records import RuleRecord
+from zerodefect.inspection.rule_set import broken_in_words
 from zerodefect.types import Failure, Verdict, printable, told_score
 
 _WORST: Final = ("good", "unsure", "defect")
@@ -25,6 +27,7 @@ class Outcome:
         reason: why it cannot be judged, or not be inspected.
         allowed: what rules allow of it, where its verdict rests on them.
         transductive: whether the score depends on other pictures of the run.
+        rules: which rules on components it does not keep, in words.
     """
 
     image: str
@@ -33,14 +36,18 @@ class Outcome:
     reason: str | None = None
     allowed: str | None = None
     transductive: bool | None = False
+    rules: str | None = None
 
     @classmethod
     def of(cls, found: Inspection | Failure | Mapping[str, Any]) -> Outcome:
         """Of an inspection, a failure, or the record of either."""
         names = ("verdict", "score", "reason", "allowed", "transductive")
         if isinstance(found, Mapping):
-            return cls(found["image"], *(found.get(name) for name in names))
-        return cls(found.image, *(getattr(found, name, None) for name in names))
+            told = {name: found.get(name) for name in names}
+            rules = [RuleRecord.model_validate(one) for one in found.get("rules") or ()]
+            return cls(found["image"], **told, rules=broken_in_words(rules))
+        told = {name: getattr(found, name, None) for name in names}
+        return cls(found.image, **told, rules=broken_in_words(getattr(found, "rules", ())))
 
 
 @dataclass(frozen=True)
@@ -161,6 +168,8 @@ def _explanation(
     told = f"{of}: {worst.image}."
     if worst.reason is None:
         told += f" {evidence(policy.verdict(worst.score), worst.score, policy)}"
+    if worst.rules:
+        told += f" {worst.rules}"
     if worst.allowed:
         told += f" It is called {worst.verdict} by rule: {worst.allowed}."
     if reasons and verdict != "unsure":

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import cached_property
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zerodefect.detector.contract import Detector, Input, plain
+from zerodefect.detector.contract import Detector, Input
 from zerodefect.detector.knowledge import Knowledge, KnowledgeError
 from zerodefect.images import Picture, Preprocess
 from zerodefect.images.kept import KeptPicture
@@ -27,22 +27,24 @@ from zerodefect.inspection import product_pictures
 from zerodefect.inspection.archive import Archive, ProductError, write_archive
 from zerodefect.inspection.card import card
 from zerodefect.inspection.carried_weights import weights_members
+from zerodefect.inspection.component_sources import ComponentError
 from zerodefect.inspection.conformal import PolicyError
 from zerodefect.inspection.policy import Policy
 from zerodefect.inspection.product_detector import (
     checkpoint_members,
     described,
-    first_of,
     networks_of,
-    options_of,
 )
 from zerodefect.inspection.product_sections import (
     CARD,
+    COMPONENTS,
     KINDS,
     KNOWLEDGE,
     POLICY,
     POWER,
     PRODUCT,
+    RULED,
+    RULES,
     CheckInput,
     Checks,
     Named,
@@ -55,6 +57,7 @@ from zerodefect.inspection.product_sections import (
     machine,
 )
 from zerodefect.inspection.region_kinds import KindExamples, KindsError
+from zerodefect.inspection.rule_set import RuleSet
 from zerodefect.prompts.vocabulary import Vocabulary
 from zerodefect.scoring.areas import AreaWords
 from zerodefect.scoring.joining import Scored
@@ -129,6 +132,21 @@ class ProductFile:
         """What it knows and promises, in words (Markdown)."""
         taught = self.kinds.told() if self.kinds else None
         return card(self.told, self.policy, self.power, self.path.name, taught)
+
+    @cached_property
+    def rules(self) -> RuleSet | None:
+        """Rules on the product's components; None if there are none.
+
+        Raises:
+            ProductError: they are damaged.
+        """
+        if RULES not in self.archive:
+            return None
+        model = self.archive.read(COMPONENTS) if COMPONENTS in self.archive else None
+        try:
+            return RuleSet.from_bytes(self.archive.read(RULES, _MOST_TEXT), model, RULES)
+        except ComponentError as error:
+            raise ProductError(self.path, f"{error}", "Copy it again") from None
 
     @cached_property
     def kinds(self) -> KindExamples | None:
@@ -286,10 +304,18 @@ def write_product(inspector: Keepable, path: str | Path, pictures: bool = True) 
         first[POWER] = json.dumps(inspector.power, allow_nan=False).encode()
     if inspector.taught_kinds is not None:
         first[KINDS] = inspector.taught_kinds.to_bytes()
+    if inspector.rule_set is not None:
+        first |= rule_members(inspector.rule_set)
     first |= product_pictures.area_members(shown)
     write_archive(path, {**first, **inputs, **members})
     if inspector.file and inspector.file.path == Path(path).absolute():
         inspector.file = opened_product(path)
+
+
+def rule_members(rules: RuleSet) -> dict[str, bytes]:
+    """The members of a product file that hold rules."""
+    found = {RULES: json.dumps(rules.section().model_dump(mode="json"), allow_nan=False).encode()}
+    return found if rules.model is None else {**found, COMPONENTS: rules.model.to_bytes()}
 
 
 def _told(
@@ -300,6 +326,7 @@ def _told(
     roi, ignore = shown.hashed
     created = datetime.now(timezone.utc).isoformat(timespec="seconds")
     return Product(
+        version=1 if inspector.rule_set is None else RULED,
         product=Named(name=shown.name, kinds=inspector.vocabulary.kinds),
         detector=made,
         viewing=Seen(
@@ -404,46 +431,3 @@ def _checked(scorer: Scorer, known: Knowledge, pictures: Sequence[Picture]) -> l
             raise ValueError(f"a check picture cannot be scored: {one.result.reason}")
         found.append(replace(one.result, map=None))
     return found
-
-
-def contradictions(file: ProductFile, given: Mapping[str, Any]) -> list[str]:
-    """What was said that a product file says otherwise, in words.
-
-    Args:
-        file: that was opened.
-        given: keyword arguments of ``load`` that are not left at their defaults.
-    """
-    told, seen = file.told, file.told.viewing
-    facts, sizes = told.detector.facts, told.detector.sizes
-    own: dict[str, Any] = {
-        **dict(options_of(facts)),
-        "method": told.detector.method,
-        "object": told.product.name,
-        "vocabulary": Vocabulary(told.product.kinds) if told.product.kinds else None,
-        "tile": seen.tile,
-        "overlap": seen.overlap,
-        "keep_aspect": seen.keep_aspect,
-        "view": seen.view,
-        "bit_depth": seen.bit_depth,
-        "precision": first_of(facts.get("precision")),
-        "image_size": sizes[0] if isinstance(sizes, tuple) else first_of(sizes),
-        "memory_budget": told.detector.memory_budget,
-    }
-    found = []
-    for name, value in given.items():
-        if name not in own:
-            found.append(f"{name} was given, and the file has its own or none")
-        elif not _same(value, own[name]):
-            found.append(f"{name} {_short(value)} was given, it is {_short(own[name])} in the file")
-    return found
-
-
-def _same(one: Any, other: Any) -> bool:
-    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
-        return bool(plain(one) == plain(other))
-    return bool(one == other)
-
-
-def _short(value: Any) -> str:
-    text = ", ".join(value.names) if isinstance(value, Vocabulary) else repr(value)
-    return text if len(text) < 60 else text[:57] + "..."

@@ -21,17 +21,20 @@ from zerodefect.inspection.archive import ProductError
 from zerodefect.version import __version__
 
 FORMAT: Final = "zerodefect-product"
-VERSION: Final = 1
+VERSION: Final = 2
+RULED: Final = 2
+"""Version of a file with rules: a reader that does not know them would let broken ones pass."""
 SUFFIX: Final = ".zd"
 
 PRODUCT, KNOWLEDGE, POLICY = "product.json", "knowledge.safetensors", "policy.json"
 CARD, POWER, KINDS = "card.md", "power.json", "kinds.safetensors"
+RULES, COMPONENTS = "rules.json", "components.safetensors"
 ROI, IGNORE = "roi.png", "ignore.png"
 CHECKPOINT = "checkpoint.safetensors"
 WEIGHTS = "weights/"
 _FOLDERS = ("references/", "good/", "checks/", "thumbnails/", WEIGHTS)
 _FILES = (
-    *(PRODUCT, KNOWLEDGE, POLICY, CARD, POWER, KINDS, ROI, IGNORE, CHECKPOINT),
+    *(PRODUCT, KNOWLEDGE, POLICY, CARD, POWER, KINDS, ROI, IGNORE, CHECKPOINT, RULES, COMPONENTS),
     "checkpoint.json",
 )
 
@@ -179,7 +182,7 @@ class Product(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
 
     format: Literal["zerodefect-product"] = FORMAT
-    version: Literal[1] = VERSION
+    version: Literal[1, 2] = 1
     product: Named
     detector: Made
     viewing: Seen

@@ -60,6 +60,8 @@ def to_record(
         "transductive": bool(inspection.transductive),
         "area": _area_record(inspection),
         "words": [one.to_dict() for one in inspection.words],
+        "rules": [one.model_dump(mode="json") for one in inspection.rules],
+        "components": [one.model_dump(mode="json") for one in inspection.components],
         "explained": inspection.explained and inspection.explained.to_dict(),
         "conversation": [one.to_dict() for one in inspection.conversation],
     }

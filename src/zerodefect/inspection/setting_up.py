@@ -41,6 +41,8 @@ def set_up(
     *,
     on_scored: Callable[[int], None] = lambda count: None,
     on_failure: Callable[[Failure], None] = lambda failure: None,
+    before_limits: Callable[[], object] | None = None,
+    with_boxes: Sequence[Path] = (),
     **rates: Any,
 ) -> SetUp:
     """Split good pictures into references and calibration, and calibrate.
@@ -53,6 +55,9 @@ def set_up(
         inspector: described, without references.
         good: files.
         on_scored, on_failure, rates: as of ``Inspector.calibrate``.
+        with_boxes: files that something else was learned from: references, if they are among the
+            good ones, so that limits rest on none of them.
+        before_limits: called when the references are known, before the limits are learned.
 
     Raises:
         CalibrationError: fewer than two good pictures that can be used, or too few for a rate that
@@ -66,17 +71,24 @@ def set_up(
                 f"of {len(good)} good pictures {len(references)} can be used; copies count once. "
                 "Give two different ones or more."
             )
+        if before_limits:
+            inspector.remember(references)
+            before_limits()
         policy = inspector.calibrate(
             list(good), leave_one_out=True, on_scored=on_scored, on_failure=on_failure, **rates
         )
         return SetUp(references, (), policy)
     count = min(_MOST_REFERENCES, len(good) // 3)
     chosen = set(evenly(range(len(good)), count))
+    boxed = {file.absolute() for file in with_boxes}
+    chosen |= {place for place, file in enumerate(good) if file.absolute() in boxed}
     references = _opened(inspector, [good[place] for place in sorted(chosen)], on_failure)
     if not references:
         raise CalibrationError("no good image can be read. Give at least one.")
     inspector.remember(references)
-    on_scored(count)
+    if before_limits:
+        before_limits()
+    on_scored(len(chosen))
     names = {digest(picture) for picture in references}
     others = [file for place, file in enumerate(good) if place not in chosen]
     apart = tuple(file for file in others if _name(inspector, file) not in names)

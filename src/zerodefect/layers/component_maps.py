@@ -52,6 +52,16 @@ def nearest_centre(tokens: Tensor, centres: Tensor) -> Tensor:
     return torch.cdist(tokens, centres.expand(*tokens.shape[:-2], *centres.shape)).argmin(-1)
 
 
+def centre_shares(tokens: Tensor, centres: Tensor, softness: float) -> Tensor:
+    """How far tokens ``(..., n, C)`` belong to each of ``(k, C)``: ``(..., n, k)``, summing to one.
+
+    The softmax of squared distances over ``-softness``: what lies between two components belongs to
+    both, so that rounding never moves a place from one to the other.
+    """
+    squared = (centres * centres).sum(1) - 2 * tokens @ centres.T
+    return (-squared / softness).softmax(-1)
+
+
 def named_clusters(
     clusters: Tensor, count: int, P: Tensor, queries: Tensor, least: Sequence[float]
 ) -> Tensor:

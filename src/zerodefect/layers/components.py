@@ -78,7 +78,8 @@ def without_small(mask: Tensor, smallest: int) -> Tensor:
 
 def dilated(mask: Tensor, side: int = 3) -> Tensor:
     """A mask ``(h, w)`` bool grown by a square of an odd side; nothing outside grows into it."""
-    grown = F.max_pool2d(mask[None, None].float(), side, 1, side // 2)
+    grown = F.max_pool2d(mask[None, None].float(), (side, 1), 1, (side // 2, 0))
+    grown = F.max_pool2d(grown, (1, side), 1, (0, side // 2))  # one axis after the other
     return grown[0, 0] > 0
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 _FEW = 10  # pictures below which only variances are estimated (ours)
@@ -50,16 +51,24 @@ def window_histograms(labels: Tensor, classes: int, side: int, overlap: float = 
     """
     if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         raise ValueError(f"labels {int(labels.min())}..{int(labels.max())} of {classes} classes")
-    n, h, w = labels.shape
+    members = F.one_hot(labels.long(), classes).movedim(-1, 1)
+    return window_shares(members.double(), side, overlap)
+
+
+def window_shares(members: Tensor, side: int, overlap: float = 0.0) -> Tensor:
+    """``window_histograms`` of places that may belong to several classes by shares.
+
+    Args:
+        members: ``(n, K, h, w)``, over the classes they sum to one.
+        side, overlap: as of ``window_histograms``.
+    """
+    h, w = members.shape[-2:]
     shares = []
     for x in window_starts(w, side, overlap):
         for y in window_starts(h, side, overlap):
-            part = labels[:, y : y + side, x : x + side].flatten(1)
-            counts = torch.zeros(n, classes, dtype=torch.float64, device=labels.device)
-            ones = torch.ones_like(part, dtype=torch.float64)
-            counts.scatter_add_(1, part.long(), ones)
-            counts[:, 0] = 0
-            shares.append(counts / side**2)
+            share = members[:, :, y : y + side, x : x + side].double().mean((2, 3))
+            share[:, 0] = 0
+            shares.append(share)
     return torch.cat(shares, 1)
 
 

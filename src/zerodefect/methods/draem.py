@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -31,7 +31,7 @@ from zerodefect.layers.encoder_decoder import (
 from zerodefect.layers.losses import focal_loss
 from zerodefect.layers.structural_similarity import ssim_map
 from zerodefect.procedural.draws import Draws
-from zerodefect.procedural.on_pictures import damage_pictures, drawn_from
+from zerodefect.procedural.on_pictures import DamageSort, damage_pictures, drawn_from
 from zerodefect.procedural.perlin import turned_pictures
 from zerodefect.types import Prediction, TrainingBatch
 
@@ -46,7 +46,8 @@ class DRAEMConfig:
     Attributes:
         reconstructive_width, discriminative_width: channels of each network's first block.
         damage: ``perlin`` as in the paper, in textures that the project draws instead of
-            photographs; ``procedural`` kinds of damage on the product; or ``both``.
+            photographs; ``procedural`` kinds of damage on the product; ``both``; or ``logical``
+            edits of parts.
         damaged: probability that a training picture is damaged.
         turned: probability that it is turned by up to 90 degrees before.
         seed: of the initial values.
@@ -54,7 +55,7 @@ class DRAEMConfig:
 
     reconstructive_width: Count = 128
     discriminative_width: Count = 64
-    damage: Literal["perlin", "procedural", "both"] = "perlin"
+    damage: DamageSort = "perlin"
     damaged: Share = 0.5
     turned: Share = 0.3
     seed: int = 0

@@ -2,6 +2,7 @@
 
 ``perlin`` is DRAEM's, ``procedural`` the kinds that the project draws over its own products, laid
 over the picture's product. Both are drawn at the picture's size, or smaller and enlarged.
+``logical`` edits parts (``part_edits.py``): those edits that need no other picture.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from torch.nn import functional as F
 
 from zerodefect.procedural.damage_kinds import LAID
 from zerodefect.procedural.draws import Draws, Field, by_name, column
+from zerodefect.procedural.part_edits import edit_picture
 from zerodefect.procedural.perlin import colourless, perlin_damage
 from zerodefect.procedural.pictures import visible
 from zerodefect.procedural.scene import Scene, damage_spots
 
-DamageSort = Literal["perlin", "procedural", "both"]
+DamageSort = Literal["perlin", "procedural", "both", "logical"]
 
 _MOST_SIDE = 512  # pixels at which damage is drawn; larger pictures get it enlarged
 _APART = 0.12  # colour distance from the border's at which a pixel belongs to a product
@@ -36,7 +38,8 @@ class DamagedPictures:
     Attributes:
         images: ``(B, 3, H, W)`` in the range of those given.
         masks: ``(B, H, W)`` bool, what counts as damaged; empty where nothing is left to see.
-        kinds: ``perlin``, or a name of ``DEFECT_KINDS``, of each picture.
+        kinds: ``perlin``, a name of ``DEFECT_KINDS``, or kind and edit of ``part_edits.py``, such
+            as ``logical move``, of each picture; ``none`` where no part could be edited.
     """
 
     images: Tensor
@@ -57,8 +60,10 @@ def damage_pictures(images: Tensor, draws: Draws, sort: DamageSort = "perlin") -
     Args:
         images: ``(B, 3, H, W)`` good pictures in [0, 1].
         draws: of as many pictures, on their device.
-        sort: which damage; ``both`` tosses a coin.
+        sort: which damage; ``both`` tosses a coin between the first two.
     """
+    if sort == "logical":
+        return _edited(images, draws)
     height, width = images.shape[-2:]
     share = min(1.0, _MOST_SIDE / max(height, width))
     size = (max(1, round(height * share)), max(1, round(width * share)))
@@ -77,6 +82,19 @@ def damage_pictures(images: Tensor, draws: Draws, sort: DamageSort = "perlin") -
         step = F.interpolate(changed - small, (height, width), mode="bilinear")
         masks = F.interpolate(masks[:, None].float(), (height, width))[:, 0] > 0
         changed = (images + step).clamp(0, 1)
+    return DamagedPictures(changed, masks, kinds)
+
+
+def _edited(images: Tensor, draws: Draws) -> DamagedPictures:
+    changed, masks = images.clone(), torch.zeros_like(images[:, 0], dtype=torch.bool)
+    kinds = ["none"] * len(images)
+    for row, image in enumerate(images):
+        own = draws.rows(torch.tensor([row], device=images.device))
+        try:
+            made = edit_picture(image, own)
+        except ValueError:  # nothing on it that could be edited
+            continue
+        changed[row], masks[row], kinds[row] = made.image, made.mask, f"{made.kind} {made.edit}"
     return DamagedPictures(changed, masks, kinds)
 
 

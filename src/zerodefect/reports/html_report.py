@@ -34,7 +34,7 @@ MAX_CALIBRATION_TICKS = 500
 _MIME = {".jpg": "image/jpeg", ".png": "image/png"}
 _DETAILS = (
     *("image", "object", "width", "height", "explanation", "answer", "counts"),
-    *("words", "conversation", "cloud"),
+    *("words", "rules", "components", "conversation", "cloud"),
 )
 _COLUMNS = (
     *("image", "verdict", "score", "p_value", "count", "kinds", "area", "thumb", "noted", "part"),

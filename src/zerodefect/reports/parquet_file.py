@@ -22,6 +22,7 @@ IMAGE_FIELDS = {
     **{"explanation": _TEXT, "answer": _TEXT, "reason": _TEXT, "remedy": _TEXT, "map": _TEXT},
 }
 COUNT_FIELDS = {"kind": _TEXT, "count": _WHOLE, "low": _WHOLE, "high": _WHOLE}
+RULE_FIELDS = {"rule": _TEXT, "truth": _TEXT, "told": _TEXT}
 REGION_FIELDS = {
     **{"x": _WHOLE, "y": _WHOLE, "width": _WHOLE, "height": _WHOLE, "area": _WHOLE},
     **{"area_percent": _NUMBER, "score": _NUMBER, "p_value": _NUMBER},
@@ -41,8 +42,9 @@ def write_parquet(records: Iterable[Mapping[str, Any]], path: str | Path) -> Non
     """Write one row per image, failed ones included, with its regions and notes as lists.
 
     Columns are ``IMAGE_FIELDS``, then ``notes``, texts, ``regions``, structures of
-    ``REGION_FIELDS``: ``rle`` is COCO's compressed text, whose size is the picture's; ``counts``,
-    structures of ``COUNT_FIELDS``; and ``conversation``, structures of ``ENTRY_FIELDS``.
+    ``REGION_FIELDS``: ``rle`` is COCO's compressed text, whose size is the picture's; ``counts``
+    and ``rules``, structures of ``COUNT_FIELDS`` and ``RULE_FIELDS``; and ``conversation``,
+    structures of ``ENTRY_FIELDS``.
 
     Args:
         records: read once, group by group.
@@ -56,13 +58,14 @@ def write_parquet(records: Iterable[Mapping[str, Any]], path: str | Path) -> Non
     import pyarrow as pa
     from pyarrow import parquet
 
-    region, count, entry = (
+    region, count, rule, entry = (
         pa.struct([(name, pa.type_for_alias(kind)) for name, kind in fields.items()])
-        for fields in (REGION_FIELDS, COUNT_FIELDS, dict.fromkeys(ENTRY_FIELDS, _TEXT))
+        for fields in (REGION_FIELDS, COUNT_FIELDS, RULE_FIELDS, dict.fromkeys(ENTRY_FIELDS, _TEXT))
     )
     fields = [(name, pa.type_for_alias(kind)) for name, kind in IMAGE_FIELDS.items()]
     fields += [("notes", pa.list_(pa.string())), ("regions", pa.list_(region))]
-    fields += [("counts", pa.list_(count)), ("conversation", pa.list_(entry))]
+    fields += [("counts", pa.list_(count)), ("rules", pa.list_(rule))]
+    fields += [("conversation", pa.list_(entry))]
     schema = pa.schema(fields, metadata={"zerodefect": __version__})
     rows = map(parquet_row, records)
     with atomic_write(Path(path)) as file, parquet.ParquetWriter(file, schema) as writer:
@@ -77,6 +80,9 @@ def parquet_row(record: Mapping[str, Any]) -> Record:
     row["regions"] = [_region(region) for region in record.get("regions") or ()]
     row["counts"] = [
         {name: _plain(one[name]) for name in COUNT_FIELDS} for one in record.get("counts") or ()
+    ]
+    row["rules"] = [
+        {name: _plain(one[name]) for name in RULE_FIELDS} for one in record.get("rules") or ()
     ]
     row["conversation"] = entry_rows(record)
     return row

@@ -19,8 +19,8 @@ from zerodefect.types import printable
 
 MAX_FAILURES = 1000
 MAX_NOTES = 100
-_SCRIPTS = ("report.js", "report_words.js", "report_explained.js", "report_cloud.js")
-_LONG = ("policy", "policies", "power")  # values of a manifest
+_SCRIPTS = tuple(f"report{own}.js" for own in ("", "_words", "_rules", "_explained", "_cloud"))
+_LONG = ("policy", "policies", "power", "rules")  # values of a manifest
 
 
 def fill_page(

@@ -33,7 +33,7 @@ from zerodefect.version import __version__
 IMAGE_COLUMNS = (
     *("image", "status", "object", "verdict", "calibrated", "score", "p_value", "count", "kinds"),
     *("largest_area_percent", "width", "height", "explanation", "answer", "notes"),
-    *("reason", "remedy", "allowed", "part", "counts", *SAID_COLUMNS),
+    *("reason", "remedy", "allowed", "part", "counts", "rules", *SAID_COLUMNS),
 )
 REGION_COLUMNS = (
     *("image", "object", "verdict", "calibrated", "region", "kind", "kind_score"),
@@ -71,7 +71,8 @@ def write_csv(records: Iterable[Mapping[str, Any]], path: str | Path) -> None:
     ``kinds`` lists the kinds of the regions by falling score, ``notes`` what is to know about the
     file, both separated by ``"; "``. Text that a spreadsheet would take for a formula is preceded
     by an apostrophe; text with any sign that some program splits cells at is quoted. ``counts`` has
-    how many defects of each kind there are, see ``types.Count``.
+    how many defects of each kind there are, see ``types.Count``, ``rules`` whether each rule is
+    kept and what was measured.
     """
     _write_table(path, IMAGE_COLUMNS, (image_row(record) for record in records))
 
@@ -253,6 +254,7 @@ def image_row(record: Mapping[str, Any]) -> list[Any]:
         "largest_area_percent": max((region["area_percent"] for region in regions), default=None),
         "notes": "; ".join(record.get("notes") or ()),
         "counts": "; ".join(str(Count(**one)) for one in record.get("counts") or ()),
+        "rules": "; ".join(f"{r['truth']}: {r['told']}" for r in record.get("rules") or ()),
         **said_columns(record),
     }
     return [{**record, **extra}.get(column) for column in IMAGE_COLUMNS]

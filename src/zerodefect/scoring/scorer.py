@@ -106,7 +106,10 @@ class Scorer:
         if lacking and not (there and self.detector.may_lack):
             kinds = ", ".join(sorted(set(lacking)))
             reason = f"{self.detector.info.title} needs its {kinds}, and there are none"
-            raise ImageError(picture.path, reason, "Give them, or take a method that does without")
+            remedy = "Give them, or take a method that does without"
+            if picture.colourless:
+                remedy += ", or judge a view of the points: --view normals (in Python view=...)"
+            raise ImageError(picture.path, reason, remedy)
         return there
 
     def _shown(self, picture: Picture, inspected: np.ndarray | None) -> Picture:

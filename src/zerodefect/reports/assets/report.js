@@ -538,6 +538,7 @@ async function showDetail(i) {
   byId("previous").disabled = place === 0 || shown.length === 0;
   byId("next").disabled = place === shown.length - 1;
   byId("stage").replaceChildren(make("div", { class: "message" }, "Loading …"));
+  byId("rules").replaceChildren();
   byId("words").replaceChildren();
   showFindings(i, null);
   window.scrollTo(0, 0);
@@ -545,8 +546,9 @@ async function showDetail(i) {
     const detail = await loadDetail(i);
     if (current !== i) return; // the reader has moved on meanwhile
     showStage(detail);
+    showRules(detail);
     showCloud(detail);
-  showWords(detail);
+    showWords(detail);
     showFindings(i, detail);
   } catch (error) {
     if (current === i) byId("stage").replaceChildren(make("div", { class: "message", role: "alert" }, error.message));

@@ -1,0 +1,91 @@
+"""Options about rules on the components of a product."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zerodefect.cli.options import Options, option
+
+if TYPE_CHECKING:
+    from zerodefect.inspection.inspector import Inspector
+
+
+@dataclass(frozen=True)
+class ComponentRuleOptions(Options, panel="Rules"):
+    """What is asked of a product's components, and what they look like."""
+
+    rule: list[str] | None = option(
+        None,
+        "'exactly 2 screws', 'label inside bottle', 'fill level as usual', ...; repeatable; none "
+        "drops the product's.",
+        metavar="RULE",
+    )
+    rules: str | None = option(
+        None,
+        "File of rules, one a line, or a preset: breakfast_box, juice_bottle, pushpins, screw_bag, "
+        "splicing_connectors.",
+        metavar="FILE|NAME",
+    )
+    component: list[str] | None = option(
+        None,
+        "What it looks like: 'label=good/01.png:120,40,80,30' (a box), 'liquid=cluster 3' or "
+        "'cap=words bottle cap'; repeatable.",
+        metavar="NAME=...",
+    )
+    clusters: Path | None = option(
+        None, "File of 'zerodefect components', whose clusters --component names."
+    )
+
+    @property
+    def given(self) -> bool:
+        """Whether anything was."""
+        return bool(self.rule or self.rules or self.component)
+
+    def texts(self) -> list[str]:
+        """The rules as they are written, those of the file first.
+
+        Raises:
+            RuleError, ValueError: one is not understood, or the file cannot be read.
+        """
+        from zerodefect.inspection.rule_files import read_rules
+        from zerodefect.inspection.rule_reader import parse_rule
+        from zerodefect.inspection.rule_set import NOTHING
+
+        found = [*(read_rules(self.rules) if self.rules else ()), *(self.rule or ())]
+        for one in found:
+            if one != NOTHING:
+                parse_rule(one)
+        return found
+
+    def check(self) -> None:
+        """Refuse what is not understood, before anything is loaded.
+
+        Raises:
+            RuleError, ComponentError, ValueError: a rule, a component, or a file.
+        """
+        from zerodefect.inspection.component_sources import parsed_sources
+
+        self.texts()
+        parsed_sources(self.component or ())
+        if self.clusters and not self.component:
+            raise ValueError("--clusters: name some of them, as in --component 'liquid=cluster 3'")
+
+    def with_boxes(self) -> list[Path]:
+        """Files on which boxes are drawn."""
+        from zerodefect.inspection.component_sources import parsed_sources
+
+        return [Path(one.file) for one in parsed_sources(self.component or ()) if one.file]
+
+    def learned(self) -> bool:
+        """Whether a rule holds as usual, so that good pictures are needed."""
+        from zerodefect.inspection.rule_reader import parse_rule
+        from zerodefect.inspection.rule_set import NOTHING
+
+        return any(parse_rule(one).usual for one in self.texts() if one != NOTHING)
+
+    def teach(self, inspector: Inspector) -> None:
+        """Hold the inspector's pictures to the rules; errors as of ``Inspector.teach_rules``."""
+        if self.given:
+            inspector.teach_rules(self.texts(), self.component or (), self.clusters)
