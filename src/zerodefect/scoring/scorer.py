@@ -145,7 +145,7 @@ class Scorer:
         device = self.detector.device
         stacked = {name: torch.stack([row[name] for row in rows]).to(device) for name in rows[0]}
         keys = [key for key, _ in alike]
-        return keys, stacked["image"] if stacked.keys() == {"image"} else stacked
+        return keys, stacked["image"] if self.detector.inputs.keys() == {"image"} else stacked
 
     # --- features -------------------------------------------------------------------------------
 
