@@ -149,6 +149,7 @@ FURTHER: dict[str, dict[str, dict[str, Any]]] = {
         "unet": {"network": "unet", "error": "l1", "sigma": 0.0},
         "ssim": {"error": "ssim", "border": "zeros", "width": 2},
     },
+    "bt_points": {"small": {"radius": 2.5, "neighbours": 12, "patch": 1, "density": 0.0}},
     "clip_surgery": {
         "probability": {"read_out": "probability", "stream_start": 3},
         "own patches": {"attention": "plain", "templates": ("a photo of a {}.", "the {}.")},
@@ -192,6 +193,10 @@ FURTHER: dict[str, dict[str, dict[str, Any]]] = {
     "leclip": {
         "whole picture": {"alignment": False},
         "small windows": {"window": 3, "stride": 2, "attention": "vv", "taps": (2,)},
+    },
+    "missingclip": {
+        "residual": {"residual": True, "tokens": 2},
+        "two taps": {"taps": (1, 3), "reconstructed": 1.0, "top": 0.5},
     },
     "logsad": {
         "words": {"components": ("nut", "washer"), "side": 16, "taps": (2,), "sigma": 2.0},

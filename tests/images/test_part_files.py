@@ -44,6 +44,17 @@ def test_each_part_is_listed_once_and_masks_are_none(parts):
         find_parts([parts / "gone"])
 
 
+def test_a_cloud_that_comes_or_changes_makes_another_part(parts):
+    from zerodefect.reports.run_folder import image_key
+
+    file = parts / "rgb/001.png"
+    before = image_key(file)
+    write(parts / "xyz/001.tiff", box_on_table()[0])
+    with_cloud = image_key(file)
+    write(parts / "xyz/001.tiff", box_on_table(70)[0])
+    assert len({before, with_cloud, image_key(file)}) == 3
+
+
 def test_either_may_be_missing(parts):
     both, colours, points = (open_part(file) for file in find_parts([parts]))
     assert both.cloud is not None and not both.colourless

@@ -31,9 +31,10 @@ from zerodefect.files import free_space
 
 if TYPE_CHECKING:
     from zerodefect.data import Dataset
+    from zerodefect.evaluation.contender import Contender
     from zerodefect.evaluation.evaluator import Evaluator
     from zerodefect.evaluation.prediction_cache import PredictionCache
-    from zerodefect.evaluation.protocol import Evaluation
+    from zerodefect.evaluation.protocol import Evaluation, Protocol
     from zerodefect.reports.evaluation_folder import EvaluationFolder
 
 
@@ -146,23 +147,12 @@ def evaluate(
     if questions.asked(contenders.method, contenders.checkpoint, contenders.product):
         ask_questions(questions, data.data, loading, output, overwrite=overwrite, as_json=as_json)
         return
-    from zerodefect.data import distinct
-    from zerodefect.evaluation.contender import check_step
     from zerodefect.evaluation.protocol import Protocol
     from zerodefect.evaluation.result_tables import headline, merged_table
     from zerodefect.reports.evaluation_folder import EvaluationFolder
 
     measured = Protocol(**batch.keywords(), **protocol.keywords())
-    said = contenders, loading, pictures, data.object
-    chosen = [product_of(*said)] if contenders.product else methods_of(*said)
-    check_step(measured, *(one.method for one in chosen))
-    datasets = distinct([_open(entry, data.layout) for entry in data.data])
-    if contenders.product:
-        measured = chosen[0].protocol(measured)
-        datasets = [chosen[0].pictures(dataset) for dataset in datasets]
-    elif not measured.alike:  # else the pictures are cropped first
-        wanted = (s for d in datasets for s in d if s.split != "train" or max(measured.shots))
-        tell_views(pictures, (sample.image for sample in wanted))
+    chosen, datasets, measured = _prepared(contenders, loading, pictures, data, measured)
     kept, stored, summary, left_out = cache.opened(), [], list[str](), 0
     for dataset in datasets:
         results = []
@@ -185,6 +175,30 @@ def evaluate(
     tell("\n".join([*summary, f"results: {output}"]), lines=True, err=as_json)
     if left_out:
         raise typer.Exit(3)
+
+
+def _prepared(
+    contenders: ContenderOptions,
+    loading: LoadingOptions,
+    pictures: PictureOptions,
+    data: DataOptions,
+    measured: Protocol,
+) -> tuple[list[Contender], list[Dataset], Protocol]:
+    """What is measured, on which data sets, and how, a product having its own of these."""
+    from zerodefect.data import distinct
+    from zerodefect.evaluation.contender import check_step
+
+    said = contenders, loading, pictures, data.object
+    chosen = [product_of(*said)] if contenders.product else methods_of(*said)
+    check_step(measured, *(one.method for one in chosen))
+    datasets = distinct([_open(entry, data.layout) for entry in data.data])
+    if contenders.product:
+        measured = chosen[0].protocol(measured)
+        datasets = [chosen[0].pictures(dataset) for dataset in datasets]
+    elif not measured.alike:  # else the pictures are cropped first
+        wanted = (s for d in datasets for s in d if s.split != "train" or max(measured.shots))
+        tell_views(pictures, (sample.image for sample in wanted))
+    return chosen, datasets, measured
 
 
 def _measured(

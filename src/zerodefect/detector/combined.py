@@ -217,7 +217,8 @@ class Combined(Detector):
             own = {place: inputs[one] for place, one in places.items() if one in inputs}
             if not own or (len(own) < len(places) and not part.may_lack):
                 continue
-            encoded[name] = _Later(part, own["image"] if own.keys() == {"image"} else own)
+            lone = part.inputs.keys() == {"image"}
+            encoded[name] = _Later(part, own["image"] if lone else own)
         return encoded
 
     def heard(self, knowledge: Knowledge) -> list[tuple[str, Detector, float]]:

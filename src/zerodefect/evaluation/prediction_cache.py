@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from zerodefect.files import StoreError, atomic_write
+from zerodefect.images.part_files import part_of
 
 _FORMAT = 3  # raised whenever predictions for the same key would change
 _ABOUT = "about.json"
@@ -247,7 +248,11 @@ class Shelf:
     def _path(self, image: Path) -> Path:
         if self.folder is None:
             raise FileNotFoundError("nothing is kept")
-        state = image.stat()
-        facts = f"{os.fspath(image)}|{state.st_size}|{state.st_mtime_ns}"
+        facts = "|".join([os.fspath(image), *map(_state, part_of(image))])
         digest = hashlib.sha256(facts.encode("utf-8", "surrogateescape")).hexdigest()[:32]
         return self.folder / f"{digest}.npz"
+
+
+def _state(file: Path) -> str:
+    state = file.stat()
+    return f"{state.st_size}|{state.st_mtime_ns}"

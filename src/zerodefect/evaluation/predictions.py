@@ -19,7 +19,7 @@ from zerodefect.detector.knowledge import Knowledge, Product
 from zerodefect.evaluation.prediction_cache import Kept, PredictionCache, Shelf
 from zerodefect.evaluation.protocol import Protocol
 from zerodefect.images import ImageError, Picture
-from zerodefect.images.part_files import open_part, part_size
+from zerodefect.images.part_files import open_part, part_of, part_size
 from zerodefect.inspection.region_kinds import KindExamples
 from zerodefect.inspection.sources import digest
 from zerodefect.layers.smoothing import gaussian_smooth
@@ -113,7 +113,9 @@ class Predictions:
             pictures = list(drawn.values())
             areas, size = self._areas(pictures), self.protocol.batch_size
             knowledge = self.scorer.remember(knowledge, pictures, areas, size)
-            references = sorted(file_hash(sample.image) for sample in drawn)
+            references = sorted(
+                file_hash(file) for sample in drawn for file in part_of(sample.image)
+            )
         name = self.protocol.set_level
         step = self.detector.set_level(name, knowledge) if name else None
         key = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from zerodefect.prompts.question_prompts import (
     templates_told,
 )
 
+_AT_ONCE = 4  # questions about a picture that a server is asked at a time
 _SENT = 512  # pixels of the longer side of pictures that leave this process, as the authors send
 
 
@@ -192,16 +194,18 @@ def _opened(file: Path, model: ChatModel) -> Image.Image:
 def _answers(
     model: ChatModel, chats: Sequence[Sequence[Turn]], max_tokens: int
 ) -> list[str | Exception]:
-    """All at once or, where one of them fails, one after the other."""
-    if not model.leaves_process and len(chats) > 1:
-        try:
-            return list(model.answers(chats, max_tokens))
-        except ChatModelError:
-            pass
-    found: list[str | Exception] = []
-    for turns in chats:
-        try:
-            found.append(model.answer(turns, max_tokens))
-        except ChatModelError as error:
-            found.append(error)
-    return found
+    """A server is asked some at a time; a model in this process all at once, if none fails."""
+    if model.leaves_process:
+        with ThreadPoolExecutor(_AT_ONCE) as workers:
+            return list(workers.map(lambda turns: _answer(model, turns, max_tokens), chats))
+    try:
+        return list(model.answers(chats, max_tokens))
+    except ChatModelError:
+        return [_answer(model, turns, max_tokens) for turns in chats]
+
+
+def _answer(model: ChatModel, turns: Sequence[Turn], max_tokens: int) -> str | Exception:
+    try:
+        return model.answer(turns, max_tokens)
+    except ChatModelError as error:
+        return error

@@ -10,22 +10,15 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from zerodefect.images.cloud_geometry import (
-    Plane,
-    background_plane,
-    filled,
-    surface_of,
-    usual_tolerance,
-    without_plane,
-)
+from zerodefect.images.cloud_geometry import Plane, background_plane, filled, surface_of
 from zerodefect.images.clouds import Cloud
+from zerodefect.images.point_input import part_alone
 
 View = Literal["depth", "normals", "curvature"]
 VIEWS: tuple[str, ...] = get_args(View)
 
 _WHITE = 65535
 _GROUND = 0.25  # grey of the ground, so that holes below it are seen, too
-_OVER_GROUND = 5.0  # usual tolerances within which points count as ground: its noise has tails
 _FACING = np.array([0.5, 0.5, -0.5])
 _MOST_VARIATION = 1 / 3  # of three equal spreads
 
@@ -57,10 +50,7 @@ def seen_as(cloud: Cloud, view: str) -> np.ndarray:
     Raises:
         ValueError: there is no such view.
     """
-    plane = background_plane(cloud)
-    part = cloud
-    if plane is not None:
-        part = without_plane(cloud, plane, _OVER_GROUND * usual_tolerance(cloud))
+    plane, part = background_plane(cloud), part_alone(cloud)
     flat = np.array((0.0, 0.0, -1.0) if plane is None else plane.normal)
     if checked_view(view) == "depth":
         values, ground = _heights(cloud, plane), np.full(1, _GROUND)

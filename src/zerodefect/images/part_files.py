@@ -63,6 +63,12 @@ def cloud_beside(file: Path) -> Path | None:
     return _sibling(file, POINTS, _CLOUD_ENDINGS) if file.parent.name == COLOURS else None
 
 
+def part_of(file: Path) -> tuple[Path, ...]:
+    """The files that a part is read from: its picture and its cloud, those that there are."""
+    cloud = cloud_beside(file)
+    return (file,) if cloud in (None, file) else (file, cloud)
+
+
 def _sibling(file: Path, folder: str, endings: Iterable[str]) -> Path | None:
     stem = file.parent.parent / folder / file.stem
     candidates = (Path(f"{stem}{ending}") for ending in endings)

@@ -9,7 +9,12 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from zerodefect.images.cloud_geometry import background_plane, usual_tolerance, without_plane
+from zerodefect.images.cloud_geometry import (
+    background_plane,
+    filled,
+    usual_tolerance,
+    without_plane,
+)
 from zerodefect.images.clouds import Cloud
 from zerodefect.images.decode import Picture
 from zerodefect.images.preprocess import Preprocess
@@ -79,3 +84,33 @@ def part_alone(cloud: Cloud) -> PartCloud:
     cells = np.where((part.cells >= 0) & kept.ravel()[part.cells], part.cells, -1)
     alone = replace(part, points=part.points * kept[..., None], valid=kept, cells=cells)
     return PartCloud(**vars(alone))
+
+
+def relief(points: torch.Tensor) -> torch.Tensor:
+    """Points ``(B, 3, h, w)`` as pictures ``(B, 3, h, w)`` in [0, 1]: z and both slopes.
+
+    Slopes are x and y of the normal. Each is stretched from its lowest to its highest value on the
+    part; holes are filled from the nearest point, and a cloud without any is black.
+    """
+    return torch.stack([_relief(one) for one in points])
+
+
+def _relief(points: torch.Tensor) -> torch.Tensor:
+    there = points.isfinite().all(0)
+    if not there.any():
+        return torch.zeros_like(points)
+    known = points.detach().permute(1, 2, 0).cpu().numpy()
+    whole = torch.from_numpy(filled(known, there.cpu().numpy())).permute(2, 0, 1).to(points)
+    right, down = (_step(whole, axis) for axis in (2, 1))
+    normal = torch.linalg.cross(right, down, dim=0)
+    normal = normal / normal.norm(dim=0).clamp(min=1e-12)
+    drawn = torch.stack([whole[2], normal[0], normal[1]])
+    low, high = (f(drawn[:, there], dim=1)[:, None, None] for f in (torch.amin, torch.amax))
+    return ((drawn - low) / (high - low).clamp(min=1e-12)).clamp(0, 1)
+
+
+def _step(maps: torch.Tensor, axis: int) -> torch.Tensor:
+    """Half the difference of both neighbours in an axis; at an edge that to the only one."""
+    if maps.shape[axis] < 2:
+        return torch.zeros_like(maps)
+    return torch.gradient(maps, dim=axis)[0]

@@ -188,7 +188,12 @@ def measure(picture: Picture, area: np.ndarray | None = None) -> Frame:
 
 
 def why_unjudged(picture: Picture, area: np.ndarray | None, seen: FrameRange | None) -> str | None:
-    """Why a picture cannot be judged, whatever its score, by both rules; None where it can."""
+    """Why a picture cannot be judged, whatever its score, by both rules; None where it can.
+
+    A cloud alone has no light to be compared.
+    """
+    if picture.colourless:
+        return None
     reason = shows_nothing(picture, area)
     return reason if reason or seen is None else seen.reason(measure(picture, area))
 

@@ -19,6 +19,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from zerodefect.files import StoreError, atomic_write, store_error, sync_folder
+from zerodefect.images.part_files import part_of
 from zerodefect.inspection.records import Record
 from zerodefect.version import __version__
 
@@ -51,15 +52,15 @@ class RunBusy(StoreError):  # noqa: N818 - says what it is
 
 
 def image_key(path: str | Path) -> str:
-    """Name a file's present content: path, size in bytes, and time of change.
+    """Name a file's present content: path, size in bytes, and time of change, its cloud's too.
 
     A file that was changed gets another key and is inspected again; a missing one gets a key too.
     """
     try:
-        state = Path(path).stat()
+        states = [file.stat() for file in part_of(Path(path))]
     except (OSError, ValueError):  # ValueError: a zero byte in the name
         return f"{path}|missing"
-    return f"{path}|{state.st_size}|{state.st_mtime_ns}"
+    return "|".join([str(path), *(f"{state.st_size}|{state.st_mtime_ns}" for state in states)])
 
 
 class RunStore:

@@ -106,7 +106,10 @@ class Scorer:
         if lacking and not (there and self.detector.may_lack):
             kinds = ", ".join(sorted(set(lacking)))
             reason = f"{self.detector.info.title} needs its {kinds}, and there are none"
-            raise ImageError(picture.path, reason, "Give them, or take a method that does without")
+            remedy = "Give them, or take a method that does without"
+            if picture.colourless:
+                remedy += ", or judge a view of the points: --view normals (in Python view=...)"
+            raise ImageError(picture.path, reason, remedy)
         return there
 
     def _shown(self, picture: Picture, inspected: np.ndarray | None) -> Picture:
@@ -142,7 +145,7 @@ class Scorer:
         device = self.detector.device
         stacked = {name: torch.stack([row[name] for row in rows]).to(device) for name in rows[0]}
         keys = [key for key, _ in alike]
-        return keys, stacked["image"] if stacked.keys() == {"image"} else stacked
+        return keys, stacked["image"] if self.detector.inputs.keys() == {"image"} else stacked
 
     # --- features -------------------------------------------------------------------------------
 

@@ -211,6 +211,9 @@ class Steps(Dataset[Shard]):
         example = reader.one(index)
         if example is None:
             return None
+        if lacking := self._lacking(example):
+            reader.failures[index] = lacking.failure
+            return None
         label = example.anomalous
         if self.mosaic and float(torch.rand((), generator=generator)) < self.mosaic:
             four = reader.several(self._four(index, generator), [index])
@@ -232,6 +235,15 @@ class Steps(Dataset[Shard]):
             return None
         references = [self._prepared(reference)[0] for reference in shown]
         return _Made(images, mask, int(label), example.object, example.kind, references)
+
+    def _lacking(self, example: Example) -> ImageError | None:
+        """Why an example cannot be used, where it lacks an input: all of them are learned from."""
+        needed = (one.preprocess for one in self.inputs.values())
+        kinds = [one.modality for one in needed if one.lacks(example.picture)]
+        if not kinds:
+            return None
+        reason = f"it has no {' and no '.join(sorted(set(kinds)))} to learn from"
+        return ImageError(example.picture.path, reason, "Give what is missing, or leave it out")
 
     def _spare(self, index: int, chosen: Sequence[int]) -> list[int]:
         """Good pictures of the same product that were not drawn as references."""
