@@ -49,7 +49,7 @@ SIGNATURES = [
         "references: 'Source | Iterable[Source] | None' = None, "
         "vocabulary: 'Vocabulary | str | Path | None' = None, "
         "policy: 'Policy | str | Path | None' = None, tile: 'int | None' = None, "
-        "overlap: 'float' = 0.25, keep_aspect: 'bool' = False, "
+        "overlap: 'float' = 0.25, keep_aspect: 'bool' = False, view: 'str | None' = None, "
         "roi: 'Source | AreaWords | None' = None, ignore: 'Source | None' = None, "
         "bit_depth: 'int | None' = None, memory_budget: 'int | None' = None, "
         "refine: 'str | Path | None' = None, rules: 'str | Iterable[str]' = (), "
@@ -123,7 +123,7 @@ FIELDS = {
     "Region": "box mask polygons area area_percent score p_value kind kind_score allowed",
     "Failure": "image reason remedy",
     "Prediction": "score map type_map answer embedding",
-    "Picture": "path pixels notes",
+    "Picture": "path pixels notes cloud colourless",
     "Vocabulary": "kinds",
 }
 

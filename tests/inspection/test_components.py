@@ -56,14 +56,15 @@ def test_one_box_finds_the_other_ones_of_its_kind(trays):
 def test_a_weak_part_is_doubtful_and_a_speck_is_none():
     margin = np.full((40, 40), -1.0, np.float32)
     margin[4:12, 4:12] = 1.0  # 64 patches
-    margin[20:23, 20:23] = 1.0  # 9
-    margin[30, 30] = 1.0
-    seen = seen_component("nut", margin, usual=64 / 1600, size=(200, 200))
+    margin[20:23, 20:23] = 0.8  # 9
+    margin[30, 30] = 0.2
+    usual = (64 / 1600) ** 0.5
+    seen = seen_component("nut", margin, usual, size=(200, 200))
     assert [part.sure for part in seen.parts] == [True, False]
-    assert seen.parts[0].confidence == pytest.approx(1, abs=0.15)
+    assert seen.parts[0].confidence == pytest.approx(0.8, abs=0.2)
     area = np.zeros((200, 200), bool)
     area[:80] = True
-    inside = seen_component("nut", margin, 64 / 1600, (200, 200), area)
+    inside = seen_component("nut", margin, usual, (200, 200), area)
     assert len(inside.parts) == 1
     assert inside.parts[0].area == pytest.approx(2.5 * seen.parts[0].area)
 

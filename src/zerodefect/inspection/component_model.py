@@ -203,8 +203,8 @@ class ComponentModel:
         scale: of the features.
         prototypes: ``(P, D)``.
         owners: ``(P,)`` int64: 0 the rest, 1 the first component, ...
-        usual: ``(n,)`` margin times area (shares of the picture) of the strongest part of each
-            component on a usual good picture.
+        usual: ``(n,)`` strength of the strongest part of each component on a usual good picture,
+            see ``component_parts``.
         digests: of the pictures that it was learned from.
     """
 

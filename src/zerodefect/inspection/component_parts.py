@@ -1,9 +1,9 @@
 """The parts of components in one picture: where they lie, how large, and how surely they are there.
 
 A part is a connected area where a component's margin is above zero. Its strength is the mean margin
-times its share of the picture; beside that of the strongest part on a usual good picture it says
-how surely the part is one: weak ones are doubtful, and a rule that holds or not depending on
-doubtful parts is neither kept nor broken.
+times the root of its share of the picture, so that half as wide is half as strong. Beside that of
+the strongest part on a usual good picture it says how surely the part is one: weak ones are
+doubtful, and a rule that holds or not depending on doubtful parts is neither kept nor broken.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from zerodefect.inspection.regions import find_regions
 from zerodefect.scoring.areas import FLAT, resize_area
 from zerodefect.types import Region
 
-SURE: Final = 0.25
+SURE: Final = 0.3
 """Strength, of the usual one, from which a part is there."""
-DOUBTFUL: Final = 0.08
+DOUBTFUL: Final = 0.12
 """Strength below which it is none."""
 
 _SIDE = 512  # pixels of the longer side at which parts are found; margins are coarser
@@ -140,7 +140,7 @@ def _regions(large: np.ndarray, inside: np.ndarray | None) -> Sequence[Region]:
 def _strength(large: np.ndarray, region: Region) -> float:
     x, y, width, height = region.box
     cut = large[y : y + height, x : x + width]
-    return float(cut[region.mask].sum()) / large.size
+    return float(cut[region.mask].mean()) * (region.area / large.size) ** 0.5
 
 
 def _part(
