@@ -35,7 +35,7 @@ from zerodefect.procedural.draws import Draws
 from zerodefect.procedural.part_edits import edit_picture
 
 METHODS: dict[str, dict[str, Any]] = {
-    "patchcore": {"minimum": 1_000_000},  # every patch is kept: the plain nearest one
+    "patchcore": {"minimum": 1_000_000, "image_size": 256},  # the plain nearest patch of all
     "csad": {"size": 64},
     "logsad": {},
     "arrangement": {},

@@ -8,7 +8,7 @@ import torch
 
 from zerodefect.images import Picture
 from zerodefect.images.clouds import open_cloud
-from zerodefect.images.point_input import PartCloud, PointsPreprocess, part_alone
+from zerodefect.images.point_input import PartCloud, PointsPreprocess, part_alone, raised
 from zerodefect.images.preprocess import Preprocess
 from zerodefect.images.tiling import Tile
 
@@ -77,3 +77,11 @@ def test_what_a_picture_lacks():
     assert [colours.lacks(one) for one in (both, plain, bare)] == [False, False, True]
     with pytest.raises(ValueError, match="part has no point cloud"):
         points(plain)
+
+
+def test_brightness_raises_a_picture():
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    pixels[2, 3] = 64
+    cloud = raised(Picture("check", pixels)).cloud
+    assert cloud.valid.all() and cloud.points[2, 3].tolist() == [3, 2, 998]
+    assert cloud.points[0, 0].tolist() == [0, 0, 1000]

@@ -15,7 +15,7 @@ from zerodefect.images.cloud_geometry import (
     usual_tolerance,
     without_plane,
 )
-from zerodefect.images.clouds import Cloud
+from zerodefect.images.clouds import Cloud, open_cloud
 from zerodefect.images.decode import Picture
 from zerodefect.images.preprocess import Preprocess
 
@@ -84,6 +84,14 @@ def part_alone(cloud: Cloud) -> PartCloud:
     cells = np.where((part.cells >= 0) & kept.ravel()[part.cells], part.cells, -1)
     alone = replace(part, points=part.points * kept[..., None], valid=kept, cells=cells)
     return PartCloud(**vars(alone))
+
+
+def raised(picture: Picture) -> Picture:
+    """The picture with points that stand as high as its pixels are bright, for checks of scores."""
+    grey = picture.to_uint8().mean(2).astype(np.float32)
+    y, x = np.indices(grey.shape, dtype=np.float32)
+    points = np.stack([x, y, 1000 - grey / 32], -1)
+    return replace(picture, cloud=open_cloud(points))
 
 
 def relief(points: torch.Tensor) -> torch.Tensor:

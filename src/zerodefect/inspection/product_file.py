@@ -22,6 +22,7 @@ from zerodefect.detector.contract import Detector, Input
 from zerodefect.detector.knowledge import Knowledge, KnowledgeError
 from zerodefect.images import Picture, Preprocess
 from zerodefect.images.kept import KeptPicture
+from zerodefect.images.point_input import raised
 from zerodefect.images.tiling import Tiling
 from zerodefect.inspection import product_pictures
 from zerodefect.inspection.archive import Archive, ProductError, write_archive
@@ -422,6 +423,8 @@ class _Glance(Viewing):
 
 
 def _checked(scorer: Scorer, known: Knowledge, pictures: Sequence[Picture]) -> list[Scored]:
+    if "points" in {needed.preprocess.modality for needed in scorer.detector.inputs.values()}:
+        pictures = [raised(picture) for picture in pictures]
     if not scorer.detector.fixed_grid:
         scorer = Scorer(scorer.detector, _Glance(**vars(scorer.viewing)))
     seen = scored_stream(scorer, known, list(pictures), lambda picture: picture)
