@@ -11,8 +11,6 @@ from PIL import Image
 
 pytest.importorskip("transformers", reason="the extra 'vlm' is not installed")
 
-from tiny_transformers import llava_folder, qwen2_vl_folder, sam_folder
-
 from zerodefect.backbones.chat_model import (
     ChatMalformedError,
     ChatRefusedError,
@@ -21,6 +19,7 @@ from zerodefect.backbones.chat_model import (
     load_chat_model,
 )
 from zerodefect.backbones.local_chat import load_local_chat
+from zerodefect.backbones.tiny_networks import llava_folder, qwen2_vl_folder, sam_folder
 from zerodefect.backbones.weight_files import WeightsError, file_hash
 
 

@@ -7,10 +7,9 @@ import torch
 
 pytest.importorskip("transformers", reason="the extra 'sam' is not installed")
 
-from tiny_transformers import grounding_dino_folder, sam2_folder, sam_folder
-
 from zerodefect.backbones.grounder import load_grounder
 from zerodefect.backbones.segmenter import Prompts, load_segmenter
+from zerodefect.backbones.tiny_networks import grounding_dino_folder, sam2_folder, sam_folder
 from zerodefect.backbones.weight_files import WeightsError
 
 

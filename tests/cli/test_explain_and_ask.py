@@ -258,7 +258,7 @@ def test_pictures_and_options_that_cannot_be_asked_about(call, run, tmp_path):
 
 def test_a_model_in_this_process(call, tmp_path, monkeypatch):
     pytest.importorskip("transformers", reason="the extra 'vlm' is not installed")
-    from tiny_transformers import qwen2_vl_folder
+    from zerodefect.backbones.tiny_networks import qwen2_vl_folder
 
     monkeypatch.setattr(explainer, "_TOKENS", 8)
     folder = qwen2_vl_folder(tmp_path / "vlm")

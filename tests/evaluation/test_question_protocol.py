@@ -129,9 +129,8 @@ def test_a_local_model_answers_every_question(data, tmp_path):
         transformers_package("vlm")
     except WeightsError:
         pytest.skip("the extra 'vlm' is not installed")
-    from tiny_transformers import llava_folder
-
     from zerodefect.backbones.chat_model import load_chat_model
+    from zerodefect.backbones.tiny_networks import llava_folder
 
     model = load_chat_model(str(llava_folder(tmp_path)))
     replies = ask(model, data, data.pictures[1], QuestionProtocol(max_tokens=4))

@@ -260,7 +260,8 @@ def test_names_of_models_act_on_nothing():
 def test_a_server_and_a_model_in_this_process_by_name(tmp_path, monkeypatch):
     pytest.importorskip("transformers", reason="the extra 'vlm' is not installed")
     from chat_stand_in import stand_in
-    from tiny_transformers import llava_folder
+
+    from zerodefect.backbones.tiny_networks import llava_folder
 
     with stand_in() as server:
         server.answer = json.dumps(ANSWER)

@@ -19,9 +19,9 @@ from small_detectors import (
     small_clip,
     taught,
 )
-from tiny_transformers import grounding_dino_folder
 
 from zerodefect.backbones.grounder import Queries, load_grounder
+from zerodefect.backbones.tiny_networks import grounding_dino_folder
 from zerodefect.backbones.weight_files import WeightsError
 from zerodefect.detector.fine_descriptions import DETAILS, PLACES, Boxes
 from zerodefect.detector.knowledge import Product

@@ -125,7 +125,7 @@ def model(tmp_path_factory) -> Path:
         transformers_package("vlm")
     except WeightsError:
         pytest.skip("the extra 'vlm' is not installed")
-    from tiny_transformers import llava_folder
+    from zerodefect.backbones.tiny_networks import llava_folder
 
     return llava_folder(tmp_path_factory.mktemp("vlm"))
 

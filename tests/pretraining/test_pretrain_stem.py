@@ -135,3 +135,11 @@ def test_blur_is_a_gaussian_of_its_own_width_per_picture() -> None:
     wanted = gaussian_filter(pictures[0, 1].numpy(), 0.8, radius=3, mode="mirror")
     torch.testing.assert_close(found[0, 1], torch.from_numpy(wanted))
     torch.testing.assert_close(found[1], pictures[1])
+
+
+def test_surroundings_are_drawn_where_asked_for(first: Path) -> None:
+    plain = config_onto(first, batch=32)
+    around = replace(plain, surroundings=True)
+    assert plain.identity() != around.identity()
+    assert not torch.equal(plain.draw(0).images, around.draw(0).images)
+    assert torch.equal(around.draw(1).images, around.draw(1).images)

@@ -234,3 +234,25 @@ def test_wrong_arguments_are_named() -> None:
         draw_product("metal plate", 0, 0, "rust")
     with pytest.raises(ValueError, match="woven fabric cannot have a 'missing part'"):
         draw_product("woven fabric", 0, 0, "missing part")
+
+
+def test_surroundings_change_what_lies_around_a_product_and_nothing_else() -> None:
+    plain, around = (generate(9, 0, 96, 64, surroundings=on) for on in (False, True))
+    assert around.images.min() >= 0
+    assert around.images.max() <= 1
+    changed = (plain.images - around.images).abs().amax((1, 2, 3)) > 0.02
+    assert 10 < int(changed.sum()) < 70  # half of the products, where the table is seen
+    assert plain.surfaces == around.surfaces
+    sound = plain.kinds == around.kinds  # what is told from the table may be told no more
+    assert sound.float().mean() > 0.9
+    same = (plain.kind_map == around.kind_map).flatten(1).float().mean(1)
+    assert same.mean() > 0.995
+
+
+def test_surroundings_of_a_product_stay_where_they_are() -> None:
+    pairs = generate(11, 0, 64, 64, surroundings=True, pictures_per_product=2)
+    again = generate(11, 0, 64, 64, surroundings=True, pictures_per_product=2)
+    assert torch.equal(pairs.images, again.images)
+    corner = pairs.images[:, :, :6, :6].mean((1, 2, 3)).view(-1, 2)
+    others = (corner[:-1, 0] - corner[1:, 1]).abs().mean()
+    assert (corner[:, 0] - corner[:, 1]).abs().mean() < others

@@ -13,10 +13,10 @@ from PIL import Image
 pytest.importorskip("trl", reason="the extra 'vlm-train' is not installed")
 
 from scripted_chat import ScriptedChat
-from tiny_transformers import llava_folder, qwen2_vl_folder
 from typer.testing import CliRunner
 
 from zerodefect.backbones.chat_model import Turn, load_chat_model
+from zerodefect.backbones.tiny_networks import llava_folder, qwen2_vl_folder
 from zerodefect.cli import app
 from zerodefect.layers.group_policy import group_advantages, group_policy_loss
 from zerodefect.training.chat_lessons import ChatLesson

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import platform
-from typing import Any
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from zerodefect.cli.options import AsJson
 from zerodefect.cli.telling import tell
+
+if TYPE_CHECKING:
+    from zerodefect.inspection.self_test import Trial
 
 _EXTRAS = {
     "plot": ("matplotlib",),
@@ -20,16 +25,37 @@ _EXTRAS = {
 _CORE = ("torch", "torchvision", "open_clip_torch", "timm", "numpy", "pillow", "scipy")
 
 
-def doctor(as_json: AsJson = False) -> None:
+def doctor(
+    selftest: Annotated[
+        bool,
+        typer.Option(
+            "--selftest",
+            help="Let every method inspect drawn parts: on the weights in the package, and on "
+            "tiny random networks where a method's own are not there. Takes a minute or two.",
+        ),
+    ] = False,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="With --selftest, this method alone; repeatable."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Say what this installation has and lacks.
 
-    Exit code 1 if it cannot inspect.
+    Exit code 1 if it cannot inspect, or a method fails the self-test.
     """
+    if method and not selftest:
+        raise typer.BadParameter("it says which methods --selftest tries", param_hint="--method")
     facts, problems = _facts()
+    if selftest:
+        facts["selftest"] = _tried(method, None if as_json else _told)
+        problems += [f"{t['method']}: {t['problem']}" for t in facts["selftest"] if t["problem"]]
     if as_json:
         tell(json.dumps({**facts, "problems": problems}, indent=2), lines=True)
     else:
         for name, value in facts.items():
+            if name == "selftest":
+                continue
             shown = (
                 ", ".join(f"{k} {v}" for k, v in value.items())
                 if isinstance(value, dict)
@@ -42,6 +68,25 @@ def doctor(as_json: AsJson = False) -> None:
             tell("everything that 'zerodefect inspect' needs is here")
     if problems:
         raise typer.Exit(1)
+
+
+def _tried(methods: list[str] | None, show: Callable[[Trial], None] | None) -> list[dict[str, Any]]:
+    from zerodefect.inspection.self_test import self_test
+
+    trials = []
+    for trial in self_test(methods):
+        trials.append(asdict(trial))
+        if show:
+            show(trial)
+    return trials
+
+
+def _told(trial: Trial) -> None:
+    said = trial.problem or (f"not tried: {trial.missing}" if trial.missing else "")
+    if not said:
+        said = f"runs ({trial.seconds:.1f} s)"
+        said += f", on a tiny {' and a tiny '.join(trial.tiny)}" if trial.tiny else ""
+    tell(f"{trial.method + ':':20s} {said}")
 
 
 def _facts() -> tuple[dict[str, Any], list[str]]:

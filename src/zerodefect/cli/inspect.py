@@ -124,9 +124,7 @@ def inspect(
     explainer = explained.explainer(detector.device)
     inspector = load_inspector(product, detector, pictures, files, rules.vocabulary, masks.refine)
     given = inspector.policy if product.product else given
-    if inspector.transductive:
-        given = None  # limits of other pictures
-    inspector.policy = given
+    given = inspector.policy = None if inspector.transductive else given  # of other pictures
     sets = _sets(inspector, files, compared, good, verdict.threshold, quiet=as_json)
     shown_none = sets is not None or not (product.product or product.references)
     several = sets is not None and sets.products > 1
@@ -138,9 +136,8 @@ def inspect(
     sets = _decided(inspector, sets, verdict, rules)
     compared_as = sets and [sets.by, sets.most, sorted(map(str, good))]
     choices = [*_choices(inspector, given, verdict, rules), compared_as, run.maps, run.report]
-    choices += [masks.refine] if masks.refine else []
-    choices += [explained.explain, explained.explain_good] if explained.explain else []
-    folder = run.output or default_folder(inspector, paths, [*choices, *(words.show_words or ())])
+    choices += _further_choices(masks, explained, words)
+    folder = run.output or default_folder(inspector, paths, choices)
     options = {**run.keywords(), **batch.keywords(), "part_by": rules.part_by, "sets": sets}
     options |= {"folder": folder, "words": words.checked(inspector)}
     options |= {"explainer": explainer, "explain_good": explained.explain_good}
@@ -150,6 +147,15 @@ def inspect(
     _print_summary(summary, inspector, told.lines(), quiet=as_json)
     if summary.failed:
         raise typer.Exit(3)
+
+
+def _further_choices(
+    masks: MaskOptions, explained: ExplainOptions, words: WordOptions
+) -> list[Any]:
+    """Of options that came later: none changes the folder of a run without it."""
+    choices: list[Any] = [masks.refine] if masks.refine else []
+    choices += [explained.explain, explained.explain_good] if explained.explain else []
+    return [*choices, *(words.show_words or ())]
 
 
 def _choices(

@@ -34,6 +34,12 @@ def pretrain(
     ),
     batch: int | None = option(None, "Pictures a step.", min=1),
     seed: int = option(0, "Decides weights, pictures, prompts."),
+    surroundings: bool = option(
+        False,
+        "In the second stage half of the products lie on other materials, among other things, or "
+        "under a lamp.",
+        "--surroundings",
+    ),
     threads: int | None = option(None, "Processor threads.", min=1),
     device: Device = "auto",
     precision: Precision = "auto",
@@ -47,10 +53,10 @@ def pretrain(
     """
     from zerodefect.backbones.precision import pick_precision
     from zerodefect.detector.load_detector import pick_device
-    from zerodefect.pretraining import model_and_sheets, pretrain_clip, pretrain_stem
+    from zerodefect.pretraining import model_and_sheets, pretrain_clip
 
     if good:
-        _check_adapting(preview, first_steps, steps)
+        _check_adapting(preview, surroundings, first_steps, steps)
     if preview:
         output.mkdir(parents=True, exist_ok=True)
         tell(f"contact sheet: {model_and_sheets.preview(output / 'preview.png', seed=seed)}")
@@ -65,18 +71,31 @@ def pretrain(
     if onto is None:
         first = pretrain_clip.PretrainConfig(**given)
         onto = str(_run(first, output / FIRST, first_steps or pretrain_clip.PACKAGED_STEPS))
+    _second_stage(output, steps, {**given, "onto": onto, "surroundings": surroundings})
+
+
+def _second_stage(output: Path, steps: Sequence[int], given: dict[str, Any]) -> None:
+    from zerodefect.pretraining import model_and_sheets, pretrain_stem
+
     made = []
     for length in steps or pretrain_stem.LENGTHS:
-        second = pretrain_stem.StemConfig(onto=onto, steps=length, **given)
-        made.append(_run(second, output / f"steps-{length}", None))
+        config = pretrain_stem.StemConfig(steps=length, **given)
+        made.append(_run(config, output / f"steps-{length}", None))
     weights = model_and_sheets.mean_of(made, output)
     _told(weights, [path.parent for path in made])
 
 
-def _check_adapting(preview: bool, first_steps: int | None, steps: Sequence[int]) -> None:
-    if preview or first_steps:
-        other = "--preview" if preview else "--first-steps"
-        raise ValueError(f"--good has no first stage and no drawn products: leave {other} out")
+def _check_adapting(
+    preview: bool, surroundings: bool, first_steps: int | None, steps: Sequence[int]
+) -> None:
+    given = {
+        "--preview": preview,
+        "--surroundings": surroundings,
+        "--first-steps": first_steps,
+    }
+    for other, there in given.items():
+        if there:
+            raise ValueError(f"--good has no first stage and no drawn products: leave {other} out")
     if len(steps) > 1:
         raise ValueError("--good is one run: give --steps once")
 

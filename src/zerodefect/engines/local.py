@@ -117,22 +117,18 @@ def inspect_files(
     """
     if parquet:
         require_pyarrow()
-    inspector.infer_bit_depth(files)
-    policy = inspector.active_policy()
-    parts = parts_of_run(files, part_by, policy)
-    files = parts.files if parts else files
+    policy, parts, files = _begun(inspector, files, part_by)
     root = _common_root(files) if maps else None
     settings = {"maps": maps, "report": report, "root": root and str(root)}
     sets = sets or (PictureSets.of(inspector, files) if inspector.transductive else None)
     manifest = _manifest(inspector, policy, settings, parts, sets, words)
-    if explainer:
-        manifest["explained_by"] = {**explainer.facts(), "good": explain_good}
+    manifest |= {"explained_by": explainer.facts() | {"good": explain_good}} if explainer else {}
     with RunStore(folder, manifest, overwrite=overwrite) as store:
         keys = {path: image_key(path) for path in files}
         waiting = _waiting(store, keys, sets)
         before = _recorded(store, set(files) - set(waiting))
-        found = _with_words(inspector, _seen(inspector, waiting, sets, batch_size), words)
-        found = explainer.explaining(found, good=explain_good) if explainer else found
+        seen = _with_words(inspector, _seen(inspector, waiting, sets, batch_size), words)
+        found = explainer.explaining(seen, good=explain_good) if explainer else seen
         how = (_map_root(store, root), report, parts)
         for record in chain(before, _appended(store, keys, found, *how)):
             _tell(parts, on_record, on_part, record)
@@ -140,8 +136,21 @@ def inspect_files(
         records = partial(_recorded, store, files)
         _write_tables(folder, records, inspector.kinds(), coco, parquet, sets)
         told = _written(store, records, parts, _marks(inspector, records, sets, batch_size), report)
-    calibrated = all(one.calibrated for one in (sets and sets.policies) or (policy,))
-    return Summary(folder, len(files), len(waiting), calibrated=calibrated, **told)
+    return Summary(folder, len(files), len(waiting), calibrated=_calibrated(sets, policy), **told)
+
+
+def _begun(
+    inspector: Inspector, files: Sequence[Path], part_by: str | None
+) -> tuple[Policy, PartsOfRun | None, Sequence[Path]]:
+    """The policy of a run, its parts and its files, in the order in which they are inspected."""
+    inspector.infer_bit_depth(files)
+    policy = inspector.active_policy()
+    parts = parts_of_run(files, part_by, policy)
+    return policy, parts, parts.files if parts else files
+
+
+def _calibrated(sets: PictureSets | None, policy: Policy) -> bool:
+    return all(one.calibrated for one in (sets and sets.policies) or (policy,))
 
 
 def _map_root(store: RunStore, root: Path | None) -> Path | None:

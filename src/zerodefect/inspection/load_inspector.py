@@ -63,51 +63,48 @@ def load(
     Args:
         method: a name from ``zerodefect methods``, several as ``"dense+patchcore"``, or the path of
             a product file; a file of that name wins. By default the checkpoint's, or chosen at
-            first use: what the weights' side-car recommends, or WinCLIP. With a product file,
-            whatever else is said must be what the file says; only ``device``, and ``backbone`` and
-            ``weights`` where its weights lie elsewhere, are free.
+            first use: what the weights' side-car recommends, or WinCLIP. Of a product file
+            only ``device``, ``backbone`` and ``weights`` may be said to be other ones.
         object: what the product is called; by default the policy's name for it.
         references: good parts, as files, folders or arrays.
-        vocabulary: defect kinds to tell apart, or the file of them.
-        policy: a calibration, or the file of one.
-        tile, overlap: side of tiles in pixels for large pictures, and the least share of a tile
-            that its neighbour shows, too.
+        vocabulary, policy: defect kinds to tell apart, and a calibration, or the files of them.
+        tile, overlap: side of tiles in pixels, and the least share that a tile's neighbour shows.
         keep_aspect: keep the pictures' aspect ratio instead of squaring them.
-        view: judge this view of the parts' point clouds instead of their pictures: ``depth``,
-            ``normals`` or ``curvature``, see ``images.cloud_views.seen_as``.
+        view: of the parts' point clouds, judged instead of their pictures: ``cloud_views.seen_as``.
         roi, ignore: mask pictures: only what is white in ``roi`` and not in ``ignore`` counts.
-            ``roi`` may be words: of ``"the screw, not the background"`` only the screw counts,
-            which is looked for in every picture; see ``scoring.areas.AreaWords``.
+            ``roi`` may be words, looked for in every picture: see ``scoring.areas.AreaWords``.
         bit_depth: bits that 16-bit pictures use; by default the policy's, or inferred once.
         memory_budget: bytes that remembered references may take.
-        rules, components, clusters: what is asked of the product's components, and what they look
-            like, see ``Inspector.teach_rules``.
+        rules, components, clusters: of the product's components, see ``Inspector.teach_rules``.
         refine: segmenter that draws regions sharply, see ``Refiner.load``; verdicts stay.
         loading: as ``methods.load_detector`` takes them: ``checkpoint``, ``backbone``, ``weights``,
             ``device``, ``precision``, ``image_size`` and hyper-parameters of the method.
 
     Raises:
-        ValueError: unknown method, option or device, a value of another type, or a file that is
-            no policy, vocabulary or picture.
+        ValueError: unknown method, option or device, or a value or file of another type.
         ProductError: a product file that cannot be used, or is contradicted.
-        CheckpointError: a checkpoint that does not fit, or none for a method that must be trained.
-        WeightsError: weights that cannot be had or do not fit.
+        CheckpointError, WeightsError: they cannot be had or do not fit.
         UnsupportedError: references for a method that takes none.
     """
     words = Vocabulary.load(vocabulary) if isinstance(vocabulary, (str, Path)) else vocabulary
     told: dict[str, Any] = {"object": object, "references": references, "policy": policy}
     told |= {"vocabulary": words, "tile": tile, "overlap": overlap, "keep_aspect": keep_aspect}
-    told["view"] = checked_view(view)
-    told |= {"roi": roi, "ignore": ignore, "bit_depth": bit_depth, "memory_budget": memory_budget}
-    refiner = None if refine is None else Refiner.load(refine, loading.get("device") or "auto")
-    if is_product(method):
-        inspector = load_product(str(method), **told, **loading)
-    else:
-        inspector = _of_method(None if method is None else str(method), told, loading)
-    inspector.refiner = refiner
+    told |= {"roi": roi, "ignore": ignore, "bit_depth": bit_depth, "view": checked_view(view)}
+    told |= {"memory_budget": memory_budget}
+    inspector = _inspector(method, told, loading)
+    if refine is not None:
+        inspector.refiner = Refiner.load(refine, loading.get("device") or "auto")
     if rules or components:
         inspector.teach_rules(rules, components, clusters)
     return inspector
+
+
+def _inspector(
+    method: str | Path | None, told: Mapping[str, Any], loading: Mapping[str, Any]
+) -> Inspector:
+    if is_product(method):
+        return load_product(str(method), **told, **loading)
+    return _of_method(None if method is None else str(method), told, loading)
 
 
 def _of_method(

@@ -167,6 +167,7 @@ def generate(
     size: int = 128,
     device: torch.device | str = "cpu",
     pictures_per_product: int = 1,
+    surroundings: bool = False,
 ) -> ProceduralBatch:
     """Draw pictures number ``start`` to ``start + count - 1`` of the endless series ``seed``.
 
@@ -181,6 +182,8 @@ def generate(
         device: where to draw.
         pictures_per_product: so many pictures after another, counted from number 0, show the same
             product, each with its own place, light and damage.
+        surroundings: whether half of the products lie on what is no even table: another material,
+            other things, a light that falls off.
 
     Raises:
         ValueError: count below 1, or size no positive multiple of 8.
@@ -192,7 +195,7 @@ def generate(
     picture = Draws(seed, numbers, plane.device)
     products = numbers // np.uint64(pictures_per_product)
     identity = Draws(seed, products, plane.device).under("identity")
-    look = random_look(identity)
+    look = random_look(identity, surroundings)
     kinds = random_kinds(picture, look)
     drawn = []
     for rows in torch.arange(count).split(_CHUNK):

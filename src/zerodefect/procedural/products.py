@@ -17,6 +17,7 @@ from zerodefect.procedural.surfaces import SURFACE_WEIGHTS, SURFACES
 Kinds = list[list[str]]
 """The damages that are wanted of each picture, the chief one first."""
 _OFTEN = {"scratch": 1.6, "contamination": 1.3, "break": 1.3, "uneven surface": 1.3}
+_AROUND = {"": 0.45, "surface": 0.25, "things": 0.15, "light": 0.15}
 _STRUCTURED = 0.4  # share of large products that have parts or print on them
 
 
@@ -26,7 +27,8 @@ class Look(PerPicture):
 
     Attributes: names of surface, shape and structure (empty: none); ``(B,)`` brightness, texture
     contrast and background brightness; ``(B, 3)`` tints that multiply dark and bright parts
-    (ones: grey); harshness of light and camera; how far the product wanders.
+    (ones: grey); harshness of light and camera; how far the product wanders; what lies around the
+    product (``scene.SURROUNDINGS``, empty: an even table).
     """
 
     surfaces: list[str]
@@ -39,6 +41,7 @@ class Look(PerPicture):
     tint_bright: Tensor
     harshness: float
     wander: float
+    around: list[str]
 
     @property
     def things(self) -> list[str]:
@@ -46,8 +49,8 @@ class Look(PerPicture):
         return [s or shape for s, shape in zip(self.structures, self.shapes, strict=True)]
 
 
-def random_look(identity: Draws) -> Look:
-    """Any product at all."""
+def random_look(identity: Draws, surroundings: bool = False) -> Look:
+    """Any product at all; with ``surroundings`` half of them lie on what is no even table."""
     grey = identity.chance("look.grey", 0.55)[:, None]
     bright = 1 + identity.uniforms("look.tint_bright", 3, -0.35, 0.25)
     shapes = identity.weighted("look.shape", SHAPES)
@@ -72,6 +75,7 @@ def random_look(identity: Draws) -> Look:
         tint_bright=torch.where(grey, 1.0, bright),
         harshness=1.0,
         wander=1.0,
+        around=identity.weighted("look.around", _AROUND) if surroundings else [""] * len(shapes),
     )
 
 
@@ -86,7 +90,7 @@ def _known(
     tints = torch.tensor([tint])
     return Look(
         [surface], [shape], [structure], level, contrast, behind, tints, tints,
-        harshness=0.3, wander=0.25,
+        harshness=0.3, wander=0.25, around=[""],
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from zerodefect.procedural.products import Look
 from zerodefect.procedural.shapes import Change, signed_distance
 from zerodefect.procedural.structures import STRUCTURES
 from zerodefect.procedural.surfaces import SURFACES, grain_angle
+from zerodefect.procedural.surroundings import surrounded
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ def good_scene(
     uneven = uneven * smoothstep(-0.05, 0.3, column(look.behind))  # black stays black
     ones = torch.ones_like(look.tint_dark)
     background = _coloured(column(look.behind) + uneven * rough, ones, ones)
+    background = surrounded(look.around, identity, picture, plane, background)
     soft = column(picture.uniform("look.soft", 0.5, 1.6))
     here = smoothstep(-soft, soft, -distance)[:, None]
     shadow = column(identity.uniform("behind.shadow", 0, 0.5))

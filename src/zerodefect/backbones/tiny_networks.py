@@ -1,4 +1,7 @@
-"""Tiny random networks of transformers' own classes, in folders as users have them."""
+"""Tiny random networks of transformers' own classes, in folders as users have them.
+
+They say nothing of a picture; they show that what is built on such networks runs.
+"""
 
 from __future__ import annotations
 
@@ -51,37 +54,37 @@ def sam2_folder(folder: Path) -> Path:
     return folder
 
 
-def grounding_dino_folder(folder: Path) -> Path:
-    """A Grounding DINO with two queries, and a tokeniser of a few words."""
-    from transformers import (
-        BertTokenizerFast,
-        GroundingDinoConfig,
-        GroundingDinoForObjectDetection,
-        SwinConfig,
-    )
+def grounding_dino_folder(folder: Path, length: int = 24) -> Path:
+    """A Grounding DINO of two queries, with a tokeniser of a few words.
+
+    ``length`` is the most tokens of a caption.
+    """
+    import transformers
+
+    of: Any = transformers  # whose stubs lack what it has
 
     torch.manual_seed(0)
     shape: dict[str, Any] = {"embed_dim": 8, "depths": [1] * 4, "num_heads": [1] * 4}
-    swin = SwinConfig(
+    swin = of.SwinConfig(
         window_size=7, image_size=64, out_features=["stage2", "stage3", "stage4"], **shape
     )
     text = {
         "model_type": "bert", "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
-        "intermediate_size": 8, "max_position_embeddings": 32, "vocab_size": 1040,
+        "intermediate_size": 8, "max_position_embeddings": length + 8, "vocab_size": 1040,
     }  # fmt: skip
-    config = GroundingDinoConfig(
+    config = of.GroundingDinoConfig(
         d_model=32, encoder_layers=1, decoder_layers=2, encoder_attention_heads=8,
         decoder_attention_heads=8, encoder_ffn_dim=16, decoder_ffn_dim=4, num_queries=2,
-        max_text_len=24, use_timm_backbone=False, backbone_config=swin, text_config=text,
+        max_text_len=length, use_timm_backbone=False, backbone_config=swin, text_config=text,
     )  # fmt: skip
-    GroundingDinoForObjectDetection(config).save_pretrained(folder)
+    of.GroundingDinoForObjectDetection(config).save_pretrained(folder)
     # the network itself knows these four by their numbers
     fixed = {0: "[PAD]", 100: "[UNK]", 101: "[CLS]", 102: "[SEP]", 1012: ".", 1029: "?"}
     fixed |= {1030: "scratch", 1031: "hole", 1032: "white"}
     words = [fixed.get(number, f"[unused{number}]") for number in range(1040)]
     vocabulary = folder / "vocab.txt"
     vocabulary.write_text("\n".join(words), "utf-8")
-    BertTokenizerFast(str(vocabulary)).save_pretrained(folder)
+    of.BertTokenizerFast(str(vocabulary)).save_pretrained(folder)
     return folder
 
 
