@@ -92,6 +92,26 @@ def test_what_is_not_understood_is_said_before_anything_is_loaded(run, trays):
     assert code == 1 and "--renew" in err
 
 
+def test_a_picture_that_cannot_be_used_costs_itself_alone(run, trays):
+    Path("good/07.png").write_bytes(Path("good/06.png").read_bytes()[:200])
+    for number in range(13, 26):  # all that are left are looked at
+        Path(f"good/{number}.png").unlink()
+    code, out, err = run("components", "good", "--object", "Tray", "--count", "4", *HOW)
+    assert code == 3 and "left out: good/07.png" in err.replace("\\", "/")
+    assert "of 12 good pictures" in out and Path("tray.clusters").is_file()
+    Path("bad.png").write_text("no picture")
+    code, _, err = run("components", "bad.png", "--object", "Other", *HOW)
+    assert code == 1 and "none of the pictures can be used" in err
+    assert not Path("other.clusters").exists()
+
+
+def test_a_component_without_a_rule_is_said_to_do_nothing(run, trays):
+    given = ["inspect", "parts/good.png", *HOW, "-r", "good/01.png", "-o", "run"]
+    code, _, err = run(*given, COMPONENTS[0])
+    assert code == 0 and "--component without a rule" in err
+    assert not records("run")["good"]["rules"]
+
+
 def test_clusters_are_named_once(run, trays):
     code, out, err = run("components", "good", "--object", "Tray", "--count", "8", *HOW)
     assert code == 0, err

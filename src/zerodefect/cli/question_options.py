@@ -106,12 +106,8 @@ def ask_questions(
 
 def _loaded(name: str, loading: LoadingOptions) -> ChatModel:
     """The chat model, on the device and in the precision that were asked for."""
-    import torch
-
     from zerodefect.backbones.chat_model import load_chat_model
-    from zerodefect.backbones.precision import pick_precision
-    from zerodefect.detector.load_detector import pick_device
+    from zerodefect.detector.load_detector import pick_device, pick_dtype
 
     device = pick_device(loading.device)
-    dtype = getattr(torch, pick_precision(loading.precision, device))
-    return load_chat_model(name, device=device, dtype=dtype)
+    return load_chat_model(name, device=device, dtype=pick_dtype(loading.precision, device))
