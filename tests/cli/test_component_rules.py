@@ -45,6 +45,8 @@ def test_from_good_parts_to_a_product_that_says_what_is_wrong(run, trays):
     assert code == 0, err
     assert "limits of rules together" in out  # the picture with boxes is a reference
     assert "Rules as usual, from 18 good images: 'level of liquid in bottle as usual'" in out
+    code, out, _ = run("show", "tray.zd")
+    assert code == 0 and "- Rules: 'exactly 2 screws', 'level of liquid in bottle as usual'" in out
     code, out, err = run("inspect", "parts", "--product", "tray.zd", "-o", "run")
     assert code == 0, err
     assert "broken: exactly 2 screws: 1 found" in out
