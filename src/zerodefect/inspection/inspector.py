@@ -268,8 +268,11 @@ class Inspector(Ruled):
             # like it lies from itself.
             (picture,) = shown.references
             seen = self._scores(shown, mirrored(picture))
-            neutral, low = max(one.score for one in seen), span[0] if span else 0.0
+            neutral = max(one.score for one in seen)
             limit = max((one.highest for one in seen if one.highest is not None), default=None)
+            low = span[0] if span else 0.0
+            if limit is not None and not np.isfinite(low):  # a scale without an end
+                low = min(0.0, 2 * limit)
             span = None if limit is None else (low, max(2 * limit - low, low + 1e-3))
         elif span is None or not np.isfinite(span).all():
             span = limit = None  # a scale without an end: nothing says where a region begins
