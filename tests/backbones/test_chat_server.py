@@ -224,8 +224,9 @@ def test_no_picture_goes_to_another_host(server, monkeypatch):
     ["http://host:8000/v1", "http://#tiny", "http://host:99999/v1#tiny", "http://host:x/v1#tiny"],
 )
 def test_addresses_that_name_no_server_and_model_are_refused(address):
-    with pytest.raises(ValueError, match=r"write a chat server as|port is no number"):
+    with pytest.raises(ValueError, match=r"write a chat server as|port is no number") as error:
         load_chat_model(address)
+    assert "http:/models" not in str(error.value)  # an address that nobody has
 
 
 def test_passwords_in_addresses_are_refused_and_not_repeated():

@@ -45,6 +45,8 @@ def test_from_good_parts_to_a_product_that_says_what_is_wrong(run, trays):
     assert code == 0, err
     assert "limits of rules together" in out  # the picture with boxes is a reference
     assert "Rules as usual, from 18 good images: 'level of liquid in bottle as usual'" in out
+    code, out, _ = run("show", "tray.zd")
+    assert code == 0 and "- Rules: 'exactly 2 screws', 'level of liquid in bottle as usual'" in out
     code, out, err = run("inspect", "parts", "--product", "tray.zd", "-o", "run")
     assert code == 0, err
     assert "broken: exactly 2 screws: 1 found" in out
@@ -90,6 +92,26 @@ def test_what_is_not_understood_is_said_before_anything_is_loaded(run, trays):
         assert code == 1 and told in err
     code, _, err = run("calibrate", "--product", "x.zd", "--renew", "--rule", "no screws")
     assert code == 1 and "--renew" in err
+
+
+def test_a_picture_that_cannot_be_used_costs_itself_alone(run, trays):
+    Path("good/07.png").write_bytes(Path("good/06.png").read_bytes()[:200])
+    for number in range(13, 26):  # all that are left are looked at
+        Path(f"good/{number}.png").unlink()
+    code, out, err = run("components", "good", "--object", "Tray", "--count", "4", *HOW)
+    assert code == 3 and "left out: good/07.png" in err.replace("\\", "/")
+    assert "of 12 good pictures" in out and Path("tray.clusters").is_file()
+    Path("bad.png").write_text("no picture")
+    code, _, err = run("components", "bad.png", "--object", "Other", *HOW)
+    assert code == 1 and "none of the pictures can be used" in err
+    assert not Path("other.clusters").exists()
+
+
+def test_a_component_without_a_rule_is_said_to_do_nothing(run, trays):
+    given = ["inspect", "parts/good.png", *HOW, "-r", "good/01.png", "-o", "run"]
+    code, _, err = run(*given, COMPONENTS[0])
+    assert code == 0 and "--component without a rule" in err
+    assert not records("run")["good"].get("rules")
 
 
 def test_clusters_are_named_once(run, trays):

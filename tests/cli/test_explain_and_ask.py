@@ -269,3 +269,9 @@ def test_a_model_in_this_process(call, tmp_path, monkeypatch):
     assert code == 0 and "explained by vlm (local): 1 picture" in out
     (entry,) = records(tmp_path)[0]["conversation"]
     assert "sent_to" not in entry
+
+
+def test_an_empty_question_is_refused_before_the_picture_is_inspected(call, server):
+    code, out, err = call("ask", "0.png", "is it straight?", " \n", "--model", server.address)
+    assert code == 1 and "a question is empty" in err
+    assert not out and not server.asked

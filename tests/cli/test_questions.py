@@ -67,3 +67,32 @@ def test_answers_that_do_not_come_are_exit_code_3(root):
 def test_what_cannot_be_asked_is_said(root, arguments, reason):
     done = run(root, *arguments)
     assert done.exit_code == 1 and reason in str(done.exception)
+
+
+def test_what_is_not_known_cannot_be_told(root):
+    (root / "domain_knowledge.json").unlink(missing_ok=True)
+    done = run(root, "--chat", "http://127.0.0.1:9/v1#tiny", "--knowledge")
+    assert done.exit_code == 1 and "domain_knowledge.json is not there" in str(done.exception)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda record: record.pop("replies"),
+        lambda record: record.update(replies="x"),
+        lambda record: record["replies"][0].pop("given"),
+        lambda record: record["replies"][0].update(given=5),
+    ],
+)
+def test_replies_that_were_damaged_by_hand_are_asked_for_again(root, damage):
+    with stand_in() as server:
+        server.answer = "B"
+        before = run(root, "--chat", server.address, "--json")
+        file = root.parent / "run" / "results.jsonl"
+        first, *others = file.read_text("utf-8").splitlines()
+        record = json.loads(first)
+        damage(record)
+        file.write_text("\n".join([json.dumps(record), *others, ""]), "utf-8")
+        again = run(root, "--chat", server.address, "--json")
+        assert again.exit_code == 0 and len(server.asked) == 10  # two about that picture
+        assert json.loads(again.stdout)["scores"] == json.loads(before.stdout)["scores"]

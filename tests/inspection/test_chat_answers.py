@@ -73,6 +73,20 @@ def test_the_tags_of_reasoning_models():
     assert read_answer("<think>Fine.</think><answer>No</answer>", SIZE, None).verdict == "good"
 
 
+@pytest.mark.parametrize(
+    ("text", "verdict", "why"),
+    [
+        ("<think>A notch.</think><answer>Yes", "defect", "A notch."),
+        ("<think>A notch.<answer>Yes, there is.</answer>", "defect", "A notch."),
+        ("<answer>No, all is well.</answer>", "good", "No, all is well."),
+        ("<answer>unsure</answer>", "unsure", "unsure"),
+    ],
+)
+def test_tags_are_read_as_the_method_that_asks_for_them_reads_them(text, verdict, why):
+    found = read_answer(text, SIZE, None)
+    assert (found.verdict, found.why, found.remarks) == (verdict, why, ())
+
+
 def test_prose_answers_a_question_and_explains_nothing():
     found = read_answer("It is  straight.\nQuite.", SIZE, "is it?")
     assert found.why == "It is straight. Quite." and found.verdict is None

@@ -324,6 +324,16 @@ def test_one_reference_gives_a_provisional_policy(inspector):
     assert itself.regions == ()
 
 
+def test_one_reference_is_enough_for_maps_without_ends(inspector, monkeypatch):
+    ends = (-math.inf, math.inf)  # of the methods that count in standard deviations
+    monkeypatch.setattr(inspector.detector, "map_range", lambda knowledge: ends)
+    inspector.remember(picture(0))
+    itself, policy = inspector.inspect(picture(0)), inspector.active_policy()
+    assert itself.verdict == "good" and itself.regions == ()
+    low, high = policy.colour_range
+    assert low < policy.region_limit < high
+
+
 def test_two_references_calibrate_by_leaving_one_out(inspector):
     assert inspector.remember([picture(0), picture(1)]) == 2
     outcome = inspector.inspect(picture(2))

@@ -14,6 +14,7 @@ from zerodefect import Policy, PolicyMismatch, cli
 from zerodefect.detector.checkpoint_file import CheckpointError
 from zerodefect.images import encode_png, open_image
 from zerodefect.inspection import load_inspector
+from zerodefect.inspection.conformal import CalibrationError
 
 
 @pytest.fixture(scope="module")
@@ -189,3 +190,10 @@ def test_a_policy_names_the_product_and_holds(built, tmp_path):
         other.inspect(picture(9))
     nameless = policy.model_copy(update={"object": None})
     assert isinstance(nameless, Policy) and zerodefect.load(policy=nameless).object is None
+
+
+def test_limits_of_a_method_that_knows_no_good_parts_are_refused_with_the_ways_out() -> None:
+    inspector = zerodefect.load("patchcore")
+    good = [np.full((32, 32, 3), 10 * number, np.uint8) for number in range(20)]
+    with pytest.raises(CalibrationError, match=r"knows none.*--reference.*--leave-one-out"):
+        inspector.calibrate(good)

@@ -68,9 +68,10 @@ class ServerChat(ChatModel):
             raise ValueError(f"write the key into the environment ({KEY}), not into the address")
         port = _port(url, address)
         if url.scheme not in ("http", "https") or not url.hostname or not model:
+            there = base.rstrip("/") if url.hostname else "http://HOST:PORT/v1"
             raise ValueError(
                 f"{address}: write a chat server as http://HOST:PORT/v1#MODEL; "
-                f"{base.rstrip('/')}/models lists what it has"
+                f"{there}/models lists what it has"
             )
         self.name, self.where, self.timeout = model, f"{url.scheme}://{url.netloc}", timeout
         self._secure, self._host, self._port = url.scheme == "https", url.hostname, port

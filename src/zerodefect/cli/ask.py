@@ -79,6 +79,8 @@ def ask(
     """
     if rules.part_by is not None:
         raise ValueError("--part-by: a question is about one picture")
+    if not all(question.strip() for question in questions or ()):
+        raise ValueError("a question is empty. Write one, or none to have the picture explained")
     explainer = opened_explainer(talk.model, talk.timeout, detector.device) if talk.model else None
     given, product, pictures = verdict.opened(product, pictures)
     inspector = load_inspector(product, detector, pictures, [picture], rules.vocabulary)

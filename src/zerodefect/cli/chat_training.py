@@ -107,15 +107,11 @@ def _lessons(entry: str, layout: str, on_failure: Callable[[Any], None]) -> list
 
 def _model(method: str, network: NetworkOptions, machine: MachineOptions) -> Any:
     """The chat model that was named, as the method would load it."""
-    import torch
-
-    from zerodefect.backbones.precision import pick_precision
-    from zerodefect.detector.load_detector import load_backbones, pick_device
+    from zerodefect.detector.load_detector import load_backbones, pick_device, pick_dtype
     from zerodefect.methods import get
 
     named, device = network.keywords(), pick_device(machine.device)
-    dtype = getattr(torch, pick_precision(machine.precision, device))
-    where: dict[str, Any] = {"device": device, "dtype": dtype}
+    where: dict[str, Any] = {"device": device, "dtype": pick_dtype(machine.precision, device)}
     (model,) = load_backbones(get(method), named["backbone"], named["weights"], **where)
     return model
 

@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 from zerodefect.cli.opening import load_inspector
 from zerodefect.cli.options import (
     DetectorOptions,
@@ -16,9 +18,10 @@ from zerodefect.cli.options import (
     output_option,
 )
 from zerodefect.cli.picture_options import PictureOptions
-from zerodefect.cli.telling import progress, tell
+from zerodefect.cli.telling import LeftOut, progress, tell
 
 if TYPE_CHECKING:
+    from zerodefect.images import Picture
     from zerodefect.inspection.inspector import Inspector
 
 
@@ -46,7 +49,8 @@ def components(
     Name some of them: calibrate good/ --clusters NAME.clusters --component "liquid=cluster 3"
     --rule "fill level as usual".
 
-    Exit code 0: file and page are written. 1: nothing could be done.
+    Exit code 0: file and page are written. 1: nothing could be done. 3: they are written, but some
+    files could not be used.
     """
     from zerodefect.images.part_files import find_parts
 
@@ -55,27 +59,50 @@ def components(
     if not files:
         raise ValueError("name pictures or folders of good parts")
     inspector = load_inspector(ProductOptions(object=object), detector, pictures, files)
-    seen = _clustered(inspector, files, count, file, page, object)
-    tell(f"clusters: {seen}, of {len(files)} good picture{'s' * (len(files) != 1)}")
+    failures = LeftOut()
+    opened = _opened(inspector, files, failures)
+    seen = _clustered(inspector, opened, count, file, page, object)
+    tell(f"clusters: {seen}, of {len(opened)} good picture{'s' * (len(opened) != 1)}")
     tell(f"file:     {file}")
     tell(f"page:     {page}")
     tell(
         f"next:     look at the page, then: zerodefect calibrate more-good/ --clusters {file} "
         "--component 'liquid=cluster 3' --rule 'fill level as usual' --output NAME.zd"
     )
+    if failures:
+        raise typer.Exit(3)
+
+
+def _opened(inspector: Inspector, files: list[Path], failures: LeftOut) -> list[Picture]:
+    """Some pictures, each once, evenly spread over the files.
+
+    Raises:
+        ValueError: none of them can be used.
+    """
+    from zerodefect.inspection.component_learning import MOST_PICTURES
+    from zerodefect.inspection.sources import GoodPictures, evenly
+
+    some = files if len(files) <= MOST_PICTURES else evenly(files, MOST_PICTURES)
+    opened = GoodPictures(inspector.open_good, failures.add).pictures(some)
+    if not opened:
+        raise ValueError("none of the pictures can be used. Name others")
+    return opened
 
 
 def _clustered(
-    inspector: Inspector, files: list[Path], count: int, file: Path, page: Path, name: str | None
+    inspector: Inspector,
+    opened: list[Picture],
+    count: int,
+    file: Path,
+    page: Path,
+    name: str | None,
 ) -> int:
     """Write file and page; how many clusters there are."""
-    from zerodefect.inspection.component_learning import MOST_PICTURES, save_clusters
+    from zerodefect.inspection.component_learning import save_clusters
     from zerodefect.inspection.component_model import Clusters
-    from zerodefect.inspection.sources import digest, evenly
+    from zerodefect.inspection.sources import digest
     from zerodefect.reports.components_page import write_components_page
 
-    some = files if len(files) <= MOST_PICTURES else evenly(files, MOST_PICTURES)
-    opened = [inspector.open_good(one) for one in some]
     rows = []
     with progress("clustering", len(opened)) as bar:
         for picture in opened:

@@ -69,7 +69,7 @@ def ask_questions(
 
     Exit code as of ``evaluate``: 3 where questions are left without an answer.
     """
-    from zerodefect.data.question_file import read_questions
+    from zerodefect.data.question_file import KNOWLEDGE, read_questions
     from zerodefect.evaluation.question_protocol import QuestionProtocol
     from zerodefect.reports.question_folder import ask_all
 
@@ -79,6 +79,11 @@ def ask_questions(
         options.templates, options.similar, options.knowledge, options.shuffle
     )
     data = read_questions(folders[0])
+    if options.knowledge and not data.knowledge:
+        known = data.root / KNOWLEDGE
+        raise ValueError(
+            f"--knowledge: {known} is not there, or empty. Bring it, or drop the option"
+        )
     pictures = data.pictures[: options.limit]
     count = sum(len(picture.questions) for picture in pictures)
     model = _loaded(str(options.chat), loading)
@@ -106,12 +111,8 @@ def ask_questions(
 
 def _loaded(name: str, loading: LoadingOptions) -> ChatModel:
     """The chat model, on the device and in the precision that were asked for."""
-    import torch
-
     from zerodefect.backbones.chat_model import load_chat_model
-    from zerodefect.backbones.precision import pick_precision
-    from zerodefect.detector.load_detector import pick_device
+    from zerodefect.detector.load_detector import pick_device, pick_dtype
 
     device = pick_device(loading.device)
-    dtype = getattr(torch, pick_precision(loading.precision, device))
-    return load_chat_model(name, device=device, dtype=dtype)
+    return load_chat_model(name, device=device, dtype=pick_dtype(loading.precision, device))

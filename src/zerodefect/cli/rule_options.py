@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zerodefect.cli.options import Options, option
+from zerodefect.cli.telling import say
 
 if TYPE_CHECKING:
     from zerodefect.inspection.inspector import Inspector
@@ -87,5 +88,8 @@ class ComponentRuleOptions(Options, panel="Rules"):
 
     def teach(self, inspector: Inspector) -> None:
         """Hold the inspector's pictures to the rules; errors as of ``Inspector.teach_rules``."""
-        if self.given:
-            inspector.teach_rules(self.texts(), self.component or (), self.clusters)
+        if not self.given:
+            return
+        taught = inspector.teach_rules(self.texts(), self.component or (), self.clusters)
+        if taught is not None and not taught.rules:
+            say("--component without a rule: nothing is held to it. Add --rule, or --rules FILE")

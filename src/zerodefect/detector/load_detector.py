@@ -111,7 +111,7 @@ def _single(
     kind = _method(method, found, backbone, weights, untrained)
     if found and backbone is None and weights is None:
         backbone = _backbones_of(found, kind)
-    where = {"device": chosen, "dtype": getattr(torch, pick_precision(precision, chosen))}
+    where = {"device": chosen, "dtype": pick_dtype(precision, chosen)}
     given = load_backbones(kind, backbone, weights, **where)
     networks = [one for one in given if one is not None]
     advised = _advised(kind, networks)
@@ -376,3 +376,9 @@ def pick_device(name: str) -> torch.device:
             f"device {name!r} cannot be used ({reason}). zerodefect doctor shows what is there"
         ) from None
     return device
+
+
+def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """What networks run in on a device; see ``pick_precision``, and errors as of it."""
+    dtype: torch.dtype = getattr(torch, pick_precision(precision, device))
+    return dtype

@@ -105,8 +105,7 @@ def inspect_files(
         part_by: pattern that names the part that a file shows; None for the policy's, if any.
         batch_size: images that go through the network at once.
         sets: which pictures a set method compares, see ``PictureSets``; None: all of them.
-        words: that are looked for in every picture, see ``Inspector.where``.
-        explainer, explain_good: what explains pictures, see ``Explainer.explaining``; or None.
+        words, explainer, explain_good: of ``Inspector.where`` and ``Explainer.explaining``.
         overwrite: throw away what the folder holds of another run.
         on_record, on_part: called with every record, of earlier runs first, and every part's.
 
@@ -129,8 +128,8 @@ def inspect_files(
         before = _recorded(store, set(files) - set(waiting))
         seen = _with_words(inspector, _seen(inspector, waiting, sets, batch_size), words)
         found = explainer.explaining(seen, good=explain_good) if explainer else seen
-        how = (_map_root(store, root), report, parts)
-        for record in chain(before, _appended(store, keys, found, *how)):
+        appended = _appended(store, keys, found, _map_root(store, root), report, parts)
+        for record in chain(before, appended):
             _tell(parts, on_record, on_part, record)
         store.sync()
         records = partial(_recorded, store, files)

@@ -22,6 +22,7 @@ def card(
     power: Mapping[str, Any] | None,
     file: str,
     kinds: str | None = None,
+    rules: str | None = None,
 ) -> str:
     """The card in Markdown.
 
@@ -30,10 +31,10 @@ def card(
         policy: its limits.
         power: ``PowerCurve.as_dict``, where it was measured.
         file: name of the product file.
-        kinds: what is said of kinds taught by examples, if any were.
+        kinds, rules: what is said of kinds taught by examples, and of rules, where there are any.
     """
     sections = {
-        "What it knows": _knows(told, policy, kinds),
+        "What it knows": _knows(told, policy, kinds, rules),
         "What is proven": _proven(policy),
         "Which damage it would find": _finds(power),
         "Licences": _licences(told),
@@ -53,7 +54,7 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'s' * (number != 1)}"
 
 
-def _knows(told: Product, policy: Policy, kinds: str | None) -> Iterator[str]:
+def _knows(told: Product, policy: Policy, kinds: str | None, rules: str | None) -> Iterator[str]:
     weights = ", ".join(network.name for network in told.detector.networks.values())
     yield f"Method: {told.detector.method}" + (f", on {weights}" if weights else "")
     if told.detector.checkpoint:
@@ -71,6 +72,8 @@ def _knows(told: Product, policy: Policy, kinds: str | None) -> Iterator[str]:
         names = [name for name, _ in told.product.kinds]
         more = f" and {len(names) - 6} more" if len(names) > 6 else ""
         yield f"Kinds of defects: {', '.join(names[:6])}{more}"
+    if rules:
+        yield f"{rules[0].upper()}{rules[1:]}"
     seen = told.viewing
     if seen.tile:
         yield f"Pictures are cut into tiles of {seen.tile} pixels (overlap {seen.overlap:g})"

@@ -16,6 +16,7 @@ from typing import Any
 
 from zerodefect.inspection.chat_prompts import WHOLE
 from zerodefect.inspection.explanation import Box, Explanation
+from zerodefect.prompts.tagged_answers import read_tags
 from zerodefect.types import Verdict, printable
 
 _LONG, _SHORT = 1000, 100  # characters of a sentence, and of a place or kind
@@ -36,7 +37,6 @@ _VERDICTS: dict[str, Verdict] = {
     **dict.fromkeys(("unsure", "uncertain", "unclear", "unknown", "not sure"), "unsure"),
 }
 _NOTHING = ("", "null", "none", "n/a", "na", "nothing", "no defect", "-")
-_TAGS = ("think", "location", "type", "answer")
 
 
 class AnswerError(ValueError):
@@ -133,20 +133,16 @@ def _known(given: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _from_tags(text: str) -> dict[str, Any] | None:
-    """``<think>``, ``<location>``, ``<type>`` and ``<answer>`` (Yes: there is a defect)."""
-    found = {}
-    for tag in _TAGS:
-        if match := re.search(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL | re.IGNORECASE):
-            found[tag] = match[1].strip()
-    if "answer" not in found:
+    """Tags of reasoning models, where one of them answers (Yes: there is a defect)."""
+    found = read_tags(text)
+    if found.answer is None:
         return None
-    said = found["answer"].strip(" .!").lower()
-    verdict = {"yes": "defect", "no": "good"}.get(said, said)
+    verdict = {True: "defect", False: "good", None: found.answer}[found.defective]
     return {
-        "why": found.get("think") or found["answer"],
+        "why": found.reasoning or found.answer,
         "verdict": verdict,
-        "location": found.get("location"),
-        "kind": found.get("type"),
+        "location": found.location,
+        "kind": found.type,
     }
 
 

@@ -71,13 +71,10 @@ class Explainer:
         """
         how: dict[str, Any] = {"timeout": timeout}
         if "://" not in name:
-            import torch
-
-            from zerodefect.backbones.precision import pick_precision
-            from zerodefect.detector.load_detector import pick_device
+            from zerodefect.detector.load_detector import pick_device, pick_dtype
 
             where = pick_device(device)
-            how |= {"device": where, "dtype": getattr(torch, pick_precision(precision, where))}
+            how |= {"device": where, "dtype": pick_dtype(precision, where)}
         return cls(load_chat_model(name, **how), good_parts(inspector) if inspector else ())
 
     def facts(self) -> dict[str, Any]:

@@ -86,11 +86,9 @@ class Inspector(Ruled):
             good: files, folders or arrays of good parts; pictures by the names of their parts.
             part_by: pattern that names the part of a file, see ``part_names``.
             object: product name, from now on.
-            false_alarms: largest share of good parts that may be called defective, on average over
-                calibrations.
-            review_rate: largest share of good parts that may be called unsure or worse, on average.
-            confidence: such as 0.95: ``false_alarms`` is to hold with it for these very limits, not
-                on average. It takes more images.
+            false_alarms: largest share of good parts called defective, mean over calibrations.
+            review_rate: likewise, that may be called unsure or worse.
+            confidence: such as 0.95, with which ``false_alarms`` is to hold for these very limits.
             leave_one_out: the good images are the references, too: each is scored against the
                 others, and afterwards all are remembered. Not of parts.
             allow: rules on regions that are no defects: ``stain:area<50``; see ``allowances``.
@@ -103,10 +101,10 @@ class Inspector(Ruled):
             FileNotFoundError, ImageError: something cannot be used, and there is no ``on_failure``.
             UnsupportedError: the method's scores depend on the other images of a set.
         """
-        self._check_calibrates(object)
-        rates: _Rates = {"false_alarms": false_alarms, "review_rate": review_rate}
-        rates["confidence"] = confidence
-        asked, rates = dict(rates), self.shared_rates(rates).of_score(rates)
+        self._check_calibrates(object, leave_one_out)
+        asked: _Rates = {"false_alarms": false_alarms, "review_rate": review_rate}
+        asked["confidence"] = confidence
+        rates = self.shared_rates(asked).of_score(asked)
         good_ones, keeping = GoodPictures(self.open_good, on_failure), Keeping()
         going = Going(good_ones, batch_size, on_scored, keeping)
         allowances = Allowances.of(allow)
@@ -125,10 +123,17 @@ class Inspector(Ruled):
         self.calibrated(made, Asked(leave_one_out=leave_one_out, **asked), keeping)
         return made
 
-    def _check_calibrates(self, object: str | None) -> None:
+    def _check_calibrates(self, object: str | None, leave_one_out: bool) -> None:
         self.check_judges_alone()
         if object is not None:
             self.describe(object)
+        info = self.detector.info
+        if "references" in info.needs and not (leave_one_out or self.shots):
+            raise CalibrationError(
+                f"{info.title} compares with good parts, and knows none. Give it some that are not "
+                "among those it learns limits from (--reference), or use all for both "
+                "(--leave-one-out)"
+            )
 
     def _prepare(self, images: Sequence[Source], n: int, rates: _Rates, unit: str) -> None:
         """Settle the bit depth, and refuse a rate that n images or parts cannot prove."""
@@ -263,8 +268,11 @@ class Inspector(Ruled):
             # like it lies from itself.
             (picture,) = shown.references
             seen = self._scores(shown, mirrored(picture))
-            neutral, low = max(one.score for one in seen), span[0] if span else 0.0
+            neutral = max(one.score for one in seen)
             limit = max((one.highest for one in seen if one.highest is not None), default=None)
+            low = span[0] if span else 0.0
+            if limit is not None and not np.isfinite(low):  # a scale without an end
+                low = min(0.0, 2 * limit)
             span = None if limit is None else (low, max(2 * limit - low, low + 1e-3))
         elif span is None or not np.isfinite(span).all():
             span = limit = None  # a scale without an end: nothing says where a region begins

@@ -132,7 +132,8 @@ class ProductFile:
     def card(self) -> str:
         """What it knows and promises, in words (Markdown)."""
         taught = self.kinds.told() if self.kinds else None
-        return card(self.told, self.policy, self.power, self.path.name, taught)
+        rules = self.rules.told() if self.rules else None
+        return card(self.told, self.policy, self.power, self.path.name, taught, rules)
 
     @cached_property
     def rules(self) -> RuleSet | None:
@@ -291,9 +292,10 @@ def write_product(inspector: Keepable, path: str | Path, pictures: bool = True) 
         unknown = [name for name in old.archive.sizes if not is_known(name)]
         members |= dict(zip(unknown, old.archive.read_all(unknown), strict=True))
     taught = inspector.taught_kinds.told() if inspector.taught_kinds else None
+    rules = inspector.rule_set.told() if inspector.rule_set else None
     first = {
         PRODUCT: told.to_bytes(),
-        CARD: card(told, policy, inspector.power, Path(path).name, taught).encode(),
+        CARD: card(told, policy, inspector.power, Path(path).name, taught, rules).encode(),
         POLICY: policy.to_bytes(),
         KNOWLEDGE: shown.known.to_bytes(),
         **checkpoint_members(inspector.detector),

@@ -82,6 +82,12 @@ class RuleSet:
         """Rules that hold as usual, and nobody knows yet what is."""
         return tuple(r for r in self.rules if r.usual and str(r) not in self.learned)
 
+    def told(self) -> str:
+        """What is asked of every picture, in words."""
+        names = ", ".join(dict.fromkeys(one.name for one in self.sources))
+        rules = ", ".join(f"'{one}'" for one in self.rules) or "none yet"
+        return f"rules: {rules}, on the components {names}"
+
     # --- one picture ----------------------------------------------------------------------------
 
     def see(

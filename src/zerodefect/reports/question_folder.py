@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 
 from zerodefect.backbones.chat_model import ChatModel, ChatModelError
 from zerodefect.backbones.weight_files import file_hash
@@ -37,7 +38,7 @@ def ask_all(
     """Ask, keep every reply in ``results.jsonl``, and write the tables.
 
     A picture or an answer that fails costs its questions alone; they are asked again when the run
-    is started again.
+    is started again, and so are those whose replies cannot be read.
 
     Args:
         model: answers.
@@ -56,11 +57,11 @@ def ask_all(
     facts = _facts(model, data, asked)
     pictures = list(islice(data.pictures, limit))
     with RunStore(folder, facts, overwrite=overwrite) as store:
-        done = store.done()
+        done, told = store.done(), {record["image"] for record in store.records() if _told(record)}
         hopeless: int | None = 0
         for picture in pictures:
             key = image_key(picture.file)
-            if key not in done:
+            if key not in done or picture.name not in told:
                 replies = ask(model, data, picture, asked)
                 hopeless = _hopeless(replies, hopeless)
                 store.append(_record(picture.name, replies), key)
@@ -111,11 +112,19 @@ def _record(name: str, replies: list[Reply]) -> dict[str, Any]:
     }
 
 
+def _told(record: Mapping[str, Any]) -> tuple[Reply, ...] | None:
+    """The replies of a record; None where they cannot be read: they are asked for again."""
+    try:
+        return TypeAdapter(tuple[Reply, ...]).validate_python(record.get("replies"))
+    except ValidationError:
+        return None
+
+
 def _sorted(records: list[dict[str, Any]]) -> tuple[tuple[Answered, ...], tuple[Failure, ...]]:
     """What is scored, and what is left out of all figures."""
     answers, failures = [], []
     for record in records:
-        for reply in (Reply(**one) for one in record["replies"]):
+        for reply in _told(record) or ():
             if reply.failure:
                 name, reason = f"{record['image']}, question {reply.number}", reply.failure
                 failures.append(Failure(name, reason, "Start again: it is asked again"))
