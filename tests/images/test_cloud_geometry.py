@@ -14,6 +14,7 @@ from zerodefect.images.cloud_geometry import (
     without_plane,
 )
 from zerodefect.images.clouds import open_cloud
+from zerodefect.images.point_input import part_alone
 
 
 @given(st.floats(-1, 1), st.floats(-1, 1), st.integers(1, 3))
@@ -111,3 +112,17 @@ def test_without_measured_points_at_the_edge_there_is_no_plane():
     assert usual_tolerance(cloud) == pytest.approx(
         0.005 * np.linalg.norm(np.ptp(cloud.measured, axis=0))
     )
+
+
+def test_the_table_is_found_although_a_few_points_are_false():
+    points, inside = box_on_table()
+    points[5, 5:8, 2] += 0.2  # within what a cloud may hold, and far more than the box is high
+    cloud = open_cloud(points)
+    alone = part_alone(cloud).valid
+    assert cloud.valid[5, 5] and np.array_equal(alone, inside)
+
+
+def test_a_part_whose_z_grows_towards_the_camera_is_found_behind_the_table():
+    points, inside = box_on_table()
+    points[..., 2] = 2 - points[..., 2]
+    assert np.array_equal(part_alone(open_cloud(points)).valid, inside)

@@ -10,6 +10,7 @@ from zerodefect.images import ImageError
 from zerodefect.images.cloud_views import VIEWS, seen_as
 from zerodefect.images.clouds import open_cloud
 from zerodefect.images.part_files import cloud_beside, find_parts, open_part, part_size
+from zerodefect.reports.cloud_assets import cloud_record
 
 
 def write(path, pixels):
@@ -105,6 +106,8 @@ def test_a_cloud_of_another_size_is_shown_on_the_picture_s_pixels(parts):
     part = open_part(parts / "rgb/000.png")
     assert part.cloud.valid.shape == (60, 80)
     assert part.cloud.cells.shape == (30 * 40,)
+    record = cloud_record(part, None, None)
+    assert (record["points"], record["measured"]) == (1200, 1200)  # the file's, not the pixels'
     at = part.cloud.at_points(inside.astype(np.float32))
     np.testing.assert_array_equal(at.reshape(30, 40), inside[1::2, 1::2])
     write(parts / "xyz/000.tiff", points[:20])

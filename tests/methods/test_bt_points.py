@@ -1,5 +1,7 @@
 """Back to the Feature on points: what is its own."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -123,6 +125,9 @@ def test_points_alone_need_points():
     assert both.map.shape == (SIDE, SIDE)
     with pytest.raises(ImageError, match="needs its points, and there are none"):
         scorer.score([part(9, points=False)], None, knowledge)
+    told = "its cloud a.tiff is not used: the file is truncated"
+    with pytest.raises(ImageError, match=f"needs its points, and {told}"):
+        scorer.score([replace(part(9, points=False), notes=(told,))], None, knowledge)
 
 
 def test_a_combination_goes_on_with_what_there_is():

@@ -14,6 +14,7 @@ _DRAWS = 256  # of three points; a plane of half of them is missed once in 10^14
 _ENOUGH = 0.5  # of the frame's points, for it to be the background
 _MOST = 4096  # points that draws are tried on
 _TOLERANCE = 0.005  # of the cloud's diagonal
+_WITHOUT_TAILS = 1.2  # times the diagonal without the outermost hundredths: false readings add more
 
 
 def filled(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
@@ -114,8 +115,14 @@ class Plane:
 
 
 def usual_tolerance(cloud: Cloud) -> float:
-    """Distance from a plane within which points count as on it: 0.5 % of the cloud's diagonal."""
-    return _TOLERANCE * float(np.linalg.norm(np.ptp(cloud.measured, axis=0)))
+    """Distance from a plane within which points count as on it: 0.5 % of the cloud's diagonal.
+
+    A few false readings far out do not stretch it by more than a fifth.
+    """
+    points = cloud.measured
+    low, high = np.percentile(points, (1, 99), axis=0)
+    whole, inner = np.linalg.norm(np.ptp(points, axis=0)), np.linalg.norm(high - low)
+    return _TOLERANCE * float(min(whole, _WITHOUT_TAILS * inner) if inner > 0 else whole)
 
 
 def background_plane(cloud: Cloud, tolerance: float | None = None, seed: int = 0) -> Plane | None:

@@ -22,6 +22,9 @@ from zerodefect.images.samples import COPY_AGAIN, FaultError
 _LARGEST_FLOAT32 = 1000.0  # times the extent; beyond, float32 would lose what matters
 _PER_CELL = 1.5  # points of a list that share a cell on average, so that few cells stay empty
 _LONGEST = 2048  # cells along a side of the grid that a list is laid on
+_ASTRAY = 3.0  # times the longest side of all others' box, from where a point is a false reading
+_LOOKED_AT = 100_000  # points, at most, that the box is made of
+_LEAST_MEASURED = 0.005  # of the points, for the rest to be holes in something
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +91,8 @@ def open_cloud(
     Files: TIFF with three channels of numbers (x, y, z of each pixel, as MVTec 3D-AD has it), PLY
     and PCD (ASCII and binary, either byte order where the format has both); and by its name a depth
     picture ``X_depth.png`` with ``X_info_depth.yaml`` beside it (Eyecandies).
-    Points that are zero, or not finite, were not measured.
+    Points that are zero, or not finite, were not measured, and neither was what lies far from all
+    others: a single false reading would stretch the part to nothing.
 
     Args:
         source: path, file content, array ``(H, W, 3)`` of a grid or ``(N, 3)`` of a list.
@@ -159,16 +163,19 @@ def _cloud(name: str, stored: StoredPoints) -> Cloud:
     if not points.size:
         raise FaultError("it has no points")
     valid = np.isfinite(points).all(-1) & (points != 0).any(-1)
-    if not valid.any():
-        reason = "none of its points was measured: all are zero or not finite"
-        raise FaultError(reason, "Check the camera's exposure and range, and record it again")
+    _check_measured(valid)
+    astray = _astray(points[valid])
+    notes = stored.notes
+    if count := int(astray.sum()):
+        valid[valid] = ~astray
+        lie = "1 of its points lies" if count == 1 else f"{count} of its points lie"
+        notes = (*notes, f"{lie} far from all others and counts as not measured")
     measured = points[valid]
     low, high = measured.min(0), measured.max(0)
     if max(np.abs(low).max(), np.abs(high).max()) > np.finfo(np.float32).max / 4:
         reason = "its coordinates are too large for numbers of 32 bits"
         raise FaultError(reason, "Export it in another unit")
     origin = np.zeros(3)
-    notes = stored.notes
     far = np.maximum(np.abs(low), np.abs(high)) > _LARGEST_FLOAT32 * max((high - low).max(), 1e-300)
     if far.any() and (high - low).max() > 0:
         origin = np.where(far, np.floor((low + high) / 2), 0.0)
@@ -181,6 +188,25 @@ def _cloud(name: str, stored: StoredPoints) -> Cloud:
     grid, seen, cells = _projected(plain.reshape(-1, 3), valid.ravel())
     said = f"a list of {valid.size} points, seen along z on {seen.shape[1]} x {seen.shape[0]} cells"
     return Cloud(name, grid, seen, cells, False, origin, (*notes, said))
+
+
+def _check_measured(valid: np.ndarray) -> None:
+    remedy = "Check the camera's exposure and range, and record it again"
+    count = int(valid.sum())
+    if not count:
+        raise FaultError("none of its points was measured: all are zero or not finite", remedy)
+    if count < max(min(3, valid.size), _LEAST_MEASURED * valid.size):
+        was = "was" if count == 1 else "were"
+        raise FaultError(f"only {count:,} of its {valid.size:,} points {was} measured", remedy)
+
+
+def _astray(measured: np.ndarray) -> np.ndarray:
+    """Points of ``(n, 3)`` that lie far outside of the box of the others: ``(n,)`` bool."""
+    low, high = np.percentile(measured[:: max(1, len(measured) // _LOOKED_AT)], (1, 99), axis=0)
+    reach = _ASTRAY * (high / 2 - low / 2).max() * 2
+    if not 0 < reach < np.inf:
+        return np.zeros(len(measured), bool)
+    return np.asarray(((measured < low - reach) | (measured > high + reach)).any(-1))
 
 
 def _projected(points: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -29,6 +29,7 @@ COLOURS, POINTS, MASKS = "rgb", "xyz", "gt"
 _CLOUD_ENDINGS = (".tiff", ".tif", *sorted(CLOUD_ENDINGS))
 _PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 _LIGHTS = re.compile(r"_image_\d+\.png$")  # Eyecandies' pictures of one part
+_NOT_USED = " is not used: "
 _FITS = 0.02  # relative difference of aspect ratios that rounding makes
 
 
@@ -110,11 +111,15 @@ def viewed(picture: Picture, view: str) -> Picture:
         ValueError: there is no such view.
     """
     if picture.cloud is None:
-        told = [note for note in picture.notes if "is not used" in note]
-        reason = told[0] if told else "there is no point cloud of it"
+        reason = unused_cloud(picture) or "there is no point cloud of it"
         remedy = "Put its cloud into xyz/ beside rgb/ under the same name, or leave out --view"
         raise ImageError(picture.path, reason, remedy)
     return replace(picture, pixels=seen_as(picture.cloud, view), colourless=False)
+
+
+def unused_cloud(picture: Picture) -> str | None:
+    """Why the cloud of a part was not used, in words; None where there is none, or it was."""
+    return next((note for note in picture.notes if _NOT_USED in note), None)
 
 
 def _opened(source: Any, bit_depth: int | None, cloud: Path | None) -> Picture:
@@ -129,7 +134,7 @@ def _opened(source: Any, bit_depth: int | None, cloud: Path | None) -> Picture:
     try:
         return replace(picture, cloud=_fitting(open_cloud(cloud), picture))
     except ImageError as error:
-        note = f"its cloud {cloud} is not used: {error.reason}"
+        note = f"its cloud {cloud}{_NOT_USED}{error.reason}"
         return replace(picture, notes=(*picture.notes, note))
 
 

@@ -10,6 +10,7 @@ import torch
 from scipy import ndimage
 
 from zerodefect.images.cloud_geometry import (
+    Plane,
     background_plane,
     filled,
     usual_tolerance,
@@ -20,6 +21,7 @@ from zerodefect.images.decode import Picture
 from zerodefect.images.preprocess import Preprocess
 
 _OVER_GROUND = 5.0  # usual tolerances within which points count as ground: its noise has tails
+_OTHER_SIDE = 4  # times as many points as before the plane: there lies the part
 _PIECES = 0.02  # of the largest piece: smaller ones are left-overs of the ground
 
 
@@ -69,14 +71,21 @@ def _spread(side: int, most: int) -> np.ndarray:
 def part_alone(cloud: Cloud) -> PartCloud:
     """The cloud without the plane that the part lies on, and without what is left of that.
 
-    A cloud without such a plane keeps all points, and so does what was cut out of a part alone.
+    A cloud without such a plane keeps all points, and so does what was cut out of a part alone. The
+    part is looked for behind the plane where nearly all other points are: in a well of the table,
+    or in a file whose z grows towards the camera.
     """
     if isinstance(cloud, PartCloud):
         return cloud
     plane = background_plane(cloud)
     if plane is None:
         return PartCloud(**vars(cloud))
-    part = without_plane(cloud, plane, _OVER_GROUND * usual_tolerance(cloud))
+    tolerance = _OVER_GROUND * usual_tolerance(cloud)
+    away = plane.distances(cloud.measured)
+    if (away < -tolerance).sum() > _OTHER_SIDE * (away > tolerance).sum():
+        x, y, z = plane.normal
+        plane = Plane((-x, -y, -z), -plane.offset)
+    part = without_plane(cloud, plane, tolerance)
     pieces, count = ndimage.label(part.valid, np.ones((3, 3)))
     sizes = np.bincount(pieces.ravel(), minlength=count + 1)
     sizes[0] = 0

@@ -25,7 +25,7 @@ from torch import Tensor
 from zerodefect.detector.composed import numbered
 from zerodefect.detector.configs import Count, NotNegative, Odd, Positive, Share, hyper_parameters
 from zerodefect.detector.contract import Detector, Input, PatchFeatures
-from zerodefect.detector.facts import MethodInfo, published_table
+from zerodefect.detector.facts import MethodInfo
 from zerodefect.detector.knowledge import Knowledge
 from zerodefect.detector.measured_memory import StageMemory
 from zerodefect.detector.registry import register
@@ -96,12 +96,6 @@ class PointPatches:
         paper="Horwitz and Hoshen, CVPRW 2023, arXiv 2203.05550; FPFH of Rusu et al., ICRA 2009",
         code_licence="ours; the authors' was not read",
         parity="none: hand-computed histograms, invariance to turning; distances and rims are ours",
-        figures=published_table(
-            "arXiv 2203.05550, FPFH",
-            "full-shot",
-            ("image AUROC", "AUPRO"),
-            {"MVTec 3D-AD": (78.2, 92.4)},
-        ),
         backbones={},
     )
 )

@@ -80,7 +80,7 @@ def cloud_record(picture: Picture, view: str | None, scores: str | None) -> dict
         scores: where the points were written with their scores, relative to the run folder.
     """
     assert picture.cloud is not None
-    measured, points = int(picture.cloud.valid.sum()), len(picture.cloud.cells)
+    measured, points = int((picture.cloud.cells >= 0).sum()), len(picture.cloud.cells)
     told = {"view": view, "other": other_modality(picture, view), "scores": scores}
     return {"points": points, "measured": measured, **told}
 

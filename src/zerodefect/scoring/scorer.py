@@ -20,6 +20,7 @@ from zerodefect.detector.composed import SetLevel
 from zerodefect.detector.contract import Detector, PatchFeatures, UnsupportedError
 from zerodefect.detector.knowledge import Knowledge
 from zerodefect.images import ImageError, Picture
+from zerodefect.images.part_files import unused_cloud
 from zerodefect.images.point_input import part_alone
 from zerodefect.images.tiling import Tile
 from zerodefect.scoring.areas import paint_over
@@ -105,7 +106,8 @@ class Scorer:
                 there[name] = preprocess(picture)
         if lacking and not (there and self.detector.may_lack):
             kinds = ", ".join(sorted(set(lacking)))
-            reason = f"{self.detector.info.title} needs its {kinds}, and there are none"
+            told = unused_cloud(picture) if "points" in lacking else None
+            reason = f"{self.detector.info.title} needs its {kinds}, and {told or 'there are none'}"
             remedy = "Give them, or take a method that does without"
             if picture.colourless:
                 remedy += ", or judge a view of the points: --view normals (in Python view=...)"
