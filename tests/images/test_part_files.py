@@ -106,6 +106,7 @@ def test_a_cloud_of_another_size_is_shown_on_the_picture_s_pixels(parts):
     part = open_part(parts / "rgb/000.png")
     assert part.cloud.valid.shape == (60, 80)
     assert part.cloud.cells.shape == (30 * 40,)
+    assert "its cloud of 40 x 30 points is shown on the picture's pixels" in part.notes
     record = cloud_record(part, None, None)
     assert (record["points"], record["measured"]) == (1200, 1200)  # the file's, not the pixels'
     at = part.cloud.at_points(inside.astype(np.float32))

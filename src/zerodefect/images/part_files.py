@@ -132,7 +132,8 @@ def _opened(source: Any, bit_depth: int | None, cloud: Path | None) -> Picture:
     if cloud is None:
         return picture
     try:
-        return replace(picture, cloud=_fitting(open_cloud(cloud), picture))
+        fitting = _fitting(open_cloud(cloud), picture)
+        return replace(picture, cloud=fitting, notes=(*picture.notes, *fitting.notes))
     except ImageError as error:
         note = f"its cloud {cloud}{_NOT_USED}{error.reason}"
         return replace(picture, notes=(*picture.notes, note))
