@@ -87,6 +87,12 @@ def test_tags_are_read_as_the_method_that_asks_for_them_reads_them(text, verdict
     assert (found.verdict, found.why, found.remarks) == (verdict, why, ())
 
 
+def test_numbers_that_are_none_are_no_words():
+    text = '{"location": Infinity, "kind": NaN, "why": "A notch.", "verdict": "defect"}'
+    found = read_answer(text, SIZE, None)
+    assert (found.location, found.kind, found.why) == (None, None, "A notch.")
+
+
 def test_prose_answers_a_question_and_explains_nothing():
     found = read_answer("It is  straight.\nQuite.", SIZE, "is it?")
     assert found.why == "It is straight. Quite." and found.verdict is None

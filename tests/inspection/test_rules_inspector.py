@@ -220,6 +220,36 @@ def test_damaged_rules_are_refused(calibrated, tmp_path, members):
         load_product(broken, Colours())
 
 
+@pytest.mark.parametrize(
+    ("edit", "reason"),
+    [
+        (lambda told: told["rules"].append("exactly 2 nuts"), "'nut', which is not known"),
+        (lambda told: told["components"].append("nut=words nut"), None),
+        (lambda told: told["components"].append("nut=cluster 3"), "'nut' looks like is not there"),
+        (lambda told: told["learned"][0]["limits"][0].reverse(), None),
+        (lambda told: told["learned"][0].update(limits=[[0.0, None]]), "are not whole"),
+        (lambda told: told["learned"][0].update(limits=[]), "are not whole"),
+        (lambda told: told["learned"][0].update(values=[]), "are not whole"),
+        (lambda told: told["learned"][0].update(values=[[]]), "are not whole"),
+        (lambda told: told["learned"][0].update(rule="position of label as usual"), "not whole"),
+        (lambda told: told["learned"][0].update(rule="labels"), "cannot be used"),
+    ],
+)
+def test_rules_that_were_edited_by_hand_are_refused_before_a_picture(
+    calibrated, tmp_path, edit, reason
+):
+    calibrated.save(tmp_path / "tray.zd")
+    section = json.loads(zipfile.ZipFile(tmp_path / "tray.zd").read("rules.json"))
+    edit(section)
+    made = changed(tmp_path / "tray.zd", tmp_path / "edited.zd", rules=json.dumps(section).encode())
+    if reason is None:
+        assert load_product(made, Colours()).inspect(Tray().draw()).rules
+        return
+    with pytest.raises(ProductError, match=reason) as error:
+        load_product(made, Colours())
+    assert "edited.zd" in str(error.value) and "\n" not in str(error.value)
+
+
 def test_more_good_pictures_learn_the_limits_again(calibrated, tmp_path):
     calibrated.save(tmp_path / "tray.zd")
     again = load_product(tmp_path / "tray.zd", Colours())

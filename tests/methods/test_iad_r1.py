@@ -153,6 +153,18 @@ def test_a_server_is_named_in_every_output_and_found_again(tmp_path, monkeypatch
     assert [record["answer"] for record in records] == ["No. ok"] * 4
 
 
+def test_what_it_says_is_told_on_the_terminal(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    odd = parts(tmp_path / "odd", 1)
+    with stand_in() as server:
+        server.answer = f"<think>{'so it is ' * 50}</think><type>stain</type><answer>Yes</answer>"
+        given = ("-m", "iad_r1", "-b", server.address, "--image-size", 56)
+        monkeypatch.setenv("COLUMNS", "200")
+        assert "Yes: stain. so it is" in run("inspect", odd, *given, "-o", "run")
+        told = run("ask", odd / "0.png", *given)
+    assert "answer of the method: Yes: stain. so it is" in told and told.count("so it is") == 50
+
+
 @pytest.mark.slow
 def test_every_verb_with_a_model_in_this_process(model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -158,6 +158,8 @@ def _keep(inspector: Inspector, outcome: Inspection, record: Path | None) -> Non
 def _tell_evidence(outcome: Inspection) -> None:
     tell(outcome)
     tell(f"evidence: {outcome.explanation}")
+    if outcome.answer:
+        tell(f"answer of the method: {outcome.answer}")
     if outcome.conversation:
         count = len(outcome.conversation)
         tell(f"{count} question{'s' * (count != 1)} asked before; the last one:")

@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+_ANSWER = 100  # characters of what a model says that outlines no region
+
 
 def picture_row(record: dict[str, Any]) -> dict[str, Any]:
     """What the table needs of a record, so that a long run does not stay in memory whole."""
+    from zerodefect.inspection.chat_answers import shortened
+
     kinds = Counter(region["kind"] or "anomaly" for region in record.get("regions", []))
+    found = ", ".join(f"{n} x {kind}" if n > 1 else kind for kind, n in kinds.items())
     told = [record.get("reason"), *(word["remark"] for word in record.get("words") or ())]
     return {
         "image": record["image"],
         "verdict": record.get("verdict", "failed"),
         "score": record.get("score"),
         "p_value": record.get("p_value"),
-        "kinds": ", ".join(f"{n} x {kind}" if n > 1 else kind for kind, n in kinds.items()),
+        "kinds": found or shortened(record.get("answer") or "", _ANSWER),
         "reason": "; ".join(filter(None, [record.get("reason"), *_not_kept(record)])),
         "notes": "; ".join(n for n in record.get("notes", []) if n not in told),
     }

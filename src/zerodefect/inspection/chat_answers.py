@@ -160,6 +160,8 @@ def _words(given: Any, most: int, remarks: list[str]) -> str | None:
         given = ", ".join(str(one) for one in given if isinstance(one, str | int | float))
     if not isinstance(given, str | int | float) or isinstance(given, bool):
         return None
+    if isinstance(given, float) and not math.isfinite(given):
+        return None  # which JSON does not have, and models write
     text = shortened(str(given), most)
     if text.strip(" .").lower() in _NOTHING:
         return None

@@ -23,6 +23,7 @@ from zerodefect.inspection.rule_measures import (
     Truth,
     Value,
     measured,
+    numbers_of,
     stated_limits,
 )
 from zerodefect.inspection.rule_reader import parse_rule
@@ -174,20 +175,42 @@ class RuleSet:
         Raises:
             ComponentError: they cannot be used; ``path`` is for the message.
         """
+        looks = None if model is None else ComponentModel.from_bytes(model, path)
         try:
             told = RuleSection.model_validate(json.loads(section))
             rules = tuple(map(parse_rule, told.rules))
             sources = tuple(map(ComponentSource.parse, told.components))
+            learned = {one.rule: one for one in map(_usable, told.learned)}
+            made = cls(rules, sources, looks, learned, told.rate, told.guaranteed)
+            made.check()
         except (ValidationError, ValueError, RecursionError) as error:
-            raise ComponentError(f"{path}: its rules cannot be read ({error})") from None
-        looks = None if model is None else ComponentModel.from_bytes(model, path)
-        learned = {one.rule: one for one in told.learned}
-        return cls(rules, sources, looks, learned, told.rate, told.guaranteed)
+            reason = " ".join(str(error).split())
+            raise ComponentError(f"{path}: its rules cannot be used ({reason})") from None
+        lacking = {one.name for one in sources if not one.words} - set(looks.names if looks else ())
+        if lacking:
+            raise ComponentError(
+                f"{path}: what the component {min(lacking)!r} looks like is not there"
+            )
+        return made
 
     def facts(self) -> dict[str, Any]:
         """For a run's manifest: another rule is another run."""
         looks = {} if self.model is None else {"model": _digest(self.model.to_bytes())}
         return {**self.section().model_dump(mode="json"), **looks}
+
+
+def _usable(learned: LearnedRule) -> LearnedRule:
+    """What was learned, if it is of its rule.
+
+    Raises:
+        ValueError: it is not, or something of it is missing.
+    """
+    numbers = numbers_of(parse_rule(learned.rule))
+    whole = all(low is not None and high is not None for low, high in learned.limits)
+    there = all(learned.values) and learned.missing >= 0
+    if not (whole and there and len(learned.limits) == len(learned.values) == numbers):
+        raise ValueError(f"the limits of {learned.rule!r} are not whole")
+    return learned
 
 
 def learned_rules(
