@@ -11,6 +11,7 @@ from small_clouds import ply, tilted
 from typer.testing import CliRunner
 
 from zerodefect.cli import app
+from zerodefect.cli.errors import expected, told
 
 pytestmark = pytest.mark.slow
 
@@ -77,6 +78,15 @@ def test_a_cloud_alone_names_the_view_where_a_method_needs_a_picture(tmp_path):
     assert "colours" in done.output
     record = json.loads((tmp_path / "run/results.jsonl").read_text().splitlines()[0])
     assert "--view normals" in record["remedy"]
+
+
+def test_a_method_that_needs_good_parts_says_so_in_a_line(tmp_path):
+    write(tmp_path / "parts", 0)
+    result = run("inspect", tmp_path / "parts", "--method", "bt_points", "-o", tmp_path / "run")
+    assert result.exit_code == 1
+    assert expected(result.exception)  # told in a line, no traceback
+    said = told(result.exception)
+    assert "needs normal images" in said and "--reference good/" in said
 
 
 def test_evaluate_reads_mvtec_3d_s_tree_with_parts_that_lack_a_modality(tmp_path):

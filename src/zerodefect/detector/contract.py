@@ -324,7 +324,10 @@ class Detector(nn.Module):
                 f"{self.info.title} needs the product's name: call describe(...) first"
             )
         if "references" in self.info.needs and not knowledge.shots:
-            raise RuntimeError(f"{self.info.title} needs normal images: call remember(...) first")
+            raise UnsupportedError(
+                f"{self.info.title} needs normal images: call remember(...) first, or on the "
+                "command line name some: --reference good/"
+            )
 
     # --- training -------------------------------------------------------------------------------
 
