@@ -24,6 +24,7 @@ VERBS = (
     "inspect",
     "ask",
     "calibrate",
+    "components",
     "show",
     "marks",
     "evaluate",

@@ -66,7 +66,7 @@ def test_what_is_experimental_says_what_is_known_of_it():
     text = shown()
     marked = {name for name in names() if "\n  experimental " in block(text, name)}
     assert marked == {name for name in names() if get(name).info.experimental}
-    assert marked == {"iad_clip", "mgfd_clip"}
+    assert marked == {"iad_clip", "mgfd_clip", "missingclip"}
     for name in marked:
         assert unwrapped(get(name).info.experimental) in unwrapped(block(text, name))
         assert get(name).info.completion

@@ -353,6 +353,8 @@ BFLOAT16_MAP = {
 @pytest.mark.slow
 @judging_alone
 def test_bfloat16_stays_close_and_is_returned_as_float32(setting):
+    if setting.method == "csad":
+        pytest.skip("noise has no parts: which cluster a patch of it falls to is rounding")
     detector = shared(setting)
     half = setting.build(small_networks(setting.kind, dtype=torch.bfloat16))
     networks = detector.info.backbones

@@ -16,7 +16,7 @@ from zerodefect.inspection.allowances import Allowances, allowed_in_words
 from zerodefect.inspection.conformal import CalibrationError, check_provable
 from zerodefect.inspection.counting import count_kinds
 from zerodefect.inspection.explain import explained
-from zerodefect.inspection.frames import Frame, measure, why_unjudged
+from zerodefect.inspection.frames import Frame, why_unjudged
 from zerodefect.inspection.inspected import Inspection
 from zerodefect.inspection.kind_examples import name_regions
 from zerodefect.inspection.part_pictures import agreed, check_form, grouped, whole_parts
@@ -191,7 +191,7 @@ class Inspector(Ruled):
     def _seen(
         self, shown: Shown, pictures: Sequence[Picture]
     ) -> list[tuple[Scored, Frame, Picture, OnGood | None]]:
-        seen = zip(pictures, self._scores(shown, pictures), _frames(shown, pictures), strict=True)
+        seen = zip(pictures, self._scores(shown, pictures), shown.frames(pictures), strict=True)
         return [
             (replace(one, features=None), frame, picture, self.on_good(picture, area, one))
             for picture, one, frame in seen
@@ -257,7 +257,7 @@ class Inspector(Ruled):
         else:
             alone = self._learned(shown.without_references()).known
             scored = self.scorer.score_left_out(references, areas, alone)
-        rates = {**rates, "frames": _frames(shown, references)}
+        rates = {**rates, "frames": shown.frames(references)}
         return self._policy_of(shown, scored, "leave-one-out", rates, notes)
 
     def _provisional(self, shown: Shown) -> Policy:
@@ -445,7 +445,3 @@ class Inspector(Ruled):
             area=shown.found(picture),
         )
         return self.ruled(found, scored, picture, area)
-
-
-def _frames(shown: Shown, pictures: Sequence[Picture]) -> list[Frame]:
-    return [measure(picture, shown.area(picture)) for picture in pictures]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from zerodefect.detector.knowledge import Knowledge, Product
 from zerodefect.images import Picture
+from zerodefect.inspection.frames import Frame, measure
 from zerodefect.inspection.sources import digest
 from zerodefect.scoring.areas import AreaByWords, AreaWords, FoundArea, inspected_area
 
@@ -72,6 +74,10 @@ class Shown:
     def area(self, picture: Picture) -> np.ndarray | None:
         """What of a picture counts; None for all of it."""
         return inspected_area(*self.areas, picture)
+
+    def frames(self, pictures: Iterable[Picture]) -> list[Frame]:
+        """How bright, rich in contrast and sharp what counts of pictures is."""
+        return [measure(picture, self.area(picture)) for picture in pictures]
 
     def found(self, picture: Picture) -> FoundArea | None:
         """Where words find the area in a picture; None where none are given."""
