@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from zerodefect.detector import absent_inputs
-from zerodefect.detector.composed import Memory, numbered
+from zerodefect.detector.composed import Memory, images_of, numbered
 from zerodefect.detector.configs import Positive, Share, hyper_parameters
 from zerodefect.detector.contract import (
     Detector,
@@ -192,7 +192,7 @@ class Combined(Detector):
         return self._leveled(knowledge, shown)
 
     def _images(self, encoded: Mapping[str, Any]) -> int:
-        return len(next(iter(self.references(encoded).values())))
+        return images_of(self.references(encoded))
 
     def references(self, encoded: Mapping[str, Any]) -> Mapping[str, Tensor]:
         """What every part remembers."""

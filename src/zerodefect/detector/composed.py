@@ -36,6 +36,11 @@ def numbered(
         yield batch, own, shots
 
 
+def images_of(features: Mapping[str, Tensor]) -> int:
+    """How many images features ``(B, ...)`` by name are of."""
+    return len(next(iter(features.values())))
+
+
 class Memory(Protocol):
     """How references are kept; a part that a detector composes, such as ``PatchMemory``.
 

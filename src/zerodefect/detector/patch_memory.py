@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from zerodefect.detector.composed import numbered
+from zerodefect.detector.composed import images_of, numbered
 from zerodefect.detector.knowledge import Knowledge
 from zerodefect.layers.coreset import thinned
 from zerodefect.layers.memory import MemoryBank, Metric
@@ -44,7 +44,7 @@ class PatchMemory:
         """
         held = self._held(knowledge)
         shots, thin = knowledge.shots, bool(knowledge.facts.get("thinned"))
-        for features, own, so_far in numbered(batches, pictures, knowledge.shots, _images):
+        for features, own, so_far in numbered(batches, pictures, knowledge.shots, images_of):
             shots = so_far
             for name, values in features.items():
                 flat = MemoryBank.stored(values, self.metric)
@@ -131,10 +131,6 @@ class PatchMemory:
 
 _PLACE, _NUMBERS = "memory/", "pictures/"
 _Held = dict[str, list[tuple[Tensor, Tensor]]]
-
-
-def _images(features: Mapping[str, Tensor]) -> int:
-    return len(next(iter(features.values())))
 
 
 def _check_width(name: str, parts: list[tuple[Tensor, Tensor]]) -> None:

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from zerodefect.detector.composed import numbered
+from zerodefect.detector.composed import images_of, numbered
 from zerodefect.detector.knowledge import Knowledge
 
 _PLACE, _NUMBERS = "memory/shown/", "pictures/shown"
@@ -41,7 +41,7 @@ class PictureMemory:
         """
         kept, numbers = self._kept(knowledge)
         shots, full = knowledge.shots, not self.leaves_out(knowledge)
-        for features, own, so_far in numbered(batches, pictures, shots, _images):
+        for features, own, so_far in numbered(batches, pictures, shots, images_of):
             shots = so_far
             (values,) = features.values()
             if not values.isfinite().all():
@@ -98,7 +98,3 @@ class PictureMemory:
 def to_bytes(pictures: Tensor) -> Tensor:
     """Pictures in [0, 1] as uint8; what lies outside is cut off."""
     return (pictures.clamp(0, 1) * 255).round().to(torch.uint8)
-
-
-def _images(features: Mapping[str, Tensor]) -> int:
-    return len(next(iter(features.values())))

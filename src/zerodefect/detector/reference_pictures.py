@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from zerodefect.detector.composed import numbered
+from zerodefect.detector.composed import images_of, numbered
 from zerodefect.detector.knowledge import Knowledge
 from zerodefect.detector.patch_memory import DEFAULT_BUDGET
 
@@ -49,8 +49,7 @@ class ReferencePictures:
         if _NUMBERS in knowledge:
             held[_NUMBERS] = knowledge[_NUMBERS]
         shots, thin = knowledge.shots, bool(knowledge.facts.get("thinned"))
-        count = lambda features: len(next(iter(features.values())))  # noqa: E731
-        for features, own, so_far in numbered(batches, pictures, shots, count):
+        for features, own, so_far in numbered(batches, pictures, shots, images_of):
             shots = so_far
             added = {_PLACE + name: values.detach() for name, values in features.items()}
             added[_NUMBERS] = own.to(next(iter(added.values())).device)

@@ -61,6 +61,23 @@ class _Token:
     end: int
 
 
+@dataclass(frozen=True)
+class _Scale:
+    """Which numbers may stand somewhere.
+
+    ``percent`` is where they count percent; elsewhere a percent sign means hundredths.
+    """
+
+    whole: bool = False
+    percent: bool = False
+    most: float = 1e6
+
+
+_COUNTED = _Scale(whole=True)
+_SHARE = _Scale(most=1.0)
+_PERCENT = _Scale(percent=True, most=100.0)
+
+
 class _Reader:
     """Reads a rule word by word."""
 
@@ -142,26 +159,24 @@ class _Reader:
             raise self.fail(f"{what} of up to {_MOST_WORDS} words", "the name is too long", back=1)
         return " ".join(words)
 
-    def number(self, *, whole: bool = False, percent: bool = False, most: float = 1e6) -> float:
-        """A number; ``percent`` where it counts percent, else a percent sign means hundredths."""
-        begin, word, what = (
-            self.at,
-            self.peek(),
-            "a whole number, such as 2 or two" if whole else "a number",
-        )
+    def number(self, scale: _Scale) -> float:
+        """A number that may stand there."""
+        begin, word = self.at, self.peek()
+        what = "a whole number, such as 2 or two" if scale.whole else "a number"
         written = bool(_NUMBER.fullmatch(word))
         said = None if written else number_in_words(word)
         if not written and said is None:
             raise self.fail(what)
         value = float(word) if written else float(said or 0)
-        if whole and value != int(value):
+        if scale.whole and value != int(value):
             raise self.fail(what, f"{word} is no whole number")
         self.at += 1
-        if not whole and (self.take("%") or self.take("percent")) and not percent:
+        signed = not scale.whole and (self.take("%") or self.take("percent"))
+        if signed and not scale.percent:
             value = round(value / 100, PLACES)
-        if value > most:
+        if value > scale.most:
             reason, back = f"{value:g} is too large", self.at - begin
-            raise self.fail(f"a number from 0 to {most:g}", reason, back=back)
+            raise self.fail(f"a number from 0 to {scale.most:g}", reason, back=back)
         return value
 
     # --- statements -----------------------------------------------------------------------------
@@ -212,42 +227,42 @@ class _Reader:
         if self.take("no"):
             low = high = 0
         elif self.take("at"):
-            low, high = self.bound(whole=True)
+            low, high = self.bound(_COUNTED)
         elif self.take("more"):
             self.need("than")
-            low, high = self.number(whole=True) + 1, None
+            low, high = self.number(_COUNTED) + 1, None
         elif self.take("fewer") or self.take("less"):
             self.need("than")
-            value = self.number(whole=True)
+            value = self.number(_COUNTED)
             if value == 0:
                 raise self.fail("a whole number from 1", "fewer than 0 cannot be", back=1)
             low, high = None, value - 1
         elif self.take("between"):
-            low, high = self.span(whole=True)
+            low, high = self.span(_COUNTED)
         else:
             exact = self.take("exactly")
-            low = high = self.number(whole=True)
+            low = high = self.number(_COUNTED)
             if not exact and self.take("to"):
-                high = self.upper(low, whole=True)
+                high = self.upper(low, _COUNTED)
         return ComponentRule("number", self.name(), low=low, high=high)
 
-    def bound(self, **how: bool | float) -> tuple[float | None, float | None]:
+    def bound(self, scale: _Scale) -> tuple[float | None, float | None]:
         """What follows ``at``."""
         if self.take("least"):
-            return self.number(**how), None  # type: ignore[arg-type]
+            return self.number(scale), None
         if self.take("most"):
-            return None, self.number(**how)  # type: ignore[arg-type]
+            return None, self.number(scale)
         raise self.fail("'least' or 'most'")
 
-    def span(self, **how: bool | float) -> tuple[float, float]:
+    def span(self, scale: _Scale) -> tuple[float, float]:
         """What follows ``between``."""
-        low = self.number(**how)  # type: ignore[arg-type]
+        low = self.number(scale)
         self.need("and")
-        return low, self.upper(low, **how)
+        return low, self.upper(low, scale)
 
-    def upper(self, low: float, **how: bool | float) -> float:
+    def upper(self, low: float, scale: _Scale) -> float:
         """The larger one of two numbers."""
-        high = self.number(**how)  # type: ignore[arg-type]
+        high = self.number(scale)
         if high < low:
             reason = f"{written(high)} is less than {written(low)}"
             raise self.fail("the smaller number first", reason, back=1)
@@ -266,24 +281,22 @@ class _Reader:
             return replace(rule, usual=True)
         if what == "position":
             return self.near(rule)
-        how: dict[str, bool | float] = {"whole": what == "number", "percent": what == "area"}
-        if what != "number":
-            how["most"] = 100.0 if what == "area" else 1.0
-        low, high = self.limits(**how)
+        scale = {"number": _COUNTED, "area": _PERCENT}.get(what, _SHARE)
+        low, high = self.limits(scale)
         return replace(rule, low=low, high=high)
 
-    def limits(self, **how: bool | float) -> tuple[float | None, float | None]:
+    def limits(self, scale: _Scale) -> tuple[float | None, float | None]:
         """The condition of a quantity that is a number."""
         if self.take("between"):
-            return self.span(**how)
+            return self.span(scale)
         if self.take("at"):
-            return self.bound(**how)
+            return self.bound(scale)
         if self.take("above") or self.take("over"):
-            return self.number(**how), None  # type: ignore[arg-type]
+            return self.number(scale), None
         if self.take("below") or self.take("under"):
-            return None, self.number(**how)  # type: ignore[arg-type]
-        if how["whole"] and self.take("exactly"):
-            value = self.number(**how)  # type: ignore[arg-type]
+            return None, self.number(scale)
+        if scale.whole and self.take("exactly"):
+            value = self.number(scale)
             return value, value
         raise self.fail("'between A and B', 'at least A', 'at most A' or 'as usual'")
 
@@ -291,11 +304,11 @@ class _Reader:
         """The condition of a position."""
         if not self.take("within"):
             raise self.fail("'as usual' or 'within 0.05 of 0.5, 0.3'")
-        distance = self.number(most=1.0)
+        distance = self.number(_SHARE)
         self.need("of")
-        x = self.number(most=1.0)
+        x = self.number(_SHARE)
         self.need(",")
-        return replace(rule, high=distance, point=(x, self.number(most=1.0)))
+        return replace(rule, high=distance, point=(x, self.number(_SHARE)))
 
     def related(self, subject: str) -> ComponentRule:
         """How a component is to lie to another."""

@@ -91,7 +91,7 @@ def _inspect(name: str, tiny: dict[str, str]) -> None:
     if "words" in info.knows_from:
         inspector.describe(_PRODUCT)
     good = [_part(number, None) for number in range(4)]
-    if "references" in info.needs or ("good" in info.needs and "references" in info.knows_from):
+    if "references" in info.needs:
         inspector.remember(good[:2])
     for said in inspector.inspect_many([_part(9, _KIND), *good[2:]]):
         if isinstance(said, Failure):

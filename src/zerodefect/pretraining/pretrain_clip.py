@@ -73,6 +73,8 @@ class PretrainConfig:
         device: where the model is trained and pictures are drawn.
         threads: of this process; another number may change the last bits.
         model: shape of the towers.
+        surroundings: whether half of the products lie on what is no even table; the packaged model
+            was taught without.
         checkpoint_every, log_every, show_every: steps between checkpoints, log lines, and drawings
             of curves and samples.
         workers: processes that draw pictures ahead, 0 for none; on a GPU none is needed.
@@ -96,6 +98,7 @@ class PretrainConfig:
     device: str = "cpu"
     threads: int = 2
     model: CLIPConfig = FIRST
+    surroundings: bool = False
     checkpoint_every: int = 50
     log_every: int = 10
     show_every: int = 500
@@ -119,7 +122,7 @@ class PretrainConfig:
     def draw(self, step: int) -> ProceduralBatch:
         """Pictures of a step."""
         start, count, size = self.pictures(step)
-        return generate(self.seed, start, count, size, self.device, pictures_per_product=2)
+        return generate(self.seed, start, count, size, self.device, 2, self.surroundings)
 
     def shown(self) -> ProceduralBatch:
         """Pictures outside the training, for the contact sheet."""

@@ -73,8 +73,6 @@ class StemConfig(PretrainConfig):
         noise: deviation of what is added to the standardised features of the stem.
         dropped: share of their channels that a picture loses.
         sides: of the square parts of a picture that steps look at in turn, in patches.
-        surroundings: whether half of the products lie on what is no even table. The packaged model
-            was taught without.
     """
 
     steps: int = 600
@@ -90,13 +88,6 @@ class StemConfig(PretrainConfig):
     noise: float = 0.3
     dropped: float = 0.2
     sides: tuple[int, ...] = (16, 16, 12, 16, 24, 16)
-    surroundings: bool = False
-
-    def draw(self, step: int) -> ProceduralBatch:
-        """Pictures of a step."""
-        start, count, size = self.pictures(step)
-        wanted: dict[str, Any] = {"pictures_per_product": 2, "surroundings": self.surroundings}
-        return generate(self.seed, start, count, size, self.device, **wanted)
 
     def begin(self) -> CLIP:
         """The towers of the first stage, standing still, and an untrained one on its stem."""
