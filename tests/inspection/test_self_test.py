@@ -12,7 +12,7 @@ from zerodefect.inspection.self_test import self_test
 from zerodefect.methods import get
 
 
-@pytest.mark.parametrize("method", ["dense", "patchcore", "musc", "af_clip"])
+@pytest.mark.parametrize("method", ["dense", "patchcore", "musc", "af_clip", "bt_points"])
 def test_method_runs_on_the_weights_in_the_package(method):
     (trial,) = self_test([method])
     assert trial.method == method

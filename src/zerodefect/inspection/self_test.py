@@ -22,6 +22,8 @@ import numpy as np
 
 from zerodefect.backbones.clip_weights import EMBEDDED
 from zerodefect.backbones.tiny_networks import grounding_dino_folder, llava_folder, sam_folder
+from zerodefect.images import Picture
+from zerodefect.images.clouds import open_cloud
 from zerodefect.inspection.inspector import Inspector
 from zerodefect.methods import get, load_detector, names
 from zerodefect.procedural import draw_product
@@ -90,10 +92,11 @@ def _inspect(name: str, tiny: dict[str, str]) -> None:
     inspector = Inspector(load_detector(name, backbone=backbone | tiny, untrained=True))
     if "words" in info.knows_from:
         inspector.describe(_PRODUCT)
-    good = [_part(number, None) for number in range(4)]
+    points = "xyz" in inspector.detector.inputs
+    good = [_part(number, None, points) for number in range(4)]
     if "references" in info.needs:
         inspector.remember(good[:2])
-    for said in inspector.inspect_many([_part(9, _KIND), *good[2:]]):
+    for said in inspector.inspect_many([_part(9, _KIND, points), *good[2:]]):
         if isinstance(said, Failure):
             raise RuntimeError(f"{said.reason}. {said.remedy}")
         if not np.isfinite(said.score):
@@ -102,8 +105,14 @@ def _inspect(name: str, tiny: dict[str, str]) -> None:
             raise RuntimeError(f"its map is {said.map.shape}, not {_SIDE} x {_SIDE} pixels")
 
 
-def _part(number: int, kind: str | None) -> np.ndarray:
-    return draw_product(_PRODUCT, 0, number, kind, _SIDE)[0]
+def _part(number: int, kind: str | None, points: bool) -> Picture:
+    """A drawn plate; with points it lies in the plane of the picture, and damage is a dent."""
+    pixels, damage = draw_product(_PRODUCT, 0, number, kind, _SIDE)
+    if not points:
+        return Picture("<drawn>", pixels)
+    rows, columns = np.mgrid[:_SIDE, :_SIDE] * 1e-3  # a millimetre a pixel
+    depth = 1 + 0.1 * columns + 2e-3 * damage
+    return Picture("<drawn>", pixels, cloud=open_cloud(np.stack([columns, rows, depth], -1)))
 
 
 @contextmanager
