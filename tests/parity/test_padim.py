@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from cases import find
 from tiny_cnn import CNNCase
 

@@ -14,7 +14,7 @@ Metric = Literal["half_cosine", "euclidean"]
 
 _SPARE = 3  # further candidates, which rounding may have put behind
 _SEARCH_BYTES = 32 * 2**20  # of the distances that one search holds at once
-_ROWS = 512  # queries of a block, at least: fewer make slow products
+_ROWS = 256  # queries of a block, at least: fewer make slow products
 _GROUP = 64  # neighbouring columns whose lowest value stands for them
 
 
