@@ -96,7 +96,8 @@ def load(
     if rules or components:  # refused before the long work
         rules = list(several(rules))
         components = list(several(components))
-        asked_rules(opened_product(method).rules if is_product(method) else None, rules, components)
+        before = opened_product(str(method)).rules if is_product(method) else None
+        asked_rules(before, rules, components)
     inspector = _inspector(method, told, loading)
     if refine is not None:
         inspector.refiner = Refiner.load(refine, loading.get("device") or "auto")
