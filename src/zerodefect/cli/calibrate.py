@@ -108,8 +108,7 @@ def calibrate(
     from zerodefect.images.part_files import find_parts
 
     files, seconds = find_parts(good or []), power_seconds(power)
-    _check(files, product, renew, limits, rules, seconds)
-    _check_rules(asked, product, rules)
+    _check(files, product, renew, limits, rules, asked, seconds)
     failures = LeftOut()
     if renew:
         inspector = _renewed(product, detector, pictures, limits, asked)
@@ -214,6 +213,7 @@ def _check(
     renew: bool,
     limits: LimitOptions,
     rules: RuleOptions,
+    asked: ComponentRuleOptions,
     seconds: float | None,
 ) -> None:
     """Refuse what cannot go together, before anything is loaded.
@@ -235,6 +235,7 @@ def _check(
         raise ValueError("--allow: --renew keeps the product's rules: change them afterwards")
     if seconds and not files:
         raise ValueError("--power draws onto good parts named here: name some, or drop it")
+    _check_rules(asked, product, rules)
 
 
 def _as_it_was(files: Sequence[Path], product: ProductOptions, limits: LimitOptions) -> bool:

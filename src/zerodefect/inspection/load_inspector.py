@@ -93,17 +93,31 @@ def load(
     told |= {"vocabulary": words, "tile": tile, "overlap": overlap, "keep_aspect": keep_aspect}
     told |= {"roi": roi, "ignore": ignore, "bit_depth": bit_depth, "view": checked_view(view)}
     told |= {"memory_budget": memory_budget}
-    if rules or components:  # refused before the long work
-        rules = list(several(rules))
-        components = list(several(components))
-        before = opened_product(str(method)).rules if is_product(method) else None
-        asked_rules(before, rules, components)
+    rules, components = _checked_rules(method, rules, components)  # before the long work
     inspector = _inspector(method, told, loading)
-    if refine is not None:
-        inspector.refiner = Refiner.load(refine, loading.get("device") or "auto")
+    inspector.refiner = _refiner(refine, loading)
     if rules or components:
         inspector.teach_rules(rules, components, clusters)
     return inspector
+
+
+def _checked_rules(
+    method: str | Path | None, rules: str | Iterable[str], components: str | Iterable[str]
+) -> tuple[list[str], list[str]]:
+    """Rules and components, all of which are known.
+
+    Raises:
+        RuleError, ComponentError: as of ``Inspector.teach_rules``.
+    """
+    asked, told = list(several(rules)), list(several(components))
+    if asked or told:
+        before = opened_product(str(method)).rules if is_product(method) else None
+        asked_rules(before, asked, told)
+    return asked, told
+
+
+def _refiner(name: str | Path | None, loading: Mapping[str, Any]) -> Refiner | None:
+    return None if name is None else Refiner.load(name, loading.get("device") or "auto")
 
 
 def _inspector(
