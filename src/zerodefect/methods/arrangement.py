@@ -120,10 +120,12 @@ class Arrangement(FeatureDetector):
         far = _beyond(shape, self.config.reach, f.device)
         ways = []
         for r in f_r:
-            d = 1 - f @ r.T
-            d = d if far is None else d.masked_fill(far, 2.0)
-            ways.append(torch.stack([d.amin(1), d.amin(0)]))
-        return torch.stack(ways, 1).clamp(min=0)
+            s = f @ r.T
+            s = s if far is None else s.masked_fill(far, -2.0)
+            # of unit vectors, and exact where they are close, which 1 - s is not
+            pairs = (f - r[s.argmax(1)], f[s.argmax(0)] - r)
+            ways.append(torch.stack([each.square().sum(1) / 2 for each in pairs]))
+        return torch.stack(ways, 1)
 
     def best(self, d: Tensor) -> tuple[Tensor, Tensor]:
         """The references that explain most, of differences ``(2, n, N)``.
