@@ -225,7 +225,7 @@ def asked_rules(
         rules, components: as of ``Ruled.teach_rules``.
 
     Returns:
-        Without a model where components are told anew; None where nothing is asked any more.
+        Without a model where components are told anew; None where nothing is left.
 
     Raises:
         RuleError: a rule is not understood.
@@ -234,7 +234,7 @@ def asked_rules(
     asked = list(several(rules))
     parsed = [parse_rule(str(one)) for one in asked if one != NOTHING]
     sources = parsed_sources(several(components))
-    if NOTHING in asked and not parsed:
+    if NOTHING in asked and not (parsed or sources):
         return None
     kept = () if before is None or NOTHING in asked else before.rules
     every = tuple(dict.fromkeys([*kept, *parsed]))

@@ -113,8 +113,9 @@ class Ruled(Keepable):
         if NOTHING in rules and self.policy is not None:
             notes = without_rules(self.policy.notes)
             self.policy = self.policy.model_copy(update={"notes": notes})
-        self.rule_set = made
-        return made
+        nothing = made is None or (NOTHING in rules and not made.rules)
+        self.rule_set = None if nothing else made
+        return self.rule_set
 
     def _model_of(
         self, sources: Sequence[ComponentSource], clusters: str | Path | Clusters | None
