@@ -21,7 +21,7 @@ app = typer.Typer(
     help="Look at data sets, and make them.", no_args_is_help=True, rich_markup_mode="rich"
 )
 
-Damage = Literal["perlin", "procedural", "both", "logical"]
+Damage = Literal["perlin", "procedural", "both", "logical", "points"]
 
 _SHOWN = 3  # files named for each kind of problem
 _WITH_PROBLEMS = 3  # exit code
@@ -76,7 +76,8 @@ def synthesize(
     damage: Damage = option(
         "both",
         "perlin (DRAEM's), procedural (scratches, dents, stains, ...), both, or logical (parts "
-        "removed, moved, doubled, resized or taken from another picture).",
+        "removed, moved, doubled, resized or taken from another picture); points: dents, holes, "
+        "scratches, ... of parts with a cloud, on picture and points alike.",
     ),
     seed: int = option(0, "Of all draws.", min=0),
 ) -> None:
@@ -85,11 +86,17 @@ def synthesize(
     Half of the pictures are to learn from; the others, good and damaged, to measure on. Figures on
     drawn damage say what a method can find, not how it does on real defects.
     """
+    from zerodefect.data.part_synthesis import synthesize_parts
     from zerodefect.data.synthesis import synthesize as made
 
     with progress("damaging", count) as bar:
-        wrote = made(folder, output, count, seed, damage, partial(bar, advance=1))
-    tell(f"learn from: {wrote.train} good pictures")
+        advance = partial(bar, advance=1)
+        if damage == "points":
+            wrote = synthesize_parts(folder, output, count, seed, advance)
+        else:
+            wrote = made(folder, output, count, seed, damage, advance)
+    what = "parts" if damage == "points" else "pictures"
+    tell(f"learn from: {wrote.train} good {what}")
     tell(f"measure on: {wrote.good} good, {wrote.damaged} damaged")
     tell(f"look:       zerodefect data check {output} --layout mvtec")
 
