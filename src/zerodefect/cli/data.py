@@ -101,6 +101,44 @@ def synthesize(
     tell(f"look:       zerodefect data check {output} --layout mvtec")
 
 
+@app.command(cls=Verb)
+@flattened
+def views(
+    folder: Annotated[Path, typer.Argument(metavar="PARTS", help="Folder of parts with clouds.")],
+    output: Path = output_option(..., "New or empty folder."),
+    turn: list[str] | None = option(
+        None,
+        "Degrees about the upright and the level axis, -90 to 90; repeatable. Default: straight, "
+        "and 30 to each of four sides.",
+        "--turn",
+        metavar="YAW,PITCH",
+    ),
+    width: float | None = option(
+        None, "What a view covers, in the clouds' unit; default 1.5 times the cloud.", min=0
+    ),
+) -> None:
+    """Draw parts with a point cloud from several sides, a picture for each.
+
+    The surface's direction is drawn as colours, as --view normals does it, without the ground. All
+    pictures of a part are then inspected as one part, with one verdict.
+    """
+    from zerodefect.data.part_views import PART_OF_VIEW, USUAL_TURNS, parsed_turn, write_views
+    from zerodefect.types import Failure
+
+    turns = [parsed_turn(text) for text in turn] if turn else USUAL_TURNS
+    made, failed = 0, 0
+    for one in write_views(folder, output, turns, width):
+        if isinstance(one, Failure):
+            failed += 1
+            tell(str(one), err=True)
+        else:
+            made += 1
+    tell(f"parts: {made}, {len(turns)} views each" + (f"; failed: {failed}" if failed else ""))
+    tell(f"use:   zerodefect inspect {output} --part-by '{PART_OF_VIEW}'")
+    if failed:
+        raise typer.Exit(_WITH_PROBLEMS)
+
+
 def _facts(dataset: Dataset, files: FileCheck, problems: tuple[Problem, ...]) -> dict[str, Any]:
     from dataclasses import asdict
 

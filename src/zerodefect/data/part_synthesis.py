@@ -123,13 +123,12 @@ def synthesize_parts(
 
 def _copy(file: Path, folder: Path, number: int) -> None:
     """The files of a good part, as they are."""
-    picture, *cloud = part_of(file)
-    if not cloud:  # one alone; which it is says its folder or its ending
-        alone = open_part(file)
-        folders = (POINTS if alone.colourless else COLOURS,)
+    files = part_of(file)
+    if len(files) == 2:
+        folders: tuple[str, ...] = (COLOURS, POINTS)
     else:
-        folders = (COLOURS, POINTS)
-    for name, one in zip(folders, (picture, *cloud), strict=True):
+        folders = (POINTS if open_part(file).colourless else COLOURS,)
+    for name, one in zip(folders, files, strict=True):
         write(folder / name / f"{number:04d}{one.suffix.lower()}", one.read_bytes())
 
 
