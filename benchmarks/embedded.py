@@ -40,6 +40,7 @@ from embedded_tally import Tally, Values, replaced, table
 from zerodefect.backbones.clip import CLIP
 from zerodefect.backbones.clip_weights import CLIPBackbone, load_clip
 from zerodefect.cli.options import parse_settings
+from zerodefect.detector.combined import Combined
 from zerodefect.detector.contract import Detector
 from zerodefect.detector.facts import MethodInfo
 from zerodefect.detector.knowledge import Knowledge, Product
@@ -123,13 +124,18 @@ def own_detector(arguments: argparse.Namespace) -> Detector:
     return load_detector(arguments.method, backbone=name, image_size=size, device="cpu", **options)
 
 
+def of_words(detector: Detector) -> Detector:
+    """The detector, or of several parts the first, which is on the CLIP."""
+    return next(detector.each())[1] if isinstance(detector, Combined) else detector
+
+
 def contenders(arguments: argparse.Namespace, scratch: Path, ours: Detector) -> dict[str, Detector]:
-    trained = load_clip(arguments.backbone)
-    blank = dataclasses.replace(untrained(trained), preprocess=ours.preprocess)
-    options = {f.name: getattr(ours.config, f.name) for f in dataclasses.fields(ours.config)}
+    trained, worded = load_clip(arguments.backbone), of_words(ours)
+    blank = dataclasses.replace(untrained(trained), preprocess=worded.preprocess)
+    options = {f.name: getattr(worded.config, f.name) for f in dataclasses.fields(worded.config)}
     makers: dict[str, Callable[[], Detector | None]] = {
         "local contrast": lambda: LocalContrast(trained),
-        "untrained": lambda: create(ours.info.name, blank, **options).eval(),
+        "untrained": lambda: create(worded.info.name, blank, **options).eval(),
         "first version": lambda: first_version(scratch),
         "embedded": lambda: ours,
     }
@@ -281,10 +287,11 @@ def named_sources(arguments: argparse.Namespace) -> list[Source]:
 
 
 def heading(arguments: argparse.Namespace, ours: Detector) -> Iterator[str]:
-    facts = ours.facts()
-    height, width = ours.preprocess.size
+    facts = of_words(ours).facts()
+    height, width = of_words(ours).preprocess.size
     options = ", ".join(f"{k} {v}" for k, v in facts["config"].items() if not isinstance(v, list))
-    yield f"Weights `{facts['weights'][:12]}`, {facts['method']} at {height} x {width} ({options}),"
+    name = ours.info.name
+    yield f"Weights `{facts['weights'][:12]}`, {name} at {height} x {width} ({options}),"
     yield f"{arguments.seeds} draws of references, PyTorch {torch.__version__}."
     if arguments.limit:
         yield f"**A quick look at {arguments.limit} pictures a kind, no result.**"

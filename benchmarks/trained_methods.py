@@ -2,10 +2,12 @@
 
 Each method of the registry that learns from labelled defects does so from the first data set and
 from procedural good pictures, by its own recipe for so many steps a stage, and is measured on
-products that it never saw: zero-shot, with few references where it can remember them, and together
-with the default's reference part (METHOD+pyramid). Beside them stand methods that learn nothing.
-Maps and masks meet at 128 x 128. Prints Markdown; runs and predictions are kept under --output, and
-the same command, killed, goes on.
+products that it never saw: zero-shot, with few references where it can remember them, and, with the
+most of them, together with the default's reference part (METHOD+pyramid). Beside them stand methods
+that learn nothing. A method that learns to compare, and finds no good pictures of the first data
+set's product to compare with, learns from as many drawn pictures instead, which is said. Maps and
+masks meet at 128 x 128. Prints Markdown; runs and predictions are kept under --output, and the same
+command, killed, goes on.
 
     python benchmarks/trained_methods.py [METHOD[:OPTION=VALUE,...] ...] [--steps 300] [--seeds 3]
     python benchmarks/trained_methods.py af_clip --limit 4 --steps 2   # does it run?
@@ -74,6 +76,17 @@ class Source:
                 shutil.copyfile(file, to)
         return Source(self.name, copy, self.words)
 
+    def labelled(self) -> list[Path]:
+        """Pictures that are learned from."""
+        kinds = (kind for kind in (self.folder / "test").iterdir() if kind.is_dir())
+        return [path for kind in kinds for path in kind.iterdir() if path.is_file()]
+
+    def comparable(self) -> bool:
+        """Whether there are two good pictures, so that each has another to be compared with."""
+        shown = list((self.folder / "train" / "good").glob("*"))
+        good = [path for path in self.labelled() if path.parent.name == "good"]
+        return bool(shown) or len(good) > 1
+
 
 @dataclass
 class Row:
@@ -92,6 +105,7 @@ class Bench:
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.arguments, self.output = arguments, arguments.output
+        self.remarks: list[str] = []
         small = self.output / "pictures"
         self.source = Source.of(arguments.source).limited(arguments.limit, small)
         given = arguments.target or TARGETS
@@ -111,14 +125,27 @@ class Bench:
         named = self.arguments.backbone and "clip" in get(method).info.backbones.values()
         return ["--backbone", self.arguments.backbone] if named else []
 
+    def lessons(self, method: str) -> list[str]:
+        """What a method learns from, as options of ``train``."""
+        recipe = get(method).recipe
+        if recipe and recipe.references and not self.source.comparable():
+            drawn = f"procedural:{len(self.source.labelled()) + self.arguments.good}"
+            self.remarks.append(
+                f"{method} learns to compare with good pictures, and {self.source.name} has none: "
+                f"it learned from {drawn}, good and damaged products that are drawn."
+            )
+            return ["--data", drawn]
+        own = f"{self.source.name}={self.source.folder}"
+        good = f"procedural-good:{self.arguments.good}"
+        return ["--data", own, "--data", good, "--object", self.source.words]
+
     def trained(self, entry: str, seed: int) -> tuple[Path, float]:
         """Checkpoint of a method, and the minutes that its training took."""
         method, options = parted(entry)
         place = "-".join([entry.translate(str.maketrans(":=,", "---")), f"seed{seed}"])
         folder, begun = self.output / "runs" / place, time.perf_counter()
         self.zerodefect(
-            *("train", method, "--data", f"{self.source.name}={self.source.folder}"),
-            *("--data", f"procedural-good:{self.arguments.good}", "--object", self.source.words),
+            *("train", method, *self.lessons(method)),
             *("--max-steps", self.arguments.steps, "--batch-size", self.arguments.batch_size),
             *("--seed", seed, "--output", folder, *self.network(method), *options),
         )
@@ -156,7 +183,7 @@ class Bench:
                 said, said_jointly = options, of_part(method, options)
             self.measured(alone, method, own, *said, *clip)
             if joint:
-                self.measured(both, f"{method}+{BESIDE}", few, *said_jointly, *clip)
+                self.measured(both, f"{method}+{BESIDE}", few[-1:], *said_jointly, *clip)
         return [alone, both] if joint else [alone]
 
 
@@ -235,6 +262,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         f"Trained on {bench.source.name} and {arguments.good} procedural good pictures, "
         f"{arguments.steps} steps of {arguments.batch_size} a stage.\n"
     )
+    for remark in dict.fromkeys(bench.remarks):
+        print(f"{remark}\n")
     print(table(rows, [target.name for target in bench.targets]))
 
 

@@ -11,6 +11,7 @@ from models import tiny_backbone
 from PIL import Image
 from scipy import ndimage
 
+from zerodefect.detector.combined import Combined
 from zerodefect.detector.knowledge import Product
 from zerodefect.methods import create
 from zerodefect.scoring.joining import Scored
@@ -294,3 +295,13 @@ def test_contenders_are_chosen_by_name(tmp_path):
     assert list(contenders(arguments, tmp_path, ours)) == ["local contrast", "embedded"]
     with pytest.raises(SystemExit, match="no contender 'embeded'"):
         contenders(argparse.Namespace(**settings, only="embeded"), tmp_path, ours)
+
+
+def test_a_default_of_several_parts_is_named_whole_and_described_by_its_words():
+    from embedded import heading, of_words
+
+    words = create("dense", tiny_backbone())
+    both = Combined({"dense": words, "other": create("dense", tiny_backbone())})
+    assert of_words(both) is words and of_words(words) is words
+    first, _ = heading(argparse.Namespace(seeds=2, limit=None), both)
+    assert first.startswith(f"Weights `{words.weights[:12]}`, dense+dense at ")

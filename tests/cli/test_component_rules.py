@@ -74,6 +74,14 @@ def test_from_good_parts_to_a_product_that_says_what_is_wrong(run, trays):
     assert code == 0, err
     assert [one["truth"] for one in records("other")["good"]["rules"]] == ["broken"]
     assert records("other")["good"]["verdict"] == "unsure"
+    # learned anew with the rules, and without them
+    code, out, err = run("calibrate", "--product", "tray.zd", "--renew", "--rule", "no screws",
+                         "-o", "renewed.zd")  # fmt: skip
+    assert code == 0 and "Rules as usual, from 18 good images" in out, err
+    assert "'exactly 0 screws'" in run("show", "renewed.zd")[1]
+    code, out, err = run("calibrate", "--product", "tray.zd", "--rule", "none")
+    assert code == 0 and "ule" not in out, err
+    assert "Rules" not in run("show", "tray.zd")[1]
 
 
 def test_what_is_not_understood_is_said_before_anything_is_loaded(run, trays):
@@ -90,8 +98,13 @@ def test_what_is_not_understood_is_said_before_anything_is_loaded(run, trays):
     ):
         code, _, err = run("inspect", "parts", *arguments)
         assert code == 1 and told in err
-    code, _, err = run("calibrate", "--product", "x.zd", "--renew", "--rule", "no screws")
-    assert code == 1 and "--renew" in err
+    code, _, err = run("inspect", "missing", "--rule", "no screws")
+    assert code == 1 and "missing" in err
+    for verb in (["inspect", "parts"], ["calibrate", "good"], ["setup", "good", "--object", "x"]):
+        code, _, err = run(*verb, *HOW, *COMPONENTS, "--rule", "no nuts")
+        assert code == 1 and "names the component 'nut', which is not known" in err
+        code, _, err = run(*verb, *HOW, "--rule", "no screws")
+        assert code == 1 and "no component was told" in err
 
 
 def test_a_picture_that_cannot_be_used_costs_itself_alone(run, trays):

@@ -10,6 +10,7 @@ from small_assemblies import ShadeSegmenter
 from small_detectors import small_clip, training_batch
 
 from zerodefect.backbones.segmenter import Masks
+from zerodefect.detector.composed import Later
 from zerodefect.detector.knowledge import Product
 from zerodefect.layers.grid import Grid
 from zerodefect.methods.clipsam import ClipSAM, Features, Interaction, attended
@@ -20,11 +21,10 @@ def build(segmenter=None, **options) -> ClipSAM:
     return ClipSAM.build(small_clip(), segmenter or ShadeSegmenter(), **options).eval()
 
 
-def features(A: torch.Tensor) -> Features:
-    """Of a picture that the segmenter looked at."""
-    return Features(Grid(1, 1, A.shape), torch.zeros(1, 1), (), ShadeSegmenter().embed(
-        torch.zeros(1, 3, 64, 64)
-    ))  # fmt: skip
+def features(A: torch.Tensor, segmenter: ShadeSegmenter | None = None) -> Features:
+    """Of a picture that the segmenter can look at."""
+    looks = Later((segmenter or ShadeSegmenter()).embed, torch.zeros(1, 3, 64, 64))
+    return Features(Grid(1, 1, A.shape), torch.zeros(1, 1), (), looks)
 
 
 def test_queries_find_what_of_the_texts_is_like_them():
@@ -50,7 +50,11 @@ def test_every_part_of_a_stage_reaches_its_output():
 class Halves(ShadeSegmenter):
     """Three masks: the left half of the picture, all of it, nothing."""
 
-    asked = 0
+    asked = looked = 0
+
+    def embed(self, pixels):
+        self.looked += 1
+        return super().embed(pixels)
 
     def answer(self, embedded, prompts, several):
         self.asked += len(prompts)
@@ -66,8 +70,8 @@ def test_masks_count_by_their_quality_over_both_levels():
     A = torch.zeros(20, 20)
     A[3:5, 3:5] = 0.8
     A[4, 4] = 0.9  # one part above a half, and its peak alone above nearly all of the map
-    got = detector.refined(A, features(A), 0)
-    assert segmenter.asked == 2
+    got = detector.refined(A, features(A, segmenter), 0)
+    assert segmenter.asked == 2 and segmenter.looked == 1
     left, right = (0.5 + 0.25) * 2 / (1.75 * 2), 0.25 * 2 / (1.75 * 2)  # 1.5 counts as 1
     assert got[10, 2].item() == pytest.approx(left / 2)
     assert got[10, 17].item() == pytest.approx(right / 2)
@@ -77,10 +81,11 @@ def test_masks_count_by_their_quality_over_both_levels():
 def test_where_nothing_is_above_a_half_sam_is_not_asked():
     segmenter = Halves()
     A = torch.rand(20, 20) / 2
-    assert torch.equal(build(segmenter).refined(A, features(A), 0), A)
+    assert torch.equal(build(segmenter).refined(A, features(A, segmenter), 0), A)
     A[5, 5] = 0.9  # too small a part
-    assert torch.equal(build(segmenter, smallest=0.01).refined(A, features(A), 0), A)
-    assert segmenter.asked == 0
+    cautious = build(segmenter, smallest=0.01)
+    assert torch.equal(cautious.refined(A, features(A, segmenter), 0), A)
+    assert segmenter.asked == segmenter.looked == 0
 
 
 def test_training_does_not_ask_the_segmenter():

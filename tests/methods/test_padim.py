@@ -33,6 +33,15 @@ def test_the_mahalanobis_distance_by_hand(covariance):
         torch.testing.assert_close(got[:, place].double(), expected, rtol=1e-5, atol=1e-5)
 
 
+def test_gaussians_of_a_former_version_are_made_anew():
+    detector = made(channels=6)
+    known, given = learned(detector, 9), inputs(detector, 2, seed=4)
+    former = known.without("gaussian/").having(
+        {"gaussian/mean": known["gaussian/mean"].double(), "gaussian/factor": torch.ones(1)}
+    )
+    assert torch.equal(detector(given, former).map, detector(given, known).map)
+
+
 def test_one_picture_has_the_regularisation_alone():
     detector = made(flavour="paper", regularisation=0.25)
     known, given = learned(detector, 1), inputs(detector, 1, seed=4)

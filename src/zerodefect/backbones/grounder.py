@@ -13,18 +13,23 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from zerodefect.backbones.grounding_names import under_own_names
 from zerodefect.backbones.hub_models import (
     GROUNDING_DINO,
+    SHAPE,
+    filled_network,
     hub_facts,
     hub_network,
     transformers_package,
     weights_folder,
 )
-from zerodefect.backbones.weight_files import WeightsError
+from zerodefect.backbones.weight_files import WeightsError, file_hash, listed, read_state
 from zerodefect.images import Preprocess
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _KINDS = {"grounding-dino": "GroundingDinoForObjectDetection"}
+_PUBLISHED = (".pth", ".pt")  # endings of the authors' files; transformers' have others
+_UNUSED = ".swin.layernorm."  # behind the last stage, which nothing reads
 _SHORT, _LONG = 800, 1333  # pixels of the sides that it was trained with
 
 
@@ -254,7 +259,9 @@ def load_grounder(
     Args:
         name: repository on the hub whose files are in its cache, or a local folder; None for
             ``IDEA-Research/grounding-dino-tiny``.
-        weights: local folder for it, as ``save_pretrained`` writes it, with its tokeniser.
+        weights: local folder for it, as ``save_pretrained`` writes it, with its tokeniser; or a
+            ``.pth`` of the authors' or tuned from theirs, whose configuration and tokeniser are
+            those of ``name``.
         device: where it goes.
         dtype: its precision.
 
@@ -263,8 +270,11 @@ def load_grounder(
             damaged, or of another kind.
     """
     package = transformers_package()
-    chosen = weights or name or GROUNDING_DINO
-    folder = weights_folder(chosen)
+    given = [Path(each) for each in (weights, name) if each]
+    published = next((file for file in given if file.suffix in _PUBLISHED), None)
+    shape = name if name and Path(name).suffix not in _PUBLISHED else GROUNDING_DINO
+    chosen = shape if published else weights or shape
+    folder = weights_folder(chosen, SHAPE) if published else weights_folder(chosen)
     try:
         tokenizer = package.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
@@ -272,5 +282,32 @@ def load_grounder(
             f"{folder}: no tokeniser in it ({str(error).splitlines()[0]}). Copy vocab.txt, "
             "tokenizer.json and tokenizer_config.json from where the weights are from"
         ) from None
-    network = hub_network(folder, _KINDS, torch.float32).to(device)
-    return GroundingDINO(network, tokenizer, hub_facts(chosen, folder), dtype).eval()
+    if published:
+        network, facts = _published_network(published, folder), _published_facts(published, chosen)
+    else:
+        network, facts = hub_network(folder, _KINDS, torch.float32), hub_facts(chosen, folder)
+    return GroundingDINO(network.to(device), tokenizer, facts, dtype).eval()
+
+
+def _published_network(file: Path, folder: Path) -> Any:
+    """The network of a file of the authors', shaped as a folder says.
+
+    Raises:
+        WeightsError: a file that cannot be read, or does not fit; what is wrong is listed.
+    """
+    state, faults = under_own_names(read_state(file))
+    network, misfits = filled_network(folder, _KINDS, {n: t.float() for n, t in state.items()})
+    faults += [fault for fault in misfits if _UNUSED not in fault]
+    if faults:
+        raise WeightsError(
+            f"{file}: not the values of a Grounding DINO as {folder} describes it: "
+            f"{listed(faults)}. Give the authors' file, and with --backbone the network whose "
+            "shape it has"
+        )
+    return network
+
+
+def _published_facts(file: Path, shape: str | Path) -> dict[str, Any]:
+    named = Path(shape).absolute() if Path(shape).exists() else shape
+    digest = file_hash(file)
+    return {"name": f"{named} ({file.name})", "fingerprint": digest, "file": file.absolute()}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +17,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from torch import Tensor
 
 from zerodefect.backbones.weight_files import WeightsError, file_hash, in_hub_cache
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"  # of weights in several files
 _ANY_WEIGHTS = (WEIGHTS_FILE, INDEX_FILE)
+SHAPE = ("config.json",)  # of a network whose weights come from elsewhere
 
 
 @dataclass(frozen=True)
@@ -96,8 +98,12 @@ def transformers_package(extra: str = "sam") -> Any:
     return transformers
 
 
-def weights_folder(name: str | Path) -> Path:
+def weights_folder(name: str | Path, needed: Sequence[str] = _ANY_WEIGHTS) -> Path:
     """Folder of a network: a local one, or that of a repository in the hub's cache.
+
+    Args:
+        name: of the folder or the repository.
+        needed: files of which one is there; besides ``config.json`` in a local one.
 
     Raises:
         WeightsError: neither is there; the message says how to bring it.
@@ -106,13 +112,19 @@ def weights_folder(name: str | Path) -> Path:
     if folder.is_file():
         folder = folder.parent
     if folder.is_dir():
-        for files in (_ANY_WEIGHTS, ("config.json",)):
+        for files in (needed, ("config.json",)):
             if not any((folder / file).is_file() for file in files):
                 raise WeightsError(
                     f"{folder}: no {files[0]} in it. Give a folder as save_pretrained writes it"
                 )
         return folder
-    found = in_hub_cache(str(name), _ANY_WEIGHTS)
+    found = in_hub_cache(str(name), needed)
+    if found is None and needed == SHAPE:
+        raise WeightsError(
+            f"{name}: its configuration and tokeniser are not on this machine. With a network: hf "
+            f"download {name} --include '*.json' '*.txt' (weights are not needed). Without: bring "
+            f"these files of https://huggingface.co/{name} and give their folder"
+        )
     if found is None:
         raise WeightsError(
             f"{name}: the weights are not on this machine, and nothing is downloaded unasked. "
@@ -135,6 +147,51 @@ def hub_network(folder: Path, kinds: dict[str, str], dtype: torch.dtype, extra: 
     Raises:
         WeightsError: transformers is missing or too old, another kind of network, or damaged.
     """
+    package, made, _ = _class_of(folder, kinds, extra)
+    try:
+        with _without_bars(package):
+            network = made.from_pretrained(
+                folder, local_files_only=True, use_safetensors=True, dtype=dtype
+            )
+    except (OSError, ValueError, RuntimeError, TypeError, LookupError, SafetensorError) as error:
+        raise WeightsError(
+            f"{folder}: the weights cannot be used ({_line(error)}). Copy the folder again"
+        ) from None
+    return network.to(dtype).eval().requires_grad_(False)
+
+
+def filled_network(
+    folder: Path, kinds: dict[str, str], state: Mapping[str, Tensor], extra: str = "sam"
+) -> tuple[Any, list[str]]:
+    """Build a network as a folder's ``config.json`` says, with weights from elsewhere.
+
+    Args:
+        folder, kinds, extra: as of ``hub_network``; the folder needs no weights.
+        state: float32 tensors by the names that the folder's own weights would have.
+
+    Returns:
+        The network in eval mode and frozen, and what is missing, unknown or of another shape.
+
+    Raises:
+        WeightsError: transformers is missing or too old, or another kind of network.
+    """
+    package, made, config = _class_of(folder, kinds, extra)
+    with _without_bars(package):
+        network, told = made.from_pretrained(
+            None, config=config, state_dict=dict(state), dtype=torch.float32,
+            output_loading_info=True, ignore_mismatched_sizes=True,
+        )  # fmt: skip
+    faults = [f"missing {name}" for name in sorted(told["missing_keys"])]
+    faults += [f"unknown {name}" for name in sorted(told["unexpected_keys"])]
+    faults += [
+        f"{name} is {tuple(given)}, expected {tuple(expected)}"
+        for name, given, expected in sorted(told["mismatched_keys"])
+    ]
+    return network.eval().requires_grad_(False), faults
+
+
+def _class_of(folder: Path, kinds: dict[str, str], extra: str) -> tuple[Any, Any, Any]:
+    """transformers, the class of a folder's network in it, and its configuration."""
     package = transformers_package(extra)
     try:
         config = package.AutoConfig.from_pretrained(folder, local_files_only=True)
@@ -154,16 +211,7 @@ def hub_network(folder: Path, kinds: dict[str, str], dtype: torch.dtype, extra: 
             f"{folder}: transformers {package.__version__} has no {kind}. Update it: "
             f"pip install -U 'zerodefect[{extra}]'"
         )
-    try:
-        with _without_bars(package):
-            network = made.from_pretrained(
-                folder, local_files_only=True, use_safetensors=True, dtype=dtype
-            )
-    except (OSError, ValueError, RuntimeError, TypeError, LookupError, SafetensorError) as error:
-        raise WeightsError(
-            f"{folder}: the weights cannot be used ({_line(error)}). Copy the folder again"
-        ) from None
-    return network.to(dtype).eval().requires_grad_(False)
+    return package, made, config
 
 
 @contextmanager

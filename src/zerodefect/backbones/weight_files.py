@@ -22,8 +22,8 @@ class WeightsError(RuntimeError):
 def read_state(path: Path, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
     """Read a state dict without running any code in it.
 
-    Wrappers (``{"state_dict": ...}``) and ``module.`` prefixes are taken off. Tensors of a
-    safetensors file are mapped: they cost memory when they are first used.
+    Wrappers (``{"state_dict": ...}``, ``{"model": ...}``) and ``module.`` prefixes are taken off.
+    Tensors of a safetensors file are mapped: they cost memory when they are first used.
 
     Args:
         path: the file.
@@ -49,8 +49,9 @@ def read_state(path: Path, dtype: torch.dtype | None = None) -> dict[str, Tensor
             f"{path}: cannot be read as weights ({reason}). Copy the file again from its source; "
             "only safetensors and plain tensors (torch.load with weights_only) are accepted"
         ) from None
-    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
-        state = state["state_dict"]
+    for wrapper in ("state_dict", "model"):
+        if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
+            state = state[wrapper]
     if not isinstance(state, Mapping) or not state:
         raise WeightsError(f"{path}: holds no state dict. Give a file of named tensors")
     return {str(k).removeprefix("module."): v for k, v in state.items() if isinstance(v, Tensor)}
@@ -76,8 +77,13 @@ def misfits(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
         for name, value in own.items()
         if name in given and given[name].shape != value.shape
     ]
-    more = f" and {len(faults) - 5} more" if len(faults) > 5 else ""
-    return "; ".join(faults[:5]) + more
+    return listed(faults)
+
+
+def listed(faults: Sequence[str], most: int = 5) -> str:
+    """The first of several faults, and how many more there are."""
+    more = f" and {len(faults) - most} more" if len(faults) > most else ""
+    return "; ".join(faults[:most]) + more
 
 
 def is_mapped(path: Path, dtype: torch.dtype) -> bool:

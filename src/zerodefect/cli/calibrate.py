@@ -108,11 +108,13 @@ def calibrate(
     from zerodefect.images.part_files import find_parts
 
     files, seconds = find_parts(good or []), power_seconds(power)
-    _check(files, product, renew, limits, rules, seconds)
-    _check_rules(asked, renew, rules)
+    _check(files, product, renew, limits, rules, asked, seconds)
     failures = LeftOut()
-    inspector = _opened(product, detector, pictures, limits, files, rules, renew)
-    _teach_rules(inspector, asked, files, limits)
+    if renew:
+        inspector = _renewed(product, detector, pictures, limits, asked)
+    else:
+        inspector = load_inspector(_known(product), detector, pictures, files, rules.vocabulary)
+        _teach_rules(inspector, asked, files, limits)
     with progress("calibrating", len(files) or None, quiet=as_json) as bar:
         told: dict[str, Any] = {"on_failure": failures.add, **batch.keywords()}
         told["on_scored"] = lambda count: bar(advance=count)
@@ -136,15 +138,13 @@ def calibrate(
         raise typer.Exit(3)
 
 
-def _check_rules(asked: ComponentRuleOptions, renew: bool, rules: RuleOptions) -> None:
+def _check_rules(asked: ComponentRuleOptions, product: ProductOptions, rules: RuleOptions) -> None:
     """Refuse rules that are not understood, or cannot be learned.
 
     Raises:
         ValueError: saying what to drop.
     """
-    asked.check()
-    if renew and asked.given:
-        raise ValueError("--rule: --renew learns all anew: give the rules afterwards")
+    asked.check(product.product)
     if rules.part_by and asked.learned():
         raise ValueError(
             "--rule as usual is learned from single pictures: state limits, or drop --part-by"
@@ -213,6 +213,7 @@ def _check(
     renew: bool,
     limits: LimitOptions,
     rules: RuleOptions,
+    asked: ComponentRuleOptions,
     seconds: float | None,
 ) -> None:
     """Refuse what cannot go together, before anything is loaded.
@@ -234,6 +235,7 @@ def _check(
         raise ValueError("--allow: --renew keeps the product's rules: change them afterwards")
     if seconds and not files:
         raise ValueError("--power draws onto good parts named here: name some, or drop it")
+    _check_rules(asked, product, rules)
 
 
 def _as_it_was(files: Sequence[Path], product: ProductOptions, limits: LimitOptions) -> bool:
@@ -247,25 +249,12 @@ def _known(product: ProductOptions) -> ProductOptions:
     return dataclasses.replace(product, references=None) if product.product else product
 
 
-def _opened(
-    product: ProductOptions,
-    detector: DetectorOptions,
-    pictures: PictureOptions,
-    limits: LimitOptions,
-    files: list[Path],
-    rules: RuleOptions,
-    renew: bool,
-) -> Inspector:
-    if renew:
-        return _renewed(product, detector, pictures, limits)
-    return load_inspector(_known(product), detector, pictures, files, rules.vocabulary)
-
-
 def _renewed(
     product: ProductOptions,
     detector: DetectorOptions,
     pictures: PictureOptions,
     limits: LimitOptions,
+    asked: ComponentRuleOptions,
 ) -> Inspector:
     from zerodefect.inspection.load_inspector import renewed
 
@@ -273,7 +262,7 @@ def _renewed(
         raise ValueError("--renew keeps what the limits were asked for: change that afterwards")
     assert product.product is not None
     options = {**product.keywords(), **detector.keywords(), **pictures.keywords()}
-    return renewed(product.product, **options)
+    return renewed(product.product, **asked.keywords(), **options)
 
 
 def _relearned(

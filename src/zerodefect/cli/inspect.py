@@ -114,7 +114,7 @@ def inspect(
     from zerodefect.images.part_files import find_parts
 
     files = find_parts(paths)
-    asked.check()
+    asked.check(product.product)
     given, product, pictures = verdict.opened(product, pictures)
     good: list[Path] = []
     if compared.batch or _compares(detector.method):

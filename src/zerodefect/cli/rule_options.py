@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zerodefect.cli.options import Options, option
 from zerodefect.cli.telling import say
@@ -60,18 +60,28 @@ class ComponentRuleOptions(Options, panel="Rules"):
                 parse_rule(one)
         return found
 
-    def check(self) -> None:
-        """Refuse what is not understood, before anything is loaded.
+    def check(self, product: Path | None = None) -> None:
+        """Refuse what is not understood or not known, before anything is loaded.
+
+        Args:
+            product: file whose rules and components those given are added to.
 
         Raises:
             RuleError, ComponentError, ValueError: a rule, a component, or a file.
+            ProductError: the product file cannot be used.
         """
-        from zerodefect.inspection.component_sources import parsed_sources
+        if self.given:
+            from zerodefect.inspection.product_file import opened_product
+            from zerodefect.inspection.rule_set import asked_rules
 
-        self.texts()
-        parsed_sources(self.component or ())
+            before = opened_product(product).rules if product else None
+            asked_rules(before, self.texts(), self.component or ())
         if self.clusters and not self.component:
             raise ValueError("--clusters: name some of them, as in --component 'liquid=cluster 3'")
+        if self.clusters:
+            from zerodefect.inspection.component_learning import load_clusters
+
+            load_clusters(self.clusters)
 
     def with_boxes(self) -> list[Path]:
         """Files on which boxes are drawn."""
@@ -86,10 +96,15 @@ class ComponentRuleOptions(Options, panel="Rules"):
 
         return any(parse_rule(one).usual for one in self.texts() if one != NOTHING)
 
+    def keywords(self) -> dict[str, Any]:
+        """Keyword arguments as ``Inspector.teach_rules`` takes them."""
+        told = {"components": self.component or (), "clusters": self.clusters}
+        return {"rules": self.texts(), **told}
+
     def teach(self, inspector: Inspector) -> None:
         """Hold the inspector's pictures to the rules; errors as of ``Inspector.teach_rules``."""
         if not self.given:
             return
-        taught = inspector.teach_rules(self.texts(), self.component or (), self.clusters)
+        taught = inspector.teach_rules(**self.keywords())
         if taught is not None and not taught.rules:
             say("--component without a rule: nothing is held to it. Add --rule, or --rules FILE")

@@ -9,10 +9,11 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from zerodefect.backbones.backbone import Backbone, network_facts
 from zerodefect.backbones.clip import PositionResize
 from zerodefect.backbones.clip_weights import CLIPBackbone
 from zerodefect.backbones.transformer import States
-from zerodefect.detector.contract import Detector
+from zerodefect.detector.contract import Detector, Input, UnsupportedError, told
 from zerodefect.detector.knowledge import Knowledge, Product
 from zerodefect.detector.patch_memory import PatchMemory
 from zerodefect.layers.adapters import check_taps, quarter_depths
@@ -58,6 +59,7 @@ class CLIPDetector(Detector):
             way; most resize 8-bit values with Pillow, bicubic.
         positions: how it resizes the positional embedding.
         score_range: lowest and highest value that ``judge`` can give as a score.
+        further: fingerprints of further networks by name; None for one that is not there.
     """
 
     prepared: ClassVar[dict] = {"interpolation": "bicubic", "antialias": True, "resize_on": "pil"}
@@ -69,11 +71,40 @@ class CLIPDetector(Detector):
     def __init__(self, clip: CLIPBackbone, config: Any) -> None:
         given, clip = clip, clip.with_activation(getattr(config, "activation", "weights"))
         super().__init__(config, (clip,), replace(clip.preprocess, **self.prepared))
-        self.source = given
+        self.source, self.further = given, dict[str, str | None]()
         self.clip = clip.clip.requires_grad_(False)
         self.text_features = TextFeatures(clip.clip, clip.fingerprint, reload=clip.reload)
         if "references" in self.info.knows_from:
             self.memory = PatchMemory()
+
+    def look_beside(self, name: str, network: Backbone | None, taken: Input | None) -> None:
+        """Have a further network, or none, that no learned value hangs on.
+
+        ``facts`` name it, and pictures are prepared for it, too; what is learned stays bound to the
+        CLIP alone.
+        """
+        self.further[name] = network.fingerprint if network else None
+        if network and taken:
+            self.inputs[name] = taken
+            self.networks += (network_facts(network),)
+            self.precision = told((self.source, network), "precision")
+
+    def lacking(self, name: str) -> UnsupportedError:
+        """What to say where it should judge, and was built without such a network."""
+        return UnsupportedError(
+            f"{self.info.title} judges with a {name}, and was loaded without one, to learn alone. "
+            f"Load it to judge, with its checkpoint (--backbone {name}=NAME_OR_FOLDER)"
+        )
+
+    @staticmethod
+    def seen_by_clip(inputs: Any) -> Tensor:
+        """The CLIP's input, which is the only one or one of several."""
+        images: Tensor = inputs["image"] if isinstance(inputs, Mapping) else inputs
+        return images
+
+    def facts(self) -> dict[str, Any]:
+        """With the networks beside the CLIP; None for one that is not there."""
+        return {**super().facts(), **self.further}
 
     def chosen_taps(self, *, last: bool = False) -> tuple[int, ...]:
         """``config.taps``; else the quarters of the image tower's depth, or its ``last`` block.

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from zerodefect.detector import absent_inputs
-from zerodefect.detector.composed import Memory, images_of, numbered
+from zerodefect.detector.composed import Later, Memory, images_of, numbered
 from zerodefect.detector.configs import Positive, Share, hyper_parameters
 from zerodefect.detector.contract import (
     Detector,
@@ -241,7 +241,7 @@ class Combined(Detector):
 
     # --- what they say --------------------------------------------------------------------------
 
-    def encode(self, inputs: Mapping[str, Tensor]) -> dict[str, _Later]:
+    def encode(self, inputs: Mapping[str, Tensor]) -> dict[str, Later]:
         """What every part makes of its inputs, once it is heard."""
         encoded = {}
         for name, part in self.each():
@@ -250,7 +250,7 @@ class Combined(Detector):
             if not own or (len(own) < len(places) and not part.may_lack):
                 continue
             lone = part.inputs.keys() == {"image"}
-            encoded[name] = _Later(part, own["image"] if lone else own)
+            encoded[name] = Later(part.encode, own["image"] if lone else own)
         return encoded
 
     def heard(self, knowledge: Knowledge) -> list[tuple[str, Detector, float]]:
@@ -346,25 +346,6 @@ class Combined(Detector):
         joint = {fact: {name: own[fact] for name, own in parts.items()} for fact in shared}
         config = plain(asdict(self.config))
         return {"method": self.info.name, **joint, "config": config, "parts": parts}
-
-
-class _Later:
-    """What a part makes of its inputs: a part that is not heard costs nothing."""
-
-    def __init__(self, part: Detector, inputs: Any) -> None:
-        self._part, self._inputs = part, inputs
-        self._made: Any = None
-
-    @property
-    def value(self) -> Any:
-        """Made at the first call."""
-        if self._inputs is not None:
-            self._made, self._inputs = self._part.encode(self._inputs), None
-        return self._made
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Made before it goes elsewhere, without the network."""
-        return {"_part": None, "_inputs": None, "_made": self.value}
 
 
 @dataclass

@@ -1,10 +1,10 @@
-"""Parts that a detector composes: how it keeps references, and its official steps over a set."""
+"""Parts that a detector composes: how it keeps references, what is made later, steps over a set."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import repeat
-from typing import ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,6 +13,25 @@ from zerodefect.detector.knowledge import Knowledge
 from zerodefect.types import Prediction
 
 _B = TypeVar("_B")
+
+
+class Later:
+    """What a network makes of its inputs: one that is not asked costs nothing."""
+
+    def __init__(self, make: Callable[[Any], Any], inputs: Any) -> None:
+        self._make, self._inputs = make, inputs
+        self._made: Any = None
+
+    @property
+    def value(self) -> Any:
+        """Made at the first call."""
+        if self._inputs is not None:
+            self._made, self._inputs = self._make(self._inputs), None
+        return self._made
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Made before it goes elsewhere, without the network."""
+        return {"_make": None, "_inputs": None, "_made": self.value}
 
 
 def numbered(

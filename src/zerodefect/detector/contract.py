@@ -24,7 +24,6 @@ from zerodefect.types import Prediction, TrainingBatch
 if TYPE_CHECKING:
     from zerodefect.types import Inputs
 
-
 Sizes = tuple[int, int] | Mapping[str, tuple[int, int]]
 
 
@@ -42,6 +41,7 @@ class Input:
 
     preprocess: Preprocess  # how the picture becomes the (3, H, W)
     multiple: int = 1  # both sides are multiples of this, in pixels
+    fixed: bool = False  # a network that knows one size: no other is asked of it
 
 
 @dataclass(frozen=True)
@@ -156,11 +156,13 @@ class Detector(nn.Module):
         return sizes["image"] if sizes.keys() == {"image"} else sizes
 
     def resize_inputs(self, sizes: Sizes) -> None:
-        """Take inputs of other sizes; one size is for all of them.
+        """Take inputs of other sizes; one size is for all of them that are not fixed.
 
         Called while the detector is built, before it knows anything.
         """
         for name, needed in self.inputs.items():
+            if needed.fixed:
+                continue
             size = sizes[name] if isinstance(sizes, Mapping) else sizes
             prepared = dataclasses.replace(needed.preprocess, size=size)
             self.inputs[name] = dataclasses.replace(needed, preprocess=prepared)

@@ -62,6 +62,8 @@ class MethodInfo:
         backbones: pretrained networks that it is built on, by name, in the order in which its
             constructor takes them.
         spare: those of them that it can do without: it has them where they are named.
+        judging: those of them that only judging asks: what is learned does not hang on them, and
+            training and the authors' files are read without them.
     """
 
     name: str
@@ -77,6 +79,7 @@ class MethodInfo:
     optional: tuple[Source, ...] = ()
     backbones: Mapping[str, BackboneKind] = field(default_factory=lambda: {"clip": "clip"})
     spare: tuple[str, ...] = ()
+    judging: tuple[str, ...] = ()
 
     @property
     def needs(self) -> tuple[Source, ...]:
@@ -85,8 +88,9 @@ class MethodInfo:
 
     @property
     def networks(self) -> tuple[str, ...]:
-        """Names of the networks that it is always built on."""
-        return tuple(name for name in self.backbones if name not in self.spare)
+        """Names of the networks that it is always built on, and that learned values hang on."""
+        beside = (*self.spare, *self.judging)
+        return tuple(name for name in self.backbones if name not in beside)
 
     @property
     def trained(self) -> bool:

@@ -22,13 +22,12 @@ import torch.nn.functional as F
 from pydantic import BeforeValidator
 from torch import Tensor, nn
 
-from zerodefect.backbones.backbone import network_facts
 from zerodefect.backbones.clip import TextTower, tokenize
 from zerodefect.backbones.clip_weights import CLIPBackbone
 from zerodefect.backbones.grounder import Grounder, Queries, caption_of, to_corners
 from zerodefect.detector import clip_detector
 from zerodefect.detector.clip_detector import CLIPDetector
-from zerodefect.detector.contract import Input, told
+from zerodefect.detector.contract import Input
 from zerodefect.detector.knowledge import Knowledge, Product
 from zerodefect.detector.recipes import Learner, Recipe, Stage
 from zerodefect.layers.adapters import linear
@@ -171,19 +170,12 @@ class FineDetector(CLIPDetector):
     def __init__(self, clip: CLIPBackbone, grounder: Grounder | None, config: Any) -> None:
         super().__init__(clip, config)
         self.taps = self.chosen_taps()
-        self.grounder = grounder
-        if grounder is not None:
-            self.inputs["grounder"] = Input(grounder.preprocess)  # it takes any size
-            self.networks += (network_facts(grounder),)
-            self.precision = told((clip, grounder), "precision")
+        self.grounder = grounder  # it takes any size
+        self.look_beside("grounder", grounder, Input(grounder.preprocess) if grounder else None)
         D, C, n = self.clip.config.embed_dim, self.clip.config.text.width, config.context_length
         self.draws = torch.Generator().manual_seed(config.seed)
         self.normal_prompt_learner = PromptLearner(D, C, n, self.draws)
         self.abnormal_prompt_learner = PromptLearner(D, C, n, self.draws)
-
-    def facts(self) -> dict[str, Any]:
-        """With the grounder that looks for places; None where there is none."""
-        return {**super().facts(), "grounder": self.grounder and self.grounder.fingerprint}
 
     # --- words --------------------------------------------------------------------------------
 
@@ -234,9 +226,8 @@ class FineDetector(CLIPDetector):
 
     def image_side(self, inputs: Any) -> tuple[Tensor, Tensor | None]:
         """What the CLIP sees of the pictures, and what the grounder does."""
-        if isinstance(inputs, Mapping):
-            return inputs["image"], inputs.get("grounder")
-        return inputs, None
+        shown = inputs.get("grounder") if isinstance(inputs, Mapping) else None
+        return self.seen_by_clip(inputs), shown
 
     def seen(self, batch: TrainingBatch) -> tuple[Features, list[Mapping[str, Tensor]]]:
         """A training batch: its image side, and the words of each picture's product."""

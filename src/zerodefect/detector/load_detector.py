@@ -55,6 +55,7 @@ def load_detector(
     precision: str = "float32",
     image_size: int | None = None,
     untrained: bool = False,
+    judges: bool = True,
     **options: Any,
 ) -> Detector:
     """Load weights and put a method on them, in eval mode.
@@ -74,6 +75,8 @@ def load_detector(
         image_size: side of the input in pixels, instead of the checkpoint's, or else what the
             weights' side-car recommends for the method, or else the weights' own.
         untrained: a trainable method starts with its initial values, for whoever fills them.
+        judges: False where it only learns: networks that only judging asks are left out where they
+            are not named, and a detector without them learns and is saved, but judges nothing.
         options: hyper-parameters of the method; of a part of several as ``"part.option"``. One
             that is not given is what the weights' side-car recommends for the method, else the
             method's default (the paper's value).
@@ -92,7 +95,7 @@ def load_detector(
         method = method or default_method(backbone, weights)
     if method and JOIN in method:
         return _combined(method, checkpoint, backbone, weights, loading, options)
-    return _single(method, checkpoint, backbone, weights, untrained, options, **loading)
+    return _single(method, checkpoint, backbone, weights, untrained, judges, options, **loading)
 
 
 def _single(
@@ -101,6 +104,7 @@ def _single(
     backbone: Names,
     weights: Files,
     untrained: bool,
+    judges: bool,
     options: Mapping[str, Any],
     *,
     device: str,
@@ -109,10 +113,10 @@ def _single(
 ) -> Detector:
     chosen, found = pick_device(device), read_checkpoint(checkpoint) if checkpoint else None
     kind = _method(method, found, backbone, weights, untrained)
-    if found and backbone is None and weights is None:
-        backbone = _backbones_of(found, kind)
+    if found:
+        backbone = _backbones_of(found, kind, backbone, weights)
     where = {"device": chosen, "dtype": pick_dtype(precision, chosen)}
-    given = load_backbones(kind, backbone, weights, **where)
+    given = load_backbones(kind, backbone, weights, judges=judges, **where)
     networks = [one for one in given if one is not None]
     advised = _advised(kind, networks)
     advised_size = advised.pop("image_size", None)
@@ -206,11 +210,12 @@ def _method(
 
 
 def load_backbones(
-    kind: type[Detector], backbone: Names, weights: Files, **where: Any
+    kind: type[Detector], backbone: Names, weights: Files, *, judges: bool = True, **where: Any
 ) -> list[Any]:
     """Networks of a method, in the order of its ``info.backbones``.
 
-    One that it can do without is None where it is not named.
+    One that it can do without is None where it is not named; so is one that only judging asks
+    where the detector does not judge.
 
     Raises:
         ValueError: a name of the method's networks that it does not have.
@@ -218,13 +223,32 @@ def load_backbones(
     """
     wanted = kind.info.backbones
     names, files, title = _by_name(kind, backbone), _by_name(kind, weights), kind.info.title
-    left_out = [part for part in kind.info.spare if part not in {**names, **files}]
+    spare, unasked = kind.info.spare, () if judges else kind.info.judging
+    left_out = [part for part in wanted if part in (*spare, *unasked) and part not in names]
+    left_out = [part for part in left_out if part not in files]
     for part in left_out:
-        _log.info("%s runs without a %s: none is named (--backbone %s=...)", title, part, part)
-    return [
-        None if part in left_out else _load(each, names.get(part), files.get(part), **where)
-        for part, each in wanted.items()
-    ]
+        told = "learns without a %s, which it asks only to judge; inspect takes one"
+        how = told if part in unasked else "runs without a %s: none is named"
+        _log.info(f"%s {how} (--backbone %s=...)", title, part, part)
+    found = []
+    for part, each in wanted.items():
+        missing = part in left_out
+        try:
+            network = None if missing else _load(each, names.get(part), files.get(part), **where)
+        except WeightsError as error:
+            raise _without(kind, part, error) from None
+        found.append(network)
+    return found
+
+
+def _without(kind: type[Detector], part: str, error: WeightsError) -> WeightsError:
+    """Where a method has several networks: which of them is missing, and how it is named."""
+    if len(kind.info.backbones) == 1:
+        return error
+    asked = " to judge pictures, though not to learn" if part in kind.info.judging else ""
+    return WeightsError(
+        f"{kind.info.title} needs its {part}{asked} (--backbone {part}=NAME_OR_FOLDER). {error}"
+    )
 
 
 def _by_name(kind: type[Detector], given: Any) -> Mapping[str, Any]:
@@ -287,17 +311,27 @@ def _advised(kind: type[Detector], networks: Sequence[Backbone]) -> dict[str, An
     return advised
 
 
-def _backbones_of(found: Checkpoint, kind: type[Detector]) -> dict[str, str]:
-    """Names by which the weights of a checkpoint can be loaded again."""
+def _backbones_of(found: Checkpoint, kind: type[Detector], backbone: Names, weights: Files) -> Any:
+    """What is said of the networks, and for those of which nothing is: those of the checkpoint.
+
+    Raises:
+        CheckpointError: a network whose place is not known has to be named.
+    """
+    if isinstance(backbone, str) or isinstance(weights, (str, Path)):
+        return backbone  # of the only network that values are learned on
+    said = {**(backbone or {})}
     stored = found.backbone if isinstance(found.backbone, list) else [found.backbone]
-    names = [name for name in stored if name is not None]
-    for name in names:
+    for part, name in zip(kind.info.networks, stored, strict=False):
+        if name is None or part in {**said, **(weights or {})}:
+            continue
         if name != EMBEDDED and (name.endswith(")") or "/" not in name):
+            which = f" {part}=FILE" if len(kind.info.backbones) > 1 else ""
             raise CheckpointError(
                 f"{found.path}: learned on the local weights {name}, whose place is not "
-                "known. Name them (--backbone, --weights)"
+                f"known. Name them (--backbone{which}, --weights{which})"
             )
-    return dict(zip(kind.info.backbones, names, strict=False))
+        said[part] = name
+    return said or None
 
 
 def _published(networks: Sequence[Backbone]) -> bool:
@@ -326,6 +360,8 @@ def check_size(side: int, detector: Detector) -> None:
         ValueError: too small, too large, or no multiple of a patch.
     """
     for needed in detector.inputs.values():
+        if needed.fixed:
+            continue
         patch = needed.multiple
         if not patch <= side <= _LARGEST_INPUT:
             raise ValueError(

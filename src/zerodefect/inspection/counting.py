@@ -102,9 +102,8 @@ def _split(values: np.ndarray, part: np.ndarray, low: float, depth: float) -> li
         labels, count = ndimage.label(part & (values > level), _TOUCHING)
         if count < 2:
             continue
-        numbers = np.arange(1, count + 1)
-        peaks = ndimage.maximum(values, labels, numbers)
-        apart = numbers[np.asarray(peaks) - level >= depth]
+        reached = np.unique(labels[values - level >= depth])
+        apart = reached[reached > 0]
         if len(apart) > 1:
             parts = (_split(values, labels == number, level, depth) for number in apart)
             return [core for cores in parts for core in cores]

@@ -198,8 +198,6 @@ class Keepable(Teachable):
         if renewed:
             if file.kinds:
                 _log.warning("kinds must be taught anew: their examples tell of the former weights")
-            if file.rules:
-                _log.warning("rules must be given anew: their components were found by the former")
             return
         self.taught_kinds, self.rule_set = file.kinds, file.rules
         told, policy = file.told.calibration, file.policy

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,8 @@ from zerodefect.inspection.product_detector import check_detector, rebuilt
 from zerodefect.inspection.product_file import ProductFile, opened_product
 from zerodefect.inspection.product_sections import SUFFIX
 from zerodefect.inspection.refinement import Refiner
+from zerodefect.inspection.rule_renewal import renew_rules
+from zerodefect.inspection.rule_set import asked_rules, several
 from zerodefect.inspection.sources import Source, open_source
 from zerodefect.inspection.word_sight import opened_roi
 from zerodefect.methods import load_detector
@@ -91,12 +93,31 @@ def load(
     told |= {"vocabulary": words, "tile": tile, "overlap": overlap, "keep_aspect": keep_aspect}
     told |= {"roi": roi, "ignore": ignore, "bit_depth": bit_depth, "view": checked_view(view)}
     told |= {"memory_budget": memory_budget}
+    rules, components = _checked_rules(method, rules, components)  # before the long work
     inspector = _inspector(method, told, loading)
-    if refine is not None:
-        inspector.refiner = Refiner.load(refine, loading.get("device") or "auto")
+    inspector.refiner = _refiner(refine, loading)
     if rules or components:
         inspector.teach_rules(rules, components, clusters)
     return inspector
+
+
+def _checked_rules(
+    method: str | Path | None, rules: str | Iterable[str], components: str | Iterable[str]
+) -> tuple[list[str], list[str]]:
+    """Rules and components, all of which are known.
+
+    Raises:
+        RuleError, ComponentError: as of ``Inspector.teach_rules``.
+    """
+    asked, told = list(several(rules)), list(several(components))
+    if asked or told:
+        before = opened_product(str(method)).rules if is_product(method) else None
+        asked_rules(before, asked, told)
+    return asked, told
+
+
+def _refiner(name: str | Path | None, loading: Mapping[str, Any]) -> Refiner | None:
+    return None if name is None else Refiner.load(name, loading.get("device") or "auto")
 
 
 def _inspector(
@@ -213,15 +234,25 @@ def _given(said: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def renewed(path: str | Path, **said: Any) -> Inspector:
+def renewed(
+    path: str | Path,
+    rules: Sequence[str] = (),
+    components: Sequence[str] = (),
+    clusters: str | Path | None = None,
+    **said: Any,
+) -> Inspector:
     """A product learned anew from the pictures in its file, with present or other weights.
+
+    Its rules hold on; see ``rule_renewal.renew_rules``.
 
     Args:
         path: of the file.
+        rules, components, clusters: besides those of the file, as of ``Inspector.teach_rules``.
         said: ``method``, weights and hyper-parameters that are to be others than it was asked for.
 
     Raises:
         ProductError: it keeps no pictures; and as of ``load``.
+        ComponentError: what a component of its rules looks like is not at hand any more.
     """
     file, given = opened_product(path), _given(said)
     told, seen = file.told, file.told.viewing
@@ -255,6 +286,8 @@ def renewed(path: str | Path, **said: Any) -> Inspector:
     inspector.viewing = replace(inspector.viewing, within=within)
     if references:
         inspector.remember(references)
+    same = inspector.detector.facts() == told.detector.facts
+    renew_rules(inspector, file.rules, same, rules, components, clusters)
     if not told.calibration.automatic:
         inspector.calibrate(references if told.calibration.leave_one_out else good, **again)
     inspector.restore(inspector.snapshot(), file, renewed=True)

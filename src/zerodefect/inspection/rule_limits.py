@@ -124,7 +124,7 @@ def learn_rule(
         if low is None or not math.isfinite(low):
             raise CalibrationError(
                 f"rule '{rule}': {rule.subject!r} was not found with confidence in {missing} of "
-                f"{n} good images. Show more examples of it, or name other clusters."
+                f"{n} good images. Draw boxes on more examples of it, or name other clusters."
             )
         everything = [*own, *[-math.inf] * missing]
         high = conformal_limit(everything, rate, rates.own_confidence)

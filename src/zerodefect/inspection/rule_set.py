@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,12 @@ from zerodefect.detector.contract import PatchFeatures
 from zerodefect.images import Picture
 from zerodefect.inspection.component_model import ComponentModel, patch_rows
 from zerodefect.inspection.component_parts import Seen, SeenComponent, seen_component, seen_words
-from zerodefect.inspection.component_sources import FORMS, ComponentError, ComponentSource
+from zerodefect.inspection.component_sources import (
+    FORMS,
+    ComponentError,
+    ComponentSource,
+    parsed_sources,
+)
 from zerodefect.inspection.rule_language import ComponentRule
 from zerodefect.inspection.rule_limits import SharedRates, learn_rule, limits_of, two_sided_p
 from zerodefect.inspection.rule_measures import (
@@ -36,6 +41,10 @@ from zerodefect.inspection.rule_records import (
 from zerodefect.types import Verdict
 
 NOTHING = "none"  # a rule that takes those of a product back
+
+_PROMISE, _THE_RULE = "Rules as usual, from", " the rule '"  # by which notes of rules are known
+
+_BY_LOOK = " The model does not know {} by these words: draw boxes, or name clusters, instead."
 
 
 @dataclass(frozen=True)
@@ -199,6 +208,42 @@ class RuleSet:
         return {**self.section().model_dump(mode="json"), **looks}
 
 
+def asked_rules(
+    before: RuleSet | None,
+    rules: str | Iterable[str | ComponentRule],
+    components: str | Iterable[str | ComponentSource] = (),
+) -> RuleSet | None:
+    """The rules in force once some are given besides those before; nothing is loaded or read.
+
+    Args:
+        before: rules in force.
+        rules, components: as of ``Ruled.teach_rules``.
+
+    Returns:
+        Without a model where components are told anew; None where nothing is asked any more.
+
+    Raises:
+        RuleError: a rule is not understood.
+        ComponentError: a component is not understood, or a rule names one that was not told.
+    """
+    asked = list(several(rules))
+    parsed = [parse_rule(str(one)) for one in asked if one != NOTHING]
+    sources = parsed_sources(several(components))
+    if NOTHING in asked and not parsed:
+        return None
+    kept = () if before is None or NOTHING in asked else before.rules
+    every = tuple(dict.fromkeys([*kept, *parsed]))
+    anew = before is None or bool(sources)
+    made = RuleSet(every, sources) if before is None or anew else replace(before, rules=every)
+    made.check()
+    return made
+
+
+def several(given: str | Iterable[Any]) -> Iterable[Any]:
+    """One text, or many."""
+    return [given] if isinstance(given, str) else given
+
+
 def _usable(learned: LearnedRule) -> LearnedRule:
     """What was learned, if it is of its rule.
 
@@ -232,7 +277,15 @@ def on_good_in_words(rules: RuleSet, truths: Sequence[Sequence[Truth]]) -> Itera
         counts = [(found.count("broken"), "break"), (found.count("uncertain"), "leave uncertain")]
         told = " and ".join(f"{count} {what}" for count, what in counts if count)
         if told:
-            yield f"Of {n} good image{'s' * (n != 1)} {told} the rule '{rule}'."
+            words = [name for name in rule.names if name in rules.words]
+            unseen = bool(words) and 2 * found.count("uncertain") > n
+            remedy = _BY_LOOK.format(" and ".join(map(repr, words))) if unseen else ""
+            yield f"Of {n} good image{'s' * (n != 1)} {told}{_THE_RULE}{rule}'.{remedy}"
+
+
+def without_rules(notes: Iterable[str]) -> tuple[str, ...]:
+    """Notes of a policy without what was said of rules on good pictures, and promised of them."""
+    return tuple(one for one in notes if not (one.startswith(_PROMISE) or _THE_RULE in one))
 
 
 def promise_of_rules(rules: RuleSet, n: int, of_score: float | None, proven: bool) -> str:
@@ -242,7 +295,7 @@ def promise_of_rules(rules: RuleSet, n: int, of_score: float | None, proven: boo
         f"'{one.rule}' {' and '.join(_range(*own) for own in one.limits)}"
         for one in rules.learned.values()
     )
-    start = f"Rules as usual, from {n} good image{'s' * (n != 1)}: {told}."
+    start = f"{_PROMISE} {n} good image{'s' * (n != 1)}: {told}."
     total = min(1.0, (of_score or 0.0) + (rules.rate or 0.0))
     share = f"{100 * total:.3g} %"
     if not proven:

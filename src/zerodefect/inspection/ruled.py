@@ -14,7 +14,7 @@ from zerodefect.images import Picture
 from zerodefect.inspection.component_learning import learn_components, load_clusters
 from zerodefect.inspection.component_model import Clusters, PatchRows, patch_rows
 from zerodefect.inspection.component_parts import Seen
-from zerodefect.inspection.component_sources import ComponentSource, parsed_sources
+from zerodefect.inspection.component_sources import ComponentSource
 from zerodefect.inspection.conformal import PolicyError
 from zerodefect.inspection.inspected import Inspection
 from zerodefect.inspection.keepable import Keepable
@@ -23,14 +23,16 @@ from zerodefect.inspection.product_pictures import Keeping
 from zerodefect.inspection.rule_language import ComponentRule
 from zerodefect.inspection.rule_limits import SharedRates, limits_of
 from zerodefect.inspection.rule_measures import Truth, Value
-from zerodefect.inspection.rule_reader import parse_rule
 from zerodefect.inspection.rule_set import (
     NOTHING,
     RuleSet,
+    asked_rules,
     broken_in_words,
     learned_rules,
     on_good_in_words,
     promise_of_rules,
+    several,
+    without_rules,
 )
 from zerodefect.inspection.shown import Shown
 from zerodefect.inspection.sources import GoodPictures, digest
@@ -104,20 +106,15 @@ class Ruled(Keepable):
             ComponentError: a component is not told, or cannot be found.
             ImageError: a picture of a box cannot be read.
         """
-        asked = list(_several(rules))
-        parsed = [parse_rule(str(one)) for one in asked if one != NOTHING]
-        sources, before = parsed_sources(_several(components)), self.rule_set
-        kept = () if before is None or NOTHING in asked else before.rules
-        every = tuple(dict.fromkeys([*kept, *parsed]))
-        if before is None or sources:
-            made = RuleSet(every, sources)
-            made.check()  # before the long work
-            made = replace(made, model=self._model_of(sources, clusters))
-        else:
-            made = replace(before, rules=every)
-            made.check()
-        self.rule_set = None if NOTHING in asked and not parsed else made
-        return self.rule_set
+        rules = list(several(rules))
+        made = asked_rules(self.rule_set, rules, components)  # refused before the long work
+        if made is not None and made.model is None:
+            made = replace(made, model=self._model_of(made.sources, clusters))
+        if NOTHING in rules and self.policy is not None:
+            notes = without_rules(self.policy.notes)
+            self.policy = self.policy.model_copy(update={"notes": notes})
+        self.rule_set = made
+        return made
 
     def _model_of(
         self, sources: Sequence[ComponentSource], clusters: str | Path | Clusters | None
@@ -147,9 +144,23 @@ class Ruled(Keepable):
         unlearned = self.rule_set.unlearned if self.rule_set else ()
         if unlearned:
             raise PolicyError(
-                f"rule '{unlearned[0]}': what is usual is learned from good pictures. Calibrate "
-                "with it: zerodefect calibrate good/ --rule ... --output NAME.zd"
+                f"rule '{unlearned[0]}': what is usual is learned from good pictures. "
+                f"{self._learns(unlearned[0])}"
             )
+
+    def _learns(self, rule: ComponentRule) -> str:
+        """How limits of a rule that holds as usual are learned, for people."""
+        if self.file is None:
+            return "Calibrate with it: zerodefect calibrate good/ --rule ... --output NAME.zd"
+        learning = f'--product {self.file.path} --rule "{rule}"'
+        if not self.file.told.pictures.kept:
+            return (
+                f"{self.file.path} keeps no pictures to learn it from: calibrate anew, with the "
+                "good pictures, components and rules, and --output NAME.zd"
+            )
+        if self.calibration.automatic:
+            return f"Learn it from some, and keep it: zerodefect calibrate good/ {learning}"
+        return f"Learn it from those in the file, and keep it: zerodefect calibrate {learning}"
 
     # --- pictures -------------------------------------------------------------------------------
 
@@ -259,7 +270,3 @@ class Ruled(Keepable):
         if learned:
             notes.append(promise_of_rules(self.rule_set, n, policy.false_alarms, proven))
         return policy.model_copy(update={"notes": (*policy.notes, *notes)})
-
-
-def _several(given: str | Iterable[Any]) -> Iterable[Any]:
-    return [given] if isinstance(given, str) else given

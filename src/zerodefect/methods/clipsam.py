@@ -19,14 +19,14 @@ import torch
 import torch.nn.functional as nnF
 from torch import Tensor, nn
 
-from zerodefect.backbones.backbone import network_facts
 from zerodefect.backbones.clip_weights import CLIPBackbone
 from zerodefect.backbones.map_prompts import parts_above, prompts_from
 from zerodefect.backbones.segmenter import Segmenter
 from zerodefect.detector import clip_detector
 from zerodefect.detector.clip_detector import WordDetector
+from zerodefect.detector.composed import Later
 from zerodefect.detector.configs import Count, Share, Taps, hyper_parameters
-from zerodefect.detector.contract import Input, told
+from zerodefect.detector.contract import Input
 from zerodefect.detector.facts import MethodInfo
 from zerodefect.detector.knowledge import Knowledge
 from zerodefect.detector.recipes import Recipe
@@ -68,9 +68,9 @@ class ClipSAMConfig:
 
 @dataclass(frozen=True)
 class Features(clip_detector.Features):
-    """Image side of one batch; ``embedded`` is the segmenter's, empty where it has not looked."""
+    """Image side of one batch; ``embedded`` is the segmenter's, which looks when it is asked."""
 
-    embedded: Sequence[Tensor] = ()
+    embedded: Later | None = None
 
 
 class Interaction(nn.Module):
@@ -135,6 +135,7 @@ def attended(Q: Tensor, K: Tensor, V: Tensor) -> Tensor:
         parity="none: a completion from abstract and introduction; hand-computed parts",
         completion=True,
         backbones={"clip": "clip", "segmenter": "segmenter"},
+        judging=("segmenter",),
     )
 )
 class ClipSAM(WordDetector):
@@ -149,15 +150,17 @@ class ClipSAM(WordDetector):
     config: ClipSAMConfig
 
     def __init__(
-        self, clip: CLIPBackbone, segmenter: Segmenter, config: ClipSAMConfig | None = None
+        self,
+        clip: CLIPBackbone,
+        segmenter: Segmenter | None = None,
+        config: ClipSAMConfig | None = None,
     ) -> None:
         super().__init__(clip, config or ClipSAMConfig())
-        self.segmenter = segmenter.requires_grad_(False)
-        self.inputs["segmenter"] = Input(segmenter.preprocess, segmenter.stride)
-        both = (clip, segmenter)
-        self.backbone, self.weights = told(both, "name"), told(both, "fingerprint")
-        self.networks = (*self.networks, network_facts(segmenter))
-        self.precision = told(both, "precision")
+        self.segmenter, taken = segmenter, None
+        if segmenter is not None:
+            segmenter.requires_grad_(False)
+            taken = Input(segmenter.preprocess, segmenter.stride, fixed=True)
+        self.look_beside("segmenter", segmenter, taken)
         self.taps = self.chosen_taps()
         shape, draws = self.clip.config, torch.Generator().manual_seed(self.config.seed)
         W, D, C = shape.vision.width, shape.embed_dim, self.config.hidden
@@ -166,9 +169,15 @@ class ClipSAM(WordDetector):
     # --- in the order of the paper --------------------------------------------------------------
 
     def encode(self, inputs: Any) -> Features:
-        """Patches of the stages, and what the segmenter makes of the picture."""
+        """Patches of the stages, and what the segmenter would make of the picture.
+
+        Raises:
+            UnsupportedError: it was built without a segmenter, to learn.
+        """
+        if self.segmenter is None:
+            raise self.lacking("segmenter")
         seen = super().encode(inputs["image"])
-        return Features(**vars(seen), embedded=self.segmenter.embed(inputs["segmenter"]))
+        return Features(**vars(seen), embedded=Later(self.segmenter.embed, inputs["segmenter"]))
 
     def judge(self, encoded: Features, knowledge: Knowledge) -> Prediction:
         """The score is the highest value of the map."""
@@ -187,6 +196,7 @@ class ClipSAM(WordDetector):
 
     def refined(self, A: Tensor, encoded: Features, row: int) -> Tensor:
         """MMR: the mean of A ``(H, W)`` and of the masks that SAM cuts out of the picture."""
+        assert self.segmenter is not None and encoded.embedded is not None
         rough = A.detach().cpu().numpy()
         over, under = torch.zeros_like(A), 0.0
         for share in _LEVELS:
@@ -195,7 +205,7 @@ class ClipSAM(WordDetector):
             if not parts:
                 continue
             prompts = prompts_from(rough, parts, most=self.config.points)
-            found = self.segmenter.masks(encoded.embedded, row, prompts, several=True)
+            found = self.segmenter.masks(encoded.embedded.value, row, prompts, several=True)
             q = found.quality.clamp(0, 1)
             for own, masks in zip(q, found.at((A.shape[0], A.shape[1])), strict=True):
                 over = over + (own[:, None, None] * masks).sum(0)
@@ -206,7 +216,7 @@ class ClipSAM(WordDetector):
 
     def training_loss(self, batch: TrainingBatch) -> dict[str, Tensor]:
         """Focal and two Dice losses of the rough map; the segmenter is not trained."""
-        seen = super().encode(batch.images["image"])
+        seen = super().encode(self.seen_by_clip(batch.images))
         T = self.texts_of(batch.objects)  # (B, 2, D)
         maps = self.rough_map(seen.patches, T, seen.grid)
         return map_terms([maps.float()], batch.masks)

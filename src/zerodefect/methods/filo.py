@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from zerodefect.backbones.clip_weights import CLIPBackbone
 from zerodefect.backbones.grounder import Grounder
+from zerodefect.backbones.grounding_names import is_published
 from zerodefect.backbones.transformer import SecondStream, same_depth
 from zerodefect.detector.clip_detector import Activation
 from zerodefect.detector.configs import Count, Positive, Share, Taps, hyper_parameters
@@ -162,6 +163,7 @@ def _name(shape: tuple[int, int]) -> str:
         figures=_FIGURES,
         backbones={"clip": "clip", "grounder": "grounder"},
         spare=("grounder",),
+        judging=("grounder",),
     )
 )
 class FiLo(FineDetector):
@@ -321,6 +323,12 @@ class FiLo(FineDetector):
 
     def official_state(self, published: Mapping[str, Any]) -> dict[str, Tensor]:
         """Learned values from ``{"filo": ...}``; its names are ours, besides a copy of CLIP."""
+        inner = published.get("model", published)
+        if isinstance(inner, Mapping) and is_published(map(str, inner)):
+            raise ValueError(
+                "this is a grounder of the authors', not what FiLo learned. Name it where pictures "
+                "are judged (--backbone grounder=FILE), and import filo_train_on_*.pth"
+            )
         checked = Checked(published, "FiLo checkpoint")
         values = checked.inside("filo")
         state = {name: values.take(name, p.shape) for name, p in self.learned.items()}

@@ -149,6 +149,7 @@ def _convolutions(
         completion=True,
         backbones={"clip": "clip", "grounder": "grounder"},
         spare=("grounder",),
+        judging=("grounder",),
     )
 )
 class FiLoPlusPlus(FineDetector):

@@ -212,25 +212,33 @@ class GaussianMemory:
         return knowledge.having(self.gaussians(knowledge))
 
     def gaussians(self, knowledge: Knowledge) -> dict[str, Tensor]:
-        """Means ``(N, C)`` and lower factors ``(N, C, C)`` (deviations ``(N, C)``), float64.
+        """Means ``(N, C)`` and what whitens, ``(N, C, C)`` or ``(N, C)``, float32.
 
-        One picture has no covariance: the regularisation alone is left.
+        That is the inverse of L_p, made once, as one product is much faster than a solution of
+        triangular systems for each picture. One picture has no covariance: the regularisation alone
+        is left.
         """
         n, first, second = (knowledge[f"sum/{part}"] for part in ("count", "first", "second"))
-        mean, more = first / n, self.config.regularisation
+        mean, more = first / n, self.config.regularisation  # float64 up to the end
         if self.config.flavour == "anomalib":
             more += _BEFORE_INVERTING
         if not self._full:
             variance = ((second - n * mean.square()) / (n - 1).clamp(min=1)).clamp(min=0)
-            return {"gaussian/mean": mean, "gaussian/factor": (variance + more).sqrt()}
-        S = (second - n * mean[:, :, None] * mean[:, None]) / (n - 1).clamp(min=1)
-        S = S + more * torch.eye(S.shape[-1], dtype=S.dtype, device=S.device)
-        return {"gaussian/mean": mean, "gaussian/factor": torch.linalg.cholesky(S)}
+            whitening = (variance + more).rsqrt()
+        else:
+            S = torch.baddbmm(second, mean[:, :, None], mean[:, None], alpha=-float(n))
+            S /= (n - 1).clamp(min=1)
+            S.diagonal(dim1=1, dim2=2).add_(more)
+            L = torch.linalg.cholesky(S)
+            one = torch.eye(S.shape[-1], dtype=S.dtype, device=S.device)
+            whitening = torch.linalg.solve_triangular(L, one.expand_as(L), upper=False)
+        return {"gaussian/mean": mean.float(), "gaussian/whitening": whitening.float()}
 
     def bytes_of(self, features: Mapping[str, Tensor]) -> int:
         """Bytes of sums and Gaussians, whatever the number of pictures."""
         _, N, C = features["patches"].shape
-        return 8 * N * C * (2 + 2 * (C if self._full else 1))
+        own = C if self._full else 1  # of the second moments, for each channel
+        return 12 * N * C * (1 + own)  # sums in float64, Gaussians in float32
 
     def leaves_out(self, knowledge: Knowledge) -> bool:
         """Never: sums do not say what they are made of."""
@@ -244,12 +252,10 @@ class GaussianMemory:
         """
         if left_out is not None:
             raise RuntimeError("sums over pictures cannot leave one of them out")
-        if "gaussian/mean" not in knowledge:
+        if "gaussian/whitening" not in knowledge:  # not settled, or by a former version
             knowledge = self.settle(knowledge)
-        mean, factor = knowledge["gaussian/mean"], knowledge["gaussian/factor"]
-        x = (e.double() - mean).permute(1, 2, 0)  # (N, C, B)
+        mean, whitening = knowledge["gaussian/mean"], knowledge["gaussian/whitening"]
+        x = e.float() - mean  # (B, N, C)
         if self._full:
-            x = torch.linalg.solve_triangular(factor, x, upper=False)
-        else:
-            x = x / factor[:, :, None]
-        return x.norm(dim=1).T.float()
+            return (x.transpose(0, 1) @ whitening.mT).norm(dim=2).T
+        return (x * whitening).norm(dim=2)

@@ -228,12 +228,13 @@ class _Run:
             self.left_out.begin()
 
     def _parts(self, stages: Sequence[Stage], examples: Examples) -> Iterator[_Part]:
-        first = 0
+        first, unasked = 0, self.detector.info.judging  # by networks that nothing is learned with
+        inputs = {n: taken for n, taken in self.detector.inputs.items() if n not in unasked}
         for stage in stages:
             recipe = stage.recipe.changed(**self.settings.changes)
             batches = Steps(
                 examples,
-                self.detector.inputs,
+                inputs,
                 recipe,
                 self.settings.mosaic,
                 self.processes.rank,

@@ -318,7 +318,8 @@ class Examples:
             alone = sum(not self.label(index)[2] for index in members) < 2
             if alone and (source, product) not in self._shown:
                 reason = f"{product!r} has fewer than two good pictures to compare with"
-                raise DatasetError(source, reason, "Add good pictures of it, or leave it out")
+                remedy = "Add good pictures of it, or leave it out; drawn products have some "
+                raise DatasetError(source, reason, f"{remedy}(--data procedural:N)")
 
     def read(self, index: int) -> Example:
         """Open one example."""

@@ -87,7 +87,7 @@ def fit(
     targets = validate.targets if validate else ()
     names = product_words(object, [*(e for e in entries if isinstance(e, Dataset)), *targets])
     loading = {"device": joined.device, **_seed(method, chosen), **loading}
-    detector = load_detector(method, untrained=True, **loading)
+    detector = load_detector(method, untrained=True, judges=validate is not None, **loading)
     recipes = [stage.recipe.changed(**chosen.changes) for stage in detector.stages()]
     how = {"names": names, "train_good": train_good, "bit_depth": bit_depth}
     sources = _sources(entries, detector, recipes, how)

@@ -144,7 +144,8 @@ def _taken_over(
     method: str, published: Mapping[str, Any], given: Mapping[str, Any]
 ) -> tuple[Detector, dict[str, Tensor]]:
     told = get(method).official_options(published)
-    detector = load_detector(method, device="cpu", untrained=True, **{**told, **given})
+    options = {**told, **given}
+    detector = load_detector(method, device="cpu", untrained=True, judges=False, **options)
     try:
         return detector, detector.official_state(published)
     except ValueError as error:
