@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,9 +12,17 @@ from models import picture, tiny_backbone
 from PIL import Image, ImageFilter
 
 from zerodefect import CalibrationError, ImageError, Inspector, Policy
-from zerodefect.images import open_image
+from zerodefect.images import Picture, open_image
+from zerodefect.images.clouds import open_cloud
 from zerodefect.inspection.calibration import calibrate
-from zerodefect.inspection.frames import Frame, FrameRange, learn_range, measure, shows_nothing
+from zerodefect.inspection.frames import (
+    Frame,
+    FrameRange,
+    learn_range,
+    measure,
+    shows_nothing,
+    why_unjudged,
+)
 from zerodefect.inspection.limit_changes import with_proven_rates
 from zerodefect.methods.winclip import WinCLIP
 
@@ -268,6 +277,73 @@ def test_the_review_rate_holds_for_scores_and_frames_together(n, tails):
     assert kept["alarms"] / draws <= 4 * math.sqrt(0.2 / draws)
     if tails == "heavy":  # the rule was at work
         assert kept["frames"] >= 3
+
+
+# --- points --------------------------------------------------------------------------------------
+
+
+def plate(seed: int, kept: float = 1.0, *, colours: bool = True) -> Picture:
+    """A plate of 20 x 20 points, of which a share was measured; no ground around it."""
+    rows, columns = np.mgrid[:20, :20].astype(np.float64)
+    rough = 50 + 9 * np.random.default_rng(seed).random((20, 20))
+    points = np.stack([columns, rows, rough], -1)
+    points.reshape(-1, 3)[np.random.default_rng(0).permutation(400)[round(400 * kept) :]] = 0
+    shade = np.random.default_rng(seed).integers(90, 110, (20, 20, 3), np.uint8)
+    return Picture(f"{seed}.png", shade, cloud=open_cloud(points), colourless=not colours)
+
+
+def test_points_are_counted_where_they_are_judged():
+    assert measure(plate(0)).points is None
+    assert measure(plate(0), points=True).points == 400
+    assert measure(plate(0, 0.6), points=True).points == 240
+    assert measure(replace(plate(0), cloud=None), points=True).points is None
+    area = np.zeros((20, 20), bool)
+    area[:5] = True
+    assert measure(plate(0), area, points=True).points == 100
+
+
+def test_a_part_of_half_as_many_points_as_any_good_one_is_not_judged():
+    """Fewest 380, most 400: the margin is a doubling, not their span."""
+    seen, odd = learn_range([measure(plate(n, k), points=True) for n, k in enumerate((1, 0.95))])
+    assert seen.points == pytest.approx(190) and not odd and seen.outside == 0
+    told = "too few of its points were measured (188 on the part, where good ones have at least 190"
+    for colours in (True, False):
+        assert why_unjudged(plate(9, 0.47, colours=colours), None, seen).startswith(told)
+        assert why_unjudged(plate(9, 0.48, colours=colours), None, seen) is None
+    assert why_unjudged(replace(plate(9), cloud=None), None, seen) is None  # other parts judge it
+    plain, _ = learn_range([measure(plate(n)) for n in range(2)])
+    assert plain.points is None and why_unjudged(plate(9, 0.1), None, plain) is None
+    assert FrameRange.model_validate(seen.model_dump()) == seen
+    former = {k: v for k, v in seen.model_dump().items() if k != "points"}
+    assert FrameRange.model_validate(former).points is None
+
+
+def test_good_parts_with_few_points_or_alone_with_points_take_a_rank():
+    frames = [measure(plate(n), points=True) for n in range(5)]
+    seen, odd = learn_range([*frames, measure(plate(5, 0.2), points=True)])
+    assert seen.outside == 1 and odd[0].startswith("5.png: too few of its points")
+    bare = [replace(frame, points=None) for frame in frames]
+    seen, odd = learn_range([*bare, frames[0]])
+    assert seen.outside == 1 and odd == ["0.png: no other good part has points"]
+    assert learn_range(bare)[0].outside == 0
+
+
+def test_the_rank_that_points_take_keeps_the_review_rate():
+    """Parts of which some have no cloud at all, and few points now and then."""
+    rng = np.random.default_rng(0)
+    draws, n, kept, promised = 3000, 9, 0, 0.0
+    for _ in range(draws):
+        frames = [
+            replace(frame(), points=None if rng.random() < 0.6 else int(2 ** rng.normal(9, 1.5)))
+            for _ in range(n + 1)
+        ]
+        scores = rng.random(n + 1).tolist()
+        policy = calibrate(scores[:-1], frames=frames[:-1], **WHO)
+        odd = policy.frames.reason(frames[-1]) is not None
+        kept += odd or policy.verdict(scores[-1]) != "good"
+        promised += policy.review_rate
+    rate = promised / draws + 1 / (n + 1) ** 2
+    assert kept / draws <= rate + 4 * math.sqrt(rate * (1 - rate) / draws)
 
 
 def test_a_range_never_narrows_when_a_picture_is_added():

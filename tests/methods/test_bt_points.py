@@ -85,6 +85,37 @@ def test_a_cloud_without_a_point_is_no_reference_and_shows_nothing():
         remembered(detector, detector.empty(), {"xyz": empty})
 
 
+@pytest.mark.parametrize("times", [2, 3])
+def test_points_that_repeat_each_other_are_one(times):
+    """A cloud that was enlarged has the histograms of the one that it was made of."""
+    detector, plain = made(), ridges(3)[0]
+    large = plain.repeat_interleave(times, 1).repeat_interleave(times, 2)
+    expected = detector.histograms(plain, plain.isfinite().all(0))
+    found = detector.histograms(large, large.isfinite().all(0))
+    enlarged = expected.repeat_interleave(times, 1).repeat_interleave(times, 2)
+    torch.testing.assert_close(found, enlarged, atol=1e-4, rtol=0)
+
+
+def test_a_dent_is_found_on_points_in_whole_numbers():
+    """Coordinates rounded to the spacing of the points: coarser, and still compared alike."""
+
+    def rounded(seed: int, dent: float = 0.0) -> torch.Tensor:
+        fine = ridges(seed, dent)
+        return (fine * fine.new_tensor([0.5, 0.5, 1.0]).view(3, 1, 1)).round()
+
+    detector = made()
+    knowledge = remembered(detector, detector.empty(), *({"xyz": rounded(n)} for n in range(3)))
+    good, bad = (detector({"xyz": rounded(9, dent)}, knowledge) for dent in (0.0, 5.0))
+    assert bad.score > 1.2 * good.score
+    row, column = divmod(int(bad.map[0].argmax()), SIDE)
+    assert abs(row - 24) <= 9 and abs(column - 24) <= 9
+
+
+def test_a_cloud_of_one_point_many_times_shows_nothing():
+    same = torch.ones(3, 4, 4)
+    assert not made().histograms(same, torch.ones(4, 4, dtype=torch.bool)).any()
+
+
 def test_spacing_is_that_of_neighbours():
     assert float(spacing(2 * ridges(0)[0] * torch.tensor([1.0, 1.0, 0.0])[:, None, None])) == 2
     assert float(spacing(torch.full((3, 4, 4), torch.nan))) == 1

@@ -84,7 +84,7 @@ def _chosen(
 ) -> Sequence[tuple[str, str, Path | None]]:
     """Label, method and checkpoint of each detector to measure, in the order of the methods."""
     from zerodefect.detector.checkpoint_file import read_checkpoint
-    from zerodefect.detector.combined import JOIN
+    from zerodefect.detector.facts import JOIN
     from zerodefect.methods import default_method
 
     found = [read_checkpoint(path) for path in contenders.checkpoint or []]

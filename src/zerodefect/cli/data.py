@@ -21,7 +21,7 @@ app = typer.Typer(
     help="Look at data sets, and make them.", no_args_is_help=True, rich_markup_mode="rich"
 )
 
-Damage = Literal["perlin", "procedural", "both", "logical"]
+Damage = Literal["perlin", "procedural", "both", "logical", "points"]
 
 _SHOWN = 3  # files named for each kind of problem
 _WITH_PROBLEMS = 3  # exit code
@@ -76,7 +76,8 @@ def synthesize(
     damage: Damage = option(
         "both",
         "perlin (DRAEM's), procedural (scratches, dents, stains, ...), both, or logical (parts "
-        "removed, moved, doubled, resized or taken from another picture).",
+        "removed, moved, doubled, resized or taken from another picture); points: dents, holes, "
+        "scratches, ... of parts with a cloud, on picture and points alike.",
     ),
     seed: int = option(0, "Of all draws.", min=0),
 ) -> None:
@@ -85,13 +86,57 @@ def synthesize(
     Half of the pictures are to learn from; the others, good and damaged, to measure on. Figures on
     drawn damage say what a method can find, not how it does on real defects.
     """
+    from zerodefect.data.part_synthesis import synthesize_parts
     from zerodefect.data.synthesis import synthesize as made
 
     with progress("damaging", count) as bar:
-        wrote = made(folder, output, count, seed, damage, partial(bar, advance=1))
-    tell(f"learn from: {wrote.train} good pictures")
+        advance = partial(bar, advance=1)
+        if damage == "points":
+            wrote = synthesize_parts(folder, output, count, seed, advance)
+        else:
+            wrote = made(folder, output, count, seed, damage, advance)
+    what = "parts" if damage == "points" else "pictures"
+    tell(f"learn from: {wrote.train} good {what}")
     tell(f"measure on: {wrote.good} good, {wrote.damaged} damaged")
     tell(f"look:       zerodefect data check {output} --layout mvtec")
+
+
+@app.command(cls=Verb)
+@flattened
+def views(
+    folder: Annotated[Path, typer.Argument(metavar="PARTS", help="Folder of parts with clouds.")],
+    output: Path = output_option(..., "New or empty folder."),
+    turn: list[str] | None = option(
+        None,
+        "Degrees about the upright and the level axis, -90 to 90; repeatable. Default: straight, "
+        "and 30 to each of four sides.",
+        "--turn",
+        metavar="YAW,PITCH",
+    ),
+    width: float | None = option(
+        None, "What a view covers, in the clouds' unit; default 1.5 times the cloud.", min=0
+    ),
+) -> None:
+    """Draw parts with a point cloud from several sides, a picture for each.
+
+    The surface's direction is drawn as colours, as --view normals does it, without the ground. All
+    pictures of a part are then inspected as one part, with one verdict.
+    """
+    from zerodefect.data.part_views import PART_OF_VIEW, USUAL_TURNS, parsed_turn, write_views
+    from zerodefect.types import Failure
+
+    turns = [parsed_turn(text) for text in turn] if turn else USUAL_TURNS
+    made, failed = 0, 0
+    for one in write_views(folder, output, turns, width):
+        if isinstance(one, Failure):
+            failed += 1
+            tell(str(one), err=True)
+        else:
+            made += 1
+    tell(f"parts: {made}, {len(turns)} views each" + (f"; failed: {failed}" if failed else ""))
+    tell(f"use:   zerodefect inspect {output} --part-by '{PART_OF_VIEW}'")
+    if failed:
+        raise typer.Exit(_WITH_PROBLEMS)
 
 
 def _facts(dataset: Dataset, files: FileCheck, problems: tuple[Problem, ...]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from zerodefect.procedural.draws import Draws
 from zerodefect.procedural.on_pictures import DamageSort, damage_pictures
 from zerodefect.procedural.part_edits import edit_picture
 
-_TRIES = 16  # damage may fall where nothing of it is seen; then it is drawn anew
+TRIES = 16  # damage may fall where nothing of it is seen; then it is drawn anew
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,11 @@ def damaged_picture(
     Raises:
         ValueError: no damage on it can be seen, as on a picture of a few pixels.
     """
-    image = _values(pixels)[None]
-    for attempt in range(_TRIES):
+    image = values(pixels)[None]
+    for attempt in range(TRIES):
         draws = Draws(seed, np.array([number], np.uint64), image.device).under(f"try{attempt}")
         if sort == "logical":
-            edited = edit_picture(image[0], draws, None if other is None else _values(other))
+            edited = edit_picture(image[0], draws, None if other is None else values(other))
             return _bytes(edited.image), edited.mask.numpy(), f"{edited.kind} {edited.edit}"
         made = damage_pictures(image, draws, sort)
         changed = _bytes(made.images[0])
@@ -66,7 +66,8 @@ def damaged_picture(
     raise ValueError("damage on it cannot be seen")
 
 
-def _values(pixels: np.ndarray) -> Tensor:
+def values(pixels: np.ndarray) -> Tensor:
+    """``(H, W, 3)`` uint8 as ``(3, H, W)`` in [0, 1]."""
     return torch.from_numpy(pixels).permute(2, 0, 1) / 255
 
 
@@ -102,31 +103,42 @@ def synthesize(
         ImageError: a picture cannot be read.
     """
     files, root = find_images([folder]), Path(output)
-    if len(files) < 2:
-        reason = f"holds {len(files)} picture, and two are needed: one to learn from, one to damage"
-        raise DatasetError(Path(folder), reason, "Add good pictures")
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise DatasetError(root, "there is something already", "Name a new folder (--output)")
-    order = torch.randperm(len(files), generator=torch.Generator().manual_seed(seed)).tolist()
-    half = (len(files) + 1) // 2
-    parts = {"train": sorted(order[:half]), "test": sorted(order[half:])}
-    for split, numbers in parts.items():
+    train, test = halves(files, Path(folder), root, seed)
+    for split, numbers in (("train", train), ("test", test)):
         for number in numbers:
             name = f"{number:04d}{files[number].suffix.lower()}"
-            _write(root / split / "good" / name, files[number].read_bytes())
+            write(root / split / "good" / name, files[number].read_bytes())
     for number in range(count):
-        source = files[parts["test"][number % len(parts["test"])]]
+        source = files[test[number % len(test)]]
         pixels = open_image(source).to_uint8()
-        other = _another(files, parts["train"], number) if sort == "logical" else None
+        other = _another(files, train, number) if sort == "logical" else None
         try:
             changed, mask, kind = damaged_picture(pixels, seed, number, sort, other)
         except ValueError as error:
             raise DatasetError(source, str(error), "Leave it out") from None
         kind, truth = kind.replace(" ", "_"), mask.astype(np.uint8) * 255
-        _write(root / "test" / kind / f"{number:04d}.png", encode_png(changed))
-        _write(root / "ground_truth" / kind / f"{number:04d}_mask.png", encode_png(truth))
+        write(root / "test" / kind / f"{number:04d}.png", encode_png(changed))
+        write(root / "ground_truth" / kind / f"{number:04d}_mask.png", encode_png(truth))
         on_picture()
-    return Synthesized(half, len(files) - half, count)
+    return Synthesized(len(train), len(test), count)
+
+
+def halves(
+    files: Sequence[Path], folder: Path, output: Path, seed: int
+) -> tuple[list[int], list[int]]:
+    """Numbers of the good pictures to learn from, and of those to measure on.
+
+    Raises:
+        DatasetError: fewer than two files, or the output folder holds something.
+    """
+    if len(files) < 2:
+        reason = f"holds {len(files)} picture, and two are needed: one to learn from, one to damage"
+        raise DatasetError(folder, reason, "Add good pictures")
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise DatasetError(output, "there is something already", "Name a new folder (--output)")
+    order = torch.randperm(len(files), generator=torch.Generator().manual_seed(seed)).tolist()
+    half = (len(files) + 1) // 2
+    return sorted(order[:half]), sorted(order[half:])
 
 
 def _another(files: Sequence[Path], train: Sequence[int], number: int) -> np.ndarray:
@@ -134,6 +146,7 @@ def _another(files: Sequence[Path], train: Sequence[int], number: int) -> np.nda
     return open_image(files[train[number % len(train)]]).to_uint8()
 
 
-def _write(path: Path, content: bytes) -> None:
+def write(path: Path, content: bytes) -> None:
+    """Write a file of the data set, and its folder."""
     with atomic_write(path, cached=True) as stream:
         stream.write(content)

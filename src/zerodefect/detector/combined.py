@@ -32,12 +32,11 @@ from zerodefect.detector.contract import (
     UnsupportedError,
     plain,
 )
-from zerodefect.detector.facts import MethodInfo
+from zerodefect.detector.facts import joint_info
 from zerodefect.detector.knowledge import Knowledge, Product
 from zerodefect.layers.similarity import peak_and_spread, upsample
 from zerodefect.types import Prediction
 
-JOIN = "+"
 _AT_ONCE = 8  # batches that every part remembers before the next ones are encoded
 _SCALE_FROM = 16  # good pictures, at most, that the scale of a part is learned from
 _BEND = 4.0  # z that lies half-way between the middle and the end of the scale
@@ -183,13 +182,46 @@ class Combined(Detector):
                 known[name] = replace(own, shots=some[-1][2])
             room = max(0, _SCALE_FROM - sum(len(numbers) for _, numbers in shown))
             shown += [(batch, numbers) for batch, numbers, _ in some[:room]]
+        return self._scaled(knowledge, known, shown)
+
+    def _scaled(
+        self,
+        knowledge: Knowledge,
+        known: Mapping[str, Knowledge],
+        shown: Sequence[tuple[Mapping[str, Any], Tensor]],
+    ) -> Knowledge:
+        """The knowledge with what the parts know, settled, and their scales.
+
+        What a part says of a good picture, left out in turn, is made once for all of these.
+        """
+        seen = {name: [n for n, (batch, _) in enumerate(shown) if name in batch] for name in known}
+        known = {
+            name: part.settle(known[name]) if seen[name] or _SCALE in known[name] else known[name]
+            for name, part in self.each()
+        }
+        leveled = self._levels(known, shown)
+        made: list[dict[str, Prediction]] = [{} for _ in shown]
         for name, part in self.each():
-            own, seen = known[name], [(b[name].value, n) for b, n in shown if name in b]
-            if seen or _SCALE in own:
-                own = part.settle(own)
-                own = own.having({_SCALE: _scale(part, own, seen)} if seen else {})
+            own, usual = known[name], _keeps_scale(part, known[name])
+            for row in seen[name] if leveled or not usual else ():
+                batch, numbers = shown[row]
+                out = None if part.memory is None else numbers
+                made[row][name] = part.predict(batch[name].value, own, out)
+            if seen[name]:
+                maps = [one[name].map for one in made if name in one]
+                scale = torch.tensor(part.usual_scale(own)) if usual else _scale(maps)
+                own = own.having({_SCALE: scale})
             knowledge = self.nested(knowledge, name, own)
-        return self._leveled(knowledge, shown)
+        knowledge = knowledge.without(absent_inputs.LEVEL)
+        return self._leveled(knowledge, made) if leveled else knowledge
+
+    def _levels(
+        self, known: Mapping[str, Knowledge], shown: Sequence[tuple[Mapping[str, Any], Tensor]]
+    ) -> bool:
+        """Whether pictures can lack the input of a part, and the good ones tell what that does."""
+        whole = any(len(batch) == len(self.parts) for batch, _ in shown)
+        told = [part.leaves_out(known[name]) for name, part in self.each() if part.memory]
+        return whole and bool(told) and all(told) and bool(absent_inputs.subsets(dict(self.each())))
 
     def _images(self, encoded: Mapping[str, Any]) -> int:
         return images_of(self.references(encoded))
@@ -235,7 +267,9 @@ class Combined(Detector):
         self, encoded: Mapping[str, Any], knowledge: Knowledge, left_out: Tensor | None = None
     ) -> Prediction:
         """The joint map; kinds and answer of the first part that has them."""
-        names, map, score, said = self._said(encoded, knowledge, left_out)
+        made = self._made(encoded, knowledge, left_out)
+        names, map, score = self._joined(made, knowledge)
+        said = list(made.values())
         if (place := absent_inputs.place(names)) in knowledge:
             by, to, score_by, score_to = knowledge[place]
             map, score = by * map + to, score_by * score + score_to
@@ -245,50 +279,54 @@ class Combined(Detector):
         answer = next((one.answer for one in said if one.answer), None)
         return Prediction(bent(score), bent(map), types, answer)
 
-    def _said(
+    def _made(
         self, encoded: Mapping[str, Any], knowledge: Knowledge, left_out: Tensor | None
-    ) -> tuple[list[str], Tensor, Tensor, list[Prediction]]:
-        """Parts that are heard on these pictures, their joint map and score z, and what they say.
+    ) -> dict[str, Prediction]:
+        """What the parts say that are heard on these pictures.
 
         Raises:
             RuntimeError: no part knows what the pictures show.
         """
-        heard = _to_one([one for one in self.heard(knowledge) if one[0] in encoded])
+        heard = [one for one in self.heard(knowledge) if one[0] in encoded]
         if not heard:
             there = " and ".join(encoded) or "no part"
             raise RuntimeError(f"{there} was shown no good pictures with what these have")
-        said, z = [], []
+        return {
+            name: part.predict(encoded[name].value, self.of(knowledge, name), left_out)
+            for name, part, _ in heard
+        }
+
+    def _joined(
+        self, made: Mapping[str, Prediction], knowledge: Knowledge
+    ) -> tuple[list[str], Tensor, Tensor]:
+        """Names of the parts that say something, their joint map and score z."""
+        heard = _to_one([one for one in self.heard(knowledge) if one[0] in made])
+        z = []
         for name, part, share in heard:
-            own = self.of(knowledge, name)
-            one = part.predict(encoded[name].value, own, left_out)
+            own, one = self.of(knowledge, name), made[name]
             if one.map is None:
                 raise UnsupportedError(f"{name} gives no map and cannot be combined with others")
             scale = own.tensors.get(_SCALE, one.map.new_tensor(part.usual_scale(own)))
             z.append(share * (one.map - scale[0]) / scale[1])
-            said.append(one)
         size = z[0].shape[-2], z[0].shape[-1]
         map = torch.stack([upsample(each, size) for each in z]).sum(0)
-        if len(said) > 1:
+        if len(heard) > 1:
             score = peak_and_spread(map, self.config.top)
         else:  # alone, a part says what it says
-            score = (said[0].score - scale[0]) / scale[1]
-        return [name for name, *_ in heard], map, score, said
+            score = (one.score - scale[0]) / scale[1]
+        return [name for name, *_ in heard], map, score
 
-    def _leveled(
-        self, knowledge: Knowledge, shown: list[tuple[Mapping[str, Any], Tensor]]
-    ) -> Knowledge:
-        """The knowledge with what brings pictures that lack an input to the scale of the others."""
-        knowledge = knowledge.without(absent_inputs.LEVEL)
-        whole = [(batch, n) for batch, n in shown if len(batch) == len(self.parts)]
-        memory = self.memory
-        if not whole or memory is None or not memory.leaves_out(knowledge):
-            return knowledge
+    def _leveled(self, knowledge: Knowledge, made: list[dict[str, Prediction]]) -> Knowledge:
+        """The knowledge with what brings pictures that lack an input to the scale of the others.
+
+        ``made`` is what the parts say of good pictures, each left out in turn.
+        """
+        whole = [one for one in made if len(one) == len(self.parts)]
         found = {}
-        everyone = [self._said(batch, knowledge, n)[1:3] for batch, n in whole]
+        everyone = [self._joined(one, knowledge)[1:] for one in whole]
         for names in absent_inputs.subsets(dict(self.each())):
             some = [
-                self._said({name: batch[name] for name in names}, knowledge, n)[1:3]
-                for batch, n in whole
+                self._joined({name: one[name] for name in names}, knowledge)[1:] for one in whole
             ]
             level = absent_inputs.level(everyone, some)
             if level is not None:
@@ -364,38 +402,17 @@ def _place(name: str, own: str) -> str:
     return name if own == "image" else f"{name}.{own}"
 
 
-def joint_info(parts: Sequence[MethodInfo]) -> MethodInfo:
-    """Facts of a combination. Parts that need references are silent without, if others speak."""
-    sources = dict.fromkeys(source for info in parts for source in info.knows_from)
-    needed = {source for info in parts for source in info.needs} - {"references"}
-    if all("references" in info.needs for info in parts):
-        needed.add("references")
-    return MethodInfo(
-        name=JOIN.join(info.name for info in parts),
-        title=" and ".join(info.title for info in parts),
-        school="combination",
-        knows_from=tuple(sources),
-        optional=tuple(source for source in sources if source not in needed),
-        paper="; ".join(info.paper for info in parts),
-        code_licence="; ".join(dict.fromkeys(info.code_licence for info in parts)),
-        parity="each part by itself; the combination is ours",
-        backbones={
-            f"{info.name}.{part}": kind for info in parts for part, kind in info.backbones.items()
-        },
-    )
+def _keeps_scale(part: Detector, own: Knowledge) -> bool:
+    """Whether a part has a scale of its own.
 
-
-def _scale(part: Detector, own: Knowledge, shown: list[tuple[Any, Tensor]]) -> Tensor:
-    """Mean and deviation ``(2,)`` of a part's map over good pictures, each left out in turn.
-
-    A part that standardises itself keeps its scale, and so does one that cannot leave a picture
-    out: what it was shown lies too near to itself.
+    One that standardises itself does, and one that cannot leave a picture out must: what it was
+    shown lies too near to itself.
     """
-    memory = part.memory
-    alone = memory is not None and (own.shots < 2 or not part.leaves_out(own))
-    if part.standardised or alone or not shown:
-        return torch.tensor(part.usual_scale(own))
-    left_out = [None if memory is None else numbers for _, numbers in shown]
-    maps = [part.predict(batch, own, n).map for (batch, _), n in zip(shown, left_out, strict=True)]
-    values = torch.cat([each.flatten() for each in maps if each is not None])
+    alone = part.memory is not None and (own.shots < 2 or not part.leaves_out(own))
+    return part.standardised or alone
+
+
+def _scale(maps: Sequence[Tensor | None]) -> Tensor:
+    """Mean and deviation ``(2,)`` of a part's maps of good pictures, each left out in turn."""
+    values = torch.cat([map.flatten() for map in maps if map is not None])
     return torch.stack([values.mean(), values.std().clamp(min=1e-6)])

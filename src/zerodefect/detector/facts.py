@@ -15,6 +15,9 @@ BackboneKind = Literal["clip", "features", "vit", "segmenter", "grounder", "chat
 boxes to masks (``backbones/segmenter.py``); phrases to boxes (``backbones/grounder.py``); pictures
 and questions to answers (``backbones/chat_model.py``)."""
 
+JOIN = "+"
+"""Between the names of methods that judge together."""
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -93,3 +96,24 @@ class MethodInfo:
     def trained(self) -> bool:
         """Whether it has learned values, which come from a checkpoint."""
         return not {"training", "good"}.isdisjoint(self.knows_from)
+
+
+def joint_info(parts: Sequence[MethodInfo]) -> MethodInfo:
+    """Facts of a combination. Parts that need references are silent without, if others speak."""
+    sources = dict.fromkeys(source for info in parts for source in info.knows_from)
+    needed = {source for info in parts for source in info.needs} - {"references"}
+    if all("references" in info.needs for info in parts):
+        needed.add("references")
+    return MethodInfo(
+        name=JOIN.join(info.name for info in parts),
+        title=" and ".join(info.title for info in parts),
+        school="combination",
+        knows_from=tuple(sources),
+        optional=tuple(source for source in sources if source not in needed),
+        paper="; ".join(info.paper for info in parts),
+        code_licence="; ".join(dict.fromkeys(info.code_licence for info in parts)),
+        parity="each part by itself; the combination is ours",
+        backbones={
+            f"{info.name}.{part}": kind for info in parts for part, kind in info.backbones.items()
+        },
+    )

@@ -27,10 +27,10 @@ from zerodefect.detector.checkpoint_file import (
     read_checkpoint,
     untrained_error,
 )
-from zerodefect.detector.combined import JOIN, Combined, CombinedConfig
+from zerodefect.detector.combined import Combined, CombinedConfig
 from zerodefect.detector.configs import configured
 from zerodefect.detector.contract import Detector, Sizes, told
-from zerodefect.detector.facts import BackboneKind
+from zerodefect.detector.facts import JOIN, BackboneKind
 from zerodefect.detector.registry import get
 
 _log = logging.getLogger("zerodefect")

@@ -7,9 +7,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from zerodefect.backbones.backbone import Backbone
-from zerodefect.detector.combined import JOIN, joint_info
 from zerodefect.detector.contract import Detector
-from zerodefect.detector.facts import MethodInfo
+from zerodefect.detector.facts import JOIN, MethodInfo, joint_info
 
 _METHODS: dict[str, type[Detector]] = {}
 _D = TypeVar("_D", bound=type[Detector])

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from zerodefect.images.cloud_files import MAX_POINTS, StoredPoints, parsed
+from zerodefect.images.cloud_resolution import resolution_notes
 from zerodefect.images.decode import ImageError
 from zerodefect.images.depth_pictures import depth_points, is_depth_picture
 from zerodefect.images.samples import COPY_AGAIN, FaultError
@@ -184,10 +185,12 @@ def _cloud(name: str, stored: StoredPoints) -> Cloud:
     if stored.organised:
         number = valid.size
         cells = np.where(valid.ravel(), np.arange(number), -1)
+        notes = (*notes, *resolution_notes(plain, valid))
         return Cloud(name, plain, valid, cells, True, origin, notes)
     grid, seen, cells = _projected(plain.reshape(-1, 3), valid.ravel())
     said = f"a list of {valid.size} points, seen along z on {seen.shape[1]} x {seen.shape[0]} cells"
-    return Cloud(name, grid, seen, cells, False, origin, (*notes, said))
+    notes = (*notes, said, *resolution_notes(grid, seen))
+    return Cloud(name, grid, seen, cells, False, origin, notes)
 
 
 def _check_measured(valid: np.ndarray) -> None:

@@ -111,10 +111,15 @@ def viewed(picture: Picture, view: str) -> Picture:
         ValueError: there is no such view.
     """
     if picture.cloud is None:
-        reason = unused_cloud(picture) or "there is no point cloud of it"
-        remedy = "Put its cloud into xyz/ beside rgb/ under the same name, or leave out --view"
-        raise ImageError(picture.path, reason, remedy)
+        raise without_cloud(picture, ", or leave out --view")
     return replace(picture, pixels=seen_as(picture.cloud, view), colourless=False)
+
+
+def without_cloud(picture: Picture, more: str = "") -> ImageError:
+    """What to raise of a part whose cloud is needed; ``more`` goes on with the remedy."""
+    reason = unused_cloud(picture) or "there is no point cloud of it"
+    remedy = f"Put its cloud into xyz/ beside rgb/ under the same name{more}"
+    return ImageError(picture.path, reason, remedy)
 
 
 def unused_cloud(picture: Picture) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import ClassVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -28,6 +29,9 @@ _PIECES = 0.02  # of the largest piece: smaller ones are left-overs of the groun
 @dataclass(frozen=True, eq=False)
 class PartCloud(Cloud):
     """A cloud whose ground was looked for, and taken away where there is one."""
+
+
+_ALONE: WeakKeyDictionary[Cloud, PartCloud] = WeakKeyDictionary()  # several ask for the same part
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,12 @@ def part_alone(cloud: Cloud) -> PartCloud:
     """
     if isinstance(cloud, PartCloud):
         return cloud
+    if cloud not in _ALONE:
+        _ALONE[cloud] = _without_ground(cloud)
+    return _ALONE[cloud]
+
+
+def _without_ground(cloud: Cloud) -> PartCloud:
     plane = background_plane(cloud)
     if plane is None:
         return PartCloud(**vars(cloud))

@@ -51,7 +51,9 @@ class TurnedView:
         return grid.reshape(self.shape).numpy()
 
 
-def turned(cloud: Cloud, yaw: float, pitch: float, side: int | None = None) -> TurnedView:
+def turned(
+    cloud: Cloud, yaw: float, pitch: float, side: int | None = None, width: float | None = None
+) -> TurnedView:
     """See a cloud after turning it about its middle.
 
     Every measured point is drawn as one pixel of a parallel projection; of several the nearest is
@@ -62,19 +64,24 @@ def turned(cloud: Cloud, yaw: float, pitch: float, side: int | None = None) -> T
         cloud: on its grid.
         yaw, pitch: degrees about the y and then the x axis, each in [-90, 90].
         side: pixels of the square view; None for as many as the longer side of the grid.
+        width: what the view covers, in the cloud's unit; None for 1.5 times what the cloud covers,
+            so that a square's diagonal fits.
 
     Raises:
-        ValueError: an angle or side out of range.
+        ValueError: an angle, side or width out of range.
     """
     if not (abs(yaw) <= 90 and abs(pitch) <= 90):
         raise ValueError(f"yaw and pitch must lie in [-90, 90] degrees, got {yaw:g}, {pitch:g}")
     side = max(cloud.valid.shape) if side is None else side
     if side < 2:
         raise ValueError(f"a view needs at least 2 pixels a side, got {side}")
+    width = 1.5 * field_of_view(cloud) if width is None else width
+    if not 0 < width < math.inf:
+        raise ValueError(f"the width of a view must be more than 0, got {width:g}")
     turn = _rotation(yaw, pitch)
     points = torch.from_numpy(cloud.measured.astype(np.float64))
     points = (points - points.mean(0)) @ turn.T
-    scale = (side - 1) / (1.5 * field_of_view(cloud))  # a square's diagonal fits
+    scale = (side - 1) / width
     columns, rows = (((points[:, axis] * scale) + (side - 1) / 2).round().long() for axis in (0, 1))
     inside = (columns >= 0) & (columns < side) & (rows >= 0) & (rows < side)
     own = torch.from_numpy(np.flatnonzero(cloud.valid))[inside]

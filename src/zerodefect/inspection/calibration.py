@@ -21,6 +21,7 @@ from zerodefect.inspection.policy import Form, Limits, Policy
 
 DEFAULT_FALSE_ALARMS = 0.01
 DEFAULT_REVIEW_RATE = 0.05
+_FEW_POINTS = ", and so are parts of which far fewer points were measured"
 
 
 def calibrate(
@@ -151,8 +152,8 @@ def _of_frames(seen: FrameRange | None, odd: Sequence[str], unit: str) -> list[s
     if seen is None:
         return []
     text = (
-        "Pictures far darker, brighter, flatter or less sharp than the good images are unsure; the "
-        "review rate counts them in."
+        "Pictures far darker, brighter, flatter or less sharp than the good images are unsure"
+        f"{_FEW_POINTS if seen.points is not None else ''}; the review rate counts them in."
     )
     return [
         f"{text} Of the good {unit}s {len(odd)} lie outside what the others show: {'; '.join(odd)}."

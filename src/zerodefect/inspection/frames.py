@@ -8,7 +8,8 @@ The rule looks at the frame alone. Pictures that it catches are refused as refer
 pictures, so that what a calibration promises is promised of pictures that show something.
 
 **With calibration**: brightness, contrast or sharpness lies far outside what the good pictures show
-(`FrameRange`). Per statistic the limit lies beyond the most extreme good picture by as much as all
+(`FrameRange`), or, where points are judged, far fewer of them were measured on the part. Per
+statistic the limit lies beyond the most extreme good picture by as much as all
 of them span, and by a fixed least margin. The range can only widen when a picture is added; that
 is what the proof needs.
 
@@ -28,22 +29,24 @@ these can lie outside once the new one is there. Hence
 So a good picture unlike the others costs one rank of the review rate, and where there is none,
 usually, the second rule costs nothing. A rate that was asked for is kept, or refused. Where none
 was, odd pictures may raise the rate itself; what is stated then, on average, is short by at most
-B / (n + 1)^2, B <= 4 being the odd ones among all n + 1 (an odd new picture does not count itself).
+B / (n + 1)^2, B <= 5 being the odd ones among all n + 1 (an odd new picture does not count itself).
 "Defect" is said of no picture outside the range, which leaves the false-alarm rate as it was. One
-good picture alone has no others: no range is learned.
+good picture alone has no others: no range is learned. Where a single good part has points, no other
+shows how many to expect, and it is counted, too: with a second one it might lie outside.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from zerodefect.images import Picture
 from zerodefect.images.kept import KeptPicture
+from zerodefect.images.point_input import part_alone
 from zerodefect.scoring.areas import paint_over, resize_area
 
 _SIDE = 512  # pixels: what is lost below this is lost to networks, too
@@ -56,6 +59,7 @@ _NOTHING = "nothing can be seen in it"
 # parts have a narrower margin than bright ones; the others by doublings: a defect may hide much
 # detail and is still a defect.
 _MARGINS = {"brightness": 0.15, "contrast": 1.0, "sharpness": 1.0}
+_POINTS_MARGIN = 1.0  # doublings: a part that lacks a piece is a defect, not a bad recording
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,8 @@ class Frame:
             the longer side at most.
         part: name of the part that it shows, where parts have several pictures; pictures of one
             part stand for each other, so that it is parts that are exchangeable.
+        points: of the cloud's file that were measured on the part; None where there is no cloud, or
+            points are not judged.
     """
 
     image: str
@@ -77,16 +83,20 @@ class Frame:
     contrast: float
     sharpness: float
     part: str | None = None
+    points: int | None = None
 
 
 class FrameRange(BaseModel):
     """Within what good pictures lie; see above. Less contrast or sharpness is far out, not more.
+
+    Files of earlier versions have no ``points``.
 
     Attributes:
         brightness: lowest and highest mean grey; white is 1.
         contrast: lowest standard deviation of the grey.
         sharpness: lowest mean absolute Laplacian of the grey.
         outside: good pictures, or parts, that lie outside what the others show.
+        points: fewest measured points of the part; None where they are not judged.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -95,6 +105,7 @@ class FrameRange(BaseModel):
     contrast: float
     sharpness: float
     outside: int = Field(default=0, ge=0)
+    points: float | None = Field(default=None, ge=0)
 
     def reason(self, frame: Frame) -> str | None:
         """What is wrong with a frame, in words; None where nothing is."""
@@ -108,7 +119,17 @@ class FrameRange(BaseModel):
         if frame.sharpness < self.sharpness:
             told = f"sharpness {frame.sharpness:.3g}, at least {self.sharpness:.3g}"
             return _far(f"less sharp ({told})")
-        return None
+        return self.too_few(frame.points)
+
+    def too_few(self, points: int | None) -> str | None:
+        """Why so few points of a part are not enough, in words; None where they are."""
+        if self.points is None or points is None or points >= self.points:
+            return None
+        least = math.ceil(self.points)
+        return (
+            f"too few of its points were measured ({points:,} on the part, where good ones have at "
+            f"least {least:,})"
+        )
 
 
 def _far(how: str) -> str:
@@ -132,7 +153,19 @@ def learn_range(frames: Sequence[Frame]) -> tuple[FrameRange | None, list[str]]:
             others = [frame for frame, part in zip(frames, parts, strict=True) if part != parts[i]]
             if parts[i] not in odd and (reason := _range(others).reason(frames[i])):
                 odd[parts[i]] = f"{frames[i].image}: {reason}"
+    odd = {**_odd_points(frames, parts), **odd}
     return _range(frames, len(odd)), [odd[part] for part in dict.fromkeys(parts) if part in odd]
+
+
+def _odd_points(frames: Sequence[Frame], parts: Sequence[str | int]) -> dict[str | int, str]:
+    """The part with the fewest points, where it lies outside what the others show, and why."""
+    seen = [i for i, frame in enumerate(frames) if frame.points is not None]
+    if not seen:
+        return {}
+    low = min(seen, key=lambda i: frames[i].points or 0)
+    others = [frames[i] for i in seen if parts[i] != parts[low]]
+    reason = _range(others).reason(frames[low]) if others else "no other good part has points"
+    return {parts[low]: f"{frames[low].image}: {reason}"} if reason else {}
 
 
 def _range(frames: Sequence[Frame], outside: int = 0) -> FrameRange:
@@ -148,7 +181,15 @@ def _range(frames: Sequence[Frame], outside: int = 0) -> FrameRange:
         contrast=lowest["contrast"],
         sharpness=lowest["sharpness"],
         outside=outside,
+        points=_fewest([frame.points for frame in frames if frame.points is not None]),
     )
+
+
+def _fewest(points: Sequence[int]) -> float | None:
+    if not points:
+        return None
+    low, high = _log(min(points)), _log(max(points))
+    return round(_power(low - max(high - low, _POINTS_MARGIN)), 6)
 
 
 def _log(value: float) -> float:
@@ -163,11 +204,27 @@ def _square(value: float) -> float:
     return value**2 if value > 0 else 0.0
 
 
-def measure(picture: Picture, area: np.ndarray | None = None) -> Frame:
-    """Light and focus of a picture, or of the inspected part of it.
+def measure(picture: Picture, area: np.ndarray | None = None, *, points: bool = False) -> Frame:
+    """Light and focus of a picture, or of the inspected part of it; with ``points`` these, too.
 
     Of a picture that was shrunk they are those that were measured on the whole one.
     """
+    seen = _light(picture, area)
+    return replace(seen, points=_points_of(picture, area)) if points else seen
+
+
+def _points_of(picture: Picture, area: np.ndarray | None) -> int | None:
+    """How many points of the cloud's file were measured on the part; None without a cloud."""
+    if picture.cloud is None:
+        return None
+    part = part_alone(picture.cloud)
+    cells = part.cells[part.cells >= 0]
+    if area is None:
+        return len(cells)
+    return int(resize_area(area, part.valid.shape).ravel()[cells].sum())
+
+
+def _light(picture: Picture, area: np.ndarray | None) -> Frame:
     if isinstance(picture, KeptPicture) and picture.light:
         return Frame(picture.path, *picture.light)
     height, width = picture.pixels.shape[:2]
@@ -192,10 +249,11 @@ def why_unjudged(picture: Picture, area: np.ndarray | None, seen: FrameRange | N
 
     A cloud alone has no light to be compared.
     """
+    points = seen is not None and seen.points is not None
     if picture.colourless:
-        return None
+        return seen.too_few(_points_of(picture, area)) if seen and points else None
     reason = shows_nothing(picture, area)
-    return reason if reason or seen is None else seen.reason(measure(picture, area))
+    return reason if reason or seen is None else seen.reason(measure(picture, area, points=points))
 
 
 def shows_nothing(picture: Picture, area: np.ndarray | None = None) -> str | None:

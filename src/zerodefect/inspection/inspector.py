@@ -25,7 +25,7 @@ from zerodefect.inspection.policy import Policy
 from zerodefect.inspection.product_pictures import Keeping
 from zerodefect.inspection.product_sections import Asked
 from zerodefect.inspection.regions import USUAL_MINIMUM, find_regions
-from zerodefect.inspection.ruled import Going, OnGood, Ruled
+from zerodefect.inspection.rules.ruled import Going, OnGood, Ruled
 from zerodefect.inspection.shown import Shown
 from zerodefect.inspection.sources import GoodPictures, Source, expand, mirrored, one_of
 from zerodefect.scoring.joining import Scored
@@ -191,7 +191,8 @@ class Inspector(Ruled):
     def _seen(
         self, shown: Shown, pictures: Sequence[Picture]
     ) -> list[tuple[Scored, Frame, Picture, OnGood | None]]:
-        seen = zip(pictures, self._scores(shown, pictures), shown.frames(pictures), strict=True)
+        frames = shown.frames(pictures, self.judges_points)
+        seen = zip(pictures, self._scores(shown, pictures), frames, strict=True)
         return [
             (replace(one, features=None), frame, picture, self.on_good(picture, area, one))
             for picture, one, frame in seen
@@ -257,7 +258,7 @@ class Inspector(Ruled):
         else:
             alone = self._learned(shown.without_references()).known
             scored = self.scorer.score_left_out(references, areas, alone)
-        rates = {**rates, "frames": shown.frames(references)}
+        rates = {**rates, "frames": shown.frames(references, self.judges_points)}
         return self._policy_of(shown, scored, "leave-one-out", rates, notes)
 
     def _provisional(self, shown: Shown) -> Policy:

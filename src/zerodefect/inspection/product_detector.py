@@ -10,8 +10,9 @@ from typing import Any
 
 from zerodefect.backbones.weight_files import WeightsError
 from zerodefect.detector.checkpoint_file import CheckpointError, save_checkpoint
-from zerodefect.detector.combined import JOIN, Combined
+from zerodefect.detector.combined import Combined
 from zerodefect.detector.contract import Detector
+from zerodefect.detector.facts import JOIN
 from zerodefect.inspection.archive import Archive, ProductError
 from zerodefect.inspection.carried_weights import laid_out
 from zerodefect.inspection.product_sections import CHECKPOINT, Made, Network

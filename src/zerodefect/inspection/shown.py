@@ -75,9 +75,9 @@ class Shown:
         """What of a picture counts; None for all of it."""
         return inspected_area(*self.areas, picture)
 
-    def frames(self, pictures: Iterable[Picture]) -> list[Frame]:
-        """How bright, rich in contrast and sharp what counts of pictures is."""
-        return [measure(picture, self.area(picture)) for picture in pictures]
+    def frames(self, pictures: Iterable[Picture], points: bool) -> list[Frame]:
+        """Light and focus of what counts of pictures, and with ``points`` how many of these."""
+        return [measure(picture, self.area(picture), points=points) for picture in pictures]
 
     def found(self, picture: Picture) -> FoundArea | None:
         """Where words find the area in a picture; None where none are given."""

@@ -102,6 +102,12 @@ class Teachable(WordSight):
         """Shows pictures to the detector."""
         return Scorer(self.detector, self.viewing)
 
+    @property
+    def judges_points(self) -> bool:
+        """Whether scores come from parts' points, as they are or as a view."""
+        taken = (needed.preprocess.modality for needed in self.detector.inputs.values())
+        return self.viewing.view is not None or "points" in taken
+
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the lock, for other processes; the detector is built before."""
         state = {**self.__dict__, "_detector": self.detector, "_build": None}

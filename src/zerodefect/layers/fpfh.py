@@ -8,8 +8,10 @@ its neighbours, FPFH those with its neighbours' ones; omega the distance to a ne
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from scipy.spatial import cKDTree
 from torch import Tensor
 
@@ -17,7 +19,7 @@ BINS = 11  # of each angle, as in the paper
 WIDTH = 3 * BINS
 _SMALL = 1e-12
 _TIE = 1e-5  # cosines that are the same but for rounding
-_PAIRS = 2**20  # that are held at once
+_PAIRS = 2**16  # that are held at once: few enough for a processor's cache
 
 
 def neighbours_within(points: Tensor, radius: float, most: int) -> Tensor:
@@ -81,22 +83,31 @@ def darboux_angles(p: Tensor, n: Tensor, q: Tensor, m: Tensor) -> tuple[Tensor, 
         u . n_t) in [-pi, pi]. Of two points at one place, and where the normal lies on the line,
         so that there is no frame, all are 0.
     """
-    line = q - p
-    omega = line.norm(dim=-1)
-    d = line / omega.clamp(min=_SMALL)[..., None]
-    first, second = (n * d).sum(-1), (m * d).sum(-1)
-    swapped = (first.abs() < second.abs() - _TIE)[..., None]
-    u, n_t = torch.where(swapped, m, n), torch.where(swapped, n, m)
-    d = torch.where(swapped, -d, d)
-    v = torch.linalg.cross(d, u)
-    length = v.norm(dim=-1)
-    v = v / length.clamp(min=_SMALL)[..., None]
-    w = torch.linalg.cross(u, v)
+    line = [b - a for a, b in zip(p.unbind(-1), q.unbind(-1), strict=True)]
+    omega = _dot(line, line).sqrt()
+    d = [each / omega.clamp(min=_SMALL) for each in line]
+    ends = n.unbind(-1), m.unbind(-1)
+    first, second = (_dot(end, d) for end in ends)
+    swapped = first.abs() < second.abs() - _TIE
+    u, n_t = (
+        [torch.where(swapped, b, a) for a, b in zip(*each, strict=True)]
+        for each in (ends, ends[::-1])
+    )
+    d = [torch.where(swapped, -each, each) for each in d]
+    v = [d[1] * u[2] - d[2] * u[1], d[2] * u[0] - d[0] * u[2], d[0] * u[1] - d[1] * u[0]]
+    length = _dot(v, v).sqrt()
+    phi, along = torch.where(swapped, -second, first), _dot(u, n_t)
+    # w = u x v, where v = d x u: its product with n_t needs no further vector
+    across = _dot(d, n_t) - phi * along
     there = (omega > _SMALL) & (length > 1e-6)
-    alpha = (v * n_t).sum(-1) * there
-    phi = (u * d).sum(-1) * there
-    theta = torch.atan2((w * n_t).sum(-1), (u * n_t).sum(-1)) * there
-    return alpha.clamp(-1, 1), phi.clamp(-1, 1), theta
+    alpha = _dot(v, n_t) / length.clamp(min=_SMALL) * there
+    theta = torch.atan2(across / length.clamp(min=_SMALL), along) * there
+    return alpha.clamp(-1, 1), (phi * there).clamp(-1, 1), theta
+
+
+def _dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+    """Axis by axis, which is much faster than along a last dimension of three."""
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
 def spfh(points: Tensor, normals: Tensor, neighbours: Tensor) -> Tensor:
@@ -151,11 +162,6 @@ def fpfh(points: Tensor, normals: Tensor, neighbours: Tensor) -> Tensor:
     k = there.sum(1, keepdim=True).clamp(min=1)
     mean = (omega * there).sum(1, keepdim=True) / k
     weight = there * mean / omega.clamp(min=1e-3 * mean.clamp(min=_SMALL)) / k
-    step = max(1, _PAIRS // max(1, neighbours.shape[1]))
-    parts = [
-        torch.einsum("nk,nkc->nc", some_weight, own[some])
-        for some_weight, some in zip(weight.split(step), at.split(step), strict=True)
-    ]
-    both = own + (torch.cat(parts) if parts else own)
+    both = own + F.embedding_bag(at, own, per_sample_weights=weight, mode="sum")
     three = both.unflatten(1, (3, BINS))
     return (three / three.sum(2, keepdim=True).clamp(min=_SMALL)).flatten(1)

@@ -133,17 +133,25 @@ class BTPoints(Detector):
         return PointPatches(grid, values.flatten(2).mT, flat, complete.flatten(1))
 
     def histograms(self, xyz: Tensor, there: Tensor) -> Tensor:
-        """FPFH of every point of a cloud ``(3, H, W)``: ``(33, H, W)``, 0 where there is none."""
-        p, config = xyz[:, there].T.contiguous(), self.config
+        """FPFH of every point of a cloud ``(3, H, W)``: ``(33, H, W)``, 0 where there is none.
+
+        Points that repeat each other, as where a cloud was enlarged or rounded, are one.
+        """
+        every, config = xyz[:, there].T.contiguous(), self.config
         f = xyz.new_zeros(WIDTH, *there.shape)
+        p, place = every, None
+        if any((xyz.diff(dim=d) == 0).all(0).any() for d in (1, 2)):
+            p, place = torch.unique(every, dim=0, return_inverse=True)
         if len(p) < 2:
             return f
-        p = (p - p.mean(0)) / spacing(xyz)  # before, the camera stood at the origin
-        eye = -xyz[:, there].mean(1) / spacing(xyz)
+        unit = spacing(xyz)
+        eye = -p.mean(0) / unit  # the camera stands at the origin
+        p = (p - p.mean(0)) / unit
         near = neighbours_within(p, config.normal_radius, config.normal_neighbours)
         n = surface_normals(p, near, eye)
         wide = neighbours_within(p, config.radius, config.neighbours)
-        f[:, there] = fpfh(p, n, wide).T
+        found = fpfh(p, n, wide)
+        f[:, there] = (found if place is None else found[place]).T
         return f
 
     def references(self, encoded: PointPatches) -> Mapping[str, Tensor]:

