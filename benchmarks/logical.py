@@ -9,7 +9,7 @@ follow: the smallest one of a normal distribution (``min``), what such a one com
 (``sum``), and the product of conformal ones (``Fisher``). Prints image AUROC, asserts nothing.
 
     python benchmarks/logical.py /data/juice_logical [--shots 4,40] [--draws 2] [--edits 60]
-        [--methods patchcore,csad,logsad,arrangement,default] [--drawn]
+        [--methods patchcore,csad,logsad,arrangement,default] [--drawn] [--subtle] [--keep-aspect]
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from subtle_edits import subtle_edits
 from torch import Tensor
 
 from zerodefect import methods
@@ -33,6 +35,7 @@ from zerodefect.layers.component_maps import finer_tokens, nearest_centre
 from zerodefect.layers.component_measures import component_measures, measured_oddness
 from zerodefect.procedural.draws import Draws
 from zerodefect.procedural.part_edits import edit_picture
+from zerodefect.scoring.viewing import Viewing
 
 METHODS: dict[str, dict[str, Any]] = {
     "patchcore": {"minimum": 1_000_000, "image_size": 256},  # the plain nearest patch of all
@@ -55,7 +58,8 @@ TOGETHER = (
 class Method:
     """A detector, what it made of each picture, and what it says of some with others as good."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, viewing: Viewing) -> None:
+        self.viewing = viewing
         chosen = None if name == "default" else methods.get(name).info.name
         self.detector: Detector = load_detector(chosen, device="cpu", **METHODS[name])
         self.seen: dict[str, Any] = {}
@@ -63,7 +67,10 @@ class Method:
     @torch.no_grad()
     def look(self, key: str, picture: Picture) -> None:
         if key not in self.seen:
-            several = {n: own.preprocess(picture)[None] for n, own in self.detector.inputs.items()}
+            several = {
+                n: self.viewing.preprocess(own, picture)(picture)[None]
+                for n, own in self.detector.inputs.items()
+            }
             encoded = self.detector.encode(
                 several["image"] if several.keys() == {"image"} else several
             )
@@ -133,13 +140,14 @@ def auroc(good: Tensor, bad: Tensor) -> float:
 class Bench:
     """Pictures by key, methods, and the tables."""
 
-    def __init__(self, root: Path, edits: int) -> None:
+    def __init__(self, root: Path, edits: int, subtle: bool, viewing: Viewing) -> None:
+        self.viewing = viewing
         self.pictures: dict[str, Picture] = {}
         self.good = self.read(root / "train" / "good", "good")
         self.tested = self.read(root / "test" / "good", "fine")
         bad = [folder for folder in sorted((root / "test").iterdir()) if folder.name != "good"]
         self.bad = [key for folder in bad for key in self.read(folder, folder.name)]
-        self.edited = self.draw(edits)
+        self.edited = self.draw_subtle(edits) if subtle else self.draw(edits)
         self.methods: dict[str, Any] = {}
 
     def read(self, folder: Path, name: str) -> list[str]:
@@ -162,12 +170,27 @@ class Bench:
             self.pictures[f"edited/{number}"] = Picture(f"edited {number}", pixels)
         return made
 
+    def draw_subtle(self, count: int) -> dict[str, str]:
+        """The same, of edits that are harder to see, at half the size."""
+        images = [self.pictures[key].to_tensor()[None] for key in self.good] if count else []
+        size = tuple(side // 2 for side in images[0].shape[-2:]) if images else ()
+        small = [F.interpolate(one, size, mode="bilinear", antialias=True)[0] for one in images]
+        made = {}
+        for number, (edited, source) in enumerate(subtle_edits(small, count)):
+            pixels = (edited * 255).round().byte().permute(1, 2, 0).numpy()
+            made[f"edited/{number}"] = self.good[source]
+            self.pictures[f"edited/{number}"] = Picture(f"edited {number}", pixels)
+        for key, image in zip(self.good, small, strict=False):
+            pixels = (image * 255).round().byte().permute(1, 2, 0).numpy()
+            self.pictures[key] = Picture(key, pixels)  # edits must not be known by their sharpness
+        return made
+
     def open(self, name: str, keys: Sequence[str]) -> None:
         began = time.perf_counter()
         if name == MEASURES:
             self.methods[name] = Measured(self.methods["csad"])
             return
-        method = self.methods.setdefault(name, Method(name))
+        method = self.methods.setdefault(name, Method(name, self.viewing))
         for key in keys:
             method.look(key, self.pictures[key])
         took = (time.perf_counter() - began) / max(1, len(keys))
@@ -236,8 +259,12 @@ def main() -> None:
     parser.add_argument("--edits", type=int, default=60)
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--drawn", action="store_true", help="do not read the test pictures")
+    parser.add_argument("--subtle", action="store_true", help="edits that are harder to see")
+    parser.add_argument("--keep-aspect", action="store_true", help="as of zerodefect inspect")
     args = parser.parse_args()
-    bench = Bench(args.folder, args.edits)
+    if args.subtle and args.edits and not args.drawn:
+        parser.error("--subtle shrinks the good pictures: add --drawn, and read the test apart")
+    bench = Bench(args.folder, args.edits, args.subtle, Viewing(keep_aspect=args.keep_aspect))
     keys = [*bench.good, *bench.edited, *([] if args.drawn else [*bench.tested, *bench.bad])]
     names = args.methods.split(",")
     for name in [*names, *([MEASURES] if "csad" in names else [])]:

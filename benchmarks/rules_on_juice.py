@@ -20,7 +20,7 @@ from PIL import Image
 import zerodefect
 from zerodefect.inspection.inspected import Inspection
 from zerodefect.inspection.inspector import Inspector
-from zerodefect.inspection.rule_files import read_rules
+from zerodefect.inspection.rules.rule_files import read_rules
 
 BOXES = {  # by number of the good picture: left, top, width, height
     "liquid": {

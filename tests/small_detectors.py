@@ -143,7 +143,7 @@ FURTHER: dict[str, dict[str, dict[str, Any]]] = {
     "anovl": {"plain": {"views": False, "adapt": False}},
     "april_gan": {"two taps": {"taps": (1, 3), "templates": ("a photo of a {}.", "the {}.")}},
     "arrangement": {
-        "strict": {"in_place": 0.0, "anywhere": 0.5, "neighbourhood": 1, "layers": ("layer3",)},
+        "strict": {"share": 0.0, "reach": 1.0, "neighbourhood": 1, "layers": ("layer3",)},
     },
     "autoencoder": {
         "unet": {"network": "unet", "error": "l1", "sigma": 0.0},

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from zerodefect.inspection.rule_files import presets, read_rules
-from zerodefect.inspection.rule_language import ComponentRule, RuleError
-from zerodefect.inspection.rule_reader import component_name, parse_rule
-from zerodefect.inspection.rule_words import KEYWORDS, number_in_words, plural, singular
+from zerodefect.inspection.rules.rule_files import presets, read_rules
+from zerodefect.inspection.rules.rule_language import ComponentRule, RuleError
+from zerodefect.inspection.rules.rule_reader import component_name, parse_rule
+from zerodefect.inspection.rules.rule_words import KEYWORDS, number_in_words, plural, singular
 
 
 @pytest.mark.parametrize(

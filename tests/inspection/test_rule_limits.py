@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zerodefect.inspection.conformal import CalibrationError, smallest_rate
-from zerodefect.inspection.rule_limits import SharedRates, learn_rule, limits_of, two_sided_p
-from zerodefect.inspection.rule_reader import parse_rule
+from zerodefect.inspection.rules.rule_limits import SharedRates, learn_rule, limits_of, two_sided_p
+from zerodefect.inspection.rules.rule_reader import parse_rule
 
 LEVEL, PLACE = parse_rule("fill level as usual"), parse_rule("position of label as usual")
 

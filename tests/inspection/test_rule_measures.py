@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from zerodefect.inspection.component_parts import ComponentPart, SeenComponent
-from zerodefect.inspection.rule_measures import measured, stated_limits
-from zerodefect.inspection.rule_reader import parse_rule
+from zerodefect.inspection.rules.component_parts import ComponentPart, SeenComponent
+from zerodefect.inspection.rules.rule_measures import measured, stated_limits
+from zerodefect.inspection.rules.rule_reader import parse_rule
 
 SIZE = 100
 

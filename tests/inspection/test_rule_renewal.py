@@ -5,11 +5,11 @@ import pytest
 from drawn_trays import BOXES, Colours, Tray, good_tray
 
 import zerodefect
-from zerodefect.inspection.component_sources import ComponentError
 from zerodefect.inspection.conformal import PolicyError
 from zerodefect.inspection.inspector import Inspector
 from zerodefect.inspection.load_inspector import load_product, renewed
 from zerodefect.inspection.product_file import opened_product
+from zerodefect.inspection.rules.component_sources import ComponentError
 
 RULES = ["exactly 2 screws", "exactly 3 labels", "fill level in bottle as usual"]
 SMALL = {"image_size": 128, "device": "cpu"}
@@ -140,8 +140,8 @@ def test_another_detector_learns_the_components_anew_or_says_what_it_lacks(produ
 
 @pytest.mark.slow
 def test_clusters_of_another_detector_are_refused(product, tmp_path):
-    from zerodefect.inspection.component_learning import save_clusters
-    from zerodefect.inspection.component_model import Clusters
+    from zerodefect.inspection.rules.component_learning import save_clusters
+    from zerodefect.inspection.rules.component_model import Clusters
 
     made = zerodefect.load("pyramid", object="tray", **SMALL)
     made.remember(good(3))
@@ -157,7 +157,7 @@ def test_clusters_of_another_detector_are_refused(product, tmp_path):
 
 
 def test_a_product_without_rules_gains_none_and_may_be_given_some(tmp_path, told):
-    from zerodefect.inspection.rule_renewal import renew_rules
+    from zerodefect.inspection.rules.rule_renewal import renew_rules
 
     inspector = Inspector(Colours())
     inspector.describe("tray")

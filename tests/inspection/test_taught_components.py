@@ -6,15 +6,15 @@ import torch
 from drawn_trays import BOTTLE_BOX, BOXES, SIDE, Colours, Tray, good_tray
 
 from zerodefect.images import ImageError, Picture
-from zerodefect.inspection.component_learning import load_clusters, save_clusters
-from zerodefect.inspection.component_model import Clusters, ComponentModel, boxed
-from zerodefect.inspection.component_parts import seen_component, seen_words
-from zerodefect.inspection.component_sources import (
+from zerodefect.inspection.inspector import Inspector
+from zerodefect.inspection.rules.component_learning import load_clusters, save_clusters
+from zerodefect.inspection.rules.component_model import Clusters, ComponentModel, boxed
+from zerodefect.inspection.rules.component_parts import seen_component, seen_words
+from zerodefect.inspection.rules.component_sources import (
     ComponentError,
     ComponentSource,
     parsed_sources,
 )
-from zerodefect.inspection.inspector import Inspector
 
 
 @pytest.fixture

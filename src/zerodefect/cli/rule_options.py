@@ -50,9 +50,9 @@ class ComponentRuleOptions(Options, panel="Rules"):
         Raises:
             RuleError, ValueError: one is not understood, or the file cannot be read.
         """
-        from zerodefect.inspection.rule_files import read_rules
-        from zerodefect.inspection.rule_reader import parse_rule
-        from zerodefect.inspection.rule_set import NOTHING
+        from zerodefect.inspection.rules.rule_files import read_rules
+        from zerodefect.inspection.rules.rule_reader import parse_rule
+        from zerodefect.inspection.rules.rule_set import NOTHING
 
         found = [*(read_rules(self.rules) if self.rules else ()), *(self.rule or ())]
         for one in found:
@@ -72,27 +72,27 @@ class ComponentRuleOptions(Options, panel="Rules"):
         """
         if self.given:
             from zerodefect.inspection.product_file import opened_product
-            from zerodefect.inspection.rule_set import asked_rules
+            from zerodefect.inspection.rules.rule_set import asked_rules
 
             before = opened_product(product).rules if product else None
             asked_rules(before, self.texts(), self.component or ())
         if self.clusters and not self.component:
             raise ValueError("--clusters: name some of them, as in --component 'liquid=cluster 3'")
         if self.clusters:
-            from zerodefect.inspection.component_learning import load_clusters
+            from zerodefect.inspection.rules.component_learning import load_clusters
 
             load_clusters(self.clusters)
 
     def with_boxes(self) -> list[Path]:
         """Files on which boxes are drawn."""
-        from zerodefect.inspection.component_sources import parsed_sources
+        from zerodefect.inspection.rules.component_sources import parsed_sources
 
         return [Path(one.file) for one in parsed_sources(self.component or ()) if one.file]
 
     def learned(self) -> bool:
         """Whether a rule holds as usual, so that good pictures are needed."""
-        from zerodefect.inspection.rule_reader import parse_rule
-        from zerodefect.inspection.rule_set import NOTHING
+        from zerodefect.inspection.rules.rule_reader import parse_rule
+        from zerodefect.inspection.rules.rule_set import NOTHING
 
         return any(parse_rule(one).usual for one in self.texts() if one != NOTHING)
 

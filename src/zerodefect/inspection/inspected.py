@@ -18,7 +18,7 @@ from zerodefect.inspection.records import to_record
 from zerodefect.types import Count, Region, Verdict, printable, told_score
 
 if TYPE_CHECKING:
-    from zerodefect.inspection.rule_records import ComponentRecord, RuleRecord
+    from zerodefect.inspection.rules.rule_records import ComponentRecord, RuleRecord
     from zerodefect.inspection.word_sight import SeenWord
     from zerodefect.scoring.areas import FoundArea
 

@@ -25,7 +25,7 @@ from zerodefect.inspection.policy import Policy
 from zerodefect.inspection.product_pictures import Keeping
 from zerodefect.inspection.product_sections import Asked
 from zerodefect.inspection.regions import USUAL_MINIMUM, find_regions
-from zerodefect.inspection.ruled import Going, OnGood, Ruled
+from zerodefect.inspection.rules.ruled import Going, OnGood, Ruled
 from zerodefect.inspection.shown import Shown
 from zerodefect.inspection.sources import GoodPictures, Source, expand, mirrored, one_of
 from zerodefect.scoring.joining import Scored

@@ -19,7 +19,7 @@ from zerodefect.inspection.policy import Policy
 from zerodefect.inspection.product_pictures import Keeping
 from zerodefect.inspection.product_sections import Asked
 from zerodefect.inspection.region_kinds import USUAL_UNKNOWN, KindExamples
-from zerodefect.inspection.rule_set import RuleSet
+from zerodefect.inspection.rules.rule_set import RuleSet
 from zerodefect.inspection.shown import Shown
 from zerodefect.inspection.sources import Source, expand
 from zerodefect.inspection.teachable import Teachable

@@ -22,8 +22,8 @@ from zerodefect.inspection.product_detector import check_detector, rebuilt
 from zerodefect.inspection.product_file import ProductFile, opened_product
 from zerodefect.inspection.product_sections import SUFFIX
 from zerodefect.inspection.refinement import Refiner
-from zerodefect.inspection.rule_renewal import renew_rules
-from zerodefect.inspection.rule_set import asked_rules, several
+from zerodefect.inspection.rules.rule_renewal import renew_rules
+from zerodefect.inspection.rules.rule_set import asked_rules, several
 from zerodefect.inspection.sources import Source, open_source
 from zerodefect.inspection.word_sight import opened_roi
 from zerodefect.methods import load_detector

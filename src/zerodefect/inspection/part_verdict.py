@@ -9,8 +9,8 @@ from typing import Any, Final
 from zerodefect.inspection.explain import TRANSDUCTIVE, evidence
 from zerodefect.inspection.inspected import Inspection
 from zerodefect.inspection.policy import Policy
-from zerodefect.inspection.rule_records import RuleRecord
-from zerodefect.inspection.rule_set import broken_in_words
+from zerodefect.inspection.rules.rule_records import RuleRecord
+from zerodefect.inspection.rules.rule_set import broken_in_words
 from zerodefect.types import Failure, Verdict, printable, told_score
 
 _WORST: Final = ("good", "unsure", "defect")

@@ -28,7 +28,6 @@ from zerodefect.inspection import product_pictures
 from zerodefect.inspection.archive import Archive, ProductError, write_archive
 from zerodefect.inspection.card import card
 from zerodefect.inspection.carried_weights import weights_members
-from zerodefect.inspection.component_sources import ComponentError
 from zerodefect.inspection.conformal import PolicyError
 from zerodefect.inspection.policy import Policy
 from zerodefect.inspection.product_detector import (
@@ -58,7 +57,8 @@ from zerodefect.inspection.product_sections import (
     machine,
 )
 from zerodefect.inspection.region_kinds import KindExamples, KindsError
-from zerodefect.inspection.rule_set import RuleSet
+from zerodefect.inspection.rules.component_sources import ComponentError
+from zerodefect.inspection.rules.rule_set import RuleSet
 from zerodefect.prompts.vocabulary import Vocabulary
 from zerodefect.scoring.areas import AreaWords
 from zerodefect.scoring.joining import Scored

@@ -10,8 +10,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from zerodefect.inspection.component_parts import ComponentPart
-from zerodefect.inspection.rule_measures import Limits, Truth, Value
+from zerodefect.inspection.rules.component_parts import ComponentPart
+from zerodefect.inspection.rules.rule_measures import Limits, Truth, Value
 from zerodefect.types import Verdict
 
 

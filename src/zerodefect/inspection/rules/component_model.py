@@ -24,7 +24,7 @@ from torch import Tensor
 
 from zerodefect.detector.contract import PatchFeatures
 from zerodefect.images import Picture
-from zerodefect.inspection.component_sources import ComponentError
+from zerodefect.inspection.rules.component_sources import ComponentError
 from zerodefect.layers.component_maps import cluster_centres, nearest_centre
 
 VERSION: Final = 1

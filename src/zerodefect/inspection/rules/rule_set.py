@@ -12,17 +12,22 @@ from pydantic import ValidationError
 
 from zerodefect.detector.contract import PatchFeatures
 from zerodefect.images import Picture
-from zerodefect.inspection.component_model import ComponentModel, patch_rows
-from zerodefect.inspection.component_parts import Seen, SeenComponent, seen_component, seen_words
-from zerodefect.inspection.component_sources import (
+from zerodefect.inspection.rules.component_model import ComponentModel, patch_rows
+from zerodefect.inspection.rules.component_parts import (
+    Seen,
+    SeenComponent,
+    seen_component,
+    seen_words,
+)
+from zerodefect.inspection.rules.component_sources import (
     FORMS,
     ComponentError,
     ComponentSource,
     parsed_sources,
 )
-from zerodefect.inspection.rule_language import ComponentRule
-from zerodefect.inspection.rule_limits import SharedRates, learn_rule, limits_of, two_sided_p
-from zerodefect.inspection.rule_measures import (
+from zerodefect.inspection.rules.rule_language import ComponentRule
+from zerodefect.inspection.rules.rule_limits import SharedRates, learn_rule, limits_of, two_sided_p
+from zerodefect.inspection.rules.rule_measures import (
     Limits,
     Measured,
     Truth,
@@ -31,8 +36,8 @@ from zerodefect.inspection.rule_measures import (
     numbers_of,
     stated_limits,
 )
-from zerodefect.inspection.rule_reader import parse_rule
-from zerodefect.inspection.rule_records import (
+from zerodefect.inspection.rules.rule_reader import parse_rule
+from zerodefect.inspection.rules.rule_records import (
     ComponentRecord,
     LearnedRule,
     RuleRecord,
@@ -220,7 +225,7 @@ def asked_rules(
         rules, components: as of ``Ruled.teach_rules``.
 
     Returns:
-        Without a model where components are told anew; None where nothing is asked any more.
+        Without a model where components are told anew; None where nothing is left.
 
     Raises:
         RuleError: a rule is not understood.
@@ -229,7 +234,7 @@ def asked_rules(
     asked = list(several(rules))
     parsed = [parse_rule(str(one)) for one in asked if one != NOTHING]
     sources = parsed_sources(several(components))
-    if NOTHING in asked and not parsed:
+    if NOTHING in asked and not (parsed or sources):
         return None
     kept = () if before is None or NOTHING in asked else before.rules
     every = tuple(dict.fromkeys([*kept, *parsed]))

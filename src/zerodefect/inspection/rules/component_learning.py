@@ -11,7 +11,7 @@ from torch import Tensor
 
 from zerodefect.files import atomic_write
 from zerodefect.images import Picture
-from zerodefect.inspection.component_model import (
+from zerodefect.inspection.rules.component_model import (
     Clusters,
     ComponentModel,
     PatchRows,
@@ -20,8 +20,8 @@ from zerodefect.inspection.component_model import (
     claimed,
     named_clusters,
 )
-from zerodefect.inspection.component_parts import strengths
-from zerodefect.inspection.component_sources import ComponentError, ComponentSource
+from zerodefect.inspection.rules.component_parts import strengths
+from zerodefect.inspection.rules.component_sources import ComponentError, ComponentSource
 from zerodefect.inspection.sources import digest, evenly
 
 MOST_PICTURES = 16

@@ -7,7 +7,7 @@ import unicodedata
 from dataclasses import dataclass, replace
 from typing import Final, get_args
 
-from zerodefect.inspection.rule_language import (
+from zerodefect.inspection.rules.rule_language import (
     LIQUID,
     LONGEST,
     PLACES,
@@ -19,7 +19,7 @@ from zerodefect.inspection.rule_language import (
     RuleError,
     written,
 )
-from zerodefect.inspection.rule_words import (
+from zerodefect.inspection.rules.rule_words import (
     ARTICLES,
     KEYWORDS,
     WORD,

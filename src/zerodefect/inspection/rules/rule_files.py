@@ -9,14 +9,14 @@ from __future__ import annotations
 from importlib import resources
 from pathlib import Path
 
-from zerodefect.inspection.rule_reader import parse_rule
+from zerodefect.inspection.rules.rule_reader import parse_rule
 
 _SUFFIX = ".rules"
 
 
 def presets() -> list[str]:
     """Names of the rules that come with the package."""
-    folder = resources.files("zerodefect.inspection") / "rule_presets"
+    folder = resources.files("zerodefect.inspection.rules") / "rule_presets"
     return sorted(
         one.name.removesuffix(_SUFFIX) for one in folder.iterdir() if one.name.endswith(_SUFFIX)
     )
@@ -30,7 +30,9 @@ def read_rules(source: str | Path) -> list[str]:
         RuleError: a rule that is not understood.
     """
     if str(source) in presets() and not Path(source).exists():
-        place = resources.files("zerodefect.inspection") / "rule_presets" / f"{source}{_SUFFIX}"
+        place = (
+            resources.files("zerodefect.inspection.rules") / "rule_presets" / f"{source}{_SUFFIX}"
+        )
         text = place.read_text(encoding="utf-8")
     else:
         text = _read(Path(source))

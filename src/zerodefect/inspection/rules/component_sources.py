@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from zerodefect.inspection.rule_language import RuleError
-from zerodefect.inspection.rule_reader import component_name
+from zerodefect.inspection.rules.rule_language import RuleError
+from zerodefect.inspection.rules.rule_reader import component_name
 
 FORMS: Final = (
     "'label=good/01.png:120,40,80,30' (a box: left, top, width, height in pixels), "

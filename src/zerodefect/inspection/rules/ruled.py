@@ -11,19 +11,19 @@ import numpy as np
 
 from zerodefect.detector.contract import PatchFeatures
 from zerodefect.images import Picture
-from zerodefect.inspection.component_learning import learn_components, load_clusters
-from zerodefect.inspection.component_model import Clusters, PatchRows, patch_rows
-from zerodefect.inspection.component_parts import Seen
-from zerodefect.inspection.component_sources import ComponentSource
 from zerodefect.inspection.conformal import PolicyError
 from zerodefect.inspection.inspected import Inspection
 from zerodefect.inspection.keepable import Keepable
 from zerodefect.inspection.policy import Policy
 from zerodefect.inspection.product_pictures import Keeping
-from zerodefect.inspection.rule_language import ComponentRule
-from zerodefect.inspection.rule_limits import SharedRates, limits_of
-from zerodefect.inspection.rule_measures import Truth, Value
-from zerodefect.inspection.rule_set import (
+from zerodefect.inspection.rules.component_learning import learn_components, load_clusters
+from zerodefect.inspection.rules.component_model import Clusters, PatchRows, patch_rows
+from zerodefect.inspection.rules.component_parts import Seen
+from zerodefect.inspection.rules.component_sources import ComponentSource
+from zerodefect.inspection.rules.rule_language import ComponentRule
+from zerodefect.inspection.rules.rule_limits import SharedRates, limits_of
+from zerodefect.inspection.rules.rule_measures import Truth, Value
+from zerodefect.inspection.rules.rule_set import (
     NOTHING,
     RuleSet,
     asked_rules,
@@ -113,8 +113,9 @@ class Ruled(Keepable):
         if NOTHING in rules and self.policy is not None:
             notes = without_rules(self.policy.notes)
             self.policy = self.policy.model_copy(update={"notes": notes})
-        self.rule_set = made
-        return made
+        nothing = made is None or (NOTHING in rules and not made.rules)
+        self.rule_set = None if nothing else made
+        return self.rule_set
 
     def _model_of(
         self, sources: Sequence[ComponentSource], clusters: str | Path | Clusters | None

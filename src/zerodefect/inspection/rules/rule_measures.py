@@ -16,8 +16,8 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import ConvexHull, QhullError
 
-from zerodefect.inspection.component_parts import ComponentPart, Seen
-from zerodefect.inspection.rule_language import ComponentRule
+from zerodefect.inspection.rules.component_parts import ComponentPart, Seen
+from zerodefect.inspection.rules.rule_language import ComponentRule
 
 INSIDE: Final = 0.9
 """Share of a part that the container's hull must cover."""

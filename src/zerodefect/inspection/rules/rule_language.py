@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
 from zerodefect.images.decode import InputError
-from zerodefect.inspection.rule_words import plural
+from zerodefect.inspection.rules.rule_words import plural
 from zerodefect.types import printable
 
 Quantity = Literal[

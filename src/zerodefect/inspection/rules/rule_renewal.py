@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from zerodefect.inspection.component_sources import FORMS, ComponentError, ComponentSource
-from zerodefect.inspection.rule_set import RuleSet, asked_rules
-from zerodefect.inspection.ruled import Ruled
+from zerodefect.inspection.rules.component_sources import FORMS, ComponentError, ComponentSource
+from zerodefect.inspection.rules.rule_set import RuleSet, asked_rules
+from zerodefect.inspection.rules.ruled import Ruled
 from zerodefect.inspection.sources import digest
 
 _OTHERWISE = (

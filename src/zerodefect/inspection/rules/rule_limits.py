@@ -29,9 +29,9 @@ from zerodefect.inspection.conformal import (
     needed_images,
     smallest_rate,
 )
-from zerodefect.inspection.rule_language import ComponentRule
-from zerodefect.inspection.rule_measures import Value, numbers_of
-from zerodefect.inspection.rule_records import LearnedRule
+from zerodefect.inspection.rules.rule_language import ComponentRule
+from zerodefect.inspection.rules.rule_measures import Value, numbers_of
+from zerodefect.inspection.rules.rule_records import LearnedRule
 
 
 def limits_of(rules: Sequence[ComponentRule]) -> int:
