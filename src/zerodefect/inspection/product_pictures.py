@@ -136,12 +136,20 @@ def written(
         ):
             name = f"{folder}/{number:05d}.{ending}"
             members[name] = data
-            own = {"file": name, "name": picture.path, "digest": picture.digest}
-            own |= {"points": picture.points, "colourless": picture.colourless}
-            if picture.cloud is not None:
-                own["cloud"] = f"{folder}/{number:05d}.xyz.tif"
-                members[own["cloud"]] = _points(picture.cloud)
-            about.append(PictureEntry(**own, whole=picture.whole, light=picture.light))
+            cloud = None if picture.cloud is None else f"{folder}/{number:05d}.xyz.tif"
+            if cloud is not None and picture.cloud is not None:
+                members[cloud] = _points(picture.cloud)
+            entry = PictureEntry(
+                file=name,
+                name=picture.path,
+                digest=picture.digest,
+                whole=picture.whole,
+                light=picture.light,
+                cloud=cloud,
+                points=picture.points,
+                colourless=picture.colourless,
+            )
+            about.append(entry)
     return members, tuple(about)
 
 
