@@ -5,6 +5,7 @@ Python with `anomalib==2.7.*` and `faiss-cpu`, the peers are those; without, a p
 Prints CPU seconds, the least of the repetitions, and asserts no time.
 
     python benchmarks/memory_speed.py [--peer peer/bin/python] [--size full|medium|small]
+    python benchmarks/memory_speed.py --peer peer/bin/python --only search  # faiss alone
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def projected(features: np.ndarray) -> np.ndarray:
     return (values @ R.to(values).T).numpy()
 
 
-def ours(arrays: dict[str, Any]) -> Side:
+def ours(arrays: dict[str, Any], only: str) -> Side:
     import torch
 
     from zerodefect.detector.knowledge import Knowledge
@@ -91,7 +92,7 @@ def ours(arrays: dict[str, Any]) -> Side:
     return side
 
 
-def plain(arrays: dict[str, Any]) -> Side:
+def plain(arrays: dict[str, Any], only: str) -> Side:
     """As one would write it down: all distances, their lowest, one difference for each choice."""
     import torch
 
@@ -122,14 +123,12 @@ def plain(arrays: dict[str, Any]) -> Side:
     return {**side, "coreset": coreset, "padim fit": lambda: fit()[0], "padim predict": predict}
 
 
-def peers(arrays: dict[str, Any]) -> Side:
+def peers(arrays: dict[str, Any], only: str) -> Side:
     import faiss
     import torch
-    from anomalib.models.components.sampling import KCenterGreedy
-    from anomalib.models.components.stats import MultiVariateGaussian
 
     faiss.omp_set_num_threads(torch.get_num_threads())
-    side = plain(arrays)
+    side = plain(arrays, only)
 
     def search(name: str) -> Callable[[], Any]:
         queries, stored = (values.numpy() for values in arrays[name])
@@ -144,9 +143,14 @@ def peers(arrays: dict[str, Any]) -> Side:
         arrays["coreset"] = sampler.features  # it has projected them: we choose among the same
         return torch.tensor(rows)
 
+    side.update({name: search(name) for name in arrays if name.startswith("search")})
+    if only == "search":
+        return side
+    from anomalib.models.components.sampling import KCenterGreedy
+    from anomalib.models.components.stats import MultiVariateGaussian
+
     gaussian = MultiVariateGaussian()
     e = arrays["gaussian"].permute(0, 2, 1)[..., None]  # (B, C, N, 1)
-    side.update({name: search(name) for name in arrays if name.startswith("search")})
     return {**side, "coreset": coreset, "padim fit": lambda: gaussian.fit(e)[0].T}
 
 
@@ -175,7 +179,9 @@ def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, float]:
     spent = {}
     with torch.no_grad():
         arrays = read(folder, arguments.size)
-        for name, run in SIDES[arguments.role](arrays).items():
+        for name, run in SIDES[arguments.role](arrays, arguments.only).items():
+            if not name.startswith(arguments.only):
+                continue
             times = []
             for _ in range(1 if name == "coreset" else arguments.repeat):
                 begun = time.process_time()
@@ -191,7 +197,7 @@ def child(python: str, role: str, folder: Path, arguments: argparse.Namespace) -
     threads = str(arguments.threads)
     environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
     command = [python, __file__, "--folder", str(folder), "--role", role, "--size", arguments.size]
-    command += ["--repeat", str(arguments.repeat), "--threads", threads]
+    command += ["--repeat", str(arguments.repeat), "--threads", threads, "--only", arguments.only]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -209,6 +215,7 @@ def main() -> None:
     parser.add_argument("--size", choices=list(SEARCHES), default="full")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--only", choices=["", "search", "coreset", "padim"], default="")
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--role", choices=list(SIDES), help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 _BLOCK = 8192  # rows that are compared with each other: the cost is linear beyond it
-_POOL = 1024  # of the farthest rows, which are compared with each other
+_POOL = 512  # of the farthest rows, which are compared with each other; more take longer
 _CELLS = 2**20  # of the distances that are held at once
 _WIDTH = 128  # of the random projection in which distances are taken
 
