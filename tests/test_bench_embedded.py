@@ -211,7 +211,7 @@ def test_benchmark_of_a_small_folder(plates):
 
     backbone = tiny_backbone()
     detectors = {"local contrast": LocalContrast(backbone), "tiny": create("dense", backbone)}
-    arguments = argparse.Namespace(shots=[0, 1, 9], seeds=2, limit=2)
+    arguments = argparse.Namespace(shots=[0, 1, 9], seeds=2, limit=2, brief=False)
     lines = list(benchmark(folder(f"{plates}", 2), detectors, arguments))
     assert "### plates (6 pictures, called 'plates')" in lines
     assert "Pictures that are left when all are cropped alike: good 2, hole 2, stain 2." in lines
@@ -224,6 +224,11 @@ def test_benchmark_of_a_small_folder(plates):
     assert tiny[1].startswith("| tiny, 1-shot | ") and tiny[1].count("±") == 4
     assert not any("9-shot" in line for line in lines)  # there are only four good ones
     assert "kind right, damaged area known (by chance 50.0):" in lines
+    assert "pixel AP:" in lines
+    arguments.brief = True
+    some = benchmark(folder(f"{plates}", 2), {"tiny": detectors["tiny"]}, arguments)
+    titles = [line for line in some if line.endswith(":")]
+    assert "pixel AUROC:" in titles and "pixel AP:" not in titles
 
 
 def test_cropped_pictures_whose_defect_lies_outside_are_left_out(plates):

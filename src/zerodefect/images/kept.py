@@ -22,11 +22,13 @@ class KeptPicture(Picture):
         whole: ``(height, width)`` of the picture that it stands for, in pixels.
         digest: name of the whole picture's pixels, see ``inspection.sources.digest``.
         light: brightness, contrast and sharpness of the whole one, see ``inspection.frames``.
+        points: that were measured on the part, where points are judged.
     """
 
     whole: tuple[int, int] = (0, 0)
     digest: str = ""
     light: tuple[float, float, float] | None = None
+    points: int | None = None
 
     @property
     def height(self) -> int:

@@ -215,6 +215,8 @@ def measure(picture: Picture, area: np.ndarray | None = None, *, points: bool = 
 
 def _points_of(picture: Picture, area: np.ndarray | None) -> int | None:
     """How many points of the cloud's file were measured on the part; None without a cloud."""
+    if isinstance(picture, KeptPicture) and picture.points is not None:
+        return picture.points
     if picture.cloud is None:
         return None
     part = part_alone(picture.cloud)

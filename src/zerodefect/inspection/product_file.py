@@ -366,7 +366,8 @@ def _kept(
             len(policy.scores),
         )
         return None
-    kept = product_pictures.kept(references, shown.area, inspector.kept_viewing())
+    how = inspector.kept_viewing(), inspector.judges_points
+    kept = product_pictures.kept(references, shown.area, *how)
     return kept, list(good)
 
 

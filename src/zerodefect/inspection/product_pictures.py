@@ -12,7 +12,10 @@ import numpy as np
 from PIL import Image
 
 from zerodefect.images import ImageError, Picture, encode_jpeg, open_image, thumbnail
+from zerodefect.images.cloud_files import MAX_POINTS, parsed
+from zerodefect.images.clouds import Cloud
 from zerodefect.images.kept import KeptPicture
+from zerodefect.images.point_input import PartCloud, part_alone
 from zerodefect.inspection.archive import Archive, ProductError
 from zerodefect.inspection.frames import Frame, measure
 from zerodefect.inspection.product_sections import IGNORE, ROI, PictureEntry
@@ -31,7 +34,8 @@ def keep(picture: Picture, frame: Frame, viewing: Viewing) -> KeptPicture:
 
     Args:
         picture: whole, or kept before.
-        frame: its light and focus.
+        frame: its light and focus; its points, where these are judged. Those of the part are then
+            kept, too, but where a view of them is the picture.
         viewing: with ``within``.
     """
     if isinstance(picture, KeptPicture) and picture.digest:
@@ -39,7 +43,18 @@ def keep(picture: Picture, frame: Frame, viewing: Viewing) -> KeptPicture:
     shrunk = viewing.shown(picture)
     light = frame.brightness, frame.contrast, frame.sharpness
     whole, name = (picture.height, picture.width), Path(picture.path).name
-    return KeptPicture(name, shrunk.pixels, (), whole, digest(picture), light)
+    judged = picture.cloud is not None and frame.points is not None and viewing.view is None
+    return KeptPicture(
+        name,
+        shrunk.pixels,
+        (),
+        whole,
+        digest(picture),
+        light,
+        frame.points,
+        cloud=part_alone(picture.cloud) if judged and picture.cloud else None,
+        colourless=picture.colourless,
+    )
 
 
 class Keeping:
@@ -62,7 +77,7 @@ class Keeping:
         if self.pictures is None:
             return
         kept = keep(picture, frame, viewing)
-        self._bytes += kept.pixels.nbytes
+        self._bytes += kept.pixels.nbytes + (kept.cloud.points.nbytes if kept.cloud else 0)
         if self._bytes > self.most:
             self.pictures = None
         else:
@@ -121,17 +136,62 @@ def written(
         ):
             name = f"{folder}/{number:05d}.{ending}"
             members[name] = data
-            own = {"file": name, "name": picture.path, "digest": picture.digest}
-            about.append(PictureEntry(**own, whole=picture.whole, light=picture.light))
+            cloud = None if picture.cloud is None else f"{folder}/{number:05d}.xyz.tif"
+            if cloud is not None and picture.cloud is not None:
+                members[cloud] = _points(picture.cloud)
+            entry = PictureEntry(
+                file=name,
+                name=picture.path,
+                digest=picture.digest,
+                whole=picture.whole,
+                light=picture.light,
+                cloud=cloud,
+                points=picture.points,
+                colourless=picture.colourless,
+            )
+            about.append(entry)
     return members, tuple(about)
 
 
+def _points(cloud: Cloud) -> bytes:
+    import tifffile
+
+    buffer = io.BytesIO()
+    points = cloud.points * cloud.valid[..., None]
+    tifffile.imwrite(buffer, points, photometric="rgb", compression="zlib")
+    return buffer.getvalue()
+
+
+def _opened_points(archive: Archive, name: str) -> PartCloud:
+    """A member that holds the points of a part, as they were written.
+
+    Raises:
+        ProductError: it is missing or damaged.
+    """
+    data = archive.read(name, _LARGEST)
+    try:
+        points = np.ascontiguousarray(parsed(data, MAX_POINTS).points, np.float32)
+        valid = np.isfinite(points).all(-1) & (points != 0).any(-1)
+    except Exception as error:  # decoders meet damage with anything
+        reason = f"{name} in it is no cloud, or damaged"
+        raise ProductError(archive.path, reason, "Copy it again") from error
+    cells = np.where(valid.ravel(), np.arange(valid.size), -1)
+    return PartCloud(name, points, valid, cells)
+
+
 def kept(
-    pictures: Sequence[Picture], area: Callable[[Picture], np.ndarray | None], viewing: Viewing
+    pictures: Sequence[Picture],
+    area: Callable[[Picture], np.ndarray | None],
+    viewing: Viewing,
+    points: bool,
 ) -> list[KeptPicture]:
-    """``keep`` for several; ``area`` gives what counts of a picture."""
+    """``keep`` for several; ``area`` gives what counts, ``points`` says whether they are judged."""
+
+    def one_kept(one: Picture) -> KeptPicture:
+        return keep(one, measure(one, area(one), points=points), viewing)
+
     with ThreadPoolExecutor(_AT_ONCE) as workers:
-        return list(workers.map(lambda one: keep(one, measure(one, area(one)), viewing), pictures))
+        return list(workers.map(one_kept, pictures))
 
 
 def read(archive: Archive, about: Sequence[PictureEntry]) -> tuple[KeptPicture, ...]:
@@ -150,7 +210,9 @@ def _kept_before(archive: Archive, about: PictureEntry, data: bytes) -> KeptPict
     if pixels.shape[0] > about.whole[0] or pixels.shape[1] > about.whole[1]:
         reason = f"{about.file} in it is larger than the picture that it stands for"
         raise ProductError(archive.path, reason, "Copy it again")
-    return KeptPicture(about.name, pixels, (), about.whole, about.digest, about.light)
+    cloud = None if about.cloud is None else _opened_points(archive, about.cloud)
+    told = about.whole, about.digest, about.light, about.points
+    return KeptPicture(about.name, pixels, (), *told, cloud=cloud, colourless=about.colourless)
 
 
 def opened(archive: Archive, name: str) -> Picture:

@@ -136,13 +136,16 @@ class Asked(Section):
 
 
 class PictureEntry(Section):
-    """A picture that the file keeps, see ``images.kept.KeptPicture``."""
+    """A picture that the file keeps, see ``images.kept.KeptPicture``, and the file of its cloud."""
 
     file: str
     name: str
     digest: str
     whole: tuple[int, int]
     light: tuple[float, float, float] | None = None
+    cloud: str | None = None
+    points: int | None = None
+    colourless: bool = False
 
 
 class Pictures(Section):

@@ -232,7 +232,8 @@ class GaussianMemory:
             L = torch.linalg.cholesky(S)
             one = torch.eye(S.shape[-1], dtype=S.dtype, device=S.device)
             whitening = torch.linalg.solve_triangular(L, one.expand_as(L), upper=False)
-        return {"gaussian/mean": mean.float(), "gaussian/whitening": whitening.float()}
+        whitening = whitening.float().contiguous()  # as a file gives it back: products round alike
+        return {"gaussian/mean": mean.float(), "gaussian/whitening": whitening}
 
     def bytes_of(self, features: Mapping[str, Tensor]) -> int:
         """Bytes of sums and Gaussians, whatever the number of pictures."""
