@@ -109,7 +109,8 @@ class Bench:
         small = self.output / "pictures"
         self.source = Source.of(arguments.source).limited(arguments.limit, small)
         given = arguments.target or TARGETS
-        self.targets = [Source.of(entry).limited(arguments.limit, small) for entry in given]
+        most = arguments.limit or arguments.pictures
+        self.targets = [Source.of(entry).limited(most, small) for entry in given]
 
     def zerodefect(self, *options: object) -> str:
         """Run a verb; gives what it printed."""
@@ -174,7 +175,8 @@ class Bench:
         own = self.arguments.shots if "references" in get(method).info.knows_from else [0]
         if "references" in get(method).info.needs:
             own = few
-        joint, clip = method != BESIDE and few, self.network(method)
+        joint = method != BESIDE and few and not self.arguments.alone
+        clip = self.network(method)
         for seed in range(self.arguments.trainings if get(method).info.trained else 1):
             if get(method).info.trained:
                 checkpoint, alone.minutes = self.trained(entry, seed)
@@ -249,7 +251,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=300, help="of each stage")
     parser.add_argument("--good", type=int, default=300, help="procedural good pictures")
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--limit", type=int, help="pictures of each kind: only to try it out")
+    parser.add_argument("--alone", action="store_true", help=f"not together with {BESIDE}")
+    parser.add_argument("--pictures", type=int, help="of each kind of a target, at most")
+    parser.add_argument("--limit", type=int, help="also of the source: only to try it out")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--output", type=Path, default=Path("trained-methods"))
     arguments = parser.parse_args(argv)
