@@ -15,24 +15,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from subtle_edits import subtle_edits
+from subtle_edits import WAYS, halved, subtle_edits
 from torch import Tensor
 
+from zerodefect.data.synthesis import to_pixels
 from zerodefect.detector.load_detector import load_detector
 from zerodefect.images import Picture, open_image
+from zerodefect.layers.similarity import highest_mean
 from zerodefect.methods.arrangement import Arrangement
 from zerodefect.scoring.viewing import Viewing
 
-KINDS = ("exchange", "exchange", "move", "resize", "remove")  # of edits, in turn
 _PRIOR = 0.4  # weight of all places beside a place's own
 
 
 def encoded(pictures: Sequence[Tensor], detector: Arrangement, viewing: Viewing) -> tuple:
     own, rows = detector.inputs["image"], []
     for image in pictures:
-        pixels = (image * 255).round().byte().permute(1, 2, 0).numpy()
-        picture = Picture("drawn", pixels)
+        picture = Picture("drawn", to_pixels(image))
         with torch.no_grad():
             rows.append(detector.encode(viewing.preprocess(own, picture)(picture)[None]))
     return torch.cat([one.values for one in rows]), rows[0].grid.shape
@@ -60,7 +59,7 @@ def differences(f: Tensor, shape: tuple[int, int], own: Tensor, reach: float) ->
 
 
 def highest(d: Tensor, share: float) -> Tensor:
-    return d.topk(max(1, round(share * d.shape[-1])), -1).values.mean(-1)
+    return highest_mean(d.flatten(0, 1), share).view(d.shape[:2])
 
 
 def off(d: Tensor, own: Tensor, share: float, weighed: bool) -> Tensor:
@@ -84,9 +83,7 @@ def main() -> None:
     parser.add_argument("--keep-aspect", action="store_true")
     args = parser.parse_args()
     files = sorted((args.folder / "train" / "good").glob("*"))
-    whole = [open_image(file).to_tensor()[None] for file in files]
-    size = tuple(side // 2 for side in whole[0].shape[-2:])
-    images = [F.interpolate(one, size, mode="bilinear", antialias=True)[0] for one in whole]
+    images = halved([open_image(file).to_tensor() for file in files])
     edits = subtle_edits(images, args.edits)
     own = torch.tensor([*range(len(images)), *(source for _, source in edits)])
     detector = load_detector("arrangement", device="cpu")
@@ -116,11 +113,11 @@ def main() -> None:
             of(near[0], 0.02, True), of(near[1], 0.02, True)
         ),
     }
-    print(f"{args.edits} edits, {shape[0]}x{shape[1]} places: all, {', '.join(sorted(set(KINDS)))}")
-    kinds = [KINDS[k % len(KINDS)] for k in range(len(edits))]
+    print(f"{args.edits} edits, {shape[0]}x{shape[1]} places: all, {', '.join(sorted(set(WAYS)))}")
+    kinds = [WAYS[k % len(WAYS)] for k in range(len(edits))]
     for title, score in rows.items():
         cells = []
-        for wanted in (set(KINDS), *({kind} for kind in sorted(set(KINDS)))):
+        for wanted in (set(WAYS), *({kind} for kind in sorted(set(WAYS)))):
             bad = score[good:][[kind in wanted for kind in kinds]]
             cells.append(f"{100 * float((bad[:, None] > score[:good]).double().mean()):6.1f}")
         print(f"{title:48s}" + "".join(cells), flush=True)

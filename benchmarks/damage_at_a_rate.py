@@ -17,8 +17,8 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterator
 
-import numpy as np
 import torch
+from embedded_tally import meets
 
 from zerodefect.data import Sample, open_dataset, opened_mask
 from zerodefect.evaluation.prediction_cache import PredictionCache
@@ -29,15 +29,6 @@ from zerodefect.inspection.conformal import conformal_limit
 from zerodefect.inspection.regions import find_regions
 from zerodefect.methods import load_detector
 from zerodefect.paths import cache_folder
-
-
-def on_damage(map: np.ndarray, limit: float, mask: np.ndarray) -> bool:
-    """Whether a region above the limit covers any damaged pixel."""
-    marked = np.zeros(mask.shape, bool)
-    for region in find_regions(map, limit):
-        x, y, width, height = region.box
-        marked[y : y + height, x : x + width] |= region.mask
-    return bool((marked & mask).any())
 
 
 def shares(
@@ -59,9 +50,10 @@ def shares(
             continue
         with contextlib.suppress(ImageError):  # an empty mask says nothing of where
             mask, _ = opened_mask(sample)
+            found = any(meets(region, mask) for region in find_regions(map, limits[1]))
             for kind in (sample.kind, "all"):
                 counted[kind, "called"].append(score > limits[0])
-                counted[kind, "found"].append(on_damage(map, limits[1], mask))
+                counted[kind, "found"].append(found)
     for (kind, what), hits in counted.items():
         yield kind, what, statistics.mean(hits)
 

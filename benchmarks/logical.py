@@ -22,11 +22,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from subtle_edits import subtle_edits
+from subtle_edits import halved, subtle_edits
 from torch import Tensor
 
 from zerodefect import methods
+from zerodefect.data.synthesis import to_pixels
 from zerodefect.detector.contract import Detector
 from zerodefect.detector.knowledge import Knowledge, Product
 from zerodefect.detector.load_detector import load_detector
@@ -165,24 +165,21 @@ class Bench:
             image, source = (self.pictures[k].to_tensor() for k in (key, other))
             draws = Draws(5, np.array([number], np.uint64), torch.device("cpu"))
             edit = edit_picture(image, draws, source if other != key else None)
-            pixels = (edit.image * 255).round().byte().permute(1, 2, 0).numpy()
             made[f"edited/{number}"] = key
-            self.pictures[f"edited/{number}"] = Picture(f"edited {number}", pixels)
+            edited = Picture(f"edited {number}", to_pixels(edit.image))
+            self.pictures[f"edited/{number}"] = edited
         return made
 
     def draw_subtle(self, count: int) -> dict[str, str]:
         """The same, of edits that are harder to see, at half the size."""
-        images = [self.pictures[key].to_tensor()[None] for key in self.good] if count else []
-        size = tuple(side // 2 for side in images[0].shape[-2:]) if images else ()
-        small = [F.interpolate(one, size, mode="bilinear", antialias=True)[0] for one in images]
+        small = halved([self.pictures[key].to_tensor() for key in self.good] if count else [])
         made = {}
         for number, (edited, source) in enumerate(subtle_edits(small, count)):
-            pixels = (edited * 255).round().byte().permute(1, 2, 0).numpy()
             made[f"edited/{number}"] = self.good[source]
-            self.pictures[f"edited/{number}"] = Picture(f"edited {number}", pixels)
+            self.pictures[f"edited/{number}"] = Picture(f"edited {number}", to_pixels(edited))
         for key, image in zip(self.good, small, strict=False):
-            pixels = (image * 255).round().byte().permute(1, 2, 0).numpy()
-            self.pictures[key] = Picture(key, pixels)  # edits must not be known by their sharpness
+            # edits must not be known by their sharpness
+            self.pictures[key] = Picture(key, to_pixels(image))
         return made
 
     def open(self, name: str, keys: Sequence[str]) -> None:

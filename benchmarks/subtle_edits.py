@@ -16,7 +16,7 @@ from torch import Tensor
 from zerodefect.procedural.part_edits import pasted, removed
 from zerodefect.procedural.picture_parts import coloured_parts
 
-_WAYS = ("exchange", "exchange", "move", "resize", "remove")
+WAYS = ("exchange", "exchange", "move", "resize", "remove")  # in turn
 _LARGEST = 0.25  # of the picture, of a part
 _SEEN, _SHARE = 0.08, 0.002  # change of a pixel that is seen; share of pixels that must be
 
@@ -32,7 +32,7 @@ def subtle_edits(images: Sequence[Tensor], count: int, seed: int = 3) -> list[tu
     draws, parts = random.Random(seed), [coloured_parts(image) for image in images]
     made: list[tuple[Tensor, int]] = []
     while len(made) < count:
-        way, number = _WAYS[len(made) % len(_WAYS)], draws.randrange(len(images))
+        way, number = WAYS[len(made) % len(WAYS)], draws.randrange(len(images))
         image = images[number]
         own = [M for M in parts[number] if float(M.float().mean()) < _LARGEST]
         if not own:
@@ -45,6 +45,16 @@ def subtle_edits(images: Sequence[Tensor], count: int, seed: int = 3) -> list[tu
             if float(change.float().mean()) > _SHARE:
                 made.append((edited.clamp(0, 1), number))
     return made
+
+
+def halved(images: Sequence[Tensor]) -> list[Tensor]:
+    """Pictures ``(3, H, W)`` at half the size."""
+    return [
+        F.interpolate(
+            one[None], tuple(side // 2 for side in one.shape[1:]), mode="bilinear", antialias=True
+        )[0]
+        for one in images
+    ]
 
 
 def _edited(

@@ -33,6 +33,16 @@ class DatasetError(InputError):
     """A path that cannot be used as a data set."""
 
 
+def check_new(folder: Path) -> None:
+    """Make sure that a folder to be written is new or empty.
+
+    Raises:
+        DatasetError: it holds something, or is no folder.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DatasetError(folder, "there is something already", "Name a new folder (--output)")
+
+
 @dataclass(frozen=True)
 class Sample:
     """One picture of a data set. Paths are absolute.

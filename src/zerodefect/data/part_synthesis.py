@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from zerodefect.data.dataset import DatasetError
-from zerodefect.data.synthesis import TRIES, Synthesized, halves, values, write
+from zerodefect.data.synthesis import Synthesized, halves, to_pixels, tries, values, write
 from zerodefect.images import Picture, encode_png
 from zerodefect.images.part_files import (
     COLOURS,
@@ -23,7 +23,6 @@ from zerodefect.images.part_files import (
     unused_cloud,
 )
 from zerodefect.images.point_input import part_alone
-from zerodefect.procedural.draws import Draws
 from zerodefect.procedural.on_clouds import damage_parts
 
 _LIST = "Record it as a grid, picture and points by one camera, or leave it out"
@@ -64,8 +63,7 @@ def damaged_part(picture: Picture, seed: int, number: int) -> DamagedPart:
     alone = np.where(part.valid[..., None], part.points, np.nan).astype(np.float32)
     points = torch.from_numpy(alone).permute(2, 0, 1)[None]
     image = values(picture.to_uint8())[None]
-    for attempt in range(TRIES):
-        draws = Draws(seed, np.array([number], np.uint64), image.device).under(f"try{attempt}")
+    for draws in tries(seed, number):
         made = damage_parts(image, points, draws)
         mask = made.masks[0].numpy()
         if mask.any():
@@ -76,8 +74,8 @@ def damaged_part(picture: Picture, seed: int, number: int) -> DamagedPart:
     whole = np.where(part.valid[..., None], moved, cloud.points).astype(np.float64)
     whole += 0 if cloud.origin is None else cloud.origin
     whole = np.where(cloud.valid[..., None], whole, 0).astype(np.float32)
-    pixels = (made.images[0] * 255).round().byte().permute(1, 2, 0).numpy()
-    return DamagedPart(None if picture.colourless else pixels, whole, mask, made.kinds[0])
+    pixels = None if picture.colourless else to_pixels(made.images[0])
+    return DamagedPart(pixels, whole, mask, made.kinds[0])
 
 
 def synthesize_parts(

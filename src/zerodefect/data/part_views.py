@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from zerodefect.data.dataset import DatasetError
+from zerodefect.data.dataset import check_new
 from zerodefect.files import atomic_write
 from zerodefect.images import ImageError, encode_png
 from zerodefect.images.cloud_views import field_of_view
@@ -81,8 +81,7 @@ def write_views(
     if not turns or len(set(turns)) < len(turns):
         raise ValueError("--turn: give each turn once")
     files, root = find_parts([folder]), Path(output)
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise DatasetError(root, "there is something already", "Name a new folder (--output)")
+    check_new(root)
     taken: set[str] = set()
     for file in files:
         name = _name(file, Path(folder))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zerodefect.data.dataset import DatasetError
+from zerodefect.data.dataset import DatasetError, check_new
 from zerodefect.files import atomic_write
 from zerodefect.images import encode_png, find_images, open_image
 from zerodefect.procedural.draws import Draws
 from zerodefect.procedural.on_pictures import DamageSort, damage_pictures
 from zerodefect.procedural.part_edits import edit_picture
 
-TRIES = 16  # damage may fall where nothing of it is seen; then it is drawn anew
+_TRIES = 16  # damage may fall where nothing of it is seen; then it is drawn anew
 
 
 @dataclass(frozen=True)
@@ -54,16 +54,22 @@ def damaged_picture(
         ValueError: no damage on it can be seen, as on a picture of a few pixels.
     """
     image = values(pixels)[None]
-    for attempt in range(TRIES):
-        draws = Draws(seed, np.array([number], np.uint64), image.device).under(f"try{attempt}")
+    for draws in tries(seed, number):
         if sort == "logical":
             edited = edit_picture(image[0], draws, None if other is None else values(other))
-            return _bytes(edited.image), edited.mask.numpy(), f"{edited.kind} {edited.edit}"
+            return to_pixels(edited.image), edited.mask.numpy(), f"{edited.kind} {edited.edit}"
         made = damage_pictures(image, draws, sort)
-        changed = _bytes(made.images[0])
+        changed = to_pixels(made.images[0])
         if bool((changed != pixels).any(2)[made.masks[0].numpy()].any()):
             return changed, made.masks[0].numpy(), made.kinds[0]
     raise ValueError("damage on it cannot be seen")
+
+
+def tries(seed: int, number: int) -> Iterator[Draws]:
+    """Draws of a picture of a series, one after the other until damage on it is seen."""
+    drawn = Draws(seed, np.array([number], np.uint64), torch.device("cpu"))
+    for attempt in range(_TRIES):
+        yield drawn.under(f"try{attempt}")
 
 
 def values(pixels: np.ndarray) -> Tensor:
@@ -71,7 +77,8 @@ def values(pixels: np.ndarray) -> Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1) / 255
 
 
-def _bytes(image: Tensor) -> np.ndarray:
+def to_pixels(image: Tensor) -> np.ndarray:
+    """``(3, H, W)`` in [0, 1] as ``(H, W, 3)`` uint8."""
     pixels: np.ndarray = (image * 255).round().byte().permute(1, 2, 0).numpy()
     return pixels
 
@@ -134,8 +141,7 @@ def halves(
     if len(files) < 2:
         reason = f"holds {len(files)} picture, and two are needed: one to learn from, one to damage"
         raise DatasetError(folder, reason, "Add good pictures")
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise DatasetError(output, "there is something already", "Name a new folder (--output)")
+    check_new(output)
     order = torch.randperm(len(files), generator=torch.Generator().manual_seed(seed)).tolist()
     half = (len(files) + 1) // 2
     return sorted(order[:half]), sorted(order[half:])

@@ -224,8 +224,8 @@ def load_backbones(
     wanted = kind.info.backbones
     names, files, title = _by_name(kind, backbone), _by_name(kind, weights), kind.info.title
     spare, unasked = kind.info.spare, () if judges else kind.info.judging
-    left_out = [part for part in wanted if part in (*spare, *unasked) and part not in names]
-    left_out = [part for part in left_out if part not in files]
+    named = {**names, **files}
+    left_out = [part for part in wanted if part in (*spare, *unasked) and part not in named]
     for part in left_out:
         told = "learns without a %s, which it asks only to judge; inspect takes one"
         how = told if part in unasked else "runs without a %s: none is named"

@@ -163,7 +163,7 @@ def _cloud(name: str, stored: StoredPoints) -> Cloud:
     points = np.asarray(stored.points, np.float64)
     if not points.size:
         raise FaultError("it has no points")
-    valid = np.isfinite(points).all(-1) & (points != 0).any(-1)
+    valid = where_measured(points)
     _check_measured(valid)
     astray = _astray(points[valid])
     notes = stored.notes
@@ -183,14 +183,23 @@ def _cloud(name: str, stored: StoredPoints) -> Cloud:
         notes = (*notes, f"moved by {-origin} to keep its precision")
     plain = np.where(valid[..., None], points - origin, 0.0).astype(np.float32)
     if stored.organised:
-        number = valid.size
-        cells = np.where(valid.ravel(), np.arange(number), -1)
+        cells = own_cells(valid)
         notes = (*notes, *resolution_notes(plain, valid))
         return Cloud(name, plain, valid, cells, True, origin, notes)
     grid, seen, cells = _projected(plain.reshape(-1, 3), valid.ravel())
     said = f"a list of {valid.size} points, seen along z on {seen.shape[1]} x {seen.shape[0]} cells"
     notes = (*notes, said, *resolution_notes(grid, seen))
     return Cloud(name, grid, seen, cells, False, origin, notes)
+
+
+def where_measured(points: np.ndarray) -> np.ndarray:
+    """Which of points ``(..., 3)`` were measured: those that are finite, and not all zero."""
+    return np.asarray(np.isfinite(points).all(-1) & (points != 0).any(-1))
+
+
+def own_cells(valid: np.ndarray) -> np.ndarray:
+    """The cell of each point of a grid ``(H, W)``, itself, and -1 where it was not measured."""
+    return np.where(valid.ravel(), np.arange(valid.size), -1)
 
 
 def _check_measured(valid: np.ndarray) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from zerodefect.images import ImageError, Picture, encode_jpeg, open_image, thumbnail
 from zerodefect.images.cloud_files import MAX_POINTS, parsed
-from zerodefect.images.clouds import Cloud
+from zerodefect.images.clouds import Cloud, own_cells, where_measured
 from zerodefect.images.kept import KeptPicture
 from zerodefect.images.point_input import PartCloud, part_alone
 from zerodefect.inspection.archive import Archive, ProductError
@@ -171,12 +171,11 @@ def _opened_points(archive: Archive, name: str) -> PartCloud:
     data = archive.read(name, _LARGEST)
     try:
         points = np.ascontiguousarray(parsed(data, MAX_POINTS).points, np.float32)
-        valid = np.isfinite(points).all(-1) & (points != 0).any(-1)
+        valid = where_measured(points)
     except Exception as error:  # decoders meet damage with anything
         reason = f"{name} in it is no cloud, or damaged"
         raise ProductError(archive.path, reason, "Copy it again") from error
-    cells = np.where(valid.ravel(), np.arange(valid.size), -1)
-    return PartCloud(name, points, valid, cells)
+    return PartCloud(name, points, valid, own_cells(valid))
 
 
 def kept(

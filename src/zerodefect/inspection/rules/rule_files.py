@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from zerodefect.inspection.rules.rule_reader import parse_rule
 
@@ -16,10 +17,12 @@ _SUFFIX = ".rules"
 
 def presets() -> list[str]:
     """Names of the rules that come with the package."""
-    folder = resources.files("zerodefect.inspection.rules") / "rule_presets"
-    return sorted(
-        one.name.removesuffix(_SUFFIX) for one in folder.iterdir() if one.name.endswith(_SUFFIX)
-    )
+    files = (one.name for one in _folder().iterdir())
+    return sorted(name.removesuffix(_SUFFIX) for name in files if name.endswith(_SUFFIX))
+
+
+def _folder() -> Any:
+    return resources.files(__package__) / "rule_presets"
 
 
 def read_rules(source: str | Path) -> list[str]:
@@ -30,10 +33,7 @@ def read_rules(source: str | Path) -> list[str]:
         RuleError: a rule that is not understood.
     """
     if str(source) in presets() and not Path(source).exists():
-        place = (
-            resources.files("zerodefect.inspection.rules") / "rule_presets" / f"{source}{_SUFFIX}"
-        )
-        text = place.read_text(encoding="utf-8")
+        text = (_folder() / f"{source}{_SUFFIX}").read_text(encoding="utf-8")
     else:
         text = _read(Path(source))
     lines = [line.partition("#")[0].strip() for line in text.splitlines()]

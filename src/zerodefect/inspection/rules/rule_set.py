@@ -238,8 +238,7 @@ def asked_rules(
         return None
     kept = () if before is None or NOTHING in asked else before.rules
     every = tuple(dict.fromkeys([*kept, *parsed]))
-    anew = before is None or bool(sources)
-    made = RuleSet(every, sources) if before is None or anew else replace(before, rules=every)
+    made = RuleSet(every, sources) if before is None or sources else replace(before, rules=every)
     made.check()
     return made
 
