@@ -63,13 +63,12 @@ def count_kinds(
     for kind in dict.fromkeys(region.kind for region in regions):
         own = [region for region in regions if region.kind == kind]
         top = max(region.score for region in own)
-        usual = _counted(map, own, limit, top, *_USUAL)
-        tried = [
+        usual, *others = [
             _counted(map, own, limit + share * (top - limit), top, *how)
             for share in _HIGHER
             for how in (_USUAL, *_OTHERS)
         ]
-        found.append(Count(kind, usual, min(tried), max(tried)))
+        found.append(Count(kind, usual, min(usual, *others), max(usual, *others)))
     return tuple(found)
 
 
@@ -97,6 +96,8 @@ def _pieces(map: np.ndarray, region: Region, limit: float, depth: float) -> list
 
 def _split(values: np.ndarray, part: np.ndarray, low: float, depth: float) -> list[np.ndarray]:
     """Cores ``(h, w)`` bool of a part whose peaks lie at least ``depth`` above where they meet."""
+    if _has_one_peak(values, part):
+        return [part]
     high = float(values[part].max()) - depth
     for level in np.linspace(low, high, _LEVELS)[1:] if high > low else ():
         labels, count = ndimage.label(part & (values > level), _TOUCHING)
@@ -108,6 +109,14 @@ def _split(values: np.ndarray, part: np.ndarray, low: float, depth: float) -> li
             parts = (_split(values, labels == number, level, depth) for number in apart)
             return [core for cores in parts for core in cores]
     return [part]
+
+
+def _has_one_peak(values: np.ndarray, part: np.ndarray) -> bool:
+    """Whether no level can split a part: all pixels but one plateau have a higher neighbour."""
+    v = np.pad(np.where(part, values, -np.inf), 1, constant_values=-np.inf)
+    rows = np.maximum(np.maximum(v[:-2], v[1:-1]), v[2:])
+    highest = np.maximum(np.maximum(rows[:, :-2], rows[:, 1:-1]), rows[:, 2:])
+    return bool(ndimage.label(part & (v[1:-1, 1:-1] >= highest), _TOUCHING)[1] == 1)
 
 
 def _flooded(
@@ -127,18 +136,23 @@ def _flooded(
 
 def _ellipse(part: np.ndarray, step: int, corner: tuple[int, int]) -> _Piece:
     places = np.argwhere(part) * float(step)
-    spread = np.cov(places.T) if len(places) > 1 else np.zeros((2, 2))
+    centre = places.mean(0)
+    off = places - centre
+    spread = off.T @ off / max(len(places) - 1, 1)
     variances, axes = np.linalg.eigh(spread + np.eye(2) * step**2 / 12)
     width, length = 4 * np.sqrt(variances)
-    return _Piece(places.mean(0) + corner, axes[:, 1], float(length), float(width))
+    return _Piece(centre + corner, axes[:, 1], float(length), float(width))
 
 
 def _joined(pieces: Sequence[_Piece]) -> int:
     """Number of pieces, those that continue each other counted as one."""
     if len(pieces) < 2:
         return len(pieces)
-    graph = sparse.csr_matrix(_continues(pieces))
-    return int(connected_components(graph, directed=False)[0])
+    links = _continues(pieces)
+    np.fill_diagonal(links, False)
+    if not links.any():
+        return len(pieces)
+    return int(connected_components(sparse.csr_matrix(links), directed=False)[0])
 
 
 def _continues(pieces: Sequence[_Piece]) -> np.ndarray:

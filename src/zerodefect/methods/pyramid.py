@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zerodefect.backbones.backbone import LayeredBackbone
+from zerodefect.backbones.layered_features import TimmFeatures
 from zerodefect.detector.composed import numbered
 from zerodefect.detector.configs import Count, Layers, NotNegative, Odd, Share, hyper_parameters
 from zerodefect.detector.contract import PatchFeatures
@@ -111,6 +112,8 @@ class Pyramid(FeatureDetector):
 
     def __init__(self, features: LayeredBackbone, config: PyramidConfig | None = None) -> None:
         preprocess = replace(features.preprocess, size=(_SIDE, _SIDE))
+        if isinstance(features, TimmFeatures):
+            features = features.folded()
         super().__init__(features, config or PyramidConfig(), preprocess)
         self.memory: StageMemory = StageMemory("euclidean", items=self.config.items)
 
@@ -120,7 +123,7 @@ class Pyramid(FeatureDetector):
         for name, values in zip(self.layers, self.maps(images), strict=True):
             step = max(1, self.config.finest // self.features.layers[name])
             f = neighbourhood_mean(values, self.config.neighbourhood, "replicate")
-            f = F.avg_pool2d(f, step, ceil_mode=True)
+            f = F.avg_pool2d(f, step, ceil_mode=True) if step > 1 else f
             stages.append(self.patches(f.flatten(2).mT, (f.shape[-2], f.shape[-1]), images))
         return Stages(images, tuple(stages))
 
