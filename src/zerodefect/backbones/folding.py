@@ -1,8 +1,9 @@
 """What a frozen EfficientNet does beside its convolutions, done by them: fewer passes over maps.
 
 Batch normalisation is a factor and an offset per channel in eval mode, which a convolution does
-along with its own (Jacob et al., CVPR 2018, section 3.2), equal but for rounding. Where TensorFlow's
-padding adds zeros to two sides alone, a kernel with zeros on the other two sees them as well.
+along with its own (Jacob et al., CVPR 2018, section 3.2), equal but for rounding. Where
+TensorFlow's padding adds zeros behind the last pixel alone, a kernel that begins with zeros needs
+as many before the first one, and a convolution adds those by itself.
 """
 
 from __future__ import annotations
