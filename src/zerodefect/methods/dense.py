@@ -80,6 +80,10 @@ class DenseConfig:
     smoothing: Annotated[float, Field(ge=0, lt=100)] = 0.0
     mirrored: tuple[Size, ...] = field(default=(), metadata=LATER)
 
+    def __post_init__(self) -> None:
+        if unknown := sorted({*self.mirrored} - {*self.sizes, *self.fine_sizes}):
+            raise ValueError(f"mirrored: {unknown[0]:g} is none of the sizes")
+
 
 @dataclass(frozen=True)
 class Features:
@@ -97,7 +101,7 @@ def _thorough(usual: DenseConfig) -> dict[str, Any]:
     """Sizes as they are, also mirrored, and as much larger as the input is."""
     less = [tuple(size / _LARGER for size in sizes) for sizes in (usual.sizes, usual.fine_sizes)]
     sizes, fine = less[0] + usual.sizes, less[1] + usual.fine_sizes
-    return {"sizes": sizes, "fine_sizes": fine, "mirrored": (*less[0], *less[1])}
+    return {"sizes": sizes, "fine_sizes": fine, "mirrored": less[0] + less[1]}
 
 
 @register(
