@@ -86,8 +86,7 @@ def load_detector(
             method's default (the paper's value).
 
     Raises:
-        ValueError: unknown method, option, precision or device, a value of another type, or no
-            thorough setting.
+        ValueError: unknown method, option or device, another type of value, no thorough setting.
         CheckpointError: a checkpoint that does not fit, or none for a method that must be trained.
         WeightsError: weights that cannot be had or do not fit.
     """
