@@ -89,6 +89,13 @@ def test_large_pictures_are_counted_like_small_ones():
     assert counted(small) == counted(large) == (Count(None, 3, 2, 3),)
 
 
+def test_a_dome_with_a_flat_top_is_one_and_a_saddle_of_equal_plateaus_two():
+    flat = np.minimum(bumps((48, 48, 1.0), width=12.0), 0.8)
+    assert counted(flat) == (Count(None, 1, 1, 1),)
+    two = np.minimum(bumps((48, 30, 1.0), (48, 66, 1.0), width=10.0), 0.8)
+    assert two[48, 48] > 0.15 and counted(two, 0.15)[0].count == 2
+
+
 def test_nothing_is_counted_without_a_map():
     assert count_kinds(None, (), 0.5) == count_kinds(np.zeros((4, 4)), (), 0.5) == ()
 

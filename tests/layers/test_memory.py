@@ -72,6 +72,19 @@ def test_the_nearest_few_in_their_order(metric, search_bytes):
     assert (rows[:, :18] // 9 != 1).all()
 
 
+@pytest.mark.parametrize("width", [3, 200])
+@pytest.mark.parametrize("count", [1, 5])
+def test_the_nearest_among_many_also_behind_the_last_whole_group(width, count):
+    stored = torch.randn(1, 64 * 40 + 17, width, generator=seeded(3))
+    flat = stored[0]
+    asked = torch.cat([flat[-9:], flat[:9]]) + 0.01 * torch.randn(18, width, generator=seeded(4))
+    distance, index = bank_of(stored, "euclidean").neighbours(asked, count)
+    every = (asked[:, None].double() - flat.double()).norm(dim=-1)
+    wanted, rows = every.topk(count, dim=1, largest=False)
+    torch.testing.assert_close(distance, wanted.float())
+    assert torch.equal(index, rows)
+
+
 def test_the_working_memory_is_bounded(monkeypatch):
     bank = bank_of(torch.randn(4, 2000, 16))
     seen = []

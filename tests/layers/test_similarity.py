@@ -65,6 +65,12 @@ def test_aligned_corners_keep_their_values():
     torch.testing.assert_close(got[0], torch.arange(5.0))
 
 
+def test_maps_of_the_size_asked_for_stay_as_they_are():
+    maps = torch.rand(2, 3, 4).to(torch.bfloat16)
+    found = upsample(maps, (3, 4))
+    assert found.dtype == torch.float32 and torch.equal(found, maps.float())
+
+
 def test_two_classes_from_the_difference_of_their_logits():
     logits = 5 * torch.randn(3, 2, 4, 5, generator=seeded(1))
     torch.testing.assert_close(two_class(logits[:, 1] - logits[:, 0]), logits.softmax(1))

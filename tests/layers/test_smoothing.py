@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from zerodefect.layers.smoothing import gaussian_smooth, patch_gaussian
+from zerodefect.layers.smoothing import gaussian_smooth, neighbourhood_mean, patch_gaussian
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -67,3 +67,13 @@ def test_patches_are_averaged_among_zeros(rows, columns, side, seed):
             np.testing.assert_allclose(mine[:, channel], expected.ravel(), atol=1e-12)
     with pytest.raises(ValueError, match="odd side"):
         patch_gaussian(patches, (rows, columns), 2, 4.0)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 5), (4, 7)])
+@pytest.mark.parametrize(("border", "numpys"), [("replicate", "edge"), ("reflect", "reflect")])
+def test_neighbours_beyond_the_border(shape, border, numpys):
+    maps = torch.randn(2, 3, *shape, generator=torch.Generator().manual_seed(0))
+    wide = np.pad(maps.numpy(), ((0, 0), (0, 0), (2, 2), (2, 2)), mode=numpys)
+    rows, columns = shape
+    wanted = sum(wide[:, :, i : i + rows, j : j + columns] for i in range(5) for j in range(5)) / 25
+    np.testing.assert_allclose(neighbourhood_mean(maps, 5, border), wanted, atol=1e-6)

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zerodefect.backbones.folding import fold
 from zerodefect.images import CLIP_MEAN, CLIP_STD
 
 STRIDE = 8  # of the tokens, in pixels
@@ -58,7 +59,9 @@ class Stem(nn.Module):
     def maps(self, pixels: Tensor) -> list[Tensor]:
         """Features ``(B, C, h, w)`` of the stages; pixels ``(B, 3, H, W)`` normalised as CLIP's."""
         mean, deviation = (pixels.new_tensor(v)[:, None, None] for v in (CLIP_MEAN, CLIP_STD))
-        return list(self.eyes((pixels * deviation + mean) * 2 - 1))
+        shown = (pixels * deviation + mean) * 2 - 1
+        # channels of a pixel side by side: convolutions then take two thirds of the time
+        return list(self.eyes(shown.contiguous(memory_format=torch.channels_last)))
 
     @torch.no_grad()
     def learn_usual(self, pixels: Tensor) -> None:
@@ -127,31 +130,8 @@ def _network(name: str, weights: Mapping[str, Tensor] | None = None) -> Any:
     network = timm.create_model(STEMS[name], pretrained=False, **stages)
     if weights is not None:
         network.load_state_dict({place: weights[place] for place in network.state_dict()})
-    for module in list(network.modules()):
-        convolution: Any = None
-        for place, child in list(module.named_children()):
-            if isinstance(child, nn.Conv2d):
-                convolution = child
-            elif isinstance(child, nn.BatchNorm2d):
-                _fold(convolution, child)
-                setattr(module, place, getattr(child, "act", nn.Identity()))
+    fold(network)
     return network.eval().requires_grad_(False)
-
-
-def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
-    from torch.nn.utils.fusion import fuse_conv_bn_weights  # its import takes long
-
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    convolution.weight, convolution.bias = fuse_conv_bn_weights(
-        convolution.weight,
-        convolution.bias,
-        norm.running_mean,
-        norm.running_var,
-        norm.eps,
-        norm.weight,
-        norm.bias,
-    )
 
 
 def pretrained_eyes(name: str) -> dict[str, Tensor]:

@@ -22,7 +22,7 @@ def normalised(
 ) -> torch.Tensor:
     """``(..., 3, h, w)`` in [0, 1] less the mean and over the deviation of each channel."""
     centre, spread = (images.new_tensor(values).view(3, 1, 1) for values in (mean, std))
-    return (images - centre) / spread
+    return (images - centre).div_(spread)
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,8 @@ class Preprocess:
             image = Image.fromarray(picture.to_uint8()).resize(self.size[::-1], method)
             resized = Picture(picture.path, np.asarray(image)).to_tensor()
         else:
-            tensor, how = picture.to_tensor()[None], self.interpolation
-            resized = F.interpolate(tensor, self.size, mode=how, antialias=self.antialias)[0]
+            resized, how = picture.to_tensor(), self.interpolation
+            if resized.shape[-2:] != self.size:
+                shown, smooth = resized[None], self.antialias
+                resized = F.interpolate(shown, self.size, mode=how, antialias=smooth)[0]
         return normalised(resized, self.mean, self.std)

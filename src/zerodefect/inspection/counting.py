@@ -14,6 +14,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache, cached_property
+from itertools import chain
 
 import numpy as np
 from scipy import ndimage, sparse
@@ -63,36 +65,70 @@ def count_kinds(
     for kind in dict.fromkeys(region.kind for region in regions):
         own = [region for region in regions if region.kind == kind]
         top = max(region.score for region in own)
-        usual = _counted(map, own, limit, top, *_USUAL)
-        tried = [
-            _counted(map, own, limit + share * (top - limit), top, *how)
-            for share in _HIGHER
-            for how in (_USUAL, *_OTHERS)
-        ]
-        found.append(Count(kind, usual, min(tried), max(tried)))
+        usual, *others = chain.from_iterable(
+            _counted(map, own, limit + share * (top - limit), top) for share in _HIGHER
+        )
+        found.append(Count(kind, usual, min(usual, *others), max(usual, *others)))
     return tuple(found)
 
 
-def _counted(
-    map: np.ndarray, regions: Sequence[Region], limit: float, top: float, keep: float, split: float
-) -> int:
-    """Number of defects that rise by the share ``keep`` of the highest one, split at ``split``."""
+def _counted(map: np.ndarray, regions: Sequence[Region], limit: float, top: float) -> list[int]:
+    """Numbers of defects by ``_USUAL`` and each of ``_OTHERS``.
+
+    They rise by the first share of the highest one, and are split at the second one.
+    """
     rise = top - limit
-    high = [one for one in regions if one.score > limit and one.score - limit >= keep * rise]
-    if len(high) > _MOST:
-        return len(high)
-    return _joined([p for region in high for p in _pieces(map, region, limit, split * rise)])
+    rising = [one for one in regions if one.score > limit]
+    cut = cache(lambda number: _CutOut.of(map, rising[number], limit))
+    counts = []
+    for keep, split in (_USUAL, *_OTHERS):
+        high = [n for n, one in enumerate(rising) if one.score - limit >= keep * rise]
+        if len(high) > _MOST:
+            counts.append(len(high))
+        else:
+            counts.append(_joined([p for n in high for p in cut(n).pieces(limit, split * rise)]))
+    return counts
 
 
-def _pieces(map: np.ndarray, region: Region, limit: float, depth: float) -> list[_Piece]:
-    x, y, width, height = region.box
-    step = max(1, max(width, height) // _SIDE)
-    values = map[y : y + height : step, x : x + width : step]
-    inside = region.mask[::step, ::step] & (values > limit)
-    if not inside.any():
-        values, inside, step = map[y : y + height, x : x + width], region.mask, 1
-    cores = _split(values, inside, limit, depth)
-    return [_ellipse(part, step, (y, x)) for part in _flooded(values, inside, cores)]
+@dataclass(frozen=True)
+class _CutOut:
+    """What of a region lies above a limit.
+
+    Attributes:
+        values: ``(h, w)`` of the map.
+        inside: ``(h, w)`` bool.
+        step, corner: pixels between values, and where the first one lies ``(y, x)``.
+    """
+
+    values: np.ndarray
+    inside: np.ndarray
+    step: int
+    corner: tuple[int, int]
+
+    @classmethod
+    def of(cls, map: np.ndarray, region: Region, limit: float) -> _CutOut:
+        x, y, width, height = region.box
+        step = max(1, max(width, height) // _SIDE)
+        values = map[y : y + height : step, x : x + width : step]
+        inside = region.mask[::step, ::step] & (values > limit)
+        if not inside.any():
+            values, inside, step = map[y : y + height, x : x + width], region.mask, 1
+        return cls(values, inside, step, (y, x))
+
+    def pieces(self, limit: float, depth: float) -> list[_Piece]:
+        """Of which it consists where it is split at peaks of that depth."""
+        if self.whole is not None:
+            return [self.whole]
+        cores = _split(self.values, self.inside, limit, depth)
+        parts = _flooded(self.values, self.inside, cores)
+        return [_ellipse(part, self.step, self.corner) for part in parts]
+
+    @cached_property
+    def whole(self) -> _Piece | None:
+        """All of it, where no depth splits it."""
+        if not _has_one_peak(self.values, self.inside):
+            return None
+        return _ellipse(self.inside, self.step, self.corner)
 
 
 def _split(values: np.ndarray, part: np.ndarray, low: float, depth: float) -> list[np.ndarray]:
@@ -108,6 +144,15 @@ def _split(values: np.ndarray, part: np.ndarray, low: float, depth: float) -> li
             parts = (_split(values, labels == number, level, depth) for number in apart)
             return [core for cores in parts for core in cores]
     return [part]
+
+
+def _has_one_peak(values: np.ndarray, part: np.ndarray) -> bool:
+    """Whether no level can split a part: all pixels but one plateau have a higher neighbour."""
+    v = np.full((part.shape[0] + 2, part.shape[1] + 2), -np.inf, values.dtype)
+    v[1:-1, 1:-1][part] = values[part]
+    rows = np.maximum(np.maximum(v[:-2], v[1:-1]), v[2:])
+    highest = np.maximum(np.maximum(rows[:, :-2], rows[:, 1:-1]), rows[:, 2:])
+    return bool(ndimage.label(part & (v[1:-1, 1:-1] >= highest), _TOUCHING)[1] == 1)
 
 
 def _flooded(
@@ -127,18 +172,23 @@ def _flooded(
 
 def _ellipse(part: np.ndarray, step: int, corner: tuple[int, int]) -> _Piece:
     places = np.argwhere(part) * float(step)
-    spread = np.cov(places.T) if len(places) > 1 else np.zeros((2, 2))
+    centre = places.mean(0)
+    off = places - centre
+    spread = off.T @ off / max(len(places) - 1, 1)
     variances, axes = np.linalg.eigh(spread + np.eye(2) * step**2 / 12)
     width, length = 4 * np.sqrt(variances)
-    return _Piece(places.mean(0) + corner, axes[:, 1], float(length), float(width))
+    return _Piece(centre + corner, axes[:, 1], float(length), float(width))
 
 
 def _joined(pieces: Sequence[_Piece]) -> int:
     """Number of pieces, those that continue each other counted as one."""
     if len(pieces) < 2:
         return len(pieces)
-    graph = sparse.csr_matrix(_continues(pieces))
-    return int(connected_components(graph, directed=False)[0])
+    links = _continues(pieces)
+    np.fill_diagonal(links, False)
+    if not links.any():
+        return len(pieces)
+    return int(connected_components(sparse.csr_matrix(links), directed=False)[0])
 
 
 def _continues(pieces: Sequence[_Piece]) -> np.ndarray:

@@ -16,6 +16,7 @@ _SPARE = 3  # further candidates, which rounding may have put behind
 _SEARCH_BYTES = 32 * 2**20  # of the distances that one search holds at once
 _ROWS = 256  # queries of a block, at least: fewer make slow products
 _GROUP = 64  # neighbouring columns whose lowest value stands for them
+_NARROW = 128  # channels, at most, with which adding squares would cost as much as the product
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +102,9 @@ class MemoryBank:
                 for own in group.view(len(group), -1).T:
                     distance.masked_fill_(self.groups[block] == own[:, None], torch.inf)
             found, where = _lowest(distance, asked)
+            if len(distance.T) == len(self.features):  # all at once, nothing to merge
+                best, index = found, where
+                break
             best, order = torch.cat([best, found], 1).sort(dim=1, stable=True)
             index = torch.cat([index, where + start], 1).gather(1, order)
             best, index = best[:, :asked], index[:, :asked]
@@ -113,10 +117,19 @@ class MemoryBank:
     def _squares(self) -> Tensor:
         return self.features.norm(dim=1).square_()  # five times as fast as vecdot
 
+    @cached_property
+    def _lifted(self) -> Tensor | None:
+        """Rows ``(M, W + 1)`` that give squares and product at once; None where that is no gain."""
+        if self.features.shape[1] > _NARROW or self.features.nbytes > _SEARCH_BYTES:
+            return None
+        return torch.cat([-2 * self.features, self._squares[:, None]], dim=1)
+
     def _distances(self, queries: Tensor, block: slice) -> Tensor:
         """What grows with the distance: -cos, or squared ones less ``|query|^2``: ``(Q, M)``."""
         if self.metric == "half_cosine":
-            return (queries @ self.features[block].T).neg_()
+            return queries.neg() @ self.features[block].T
+        if self._lifted is not None:
+            return F.pad(queries, (0, 1), value=1.0) @ self._lifted[block].T
         return torch.addmm(self._squares[block], queries, self.features[block].T, alpha=-2)
 
     def _exact(self, queries: Tensor, best: Tensor, index: Tensor) -> Tensor:
@@ -125,7 +138,8 @@ class MemoryBank:
         Taken from products they would lose half their digits near zero. Products only find the
         candidates, with some to spare: 25 times faster than differences with all.
         """
-        columns = [(queries - self.features[rows]).norm(dim=1) for rows in index.T]
+        picked = (self.features.index_select(0, rows) for rows in index.T)
+        columns = [(queries - features).norm(dim=1) for features in picked]
         return torch.stack(columns, dim=1).masked_fill(best == torch.inf, torch.inf)
 
 
@@ -139,10 +153,9 @@ def _lowest(distance: Tensor, count: int) -> tuple[Tensor, Tensor]:
         return distance.topk(min(count, distance.shape[1]), dim=1, largest=False)
     whole, rest = distance.tensor_split([groups * _GROUP], dim=1)
     cells = whole.unflatten(1, (groups, _GROUP))
-    held = cells.amin(dim=2).topk(count, dim=1, largest=False, sorted=False).indices[:, :, None]
-    columns = torch.arange(distance.shape[1], device=distance.device)
-    inside = (held * _GROUP + columns[:_GROUP]).flatten(1)
-    among = torch.cat([cells.gather(1, held.expand(-1, -1, _GROUP)).flatten(1), rest], dim=1)
+    held = cells.amin(dim=2).topk(count, dim=1, largest=False, sorted=False).indices
+    among = cells.gather(1, held[:, :, None].expand(-1, -1, _GROUP)).flatten(1)
+    if rest.shape[1]:  # one more group, which is not a whole one
+        among, held = torch.cat([among, rest], dim=1), F.pad(held, (0, 1), value=groups)
     found, where = among.topk(count, dim=1, largest=False)
-    last = columns[groups * _GROUP :].expand(len(distance), -1)
-    return found, torch.cat([inside, last], dim=1).gather(1, where)
+    return found, held.gather(1, where // _GROUP) * _GROUP + where % _GROUP

@@ -42,8 +42,10 @@ def upsample(maps: Tensor, size: tuple[int, int], *, align_corners: bool = False
     """Bilinear: ``(B, h, w)`` or ``(B, T, h, w)`` -> ``(..., *size)`` float32.
 
     ``align_corners`` puts the corner values onto the corner pixels, as many official codes do,
-    instead of half a patch inside.
+    instead of half a patch inside. Maps that have the size already are given back as they are.
     """
+    if maps.shape[-2:] == size:
+        return maps.float()
     channels = (maps if maps.dim() == 4 else maps[:, None]).float()
     resized = F.interpolate(channels, size, mode="bilinear", align_corners=align_corners)
     return resized if maps.dim() == 4 else resized[:, 0]

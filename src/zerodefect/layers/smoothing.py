@@ -74,13 +74,13 @@ def neighbourhood_mean(maps: Tensor, side: int, border: Border) -> Tensor:
     if border in ("zeros", "absent"):
         counted = border == "zeros"
         return F.avg_pool2d(maps, side, 1, reach, count_include_pad=counted)
-    for axis in (2, 3):
+    if border == "replicate":
+        return F.avg_pool2d(F.pad(maps, (reach,) * 4, mode="replicate"), side, stride=1)
+    for axis in (2, 3):  # also over lines shorter than the neighbourhood
         last = maps.shape[axis] - 1
         index = torch.arange(-reach, last + reach + 1, device=maps.device)
-        if border == "reflect":  # also over lines shorter than the neighbourhood
-            index = index.remainder(max(2 * last, 1))
-            index = torch.minimum(index, 2 * last - index)
-        maps = maps.index_select(axis, index.clamp(0, last))
+        index = index.remainder(max(2 * last, 1))
+        maps = maps.index_select(axis, torch.minimum(index, 2 * last - index).clamp(0, last))
     return F.avg_pool2d(maps, side, stride=1)
 
 

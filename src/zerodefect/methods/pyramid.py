@@ -26,6 +26,7 @@ from pydantic import Field
 from torch import Tensor
 
 from zerodefect.backbones.backbone import LayeredBackbone
+from zerodefect.backbones.layered_features import TimmFeatures
 from zerodefect.detector.composed import numbered
 from zerodefect.detector.configs import (
     LATER,
@@ -131,6 +132,8 @@ class Pyramid(FeatureDetector):
 
     def __init__(self, features: LayeredBackbone, config: PyramidConfig | None = None) -> None:
         preprocess = replace(features.preprocess, size=(_SIDE, _SIDE))
+        if isinstance(features, TimmFeatures):
+            features = features.folded()
         super().__init__(features, config or PyramidConfig(), preprocess)
         self.places = tuple(
             f"{layer}*{size:g}" if size != 1 else layer
@@ -153,7 +156,7 @@ class Pyramid(FeatureDetector):
         for name, values in zip(self.layers, self.maps(seen), strict=True):
             step = max(1, self.config.finest // self.features.layers[name])
             f = neighbourhood_mean(values, self.config.neighbourhood, "replicate")
-            f = F.avg_pool2d(f, step, ceil_mode=True)
+            f = F.avg_pool2d(f, step, ceil_mode=True) if step > 1 else f
             stages.append(self.patches(f.flatten(2).mT, (f.shape[-2], f.shape[-1]), images))
         return tuple(stages)
 
