@@ -120,8 +120,8 @@ def test_groups_are_the_keywords_of_the_call_in_python(tmp_path):
     given = DetectorOptions("winclip", settings=["scales=[2,3]", "image-score=mean"]).keywords()
     assert given["scales"] == (2, 3) and given["image_score"] == "mean"
     assert set(given) == {
-        "method", "checkpoint", "backbone", "weights", "image_size", "device", "precision",
-        "scales", "image_score",
+        "method", "checkpoint", "backbone", "weights", "image_size", "thorough", "device",
+        "precision", "scales", "image_score",
     }  # fmt: skip
 
 

@@ -90,6 +90,24 @@ def test_the_joint_map_is_the_formula_by_hand():
     torch.testing.assert_close(got.score, bent(joint.amax((1, 2))), atol=1e-5, rtol=0)
 
 
+def test_pictures_left_out_are_named_where_the_weights_lie(monkeypatch):
+    """On a GPU their numbers are compared with those of the memory there."""
+    combined, asked = made(), []
+
+    def noting(predict):
+        def noted(encoded, knowledge, left_out=None):
+            asked.append(left_out.device.type)
+            return predict(encoded, knowledge, torch.arange(4))
+
+        return noted
+
+    for _, part in combined.each():
+        monkeypatch.setattr(part, "predict", noting(part.predict))
+    monkeypatch.setattr(type(combined), "device", torch.device("meta"))
+    remembered(combined, named(combined), given(combined, 4))
+    assert asked == ["meta", "meta"]
+
+
 def test_knowledge_travels_and_is_refused_by_others(tmp_path):
     combined = made("pyramid")
     known = remembered(combined, named(combined), given(combined, 3))
@@ -132,6 +150,26 @@ def test_parts_by_name_with_their_own_options():
     assert combined.parts["pyramid"].config.items == 99
     assert combined.config.top == 0.5
     assert isinstance(combined.parts["dense"], DenseCLIP)
+
+
+def test_thorough_parts_see_larger_inputs_more_than_once():
+    usual, thorough = load_detector("dense+pyramid"), load_detector("dense+pyramid", thorough=True)
+    sides = {name: size[0] for name, size in thorough.sizes.items()}
+    assert {name: size[0] for name, size in usual.sizes.items()} == {"dense": 256, "pyramid": 448}
+    assert sides == {"dense": 320, "pyramid": 640}
+    dense, pyramid = thorough.parts["dense"].config, thorough.parts["pyramid"].config
+    assert dense.sizes == (0.8, 1.0) and dense.mirrored == (0.8, 0.4, 0.8)
+    assert pyramid.sizes == (0.7, 1.0)
+    own = load_detector("dense+pyramid", thorough=True, **{"pyramid.items": 7})
+    assert own.parts["pyramid"].config.items == 7  # what is said wins
+    beside = load_detector("patchcore+pyramid", thorough=True)  # of the part that has one
+    assert beside.parts["patchcore"].sizes != beside.parts["pyramid"].sizes == (640, 640)
+
+
+@pytest.mark.parametrize("method", ["patchcore", "winclip+patchcore"])
+def test_where_no_part_has_a_thorough_setting_it_is_refused(method):
+    with pytest.raises(ValueError, match="no thorough setting; dense and pyramid have one"):
+        load_detector(method, thorough=True)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import pytest
 
 from zerodefect import Inspector, Policy, PolicyMismatch, load
 from zerodefect.detector.checkpoint_file import CheckpointError, read_checkpoint
+from zerodefect.inspection.archive import ProductError
 from zerodefect.inspection.load_inspector import renewed
 from zerodefect.methods import load_detector
 
@@ -129,3 +130,19 @@ def test_a_checkpoint_of_other_weights_is_read_and_refused():
     assert known.method == "anomalyclip" and known.weights.startswith(FORMER_EMBEDDED)
     with pytest.raises(CheckpointError, match=rf"weights {FORMER_EMBEDDED}.*--backbone, --weights"):
         load_detector(checkpoint=path, device="cpu")
+
+
+def test_an_option_that_came_later_is_told_only_where_it_is_used(detector):
+    usual, used = detector.facts(), load_detector("pyramid", device="cpu", thorough=True).facts()
+    assert "sizes" not in usual["config"] and used["config"]["sizes"] == [0.7, 1.0]
+
+
+def test_a_thorough_product_stays_one_when_it_is_learned_anew(tmp_path):
+    inspector = load("pyramid", object="plate", references=references(), thorough=True)
+    inspector.save(tmp_path / "plate.zd")
+    again, anew = load(tmp_path / "plate.zd"), renewed(tmp_path / "plate.zd")
+    assert again.detector.sizes == anew.detector.sizes == (640, 640)
+    assert again.detector.facts() == anew.detector.facts() == inspector.detector.facts()
+    assert again.inspect(marked()).score == pytest.approx(inspector.inspect(marked()).score)
+    with pytest.raises(ProductError, match="thorough was given"):
+        load(tmp_path / "plate.zd", thorough=True)

@@ -78,6 +78,28 @@ def test_maps_of_several_sizes_are_averaged_on_the_finest_grid():
     torch.testing.assert_close(made(pictures, known).map, expected)
 
 
+def test_seen_mirrored_a_picture_and_its_mirror_image_are_judged_alike():
+    """Map and score are the means of what is said of both, each patch at its own place."""
+    pictures = images(2, seed=5)
+    both, turned = (judged(x, mirrored=(1.0,)) for x in (pictures, pictures.flip(-1)))
+    torch.testing.assert_close(turned.map.flip(-1), both.map, atol=1e-5, rtol=0)
+    torch.testing.assert_close(turned.score, both.score, atol=1e-5, rtol=0)
+    there, back = judged(pictures), judged(pictures.flip(-1))
+    torch.testing.assert_close(both.map, (there.map + back.map.flip(-1)) / 2)
+    torch.testing.assert_close(both.score, (there.score + back.score) / 2)
+
+
+def test_mirrored_references_are_compared_with_mirrored_pictures():
+    references, new = images(2), images(1, seed=9)
+    alone = {"reference_weight": 1.0}
+    both = judged(references, references, mirrored=(1.0,), **alone)
+    assert both.map.abs().max() < 1e-6
+    there = judged(new, references, **alone).map
+    back = judged(new.flip(-1), references.flip(-1), **alone).map.flip(-1)
+    both = judged(new, references, mirrored=(1.0,), **alone)
+    torch.testing.assert_close(both.map, (there + back) / 2)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -89,6 +111,7 @@ def test_maps_of_several_sizes_are_averaged_on_the_finest_grid():
         ({"reference_weight": 1.5}, "option reference_weight=.* less than or equal to 1"),
         ({"reference_scale": 0.0}, "option reference_scale=.* greater than 0"),
         ({"smoothing": -1.0}, "option smoothing=.* greater than or equal to 0"),
+        ({"mirrored": (0.5,)}, "mirrored: 0.5 is none of the sizes"),
     ],
 )
 def test_impossible_options(options, message):

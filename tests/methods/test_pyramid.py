@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from small_detectors import images, remembered, small_cnn
 
 from zerodefect.detector.measured_memory import StageMemory
@@ -24,6 +25,22 @@ def test_stages_finer_than_asked_for_are_averaged_down():
     assert [stage.grid.shape for stage in stages.patches] == [(8, 12), (8, 12), (4, 6), (2, 3)]
     finer = made(finest=4).encode(images(2, 64, 96))
     assert [stage.grid.shape for stage in finer.patches] == [(16, 24), (8, 12), (4, 6), (2, 3)]
+
+
+def test_every_layer_at_every_size_is_a_stage():
+    pictures = images(2, 128, 192)
+    both = made(128, sizes=(0.5, 1.0))
+    seen, whole = both.encode(pictures), made(128).encode(pictures)
+    small = made(128).encode(F.interpolate(pictures, (64, 96), mode="bilinear", antialias=True))
+    for one, other in zip(seen.patches, (*small.patches, *whole.patches), strict=True):
+        assert one.grid.shape == other.grid.shape and one.grid.size == (128, 192)
+        torch.testing.assert_close(one.values, other.values)
+    assert len(both.references(seen)) == 2 * len(both.layers)
+    known = remembered(both, both.empty(), images(3, 128, 192, seed=1))
+    assert both(pictures, known).map.shape == (2, 128, 192)
+    turned = made(128, sizes=(0.5, 1.0), turned=True)
+    known = remembered(turned, turned.empty(), images(3, 128, 192, seed=1))
+    assert turned(pictures, known).map.shape == (2, 128, 192)
 
 
 def test_its_map_is_the_formula_by_hand():

@@ -346,7 +346,16 @@ class MachineOptions(Options, panel="Machine"):
 
 
 @dataclass(frozen=True)
-class LoadingOptions(NetworkOptions, MachineOptions):
+class EffortOptions(Options, panel="Detector"):
+    """How much work a picture is worth."""
+
+    thorough: bool = option(
+        False, "Judge better in three to four times the time: larger, and seen twice.", "--thorough"
+    )
+
+
+@dataclass(frozen=True)
+class LoadingOptions(NetworkOptions, EffortOptions, MachineOptions):
     """How a detector is loaded, whatever the method."""
 
 

@@ -205,7 +205,7 @@ class Combined(Detector):
             own, usual = known[name], _keeps_scale(part, known[name])
             for row in seen[name] if leveled or not usual else ():
                 batch, numbers = shown[row]
-                out = None if part.memory is None else numbers
+                out = None if part.memory is None else numbers.to(self.device)
                 made[row][name] = part.predict(batch[name].value, own, out)
             if seen[name]:
                 maps = [one[name].map for one in made if name in one]

@@ -9,7 +9,7 @@ class WinCLIPConfig:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError
@@ -32,6 +32,8 @@ Taps = Annotated[tuple[int, ...], Field(min_length=1)]
 """Blocks of the image tower, from 1."""
 Layers = Annotated[tuple[str, ...], Field(min_length=1)]
 """Layers of pretrained features, by the names that the backbone gives them."""
+LATER = {"later": True}
+"""Metadata of an option that came after limits and products without it were saved."""
 
 _C = TypeVar("_C")
 
@@ -47,6 +49,12 @@ def hyper_parameters(cls: type[_C]) -> type[_C]:
     make: Any = dataclass(frozen=True, config=settings)
     made: type[_C] = make(cls)
     return made
+
+
+def options_told(config: Any) -> dict[str, Any]:
+    """Hyper-parameters by name; a later one only where it is not the default, as in older files."""
+    usual = {f.name: f.default for f in fields(config) if f.metadata.get("later")}
+    return {n: v for n, v in asdict(config).items() if n not in usual or v != usual[n]}
 
 
 def configured(config: type[_C], options: Mapping[str, Any], method: str) -> _C:

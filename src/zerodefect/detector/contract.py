@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -13,8 +12,8 @@ from torch import Tensor, nn
 
 from zerodefect.backbones.backbone import Backbone, network_facts
 from zerodefect.detector.composed import Memory, SetLevel
-from zerodefect.detector.configs import configured
-from zerodefect.detector.facts import MethodInfo
+from zerodefect.detector.configs import configured, options_told
+from zerodefect.detector.facts import MethodInfo, Thorough
 from zerodefect.detector.knowledge import Knowledge, KnowledgeError, Product
 from zerodefect.detector.recipes import Learner, Recipe, Stage
 from zerodefect.images import Preprocess
@@ -56,10 +55,9 @@ class PatchFeatures:
 class Detector(nn.Module):
     """Scores images against what it knows of normality.
 
-    Network and knowledge are apart: a detector holds weights and options and does not change in
-    use. What it knows of one product is a ``Knowledge``, which ``describe``, ``remember`` and
-    ``settle`` make and ``predict`` is handed; so one detector serves any number of products and
-    threads. An image's prediction does not depend on the others in its batch.
+    A detector holds weights and options and does not change in use. What it knows of one product is
+    a ``Knowledge``, which ``describe``, ``remember`` and ``settle`` make and ``predict`` is handed;
+    so it serves any number of products and threads, and each image of a batch for itself.
 
         knowledge = detector.describe(detector.empty(), Product("screw"))
         knowledge = detector.remember(knowledge, [detector.encode(good)])
@@ -78,6 +76,7 @@ class Detector(nn.Module):
         set_levels: names of the official steps that ``set_level`` knows.
         standardised: whether the map has ``usual_scale`` whatever the detector was shown.
         words_first: whether references are learned in the light of words, which must come first.
+        thorough: a slower setting that judges better; None where there is none.
         official_classes: classes that a pickled official file may name, by full name; objects of
             them and of torch's usual layers are read as their parameters, and nothing else is.
         may_lack: whether a picture may lack some of its inputs, as colours or points.
@@ -102,6 +101,7 @@ class Detector(nn.Module):
     words_first: ClassVar[bool] = False
     official_classes: ClassVar[tuple[str, ...]] = ()
     undecided: ClassVar[float | None] = None
+    thorough: ClassVar[Thorough | None] = None
     may_lack: bool = False
     memory: Memory | None = None
 
@@ -164,8 +164,8 @@ class Detector(nn.Module):
             if needed.fixed:
                 continue
             size = sizes[name] if isinstance(sizes, Mapping) else sizes
-            prepared = dataclasses.replace(needed.preprocess, size=size)
-            self.inputs[name] = dataclasses.replace(needed, preprocess=prepared)
+            prepared = replace(needed.preprocess, size=size)
+            self.inputs[name] = replace(needed, preprocess=prepared)
 
     # --- what normality is known from -------------------------------------------------------
 
@@ -415,14 +415,14 @@ class Detector(nn.Module):
     def facts(self) -> dict[str, Any]:
         """Everything besides knowledge and image that decides a score, plain data."""
         learned = {"checkpoint": self.checkpoint} if self.checkpoint else {}
-        prepared = {name: dataclasses.asdict(i.preprocess) for name, i in self.inputs.items()}
+        prepared = {name: asdict(i.preprocess) for name, i in self.inputs.items()}
         return {
             **learned,
             "method": self.info.name,
             "backbone": self.backbone,
             "weights": self.weights,
             "precision": self.precision,
-            "config": plain(dataclasses.asdict(self.config)),
+            "config": plain(options_told(self.config)),
             "preprocess": plain(prepared["image"] if prepared.keys() == {"image"} else prepared),
         }
 
@@ -433,10 +433,9 @@ class Detector(nn.Module):
         return torch.device("cpu") if first is None else first.device
 
     def _unsupported(self, source: str) -> UnsupportedError:
-        return UnsupportedError(
-            f"{self.info.name} cannot learn normality from {source}; it learns from "
-            f"{', '.join(self.info.knows_from)}"
-        )
+        name, able = self.info.name, ", ".join(self.info.knows_from)
+        told = f"{name} cannot learn normality from {source}; it learns from {able}"
+        return UnsupportedError(told)
 
 
 def told(backbones: Sequence[Backbone], fact: str) -> Any:

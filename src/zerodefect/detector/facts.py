@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 Source = Literal["words", "references", "set", "training", "good"]
 """Where normality is known from: the product's name; a few or many normal images; the other images
@@ -17,6 +17,19 @@ and questions to answers (``backbones/chat_model.py``)."""
 
 JOIN = "+"
 """Between the names of methods that judge together."""
+
+
+@dataclass(frozen=True)
+class Thorough:
+    """What a method does with several times the time of its usual setting.
+
+    Attributes:
+        larger: side of the input over the usual one.
+        options: hyper-parameters that change, made of the usual ones.
+    """
+
+    larger: float
+    options: Callable[[Any], dict[str, Any]]
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from zerodefect.detector.configs import configured
 from zerodefect.detector.contract import Detector, Sizes, told
 from zerodefect.detector.facts import JOIN, BackboneKind
 from zerodefect.detector.registry import get
+from zerodefect.detector.registry import names as method_names
 
 _log = logging.getLogger("zerodefect")
 
@@ -54,6 +55,7 @@ def load_detector(
     device: str = "auto",
     precision: str = "float32",
     image_size: int | None = None,
+    thorough: bool = False,
     untrained: bool = False,
     judges: bool = True,
     **options: Any,
@@ -74,6 +76,8 @@ def load_detector(
             ``pick_precision``.
         image_size: side of the input in pixels, instead of the checkpoint's, or else what the
             weights' side-car recommends for the method, or else the weights' own.
+        thorough: the method's slower setting, which judges better, see ``facts.Thorough``; of
+            several those of the parts that have one.
         untrained: a trainable method starts with its initial values, for whoever fills them.
         judges: False where it only learns: networks that only judging asks are left out where they
             are not named, and a detector without them learns and is saved, but judges nothing.
@@ -82,7 +86,7 @@ def load_detector(
             method's default (the paper's value).
 
     Raises:
-        ValueError: unknown method, option, precision or device, or a value of another type.
+        ValueError: unknown method, option or device, another type of value, no thorough setting.
         CheckpointError: a checkpoint that does not fit, or none for a method that must be trained.
         WeightsError: weights that cannot be had or do not fit.
     """
@@ -90,6 +94,7 @@ def load_detector(
         "device": device,
         "precision": precision,
         "image_size": image_size,
+        "thorough": thorough,
     }
     if checkpoint is None:
         method = method or default_method(backbone, weights)
@@ -110,6 +115,7 @@ def _single(
     device: str,
     precision: str,
     image_size: int | None,
+    thorough: bool,
 ) -> Detector:
     chosen, found = pick_device(device), read_checkpoint(checkpoint) if checkpoint else None
     kind = _method(method, found, backbone, weights, untrained)
@@ -124,8 +130,11 @@ def _single(
         learned_on = networks[: len(kind.info.networks)]
         check_weights(found, told(learned_on, "name"), told(learned_on, "fingerprint"))
         advised, advised_size = found.config, None
+    advised |= _slower(kind, advised) if thorough else {}
     detector = kind.build(*given, **{**advised, **options}).to(chosen).eval()
     side = advised_size if image_size is None else image_size
+    if thorough and kind.thorough and image_size is None:
+        side = _larger(side, kind.thorough.larger, detector)
     if (
         side is None
         and found is None
@@ -161,7 +170,9 @@ def _combined(
         raise ValueError(
             f"{method}: each part once, options as PART.OPTION; not {unknown or names}"
         )
-    parts = {}
+    parts, slower = {}, [name for name in names if get(name).thorough]
+    if loading["thorough"] and not slower:
+        _slower(get(names[0]), {})  # refused
     for name in names:
         own = {o.partition(".")[2]: v for o, v in options.items() if o.startswith(f"{name}.")}
         networks = {f"{name}.{network}" for network in get(name).info.backbones}
@@ -171,7 +182,7 @@ def _combined(
             checkpoint=checkpoint if name == learned else None,
             backbone=files[0],
             weights=files[1],
-            **loading,
+            **{**loading, "thorough": loading["thorough"] and name in slower},
             **own,
         )
     return Combined(parts, config)
@@ -207,6 +218,25 @@ def _method(
     if found is None and not untrained and kind.info.trained:
         raise untrained_error(method)
     return kind
+
+
+def _slower(kind: type[Detector], usual: Mapping[str, Any]) -> dict[str, Any]:
+    """Hyper-parameters of a method's thorough setting.
+
+    Raises:
+        ValueError: it has none.
+    """
+    if kind.thorough is None:
+        able = " and ".join(name for name in method_names() if get(name).thorough)
+        raise ValueError(f"{kind.info.name} has no thorough setting; {able} have one")
+    return kind.thorough.options(configured(kind.Config, usual, kind.info.name))
+
+
+def _larger(side: int | None, times: float, detector: Detector) -> int:
+    """The usual side of the input so many times, in whole patches."""
+    needed = detector.inputs["image"]
+    usual = side or needed.preprocess.size[0]
+    return round(usual * times / needed.multiple) * needed.multiple
 
 
 def load_backbones(

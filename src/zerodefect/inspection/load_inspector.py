@@ -35,6 +35,7 @@ _USUAL: dict[str, tuple[Any, ...]] = {
     "overlap": (0.25,),
     "keep_aspect": (False,),
     "precision": ("float32", "auto"),
+    "thorough": (False,),
 }
 _WHERE = ("device", "backbone", "weights")  # of a product: where its weights are
 
@@ -80,7 +81,7 @@ def load(
         rules, components, clusters: of the product's components, see ``Inspector.teach_rules``.
         refine: segmenter that draws regions sharply, see ``Refiner.load``; verdicts stay.
         loading: as ``methods.load_detector`` takes them: ``checkpoint``, ``backbone``, ``weights``,
-            ``device``, ``precision``, ``image_size`` and hyper-parameters of the method.
+            ``device``, ``precision``, ``image_size``, ``thorough``, the method's hyper-parameters.
 
     Raises:
         ValueError: unknown method, option or device, or a value or file of another type.

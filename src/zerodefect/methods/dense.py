@@ -13,8 +13,8 @@ Symbols: g the patch grid, N = g*g, W the tower's width, D the joint dimension, 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -24,9 +24,9 @@ from torch import Tensor
 from zerodefect.backbones.clip import VisionTower
 from zerodefect.backbones.clip_weights import CLIPBackbone
 from zerodefect.detector.clip_detector import WordDetector
-from zerodefect.detector.configs import Positive, Share, hyper_parameters
+from zerodefect.detector.configs import LATER, Positive, Share, hyper_parameters
 from zerodefect.detector.contract import PatchFeatures
-from zerodefect.detector.facts import MethodInfo
+from zerodefect.detector.facts import MethodInfo, Thorough
 from zerodefect.detector.knowledge import Knowledge
 from zerodefect.detector.registry import register
 from zerodefect.layers.grid import Grid
@@ -41,6 +41,9 @@ from zerodefect.prompts.ensemble import ANOMALOUS_STATES, NORMAL_STATES, WINCLIP
 from zerodefect.types import Prediction
 
 _TOP = 0.01  # share of a map whose mean is half of its peak
+_LARGER = 1.25  # side of the thorough input over the usual one
+
+Size = Annotated[float, Field(gt=0, le=4)]
 
 
 @hyper_parameters
@@ -61,11 +64,12 @@ class DenseConfig:
         reference_weight: share of the reference distance in map and score, in [0, 1].
         reference_scale: half cosine distance that counts as 1; larger ones are cut there.
         smoothing: standard deviation of a Gaussian over the map, in patches.
+        mirrored: those of all sizes at which pictures are seen a second time, left to right.
     """
 
     temperature: Positive = 0.07
-    sizes: Annotated[tuple[Annotated[float, Field(gt=0, le=4)], ...], Field(min_length=1)] = (1.0,)
-    fine_sizes: tuple[Annotated[float, Field(gt=0, le=4)], ...] = (1.0,)
+    sizes: Annotated[tuple[Size, ...], Field(min_length=1)] = (1.0,)
+    fine_sizes: tuple[Size, ...] = (1.0,)
     fine_share: Share = 0.0
     normal_states: tuple[str, ...] = NORMAL_STATES
     anomalous_states: tuple[str, ...] = ANOMALOUS_STATES
@@ -74,6 +78,11 @@ class DenseConfig:
     reference_weight: Share = 0.5
     reference_scale: Positive = 1.0
     smoothing: Annotated[float, Field(ge=0, lt=100)] = 0.0
+    mirrored: tuple[Size, ...] = field(default=(), metadata=LATER)
+
+    def __post_init__(self) -> None:
+        if unknown := sorted({*self.mirrored} - {*self.sizes, *self.fine_sizes}):
+            raise ValueError(f"mirrored: {unknown[0]:g} is none of the sizes")
 
 
 @dataclass(frozen=True)
@@ -85,6 +94,14 @@ class Features:
     patches: Tensor  # (B, N, D) patch tokens, joint space
     reference: Tensor  # (B, N, W) patch tokens after ln_post, not projected
     share: float  # of the map and of the score; those of all sum to one
+    fine: bool  # whether of the second tower
+
+
+def _thorough(usual: DenseConfig) -> dict[str, Any]:
+    """Sizes as they are, also mirrored, and as much larger as the input is."""
+    less = [tuple(size / _LARGER for size in sizes) for sizes in (usual.sizes, usual.fine_sizes)]
+    sizes, fine = less[0] + usual.sizes, less[1] + usual.fine_sizes
+    return {"sizes": sizes, "fine_sizes": fine, "mirrored": less[0] + less[1]}
 
 
 @register(
@@ -108,6 +125,7 @@ class DenseCLIP(WordDetector):
     Config = DenseConfig
     tells_kinds = True
     monotone_memory = True  # the distance to the nearest of more references never grows
+    thorough = Thorough(_LARGER, _thorough)
     config: DenseConfig
 
     def __init__(self, clip: CLIPBackbone, config: DenseConfig | None = None) -> None:
@@ -123,24 +141,39 @@ class DenseCLIP(WordDetector):
         return (0.15, 0.1) if knowledge.shots else (0.3, 0.25)
 
     def encode(self, images: Tensor) -> tuple[Features, ...]:
-        """One forward pass per tower and input size."""
-        first, fine = self.config.sizes, self.config.fine_sizes if self.fine else ()
-        share = self.config.fine_share if fine else 0.0
-        runs = [(self.clip.visual, factor, (1 - share) / len(first)) for factor in first]
-        runs += [(self.fine, factor, share / len(fine)) for factor in fine if self.fine]
-        return tuple(self._features(images, *run) for run in runs)
+        """One forward pass per tower, input size and side on which a picture is seen."""
+        fine = self.config.fine_share if self.fine and self.config.fine_sizes else 0.0
+        encoded = self._seen(images, self.clip.visual, self.config.sizes, 1 - fine)
+        if fine and self.fine:
+            encoded += self._seen(images, self.fine, self.config.fine_sizes, fine)
+        return tuple(encoded)
+
+    def _seen(
+        self, images: Tensor, tower: VisionTower, sizes: tuple[float, ...], share: float
+    ) -> list[Features]:
+        """All that a tower sees, with equal parts of its share."""
+        runs = [(size, False) for size in sizes]
+        runs += [(size, True) for size in sizes if size in self.config.mirrored]
+        each = share / len(runs)
+        return [self._features(images, tower, *run, each) for run in runs]
 
     def _features(
-        self, images: Tensor, tower: VisionTower, factor: float, share: float
+        self, images: Tensor, tower: VisionTower, factor: float, mirrored: bool, share: float
     ) -> Features:
         pixels = self._resized(images, factor)
+        if mirrored:
+            pixels = pixels.flip(-1)
         tokens = tower.encode(tower.embed(pixels.to(tower.proj.dtype))).tokens  # (B, 1+N, W)
+        grid, patches = self.grid(pixels), tokens[:, 1:]
+        if mirrored:  # every patch where it lies in the picture
+            patches = grid.fold(patches.mT).flip(-1).flatten(2).mT
         return Features(
-            grid=replace(self.grid(pixels), size=(images.shape[-2], images.shape[-1])),
+            grid=replace(grid, size=(images.shape[-2], images.shape[-1])),
             image=tower.project(tokens[:, 0]).float(),
-            patches=tower.project(tokens[:, 1:]).float(),
-            reference=tower.project(tokens[:, 1:], projection=False).float(),
+            patches=tower.project(patches).float(),
+            reference=tower.project(patches, projection=False).float(),
             share=share,
+            fine=tower is not self.clip.visual,
         )
 
     def _resized(self, images: Tensor, factor: float) -> Tensor:
@@ -151,8 +184,8 @@ class DenseCLIP(WordDetector):
         return F.interpolate(images.float(), size=(height, width), mode="bicubic", antialias=True)
 
     def references(self, encoded: tuple[Features, ...]) -> Mapping[str, Tensor]:
-        """Patch features per input size, of the second tower where it is heard."""
-        finer = encoded[len(self.config.sizes) :] or encoded
+        """Patch features per input size and side, of the second tower where it is heard."""
+        finer = [each for each in encoded if each.fine] or encoded
         return {f"patches{place}": each.reference for place, each in enumerate(finer)}
 
     def patch_features(self, encoded: tuple[Features, ...]) -> tuple[PatchFeatures, ...]:
@@ -165,16 +198,16 @@ class DenseCLIP(WordDetector):
         """Words, and the distance to references where there are any."""
         tau, texts, kinds = self.config.temperature, knowledge["texts"], knowledge["kind_texts"]
         finest = max((each.grid for each in encoded), key=lambda grid: grid.shape)
-        maps, types = [], torch.zeros(())
+        maps: list[list[Tensor]] = [[], []]  # of the first tower, of the second one
+        types = torch.zeros(())
         for each in encoded:
             s = each.grid.fold(anomaly_probability(each.patches, texts, tau))  # (B, g, g)
-            maps.append(each.share * upsample(s, finest.shape))
+            maps[each.fine].append(each.share * upsample(s, finest.shape))
             if len(kinds):
                 share = text_probabilities(each.patches, kinds, tau)  # (B, N, T)
                 shares = upsample(each.grid.fold(share.transpose(1, 2)), finest.shape)
                 types = types + each.share * shares
-        first = len(self.config.sizes)
-        towers = [torch.stack(own).sum(0) for own in (maps[:first], maps[first:]) if own]
+        towers = [torch.stack(own).sum(0) for own in maps if own]
         if knowledge.shots:
             D, w = (
                 self._distance(encoded, finest, knowledge, left_out),
@@ -184,7 +217,7 @@ class DenseCLIP(WordDetector):
         towers = [gaussian_smooth(M, self.config.smoothing) for M in towers]
         map = finest.upsample(torch.stack(towers).sum(0))
         type_map = finest.upsample(types) if len(kinds) else None
-        words = [anomaly_probability(each.image, texts, tau) for each in encoded[:first]]
+        words = [anomaly_probability(each.image, texts, tau) for each in encoded if not each.fine]
         return Prediction(self._score(torch.stack(words).mean(0), towers, map), map, type_map)
 
     def _score(self, words: Tensor, towers: list[Tensor], map: Tensor) -> Tensor:

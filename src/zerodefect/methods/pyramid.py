@@ -16,18 +16,28 @@ mean and deviation of r over references left out in turn.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain, permutations, tee
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
 from zerodefect.backbones.backbone import LayeredBackbone
 from zerodefect.detector.composed import numbered
-from zerodefect.detector.configs import Count, Layers, NotNegative, Odd, Share, hyper_parameters
+from zerodefect.detector.configs import (
+    LATER,
+    Count,
+    Layers,
+    NotNegative,
+    Odd,
+    Share,
+    hyper_parameters,
+)
 from zerodefect.detector.contract import PatchFeatures
-from zerodefect.detector.facts import MethodInfo
+from zerodefect.detector.facts import MethodInfo, Thorough
 from zerodefect.detector.feature_detector import FeatureDetector, Patches
 from zerodefect.detector.knowledge import Knowledge
 from zerodefect.detector.measured_memory import StageMemory
@@ -44,6 +54,8 @@ _PATCHES = 64  # of a picture, at least, to tell from
 _LOST = 0.1  # of mean - best, on average, is lost by references that lie anyhow
 _NEARER = 0.025  # of the distance as they lie is what they win at their best
 _TINY = 1e-6  # pictures that are equal are at no distance
+
+Sizes = Annotated[tuple[Annotated[float, Field(ge=0.1, le=1)], ...], Field(min_length=1)]
 
 
 @hyper_parameters
@@ -62,6 +74,7 @@ class PyramidConfig:
             than the third one averaged down to it, so that as many items stand for them; None to
             find it out from the first ones, see ``lie_anyhow``.
         directions: how many, over the full circle.
+        sizes: input sizes relative to the prepared one; every layer at every size is a stage.
     """
 
     layers: Layers | None = None
@@ -72,6 +85,7 @@ class PyramidConfig:
     items: Count = 6_272
     turned: bool | None = None
     directions: Count = 4
+    sizes: Sizes = field(default=(1.0,), metadata=LATER)
 
 
 @dataclass(frozen=True)
@@ -80,11 +94,16 @@ class Stages:
 
     Attributes:
         images: ``(B, 3, H, W)``, which are turned where they are references.
-        patches: averaged features of every stage, coarser to the end.
+        sizes: averaged features at every input size, of all layers, coarser to the end.
     """
 
     images: Tensor
-    patches: tuple[Patches, ...]
+    sizes: tuple[tuple[Patches, ...], ...]
+
+    @property
+    def patches(self) -> tuple[Patches, ...]:
+        """Those of all stages, size by size."""
+        return tuple(chain.from_iterable(self.sizes))
 
 
 @register(
@@ -108,26 +127,40 @@ class Pyramid(FeatureDetector):
     Config = PyramidConfig
     strides = (4, 8, 16, 32)
     standardised = True
+    thorough = Thorough(10 / 7, lambda usual: {"sizes": (0.7, 1.0), "items": 2 * usual.items})
     config: PyramidConfig
 
     def __init__(self, features: LayeredBackbone, config: PyramidConfig | None = None) -> None:
         preprocess = replace(features.preprocess, size=(_SIDE, _SIDE))
         super().__init__(features, config or PyramidConfig(), preprocess)
+        self.places = tuple(
+            f"{layer}*{size:g}" if size != 1 else layer
+            for size in self.config.sizes
+            for layer in self.layers
+        )
         self.memory: StageMemory = StageMemory("euclidean", items=self.config.items)
 
     def encode(self, images: Tensor) -> Stages:
-        """Averaged features of every stage, coarser to the end."""
-        stages = []
-        for name, values in zip(self.layers, self.maps(images), strict=True):
+        """Averaged features of every stage."""
+        return Stages(images, tuple(self._at(images, size) for size in self.config.sizes))
+
+    def _at(self, images: Tensor, size: float) -> tuple[Patches, ...]:
+        """Those of every layer at an input size, coarser to the end."""
+        step, stages = self.inputs["image"].multiple, []
+        sides = [max(1, round(side * size / step)) * step for side in images.shape[-2:]]
+        seen = images
+        if size < 1:
+            seen = F.interpolate(images, sides, mode="bilinear", antialias=True)
+        for name, values in zip(self.layers, self.maps(seen), strict=True):
             step = max(1, self.config.finest // self.features.layers[name])
             f = neighbourhood_mean(values, self.config.neighbourhood, "replicate")
             f = F.avg_pool2d(f, step, ceil_mode=True)
             stages.append(self.patches(f.flatten(2).mT, (f.shape[-2], f.shape[-1]), images))
-        return Stages(images, tuple(stages))
+        return tuple(stages)
 
     def references(self, encoded: Stages) -> Mapping[str, Tensor]:
         """Features of every stage."""
-        return {name: s.values for name, s in zip(self.layers, encoded.patches, strict=True)}
+        return {name: each.values for name, each in zip(self.places, encoded.patches, strict=True)}
 
     def patch_features(self, encoded: Stages) -> tuple[PatchFeatures, ...]:
         """Those of every stage."""
@@ -209,7 +242,7 @@ class Pyramid(FeatureDetector):
 
     def settle(self, knowledge: Knowledge) -> Knowledge:
         """Thin the stages, and learn what the references say of each other."""
-        for name in self.layers:
+        for name in self.places:
             knowledge = self.memory.measured(knowledge, name, self.config.density)
         return knowledge
 
@@ -221,14 +254,14 @@ class Pyramid(FeatureDetector):
             encoded = _coarse(encoded)
         finest = max((stage.grid for stage in encoded.patches), key=lambda grid: grid.shape)
         z = torch.zeros(())
-        for name, stage in zip(self.layers, encoded.patches, strict=True):
+        for name, stage in zip(self.places, encoded.patches, strict=True):
             d, row = self.memory.neighbours(knowledge, name, stage.values, 1, left_out)
             out = None if left_out is None else left_out[:, None]
             o = self.memory.own(knowledge, name, row[..., 0], out)
             r = d[..., 0] - self.config.density * o
             mean, deviation = knowledge[f"scale/{name}"]
             z = z + upsample(stage.grid.fold((r - mean) / deviation), finest.shape)
-        z = z / len(self.layers)  # (B, h, w)
+        z = z / len(self.places)  # (B, h, w)
         return Prediction(peak_and_spread(z, self.config.top), finest.upsample(z))
 
     def map_range(self, knowledge: Knowledge) -> tuple[float, float]:
@@ -237,15 +270,19 @@ class Pyramid(FeatureDetector):
 
 
 def _coarse(encoded: Stages) -> Stages:
-    """Finer stages averaged down to the third one."""
-    rows = encoded.patches[min(2, len(encoded.patches) - 1)].grid.rows
+    """Finer stages of every size averaged down to its third one."""
+    return Stages(encoded.images, tuple(_coarse_layers(each) for each in encoded.sizes))
+
+
+def _coarse_layers(layers: tuple[Patches, ...]) -> tuple[Patches, ...]:
+    rows = layers[min(2, len(layers) - 1)].grid.rows
     patches = []
-    for stage in encoded.patches:
+    for stage in layers:
         f, step = stage.grid.fold(stage.values.mT), max(1, round(stage.grid.rows / rows))
         f = F.avg_pool2d(f, step, ceil_mode=True)
         grid = replace(stage.grid, rows=f.shape[-2], columns=f.shape[-1])
         patches.append(Patches(grid, f.flatten(2).mT))
-    return Stages(encoded.images, tuple(patches))
+    return tuple(patches)
 
 
 def _between(pictures: Tensor, others: Tensor) -> Tensor:
