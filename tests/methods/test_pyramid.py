@@ -150,6 +150,52 @@ def test_references_that_lie_anyhow_are_found_out_and_remembered_turned():
     assert near < 0.9 * far
 
 
+def told_anyhow(pictures: torch.Tensor) -> bool | None:
+    """What the references say of themselves."""
+    with torch.no_grad():
+        return made(pictures.shape[-1]).lie_anyhow([(pictures, torch.arange(len(pictures)))])
+
+
+def thin_bars(directions: list[float], size: int = 448) -> torch.Tensor:
+    """Bars with a head on a wide plain background: a hundredth of the picture."""
+    draw = torch.Generator().manual_seed(4)
+    picture, middle = torch.zeros(1, 3, size, size), size // 2
+    picture[..., middle - 4 : middle + 4, size // 4 : -size // 4] = 2.0
+    picture[..., middle - 16 : middle + 16, size // 4 : size // 4 + 16] = 2.0
+    turned = torch.cat([rotated(picture, degrees, "border") for degrees in directions])
+    return turned + 0.05 * torch.randn(turned.shape, generator=draw)
+
+
+@pytest.mark.parametrize(
+    ("directions", "anyhow"),
+    [
+        ([20, 85, 200, 310], True),
+        ([0, 90, 180, 90], True),
+        ([130, 10, 250], True),
+        ([75, 75, 75, 75], False),
+        ([-9, 8, -3, 5], False),
+        ([80, 95, 88], False),
+    ],
+)
+def test_thin_parts_tell_how_they_lie_on_a_wide_background(directions, anyhow):
+    assert told_anyhow(thin_bars(directions)) is anyhow
+
+
+def test_parts_that_look_the_same_in_two_directions_lie_alike():
+    """Without a head it does not matter which end of a bar is which."""
+    draw = torch.Generator().manual_seed(5)
+    pictures = 0.05 * torch.randn(4, 3, 256, 256, generator=draw)
+    pictures[..., 116:140, 48:-48] += 2.0
+    assert told_anyhow(pictures) is False
+
+
+def test_grain_and_one_picture_several_times_do_not_lie_anyhow():
+    grain = torch.randn(4, 3, 256, 256, generator=torch.Generator().manual_seed(6))
+    assert told_anyhow(grain) is False
+    assert told_anyhow(grain[:1].repeat(4, 1, 1, 1)) is False
+    assert told_anyhow(torch.zeros(4, 3, 256, 256)) is False
+
+
 def test_two_references_do_not_tell_how_parts_lie():
     detector = made(256)
     assert "turned" not in remembered(detector, detector.empty(), bars(2, 90)).facts

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain, tee
+from itertools import chain, permutations, tee
 from typing import Annotated
 
 import torch
@@ -43,7 +43,6 @@ from zerodefect.detector.feature_detector import FeatureDetector, Patches
 from zerodefect.detector.knowledge import Knowledge
 from zerodefect.detector.measured_memory import StageMemory
 from zerodefect.detector.registry import register
-from zerodefect.layers.memory import MemoryBank
 from zerodefect.layers.similarity import peak_and_spread, upsample
 from zerodefect.layers.smoothing import neighbourhood_mean
 from zerodefect.layers.turning import rotated
@@ -53,7 +52,9 @@ _SIDE = 448  # pixels: at 224 small damage is lost
 _TURNED = 8  # references, at most, that are turned: many show all directions by themselves
 _ASKED = 8  # directions in which references are compared
 _PATCHES = 64  # of a picture, at least, to tell from
-_BETTER = 0.9  # of the distance to others as they lie; between 0.94 and 1 where parts lie alike
+_LOST = 0.1  # of mean - best, on average, is lost by references that lie anyhow
+_NEARER = 0.025  # of the distance as they lie is what they win at their best
+_TINY = 1e-6  # pictures that are equal are at no distance
 
 Sizes = Annotated[tuple[Annotated[float, Field(ge=0.1, le=1)], ...], Field(min_length=1)]
 
@@ -202,41 +203,45 @@ class Pyramid(FeatureDetector):
                     yield _coarse(self.encode(images)), numbers[numbers < _TURNED]
 
     def lie_anyhow(self, shown: Sequence[tuple[Tensor, Tensor]]) -> bool | None:
-        """Whether parts lie in any direction: turned, they match each other clearly better.
+        """Whether parts lie in any direction.
 
-        Seen at half the size, in eight directions, at the third stage.
+        Of each pair of pictures one is compared with the other turned in eight directions, by the
+        mean distance of its patches to the nearest ones; d is this distance as they lie, best and
+        mean are those of the eight. Then (d - best) / (mean - best) is 0 where parts lie alike, or
+        look the same in several directions, and around 1 where they lie anyhow; a background adds
+        the same to all three and cancels. In grain without a direction best is lower by chance, and
+        hardly. Seen at half the size, at the third stage, of ``_TURNED`` pictures at most.
 
         Args:
             shown: images ``(B, 3, H, W)`` and the numbers ``(B,)`` of their pictures.
 
         Returns:
-            None for fewer than three pictures, pictures of several sizes, or such small ones that
-            chance alone finds nearer patches among more.
+            None for fewer than three pictures, pictures of several sizes, or so small ones that
+            chance decides.
         """
         seen: dict[int, Tensor] = {}
         for images, numbers in shown:
             for image, number in zip(images, numbers.tolist(), strict=True):
                 seen.setdefault(number, image)
-        if len(seen) < 3 or len({image.shape for image in seen.values()}) > 1:
+        first = list(seen.values())[:_TURNED]
+        if len(first) < 3 or len({image.shape for image in first}) > 1:
             return None
-        small = F.interpolate(torch.stack(list(seen.values())), scale_factor=0.5, mode="area")
-        name = self.layers[min(2, len(self.layers) - 1)]
-        first, *others = (
-            self.features.maps(images, (name,))[0].flatten(2).mT.contiguous()  # (K, n, C)
-            for images in (small, *_turns(small, _ASKED))
-        )
-        K, n, _ = first.shape
-        if n < _PATCHES:
+        small = F.interpolate(torch.stack(first), scale_factor=0.5, mode="area")
+        lying = self._third(small)
+        if lying.shape[1] < _PATCHES:
             return None
-        numbers = torch.arange(K, device=first.device).repeat_interleave(n)
-        d = [
-            MemoryBank(features.flatten(0, 1), numbers, "euclidean").nearest(
-                first.flatten(0, 1), numbers
-            )[0]
-            for features in (first, *others)
-        ]
-        turned = torch.stack(d).amin(0).mean()
-        return bool(turned < _BETTER * d[0].mean())
+        views = chain([lying], (self._third(images) for images in _turns(small, _ASKED)))
+        d = torch.stack([_between(lying, view) for view in views])  # (directions, pairs)
+        best, mean = d.amin(0), d.mean(0)
+        lost = (d[0] - best) / (mean - best).clamp_min(_TINY)
+        nearer = (d[0] - best) / d[0].clamp_min(_TINY)
+        return bool(lost.mean() > _LOST and nearer.mean() > _NEARER)
+
+    def _third(self, images: Tensor) -> Tensor:
+        """Averaged features of the third stage, ``(K, n, C)``."""
+        values = self.features.maps(images, (self.layers[min(2, len(self.layers) - 1)],))[0]
+        f = neighbourhood_mean(values, self.config.neighbourhood, "replicate")
+        return f.flatten(2).mT.contiguous()
 
     def settle(self, knowledge: Knowledge) -> Knowledge:
         """Thin the stages, and learn what the references say of each other."""
@@ -281,6 +286,15 @@ def _coarse_layers(layers: tuple[Patches, ...]) -> tuple[Patches, ...]:
         grid = replace(stage.grid, rows=f.shape[-2], columns=f.shape[-1])
         patches.append(Patches(grid, f.flatten(2).mT))
     return tuple(patches)
+
+
+def _between(pictures: Tensor, others: Tensor) -> Tensor:
+    """Mean distance of each picture's patches to the nearest ones of each other, ``(pairs,)``.
+
+    Both are ``(K, n, C)``; a picture is not compared with the one of its own number.
+    """
+    pairs = permutations(range(len(pictures)), 2)
+    return torch.stack([torch.cdist(pictures[i], others[j]).amin(1).mean() for i, j in pairs])
 
 
 def _turns(images: Tensor, directions: int) -> Iterator[Tensor]:
