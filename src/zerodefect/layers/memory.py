@@ -16,7 +16,7 @@ _SPARE = 3  # further candidates, which rounding may have put behind
 _SEARCH_BYTES = 32 * 2**20  # of the distances that one search holds at once
 _ROWS = 256  # queries of a block, at least: fewer make slow products
 _GROUP = 64  # neighbouring columns whose lowest value stands for them
-_NARROW = 128  # channels, at most, with which adding squares would cost as much as the product
+_NARROW = 64  # channels, at most, with which adding squares would cost as much as the product
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,8 +77,10 @@ class MemoryBank:
         if self.metric == "half_cosine":
             queries = F.normalize(queries, dim=-1)
         count, size = min(count, len(self.features)), self.features.element_size()
-        cells = _SEARCH_BYTES // (4 * size)
-        rows = max(1, min(len(queries), max(_ROWS, cells // len(self.features)), cells // _ROWS))
+        cells, least = _SEARCH_BYTES // (4 * size), _ROWS
+        if self._lifted is not None:  # products are quick, and what they write fills the cache
+            cells, least = cells // 2, least // 2
+        rows = max(1, min(len(queries), max(least, cells // len(self.features)), cells // least))
         groups = left_out.split(rows) if left_out is not None else [None] * len(queries)
         parts = [
             self._search(block, group, count, max(1, cells // rows))
@@ -120,7 +122,8 @@ class MemoryBank:
     @cached_property
     def _lifted(self) -> Tensor | None:
         """Rows ``(M, W + 1)`` that give squares and product at once; None where that is no gain."""
-        if self.features.shape[1] > _NARROW or self.features.nbytes > _SEARCH_BYTES:
+        wide = self.features.shape[1] > _NARROW or self.features.nbytes > _SEARCH_BYTES
+        if wide or self.metric == "half_cosine":
             return None
         return torch.cat([-2 * self.features, self._squares[:, None]], dim=1)
 
