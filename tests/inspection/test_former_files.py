@@ -138,10 +138,11 @@ def test_an_option_that_came_later_is_told_only_where_it_is_used(detector):
 
 
 def test_a_thorough_product_stays_one_when_it_is_learned_anew(tmp_path):
-    inspector = load("pyramid", object="plate", references=references(), thorough=True)
+    small = {"thorough": True, "image_size": 96}
+    inspector = load("pyramid", object="plate", references=references(), **small)
     inspector.save(tmp_path / "plate.zd")
     again, anew = load(tmp_path / "plate.zd"), renewed(tmp_path / "plate.zd")
-    assert again.detector.sizes == anew.detector.sizes == (640, 640)
+    assert again.detector.sizes == anew.detector.sizes == (96, 96)
     assert again.detector.facts() == anew.detector.facts() == inspector.detector.facts()
     assert again.inspect(marked()).score == pytest.approx(inspector.inspect(marked()).score)
     with pytest.raises(ProductError, match="thorough was given"):
