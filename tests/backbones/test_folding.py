@@ -5,9 +5,11 @@ from __future__ import annotations
 from copy import deepcopy
 
 import pytest
+import timm
 import torch
 from small_networks import SMALL_RESNET, small_resnet
 from timm.layers import Conv2dSame
+from torch import nn
 
 from zerodefect.backbones.efficientnet import lite_network
 from zerodefect.backbones.folding import StridedSame, fold
@@ -37,6 +39,22 @@ def test_a_folded_network_is_the_same_one():
     kinds = [type(module).__name__ for module in folded.modules()]
     assert not any("BatchNorm" in kind or kind == "Conv2dSame" for kind in kinds)
     assert any("running" in name for name in network.state_dict())  # as it was
+
+
+@torch.no_grad()
+def test_normalisation_behind_mixed_kernels_stays():
+    torch.manual_seed(0)
+    network = timm.create_model("mixnet_s", num_classes=3).eval().double()
+    for name, values in network.named_buffers():
+        if name.endswith(("running_mean", "running_var")):
+            values.uniform_(0.5, 1.5)
+    folded = deepcopy(network)
+    fold(folded)
+    x = torch.randn(1, 3, 64, 64, dtype=torch.float64)
+    torch.testing.assert_close(folded(x), network(x), rtol=1e-9, atol=1e-9)
+    kept = [module for module in folded.modules() if isinstance(module, nn.BatchNorm2d)]
+    all_of = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert 0 < len(kept) < len(all_of)
 
 
 @torch.no_grad()

@@ -27,6 +27,11 @@ def test_stages_finer_than_asked_for_are_averaged_down():
     assert [stage.grid.shape for stage in finer.patches] == [(16, 24), (8, 12), (4, 6), (2, 3)]
 
 
+def test_a_size_is_named_once():
+    with pytest.raises(ValueError, match="the same one twice"):
+        made(128, sizes=(0.5, 1.0, 0.5))
+
+
 def test_every_layer_at_every_size_is_a_stage():
     pictures = images(2, 128, 192)
     both = made(128, sizes=(0.5, 1.0))

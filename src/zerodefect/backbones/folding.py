@@ -17,7 +17,7 @@ from torch import Tensor, nn
 class StridedSame(nn.Conv2d):
     """Convolution of stride 2 with TensorFlow's "same" padding, without a padded copy of its input.
 
-    Kernels are square with an odd side; inputs are of any size.
+    Kernels are square with an odd side of three or more; inputs are of any size.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -32,7 +32,8 @@ def fold(network: nn.Module) -> None:
     """Let convolutions do the normalisation behind them and the padding before them.
 
     For networks whose modules call their parts in the order in which they hold them, such as timm's
-    EfficientNets; names of what stays are as they were.
+    EfficientNets; names of what stays are as they were. A normalisation that follows something else
+    than a plain convolution (one of mixed kernels, say) stays.
     """
     for module in list(network.modules()):
         before: Any = None
@@ -40,9 +41,11 @@ def fold(network: nn.Module) -> None:
             if isinstance(child, nn.Conv2d):
                 before = _strided(child)
                 setattr(module, place, before)
-            elif isinstance(child, nn.BatchNorm2d):
+                continue
+            if isinstance(child, nn.BatchNorm2d) and before is not None:
                 _fold_norm(before, child)
                 setattr(module, place, getattr(child, "act", nn.Identity()))
+            before = None
 
 
 def _strided(convolution: nn.Conv2d) -> nn.Conv2d:
@@ -50,6 +53,8 @@ def _strided(convolution: nn.Conv2d) -> nn.Conv2d:
     from timm.layers import Conv2dSame
 
     if not isinstance(convolution, Conv2dSame) or convolution.stride != (2, 2):
+        return convolution
+    if min(convolution.kernel_size) < 3 or convolution.dilation != (1, 1):
         return convolution
     side, groups, bias = convolution.kernel_size[0], convolution.groups, convolution.bias
     made = StridedSame(

@@ -57,7 +57,7 @@ class Detector(nn.Module):
 
     A detector holds weights and options and does not change in use. What it knows of one product is
     a ``Knowledge``, which ``describe``, ``remember`` and ``settle`` make and ``predict`` is handed;
-    so it serves any number of products and threads, and each image of a batch for itself.
+    so it serves any number of products and threads. No image is judged by others of its batch.
 
         knowledge = detector.describe(detector.empty(), Product("screw"))
         knowledge = detector.remember(knowledge, [detector.encode(good)])

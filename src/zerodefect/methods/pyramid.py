@@ -88,6 +88,10 @@ class PyramidConfig:
     directions: Count = 4
     sizes: Sizes = field(default=(1.0,), metadata=LATER)
 
+    def __post_init__(self) -> None:
+        if len({f"{size:g}" for size in self.sizes}) < len(self.sizes):
+            raise ValueError("sizes: the same one twice")
+
 
 @dataclass(frozen=True)
 class Stages:
@@ -149,8 +153,8 @@ class Pyramid(FeatureDetector):
 
     def _at(self, images: Tensor, size: float) -> tuple[Patches, ...]:
         """Those of every layer at an input size, coarser to the end."""
-        step, stages = self.inputs["image"].multiple, []
-        sides = [max(1, round(side * size / step)) * step for side in images.shape[-2:]]
+        whole, stages = self.inputs["image"].multiple, []
+        sides = [max(1, round(side * size / whole)) * whole for side in images.shape[-2:]]
         seen = images
         if size < 1:
             seen = F.interpolate(images, sides, mode="bilinear", antialias=True)
