@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from turned_parts import background
 
 import zerodefect
 from zerodefect.evaluation.metrics import ImageMetrics, PixelMetrics
@@ -31,16 +32,9 @@ WAYS = {"default": {}, "thorough": {"thorough": True}}
 Change = Callable[[Image.Image, random.Random], Image.Image]
 
 
-def edge(picture: Image.Image) -> tuple[int, ...]:
-    """The median colour along the four sides."""
-    pixels = np.asarray(picture)
-    sides = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-    return tuple(int(value) for value in np.median(sides, axis=0))
-
-
 def far(picture: Image.Image, draws: random.Random) -> Image.Image:
     width, height = picture.size
-    canvas = Image.new("RGB", (2 * width, 2 * height), edge(picture))
+    canvas = Image.new("RGB", (2 * width, 2 * height), background(picture))
     aside = (width // 2 + draws.randint(-20, 20), height // 2 + draws.randint(-20, 20))
     canvas.paste(picture, aside)
     return canvas
@@ -48,7 +42,7 @@ def far(picture: Image.Image, draws: random.Random) -> Image.Image:
 
 def turned(picture: Image.Image, draws: random.Random) -> Image.Image:
     angle = draws.uniform(0, 360)
-    return picture.rotate(angle, Image.Resampling.BILINEAR, fillcolor=edge(picture))
+    return picture.rotate(angle, Image.Resampling.BILINEAR, fillcolor=background(picture))
 
 
 CHANGES: dict[str, Change] = {"is": lambda picture, _: picture, "far": far, "turned": turned}

@@ -10,6 +10,11 @@ from torch import Tensor
 from zerodefect.images import Preprocess
 
 
+def whole_patches(side: float, patch: int) -> int:
+    """The nearest side that is a whole number of patches, at least one; pixels."""
+    return max(1, round(side / patch)) * patch
+
+
 def patch_grid(pixels: Tensor, patch: int) -> tuple[int, int]:
     """Rows and columns of patches of ``(B, 3, H, W)``.
 
@@ -18,7 +23,7 @@ def patch_grid(pixels: Tensor, patch: int) -> tuple[int, int]:
     """
     height, width = pixels.shape[-2:]
     if height % patch or width % patch or not height or not width:
-        nearest = "x".join(str(max(1, round(side / patch)) * patch) for side in (height, width))
+        nearest = "x".join(str(whole_patches(side, patch)) for side in (height, width))
         raise ValueError(
             f"input of {height}x{width} px: both sides must be multiples of the patch size {patch} "
             f"(the nearest are {nearest})"

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from zerodefect.backbones.backbone import Backbone
+from zerodefect.backbones.backbone import Backbone, whole_patches
 from zerodefect.backbones.chat_model import ChatModel, load_chat_model
 from zerodefect.backbones.clip_weights import EMBEDDED, load_clip, recommended_method
 from zerodefect.backbones.efficientnet import EFFICIENTNET
@@ -119,6 +119,9 @@ def _single(
 ) -> Detector:
     chosen, found = pick_device(device), read_checkpoint(checkpoint) if checkpoint else None
     kind = _method(method, found, backbone, weights, untrained)
+    if thorough:
+        _check_thorough([kind.info.name])
+    slower = kind.thorough if thorough else None
     if found:
         backbone = _backbones_of(found, kind, backbone, weights)
     where = {"device": chosen, "dtype": pick_dtype(precision, chosen)}
@@ -130,11 +133,14 @@ def _single(
         learned_on = networks[: len(kind.info.networks)]
         check_weights(found, told(learned_on, "name"), told(learned_on, "fingerprint"))
         advised, advised_size = found.config, None
-    advised |= _slower(kind, advised) if thorough else {}
+    if slower:
+        advised = advised | slower.options(configured(kind.Config, advised, kind.info.name))
     detector = kind.build(*given, **{**advised, **options}).to(chosen).eval()
     side = advised_size if image_size is None else image_size
-    if thorough and kind.thorough and image_size is None:
-        side = _larger(side, kind.thorough.larger, detector)
+    if slower and image_size is None:
+        needed = detector.inputs["image"]
+        usual = side or needed.preprocess.size[0]
+        side = whole_patches(usual * slower.larger, needed.multiple)
     if (
         side is None
         and found is None
@@ -170,9 +176,9 @@ def _combined(
         raise ValueError(
             f"{method}: each part once, options as PART.OPTION; not {unknown or names}"
         )
-    parts, slower = {}, [name for name in names if get(name).thorough]
-    if loading["thorough"] and not slower:
-        _slower(get(names[0]), {})  # refused
+    parts = {}
+    if loading["thorough"]:
+        _check_thorough(names)
     for name in names:
         own = {o.partition(".")[2]: v for o, v in options.items() if o.startswith(f"{name}.")}
         networks = {f"{name}.{network}" for network in get(name).info.backbones}
@@ -182,7 +188,7 @@ def _combined(
             checkpoint=checkpoint if name == learned else None,
             backbone=files[0],
             weights=files[1],
-            **{**loading, "thorough": loading["thorough"] and name in slower},
+            **{**loading, "thorough": loading["thorough"] and bool(get(name).thorough)},
             **own,
         )
     return Combined(parts, config)
@@ -220,23 +226,15 @@ def _method(
     return kind
 
 
-def _slower(kind: type[Detector], usual: Mapping[str, Any]) -> dict[str, Any]:
-    """Hyper-parameters of a method's thorough setting.
+def _check_thorough(names: Sequence[str]) -> None:
+    """Make sure that one of these methods has a thorough setting.
 
     Raises:
-        ValueError: it has none.
+        ValueError: none has.
     """
-    if kind.thorough is None:
+    if not any(get(name).thorough for name in names):
         able = " and ".join(name for name in method_names() if get(name).thorough)
-        raise ValueError(f"{kind.info.name} has no thorough setting; {able} have one")
-    return kind.thorough.options(configured(kind.Config, usual, kind.info.name))
-
-
-def _larger(side: int | None, times: float, detector: Detector) -> int:
-    """The usual side of the input so many times, in whole patches."""
-    needed = detector.inputs["image"]
-    usual = side or needed.preprocess.size[0]
-    return round(usual * times / needed.multiple) * needed.multiple
+        raise ValueError(f"{names[0]} has no thorough setting; {able} have one")
 
 
 def load_backbones(
@@ -401,7 +399,7 @@ def check_size(side: int, detector: Detector) -> None:
         if side % patch:
             raise ValueError(
                 f"image size {side} is no multiple of the backbone's patch size {patch}; "
-                f"the nearest is {max(1, round(side / patch)) * patch}"
+                f"the nearest is {whole_patches(side, patch)}"
             )
 
 

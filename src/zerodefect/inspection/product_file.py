@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from zerodefect.backbones.backbone import whole_patches
 from zerodefect.detector.contract import Detector, Input
 from zerodefect.detector.knowledge import Knowledge, KnowledgeError
 from zerodefect.images import Picture, Preprocess
@@ -420,8 +421,7 @@ class _Glance(Viewing):
         usual = super().preprocess(needed, picture)
         if min(usual.size) < _LARGE:
             return usual
-        one = needed.multiple
-        high, wide = (max(1, round(side / 2 / one)) * one for side in usual.size)
+        high, wide = (whole_patches(side / 2, needed.multiple) for side in usual.size)
         return replace(usual, size=(high, wide))
 
 

@@ -104,7 +104,7 @@ class MemoryBank:
                 for own in group.view(len(group), -1).T:
                     distance.masked_fill_(self.groups[block] == own[:, None], torch.inf)
             found, where = _lowest(distance, asked)
-            if len(distance.T) == len(self.features):  # all at once, nothing to merge
+            if distance.shape[1] == len(self.features):  # all at once, nothing to merge
                 best, index = found, where
                 break
             best, order = torch.cat([best, found], 1).sort(dim=1, stable=True)

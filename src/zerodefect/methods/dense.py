@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
+from zerodefect.backbones.backbone import whole_patches
 from zerodefect.backbones.clip import VisionTower
 from zerodefect.backbones.clip_weights import CLIPBackbone
 from zerodefect.detector.clip_detector import WordDetector
@@ -142,10 +143,11 @@ class DenseCLIP(WordDetector):
 
     def encode(self, images: Tensor) -> tuple[Features, ...]:
         """One forward pass per tower, input size and side on which a picture is seen."""
-        fine = self.config.fine_share if self.fine and self.config.fine_sizes else 0.0
-        encoded = self._seen(images, self.clip.visual, self.config.sizes, 1 - fine)
-        if fine and self.fine:
-            encoded += self._seen(images, self.fine, self.config.fine_sizes, fine)
+        second = self.fine if self.config.fine_sizes else None
+        share = 0.0 if second is None else self.config.fine_share
+        encoded = self._seen(images, self.clip.visual, self.config.sizes, 1 - share)
+        if second is not None:
+            encoded += self._seen(images, second, self.config.fine_sizes, share)
         return tuple(encoded)
 
     def _seen(
@@ -178,7 +180,7 @@ class DenseCLIP(WordDetector):
 
     def _resized(self, images: Tensor, factor: float) -> Tensor:
         patch = self.inputs["image"].multiple
-        height, width = (max(1, round(side * factor / patch)) * patch for side in images.shape[-2:])
+        height, width = (whole_patches(side * factor, patch) for side in images.shape[-2:])
         if (height, width) == tuple(images.shape[-2:]):
             return images
         return F.interpolate(images.float(), size=(height, width), mode="bicubic", antialias=True)

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from zerodefect.backbones.backbone import LayeredBackbone
+from zerodefect.backbones.backbone import LayeredBackbone, whole_patches
 from zerodefect.backbones.layered_features import TimmFeatures
 from zerodefect.detector.composed import numbered
 from zerodefect.detector.configs import (
@@ -153,10 +153,10 @@ class Pyramid(FeatureDetector):
 
     def _at(self, images: Tensor, size: float) -> tuple[Patches, ...]:
         """Those of every layer at an input size, coarser to the end."""
-        whole, stages = self.inputs["image"].multiple, []
-        sides = [max(1, round(side * size / whole)) * whole for side in images.shape[-2:]]
-        seen = images
+        seen, stages = images, []
         if size < 1:
+            patch = self.inputs["image"].multiple
+            sides = [whole_patches(side * size, patch) for side in images.shape[-2:]]
             seen = F.interpolate(images, sides, mode="bilinear", antialias=True)
         for name, values in zip(self.layers, self.maps(seen), strict=True):
             step = max(1, self.config.finest // self.features.layers[name])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from zerodefect.backbones.backbone import whole_patches
 from zerodefect.detector.contract import Input
 from zerodefect.images import ImageError, Picture, Preprocess
 from zerodefect.images.kept import shrink
@@ -83,7 +84,7 @@ def aspect_size(picture: tuple[int, int], native: tuple[int, int], patch: int) -
     ratio = (picture[0] / picture[1]) ** 0.5
     # beyond 4:1 a side would hold too few patches for windows
     ratio = min(max(ratio, 0.5), 2.0)
-    height, width = (max(1, round(side * r / patch)) * patch for r in (ratio, 1 / ratio))
+    height, width = (whole_patches(side * r, patch) for r in (ratio, 1 / ratio))
     return height, width
 
 
