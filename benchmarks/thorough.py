@@ -1,11 +1,11 @@
-"""What --thorough gains and costs: the default both ways, on the same pictures and references.
+"""What --thorough (or --keep-aspect) gains and costs, on the same pictures and references.
 
 Pictures of each set as they are, far away (half as large on a canvas of the colour of their edge,
 which stands for small parts) or turned by random angles. Image AUROC over all test pictures, at
 most so many of a kind, mean over kinds of pixel AUROC at 128 x 128, mean over draws of references;
 and CPU seconds of a picture. Folders are in MVTec's layout.
 
-    python benchmarks/thorough.py DATA/fryum:snack DATA/fabric:fabric [--as far] [--shots 0,4]
+    python benchmarks/thorough.py DATA/fryum:snack [--as far] [--shots 0,4] [--other keep_aspect]
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import zerodefect
 from zerodefect.evaluation.metrics import ImageMetrics, PixelMetrics
 
 SIDE = 128
-WAYS = {"default": {}, "thorough": {"thorough": True}}
+OTHER = ("thorough", "keep_aspect")
 
 Change = Callable[[Image.Image, random.Random], Image.Image]
 
@@ -112,7 +112,7 @@ def row(entry: str, named: str, shots: int, arguments: argparse.Namespace) -> st
     root, change = Path(folder), CHANGES[named]
     good, paths = sorted((root / "train" / "good").iterdir()), tests(root, arguments.most)
     cells = [root.name, f"as {named}" if named == "is" else named, str(shots)]
-    for way in WAYS.values():
+    for way in ({}, {arguments.other: True}):
         found = []
         for draw in range(arguments.draws if shots else 1):
             inspector = zerodefect.load(object=words, **way)
@@ -132,9 +132,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--shots", type=lambda t: [int(n) for n in t.split(",")], default="0,4")
     parser.add_argument("--draws", type=int, default=3, help="of references")
     parser.add_argument("--most", type=int, default=24, help="pictures of a kind")
+    parser.add_argument("--other", choices=OTHER, default=OTHER[0], help="beside the default")
     arguments = parser.parse_args(argv)
-    head = ["set", "pictures", "references"]
-    head += [f"{way}: {what}" for way in WAYS for what in ("image", "pixel", "CPU s")]
+    head, ways = ["set", "pictures", "references"], ("default", arguments.other)
+    head += [f"{way}: {what}" for way in ways for what in ("image", "pixel", "CPU s")]
     print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
     for entry in arguments.data:
         for named in arguments.changes or ["is"]:

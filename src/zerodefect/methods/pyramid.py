@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, permutations, tee
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -55,6 +55,8 @@ _PATCHES = 64  # of a picture, at least, to tell from
 _LOST = 0.1  # of mean - best, on average, is lost by references that lie anyhow
 _NEARER = 0.025  # of the distance as they lie is what they win at their best
 _TINY = 1e-6  # pictures that are equal are at no distance
+
+_Stage = TypeVar("_Stage")
 
 Sizes = Annotated[tuple[Annotated[float, Field(ge=0.1, le=1)], ...], Field(min_length=1)]
 
@@ -243,7 +245,7 @@ class Pyramid(FeatureDetector):
 
     def _third(self, images: Tensor) -> Tensor:
         """Averaged features of the third stage, ``(K, n, C)``."""
-        values = self.features.maps(images, (self.layers[min(2, len(self.layers) - 1)],))[0]
+        values = self.features.maps(images, (_third_of(self.layers),))[0]
         f = neighbourhood_mean(values, self.config.neighbourhood, "replicate")
         return f.flatten(2).mT.contiguous()
 
@@ -276,13 +278,18 @@ class Pyramid(FeatureDetector):
         return -torch.inf, torch.inf
 
 
+def _third_of(stages: Sequence[_Stage]) -> _Stage:
+    """The third stage, or the last one of fewer."""
+    return stages[min(2, len(stages) - 1)]
+
+
 def _coarse(encoded: Stages) -> Stages:
     """Finer stages of every size averaged down to its third one."""
     return Stages(encoded.images, tuple(_coarse_layers(each) for each in encoded.sizes))
 
 
 def _coarse_layers(layers: tuple[Patches, ...]) -> tuple[Patches, ...]:
-    rows = layers[min(2, len(layers) - 1)].grid.rows
+    rows = _third_of(layers).grid.rows
     patches = []
     for stage in layers:
         f, step = stage.grid.fold(stage.values.mT), max(1, round(stage.grid.rows / rows))
