@@ -152,7 +152,8 @@ def _split_of(
     values: np.ndarray, labels: np.ndarray, number: int, place: Any, level: float, depth: float
 ) -> Iterator[np.ndarray]:
     """``_split`` of what has that number; only where it lies, for most parts are small."""
-    for core in _split(values[place], labels[place] == number, level, depth):
+    near, part = values[place], labels[place] == number
+    for core in [part] if _has_one_peak(near, part) else _split(near, part, level, depth):
         whole = np.zeros(labels.shape, bool)
         whole[place] = core
         yield whole
