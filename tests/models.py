@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -37,9 +39,25 @@ def as_it_is(preprocess: Preprocess) -> Preprocess:
 
 
 def tiny_state(seed: int = 0, **shape: int) -> dict[str, torch.Tensor]:
-    """State dict in the OpenAI layout."""
-    state = tiny_clip.clip_state(seed, **{**SHAPE, **shape})
-    return {name: torch.from_numpy(np.array(value)) for name, value in state.items()}
+    """State dict in the OpenAI layout, which the caller may change."""
+    whole = {**SHAPE, **shape}
+    # Drawing takes most of a small model's time, and large ones would fill the memory.
+    drawn = _drawn_once if whole["text_width"] <= SHAPE["text_width"] else _drawn
+    return {name: value.clone() for name, value in drawn(seed, **whole).items()}
+
+
+def _drawn(seed: int, **shape: int) -> dict[str, torch.Tensor]:
+    state = tiny_clip.clip_state(seed, **shape)
+    return {name: torch.from_numpy(np.asarray(value)) for name, value in state.items()}
+
+
+_drawn_once = lru_cache(8)(_drawn)
+
+
+@lru_cache(8)
+def _unfilled(config: CLIPConfig) -> CLIP:
+    """Towers without values, to be copied: none of the random ones they begin with is kept."""
+    return CLIP(config).to("meta")
 
 
 def tiny_backbone(seed: int = 0, **shape: int) -> CLIPBackbone:
@@ -85,7 +103,7 @@ def backbone_of(
 ) -> CLIPBackbone:
     """Weights in the OpenAI layout as a backbone."""
     config = config_of(state, activation)
-    clip = CLIP(config)
+    clip = copy.deepcopy(_unfilled(config))
     clip.load_openai_state(state)
     side = config.vision.image_size
     return CLIPBackbone(

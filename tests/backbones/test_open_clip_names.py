@@ -44,7 +44,12 @@ def test_tokens_equal_open_clips(text):
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=24))
 def test_tokens_of_any_text_equal_open_clips(text):
     mine, theirs = open_clip_names.tokenizer(), open_clip.tokenizer._tokenizer
-    assert mine.encode(text) == theirs.encode(text)
+    assert mine.encode(text) == open_clip_names.encode(text) == theirs.encode(text)
+
+
+@given(st.text(st.characters(max_codepoint=127), max_size=40))
+def test_words_encoded_one_by_one_make_the_same_tokens(text):
+    assert open_clip_names.encode(text) == open_clip.tokenizer._tokenizer.encode(text)
 
 
 def test_shapes_and_addresses_equal_open_clips():

@@ -10,8 +10,16 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from zerodefect.backbones.weight_files import file_hash
+from zerodefect.pretraining import pretrain_clip, pretrain_stem
 
 pytestmark = pytest.mark.usefixtures("same_threads_afterwards")
+
+
+@pytest.fixture(autouse=True)
+def _few_pictures(monkeypatch):
+    """On the contact sheet and behind the stem's usual values: how many, no test here asks."""
+    monkeypatch.setattr(pretrain_clip, "SHOWN", 2)
+    monkeypatch.setattr(pretrain_stem, "USUAL_FROM", 4)
 
 
 def test_a_run_goes_on_and_another_seed_is_refused(run, tmp_path):

@@ -8,9 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from models import picture, tiny_backbone
-from small_detectors import small_networks
+from small_detectors import SMALL, Setting
 
-from zerodefect import methods
 from zerodefect.data import load_dataset
 from zerodefect.evaluation.count_errors import CountErrors
 from zerodefect.evaluation.evaluator import Evaluator
@@ -112,8 +111,7 @@ def test_without_examples_kinds_are_told_by_words(tree):
 
 @pytest.mark.parametrize("kinds", [0, 3])
 def test_where_no_kind_can_be_told_a_note_says_so(tree, kinds):
-    features = small_networks(methods.get("ganomaly"))
-    evaluation = evaluated(tree, kinds, lambda _: methods.get("ganomaly")(*features))
+    evaluation = evaluated(tree, kinds, lambda _: Setting("ganomaly", SMALL["ganomaly"]).build())
     assert evaluation.confusions == ()
     assert any("kinds are not told" in note for note in evaluation.notes)
 

@@ -15,7 +15,13 @@ from zerodefect.images import normalised
 from zerodefect.methods import load_detector
 from zerodefect.pretraining.model_and_sheets import HELD_OUT
 from zerodefect.pretraining.pretrain_stem import EMBEDDED
-from zerodefect.procedural import DEFECT_KINDS, generate
+from zerodefect.procedural import DEFECT_KINDS, ProceduralBatch, generate
+
+
+@pytest.fixture(scope="module")
+def unseen() -> ProceduralBatch:
+    """Pictures that no training drew, two of each product, at the side of the packaged model."""
+    return generate(HELD_OUT, 0, 80, EMBEDDED.vision.image_size, pictures_per_product=2)
 
 
 def test_file_is_small_finite_and_of_the_declared_shape() -> None:
@@ -31,15 +37,14 @@ def test_file_is_small_finite_and_of_the_declared_shape() -> None:
 
 @pytest.mark.slow
 @torch.no_grad()
-def test_it_finds_damage_in_pictures_it_never_saw() -> None:
+def test_it_finds_damage_in_pictures_it_never_saw(unseen: ProceduralBatch) -> None:
     detector = load_detector("dense", device="cpu")
     knowledge = detector.describe(detector.empty(), Product("product"))
-    batch = generate(HELD_OUT, 0, 96, detector.preprocess.size[0])
     sharp = [DEFECT_KINDS.index(kind) for kind in ("crack", "hole", "break", "contamination")]
-    rows = torch.isin(batch.kinds, torch.tensor(sharp)).nonzero()[:, 0][:12]
+    rows = torch.isin(unseen.kinds, torch.tensor(sharp)).nonzero()[:, 0][:12]
     assert len(rows) == 12
-    maps = detector(normalised(batch.images[rows]), knowledge).map.numpy()
-    masks = batch.masks[rows].numpy()
+    maps = detector(normalised(unseen.images[rows]), knowledge).map.numpy()
+    masks = unseen.masks[rows].numpy()
     ranks = rankdata(maps.ravel())[masks.ravel()]
     inside, outside = len(ranks), int(np.sum(~masks))
     area = (ranks.sum() - inside * (inside + 1) / 2) / (inside * outside)
@@ -48,15 +53,18 @@ def test_it_finds_damage_in_pictures_it_never_saw() -> None:
 
 @pytest.mark.slow
 @torch.no_grad()
-def test_a_sound_reference_lowers_sound_pictures_more_than_damaged_ones() -> None:
+def test_a_sound_reference_lowers_sound_pictures_more_than_damaged_ones(
+    unseen: ProceduralBatch,
+) -> None:
     detector = load_detector("dense", device="cpu", reference_weight=1.0)
     words = detector.describe(detector.empty(), Product("product"))
-    batch = generate(HELD_OUT, 0, 96, detector.preprocess.size[0], pictures_per_product=2)
-    damaged = (batch.kinds >= 0).view(-1, 2)
+    damaged = (unseen.kinds >= 0).view(-1, 2)
     distances: dict[bool, list[float]] = {True: [], False: []}
     for pair in (~damaged[:, 0]).nonzero()[:, 0].tolist():
-        reference, judged = normalised(batch.images[2 * pair : 2 * pair + 2]).split(1)
+        reference, judged = normalised(unseen.images[2 * pair : 2 * pair + 2]).split(1)
         knowledge = detector.remember(words, [detector.encode(reference)])
         distances[bool(damaged[pair, 1])].append(float(detector(judged, knowledge).score))
-    assert min(map(len, distances.values())) >= 8
+        if min(map(len, distances.values())) == 8:
+            break
+    assert min(map(len, distances.values())) == 8
     assert np.mean(distances[True]) > np.mean(distances[False])

@@ -363,14 +363,13 @@ def tokenize(texts: Sequence[str], context_length: int = 77) -> Tensor:
     Raises:
         ValueError: a text does not fit the context (it is never cut silently).
     """
-    tokenizer = open_clip_names.tokenizer()
-    ids = torch.zeros(len(texts), context_length, dtype=torch.long)
-    for row, text in enumerate(texts):
-        tokens = [END_OF_TEXT - 1, *tokenizer.encode(text), END_OF_TEXT]
+    rows = []
+    for text in texts:
+        tokens = [END_OF_TEXT - 1, *open_clip_names.encode(text), END_OF_TEXT]
         if len(tokens) > context_length:
             raise ValueError(
                 f"{len(tokens)} tokens, but the text tower reads {context_length}; use a shorter "
                 f"name or phrase: {text if len(text) <= 100 else text[:97] + '...'!r}"
             )
-        ids[row, : len(tokens)] = torch.tensor(tokens)
-    return ids
+        rows.append(tokens + [0] * (context_length - len(tokens)))
+    return torch.tensor(rows, dtype=torch.long).reshape(len(texts), context_length)

@@ -240,17 +240,15 @@ class Evaluator:
     ) -> Iterator[CountErrors]:
         """How far the numbers of defects lie from the masks, where kinds are asked for."""
         masked = [one for one in samples if one.anomalous and self._marked(one)]
-        if self.protocol.kind_examples is None or not masked:
+        has_maps = self.detector.map_range(setting.knowledge) is not None
+        if self.protocol.kind_examples is None or not masked or not has_maps:
             return
         limit, by = self._region_limit(samples, setting)
         if limit is None:
             return
-        found = (
-            (s, self._predictions.map(k, setting))
-            for s, k in self._predictions.of(samples, setting)
-        )
-        marked = set(masked)
-        seen = ((s, map, self._mask(s)) for s, map in found if s in marked and map is not None)
+        predicted = self._predictions.of_some(samples, set(masked), setting)
+        found = ((s, self._predictions.map(kept, setting)) for s, kept in predicted)
+        seen = ((s, map, self._mask(s)) for s, map in found if map is not None)
         pairs = ((s.kind, map, mask) for s, map, mask in seen if mask is not None)
         yield CountErrors.of(product, by, limit, pairs)
 
@@ -261,8 +259,8 @@ class Evaluator:
         if self.taught and self.taught.region_limit is not None:
             return self.taught.region_limit, "the product's own limit"
         good = {s for s in samples if not s.anomalous}
-        found = (k for s, k in self._predictions.of(samples, setting) if s in good)
-        maps = (self._predictions.map(kept, setting) for kept in found)
+        found = self._predictions.of_some(samples, good, setting)
+        maps = (self._predictions.map(kept, setting) for _, kept in found)
         highest = max((float(map.max()) for map in maps if map is not None), default=None)
         if highest is not None:
             return highest, "the highest value on the good pictures of the test"
@@ -270,7 +268,7 @@ class Evaluator:
         limit = self.detector.neutral_score(setting.knowledge)
         if limit is None and span is not None and np.isfinite(span).all():
             limit = sum(span) / 2
-        return (None if span is None else limit), "where the method itself is undecided"
+        return limit, "where the method itself is undecided"
 
     def _not_taught(self, samples: list[Sample], taught: KindExamples) -> list[Sample]:
         """Those that are no examples of the kinds that a product was taught, unless asked for.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -186,6 +186,14 @@ class Predictions:
                 waiting.append(sample)
         if waiting:
             yield from self._scored(waiting, setting)
+
+    def of_some(
+        self, samples: Sequence[Sample], wanted: Set[Sample], setting: Setting
+    ) -> Iterator[tuple[Sample, Kept]]:
+        """Predictions of the wanted ones alone; all are looked at where one hangs on the others."""
+        all_count = self._as_set(setting.step)
+        found = self.of([s for s in samples if all_count or s in wanted], setting)
+        return ((sample, kept) for sample, kept in found if sample in wanted)
 
     def _scored(self, samples: Sequence[Sample], setting: Setting) -> Iterator[tuple[Sample, Kept]]:
         for seen in self._seen(samples, setting):

@@ -12,10 +12,11 @@ rate.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import chain
+from typing import Any
 
 import numpy as np
 from scipy import ndimage, sparse
@@ -141,9 +142,21 @@ def _split(values: np.ndarray, part: np.ndarray, low: float, depth: float) -> li
         reached = np.unique(labels[values - level >= depth])
         apart = reached[reached > 0]
         if len(apart) > 1:
-            parts = (_split(values, labels == number, level, depth) for number in apart)
-            return [core for cores in parts for core in cores]
+            places = ndimage.find_objects(labels)
+            cores = (_split_of(values, labels, n, places[n - 1], level, depth) for n in apart)
+            return list(chain.from_iterable(cores))
     return [part]
+
+
+def _split_of(
+    values: np.ndarray, labels: np.ndarray, number: int, place: Any, level: float, depth: float
+) -> Iterator[np.ndarray]:
+    """``_split`` of what has that number; only where it lies, for most parts are small."""
+    near, part = values[place], labels[place] == number
+    for core in [part] if _has_one_peak(near, part) else _split(near, part, level, depth):
+        whole = np.zeros(labels.shape, bool)
+        whole[place] = core
+        yield whole
 
 
 def _has_one_peak(values: np.ndarray, part: np.ndarray) -> bool:

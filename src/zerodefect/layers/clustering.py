@@ -57,7 +57,8 @@ def kmeans(points: Tensor, clusters: int, generator: torch.Generator) -> Tensor:
 
 def _start(products: Tensor, clusters: int, generator: torch.Generator) -> list[int]:
     """Rows that the centres start from."""
-    between = _distances(products, torch.eye(len(products), dtype=products.dtype))
+    own = products.diagonal()
+    between = (own[:, None] - 2 * products.T + own).clamp(min=0)  # squared, of each two points
     same = 1e-12 * float(between.max())  # equal points, up to rounding
     chosen = [int(torch.randint(len(products), (1,), generator=generator))]
     nearest = between[chosen[0]]  # (n,) squared distance to the nearest centre

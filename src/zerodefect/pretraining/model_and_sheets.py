@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
-from torchvision.utils import make_grid
 
 from zerodefect.backbones.clip import CLIP
 from zerodefect.files import atomic_write
@@ -132,8 +131,13 @@ def _grey(planes: Tensor) -> Tensor:
 
 def _write(path: str | Path, parts: list[Tensor]) -> Path:
     """Cells of ``(B, 3, S, S)`` pictures side by side, eight cells a row."""
-    sheet = make_grid(torch.cat([part.cpu() for part in parts], 3), nrow=8, padding=0)
-    pixels = (sheet * 255).round().byte().permute(1, 2, 0).numpy()
+    cells = torch.cat([part.cpu() for part in parts], 3)
+    B, _, height, width = cells.shape
+    columns = min(8, B)
+    rows = -(-B // columns)
+    filled = torch.cat([cells, cells.new_zeros(rows * columns - B, 3, height, width)])
+    sheet = filled.unflatten(0, (rows, columns)).permute(0, 3, 1, 4, 2)
+    pixels = (sheet * 255).round().byte().reshape(rows * height, columns * width, 3).numpy()
     with atomic_write(Path(path)) as file:
         file.write(encode_png(pixels))
     return Path(path)

@@ -32,7 +32,8 @@ from zerodefect.training.run_state import RunState, TrainingError
 
 CHECKPOINT = "checkpoint.safetensors"
 SAMPLES = "samples.png"
-_SHOWN = 32  # pictures on it
+SHOWN = 32
+"""Pictures on the contact sheet."""
 PACKAGED_STEPS = 7_500
 """At which the packaged run stopped: the learning rate had fallen to a fiftieth of its peak."""
 
@@ -126,7 +127,7 @@ class PretrainConfig:
 
     def shown(self) -> ProceduralBatch:
         """Pictures outside the training, for the contact sheet."""
-        return generate(HELD_OUT, 0, _SHOWN, self.model.vision.image_size, self.device)
+        return generate(HELD_OUT, 0, SHOWN, self.model.vision.image_size, self.device)
 
     def export(self, clip: CLIP, folder: Path, step: int) -> Path:
         """Write the weights file after so many steps; returns its path."""
@@ -189,11 +190,12 @@ class _Steps(Dataset[ProceduralBatch]):
         return self.config.draw(step)
 
 
-def _batches(config: PretrainConfig, first: int) -> Iterator[ProceduralBatch]:
-    """Batches of step ``first``, or of the first step that has any, and all that follow."""
-    first = max(first, config.text_steps)
-    workers = config.workers if config.device == "cpu" else 0  # a GPU draws faster than they do
-    return iter(made_ahead(_Steps(config), range(first, config.steps), workers))
+def _batches(config: PretrainConfig, first: int, end: int) -> Iterator[ProceduralBatch]:
+    """Batches of the steps ``first`` to ``end - 1`` that have pictures."""
+    steps = range(max(first, config.text_steps), end)
+    # A GPU draws faster than workers do, and one batch or none is not drawn ahead of anything.
+    workers = config.workers if config.device == "cpu" and len(steps) > 1 else 0
+    return iter(made_ahead(_Steps(config), steps, workers))
 
 
 def _started(config: PretrainConfig) -> tuple[CLIP, CLIP, RunState]:
@@ -294,8 +296,8 @@ def pretrain(
         state.load(checkpoint, identity, lambda step: optimizers)
     journal = Journal(folder, state.step)
     since, pictures = time.perf_counter(), 0
-    batches = _batches(config, state.step)
     end = config.steps if until is None else min(until, config.steps)
+    batches = _batches(config, state.step, end)
     while state.step < end:
         batch = None if state.step < config.text_steps else next(batches).to(config.device)
         losses = _train_step(config, clip, state, batch)

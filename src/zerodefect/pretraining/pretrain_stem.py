@@ -60,7 +60,8 @@ WEIGHTS = {
     "window_kind": 0.1,
 }  # fmt: skip
 _FOCAL = 4.0  # weight of the focal loss beside Dice: both are then about as large
-_USUAL_FROM = 64  # pictures that mean and deviation of the stem's channels are taken from
+USUAL_FROM = 64
+"""Pictures that mean and deviation of the stem's channels are taken from."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class StemConfig(PretrainConfig):
             clip.fine.load_state_dict(fine.state_dict())
         assert self.model.vision.stem is not None
         clip.visual.stem.eyes.load_state_dict(pretrained_eyes(self.model.vision.stem))
-        first = generate(self.seed, 0, _USUAL_FROM, self.late_sizes[0])
+        first = generate(self.seed, 0, USUAL_FROM, self.late_sizes[0])
         clip.visual.stem.learn_usual(normalised(first.images))
         clip.visual.positional_embedding.data.zero_()
         clip.requires_grad_(False)

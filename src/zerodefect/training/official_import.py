@@ -157,6 +157,8 @@ def _whose(method: str, published: Mapping[str, Any], network: Any, faults: str)
     tower = _tower(published)
     if _is_its_format(faults):
         return f"made for another backbone{f', {tower} (--backbone)' if tower else ''}. {faults}"
+    if " is unknown" not in faults:  # all names are this method's: a part of its file
+        return faults
     fitting = []
     for other in names():
         if other == method or not get(other).info.trained:
