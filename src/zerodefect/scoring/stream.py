@@ -110,14 +110,19 @@ def _set_stream(
     """Each picture is opened twice: to be encoded, and to be handed out with its result."""
     failed: dict[int, Failure] = {}
 
-    def pictures() -> Iterator[Picture]:
-        for number, seen in enumerate(stream(sources, open, lambda some: some, batch_size)):
+    def checked(pictures: list[Picture]) -> list[tuple[Picture, np.ndarray | None]]:
+        for picture in pictures:  # what cannot be shown costs itself alone, not the set
+            scorer.check(picture)
+        return [(picture, area(picture)) for picture in pictures]
+
+    def shown() -> Iterator[tuple[Picture, np.ndarray | None]]:
+        for number, seen in enumerate(stream(sources, open, checked, batch_size)):
             if isinstance(seen.result, Failure):
                 failed[number] = seen.result
             else:
                 yield seen.result
 
-    results = scorer.score_set(pictures(), area, knowledge, batch_size, step)
+    results = scorer.score_set(shown(), knowledge, batch_size, step)
     alone = None
     try:
         first = next(results, None)  # only now it is known what failed
