@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from small_detectors import images, remembered, small_cnn
 
-from zerodefect.detector.measured_memory import StageMemory
+from zerodefect.detector.measured_memory import StageMemory, spread_rows
 from zerodefect.layers.memory import MemoryBank
 from zerodefect.layers.similarity import highest_mean, peak_and_spread
 from zerodefect.layers.turning import rotated
@@ -211,3 +211,9 @@ def test_only_the_first_references_are_turned():
     known = remembered(detector, detector.empty(), images(10, 64, 64))
     per_view = 16  # patches of the third stage
     assert len(known["pictures/layer3"]) == (10 + 8 * 3) * per_view
+
+
+def test_patches_beyond_what_single_precision_counts_are_spread_as_well():
+    many = torch.zeros(2**24 + 4, dtype=torch.uint8)  # the last number is no float32
+    many[-1] = 1
+    assert spread_rows(many, 3).tolist() == [0, 0, 1]
