@@ -214,3 +214,15 @@ def test_pixels_of_a_transparent_mask_are_not_guessed(tree):
 def test_a_mask_can_be_read_without_its_picture(tmp_path):
     sample = sample_of(tmp_path, np.full((2, 2), 9, np.uint8))
     assert read_mask(replace(sample, image=tmp_path / "gone.png")).all()
+
+
+def test_a_mask_fits_the_picture_behind_a_thumbnail(tmp_path):
+    import tifffile
+
+    pixels = np.zeros((40, 60), np.uint8)
+    pixels[3, 5] = 255
+    sample = replace(sample_of(tmp_path, pixels), image=tmp_path / "image.tif")
+    with tifffile.TiffWriter(sample.image) as file:
+        file.write(pixels[::8, ::8], subfiletype=1)
+        file.write(pixels)
+    assert np.argwhere(read_mask(sample)).tolist() == [[3, 5]]

@@ -11,7 +11,7 @@ import torch
 from encoded_pictures import pillow, tiff
 from PIL import Image, PngImagePlugin
 
-from zerodefect.images import ImageError, bit_depth_of, find_images, open_image
+from zerodefect.images import ImageError, bit_depth_of, find_images, open_image, picture_size
 
 H, W = 48, 64
 y, x = np.mgrid[:H, :W]
@@ -172,6 +172,15 @@ def test_true_grey(name):
 @pytest.mark.parametrize("name", TRUE_RGB)
 def test_true_colours(name):
     np.testing.assert_array_equal(open_image(TRUE_RGB[name]).to_uint8(), RGB)
+
+
+@pytest.mark.parametrize("name", [*TRUE_GREY, *TRUE_RGB])
+def test_the_size_is_that_of_the_picture_as_it_is_opened(name, tmp_path):
+    """Masks are held to it, and a file may begin with a thumbnail."""
+    data = TRUE_GREY.get(name) or TRUE_RGB[name]
+    (tmp_path / "part").write_bytes(data)
+    assert picture_size(tmp_path / "part") == (W, H)
+    assert open_image(data).pixels.shape[:2] == (H, W)
 
 
 def test_one_bit_that_is_wholly_transparent_on_white_shows_its_values():

@@ -176,6 +176,16 @@ def test_palette_with_transparency(kind):
     assert "white" in picture.notes[0]
 
 
+def test_palette_with_transparent_colours_is_the_same_from_pillow_and_from_a_file():
+    rgba = np.full((6, 8, 4), (200, 30, 60, 255), np.uint8)
+    rgba[3:, :, 3] = 0
+    image = Image.fromarray(rgba).quantize(4)  # the palette itself has an alpha
+    found = open_image(image)
+    assert found.pixels[0, 0].tolist() == [200, 30, 60]
+    assert found.pixels[5, 7].tolist() == [255, 255, 255]
+    np.testing.assert_array_equal(found.pixels, open_image(save(image, "PNG")).pixels)
+
+
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
 def test_alpha_is_shown_on_white(kind):
     rgba = random_pixels(6, 8, 4)

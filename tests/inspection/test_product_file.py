@@ -343,6 +343,23 @@ def test_with_other_weights_it_is_learned_anew_from_the_pictures_inside(file, tm
     assert renewed(file, device="cpu").policy.scores  # with the same weights, too
 
 
+def test_learned_values_travel_where_it_is_learned_anew(weights, tmp_path):
+    """Elsewhere the checkpoint is gone, or another one lies in its place."""
+    options = {"backbone": str(weights), "device": "cpu", "image_size": 64}
+    options |= SMALL.get("anomalyclip", {})
+    learner, learned = load_detector("anomalyclip", untrained=True, **options), tmp_path / "run"
+    alter(learner)
+    save_checkpoint(learner, learned / "learned.safetensors", {"seed": 3})
+    made = zerodefect.load(checkpoint=learned / "learned.safetensors", object="nut", **options)
+    made.calibrate(good(4, first=20, height=64, width=64))
+    made.save(tmp_path / "made.zd")
+    shutil.rmtree(learned)
+    fresh = renewed(tmp_path / "made.zd", device="cpu")
+    assert fresh.policy == made.policy
+    fresh.save(tmp_path / "made.zd")
+    assert renewed(tmp_path / "made.zd", device="cpu").policy == made.policy  # and once more
+
+
 # --- refused -------------------------------------------------------------------------------------
 
 

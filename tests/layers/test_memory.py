@@ -152,3 +152,13 @@ def test_an_identical_feature_is_at_distance_zero_in_both_metrics():
     for metric in ("half_cosine", "euclidean"):
         stored = 100 * torch.randn(1, 50, 32)
         assert bank_of(stored, metric).nearest(stored[0])[0].max() < 1e-6
+
+
+@pytest.mark.parametrize("width", [3, 64, 512])
+def test_no_distance_is_negative_whatever_the_rounding(width):
+    """Harmonic means over windows would make any number of one that is."""
+    features = torch.randn(400, width, generator=torch.Generator().manual_seed(width))
+    stored = MemoryBank.stored(features[None], "half_cosine")
+    bank = MemoryBank(stored, torch.zeros(400, dtype=torch.int64), "half_cosine")
+    distance, _ = bank.neighbours(features * 3, 2)
+    assert distance.min() >= 0 and distance.max() <= 1

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
+from models import picture
 from small_detectors import inputs, remembered, small_cnn
 
+from zerodefect.images import Picture
 from zerodefect.methods import create
 from zerodefect.scoring.scorer import Scorer
+from zerodefect.scoring.stream import scored_stream
+from zerodefect.scoring.viewing import Viewing
+from zerodefect.types import Failure
 
 
 def made(**options):
@@ -62,8 +67,8 @@ def test_its_memory_does_not_grow_and_is_told_before():
     told = []
     from zerodefect.images import open_image
 
-    picture = open_image(torch.zeros(40, 40, 3, dtype=torch.uint8).numpy())
-    known = Scorer(detector).remember(detector.empty(), [picture] * 3, [None] * 3, 2, told.append)
+    plain = open_image(torch.zeros(40, 40, 3, dtype=torch.uint8).numpy())
+    known = Scorer(detector).remember(detector.empty(), [plain] * 3, [None] * 3, 2, told.append)
     taken = known.bytes - sum(known[n].nbytes for n in ("grid", "sum/count"))
     assert told[0].bytes == taken
 
@@ -75,3 +80,18 @@ def test_other_sizes_are_refused():
         detector(inputs(detector, 1, 64, 128), known)
     with pytest.raises(ValueError, match=r"learned \[16, 16\] positions"):
         remembered(detector, known, inputs(detector, 1, 64, 128))
+
+
+@pytest.mark.parametrize("name", ["padim", "arrangement"])
+def test_a_picture_of_another_shape_costs_itself_alone(name):
+    """With the aspect ratio kept it has other places than those that were learned."""
+    detector = create(name, small_cnn())
+    detector.resize_inputs((64, 64))
+    scorer = Scorer(detector.eval(), Viewing(keep_aspect=True))
+    shapes = [(60, 90), (60, 90), (90, 60), (60, 90)]
+    parts = [Picture(f"{n}.png", picture(n, *shape)) for n, shape in enumerate(shapes)]
+    good = [Picture("good", picture(n, 60, 90)) for n in range(10, 13)]
+    known = scorer.remember(detector.empty(), good, [None] * 3)
+    seen = list(scored_stream(scorer, known, parts, lambda part: part))
+    assert [isinstance(one.result, Failure) for one in seen] == [False, False, True, False]
+    assert f"{name} learned" in seen[2].result.reason and seen[2].result.image == "2.png"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from models import picture
 from small_detectors import images, remembered, small_cnn
 
-from zerodefect.detector.measured_memory import StageMemory
+from zerodefect import Inspector
+from zerodefect.detector.measured_memory import StageMemory, spread_rows
+from zerodefect.images import Picture
 from zerodefect.layers.memory import MemoryBank
 from zerodefect.layers.similarity import highest_mean, peak_and_spread
 from zerodefect.layers.turning import rotated
@@ -211,3 +215,20 @@ def test_only_the_first_references_are_turned():
     known = remembered(detector, detector.empty(), images(10, 64, 64))
     per_view = 16  # patches of the third stage
     assert len(known["pictures/layer3"]) == (10 + 8 * 3) * per_view
+
+
+def test_patches_beyond_what_single_precision_counts_are_spread_as_well():
+    many = torch.zeros(2**24 + 4, dtype=torch.uint8)  # the last number is no float32
+    many[-1] = 1
+    assert spread_rows(many, 3).tolist() == [0, 0, 1]
+
+
+def test_an_area_may_be_inspected_alone_though_the_scale_has_no_end():
+    white = np.zeros((64, 64, 3), np.uint8)
+    white[16:48, 16:48] = 255
+    inspector = Inspector(made(), roi=Picture("roi.png", white))
+    inspector.remember([picture(number, 64, 64) for number in range(4)])
+    found = inspector.inspect(picture(9, 64, 64))
+    assert np.isfinite(found.map).all()
+    assert (found.map[white[..., 0] == 0] == found.map.min()).all()
+    assert np.ptp(found.map[16:48, 16:48]) > 0

@@ -31,3 +31,22 @@ def test_another_shape_is_refused_with_both_sizes(size):
 def test_a_mask_drawn_before_the_picture_was_turned_upright():
     with pytest.raises(ImageError, match="EXIF orientation"):
         read_area(None, mask(160, 200), 200, 160, "part.jpg")
+
+
+def test_a_picture_too_small_for_a_thin_mask_fails_by_its_own_name():
+    pixels = np.zeros((160, 200, 3), np.uint8)
+    pixels[80] = 255  # one row, between those that a small picture takes of it
+    seam = Picture("seam.png", pixels)
+    assert read_area(seam, None, 160, 200).sum() == 200
+    with pytest.raises(ImageError, match="nothing of its 25 x 20 pixels") as e:
+        read_area(seam, None, 20, 25, "small.png")
+    assert e.value.path == "small.png"
+
+
+@pytest.mark.parametrize("size", [(160, 200), (20, 25)])
+def test_masks_that_leave_nothing_of_any_picture_are_a_fault_of_the_masks(size):
+    dark, half = Picture("dark.png", np.zeros((160, 200, 3), np.uint8)), mask(160, 200)
+    for areas in ((dark, None), (half, half)):
+        with pytest.raises(ValueError, match="leave nothing to inspect") as e:
+            read_area(*areas, *size)
+        assert not isinstance(e.value, ImageError)

@@ -12,7 +12,7 @@ from models import picture
 
 from zerodefect.images import Picture
 from zerodefect.images.tiling import Tiling
-from zerodefect.scoring.joining import Joint, resize_map
+from zerodefect.scoring.joining import Joint, resize_map, sized_map
 from zerodefect.scoring.viewing import Viewing
 from zerodefect.types import Prediction
 
@@ -105,3 +105,11 @@ def test_resizing_keeps_the_range_and_the_centres():
     assert large.dtype == np.float32 and large.shape == (33, 47)
     assert map.min() <= large.min() and large.max() <= map.max()
     np.testing.assert_array_equal(resize_map(map, (16, 16)), map.numpy())
+
+
+def test_outside_of_the_area_lies_the_lowest_value_also_of_a_scale_without_end():
+    map, area = np.arange(16, dtype=np.float32).reshape(4, 4) - 5, np.eye(4, dtype=bool)
+    ended, endless = (sized_map(map, (4, 4), area, low) for low in (-9.0, -np.inf))
+    for found, outside in ((ended, -9.0), (endless, -5.0)):
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found, np.where(area, map, outside))

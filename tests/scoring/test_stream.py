@@ -15,9 +15,11 @@ from zerodefect.detector.contract import Detector, Input
 from zerodefect.detector.facts import MethodInfo
 from zerodefect.detector.knowledge import KnowledgeError, Product
 from zerodefect.images import ImageError, Picture, Preprocess
+from zerodefect.images.tiling import Tiling
 from zerodefect.methods.winclip import WinCLIP
 from zerodefect.scoring.scorer import Scorer
 from zerodefect.scoring.stream import scored_stream, stream
+from zerodefect.scoring.viewing import Viewing
 from zerodefect.types import Failure, Prediction
 
 
@@ -301,3 +303,24 @@ def test_a_picture_of_a_set_that_vanishes_meanwhile_is_a_failure_of_its_own():
     scorer = Scorer(Rank())
     seen = list(scored_stream(scorer, scorer.detector.empty(), [0, 1, 2], vanishing))
     assert [isinstance(s.result, Failure) for s in seen] == [False, True, False]
+
+
+def test_a_picture_of_a_set_that_cannot_be_shown_costs_itself_alone():
+    def area(picture: Picture) -> None:
+        if picture.path == "1.png":
+            raise ImageError(picture.path, "the mask is another shape", "Draw it anew")
+
+    def turned(number: int) -> Picture:
+        """One of them would be more tiles than are allowed."""
+        side = 2000 if number == 3 else 20
+        return Picture(f"{number}.png", np.full((side, side, 3), number, np.uint8))
+
+    scorer = Scorer(Rank(), Viewing(Tiling(16)))
+    known = scorer.detector.empty()
+    seen = list(scored_stream(scorer, known, [0, 1, 2, 3, 4], turned, area))
+    assert [isinstance(s.result, Failure) for s in seen] == [False, True, False, True, False]
+    assert [s.source for s in seen] == [0, 1, 2, 3, 4]
+    assert seen[1].result.reason == "the mask is another shape"
+    assert "views" in seen[3].result.reason
+    alone = scored_stream(scorer, known, [0, 2, 4], turned)
+    assert [s.result.score for s in seen if s.source % 2 == 0] == [s.result.score for s in alone]

@@ -75,4 +75,5 @@ class StageMemory(PatchMemory):
 
 def spread_rows(values: Tensor, count: int) -> Tensor:
     """Evenly spread rows, ``count`` at most."""
-    return values[torch.linspace(0, len(values) - 1, min(count, len(values))).long()]
+    last, rows = len(values) - 1, min(count, len(values))
+    return values[torch.linspace(0, last, rows, dtype=torch.float64).long()]  # of any length

@@ -279,7 +279,9 @@ def picture_size(path: Path) -> tuple[int, int]:
         with warnings_lock, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about size and metadata; nothing is decoded here
             with Image.open(path) as image:
-                if image.getexif().get(ORIENTATION, 1) in (0, 1):
+                tags = getattr(image, "tag_v2", {})  # the first page may be a thumbnail, or a mask
+                reduced = bool(tags.get(254, 0) & 5) or tags.get(255) == 2
+                if not reduced and image.getexif().get(ORIENTATION, 1) in (0, 1):
                     return image.size
     except Exception:
         pass  # the opener knows more formats, and says in words what is wrong

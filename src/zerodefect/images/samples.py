@@ -86,7 +86,7 @@ def from_pillow(image: Image.Image) -> Raw:
         notes.append("converted from CIELAB (D50)")
         lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
         image = ImageCms.buildTransform(lab, srgb, "LAB", "RGB").apply(image)
-    elif "transparency" in info and mode in {"1", "L", "P", "RGB"}:
+    elif mode in {"1", "L", "P", "RGB"} and image.has_transparency_data:
         image = image.convert("RGBA")
     elif mode in _SHOWN_AS:
         image = image.convert(_SHOWN_AS[mode])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from zerodefect.inspection.contradictions import contradictions
 from zerodefect.inspection.inspector import Inspector
 from zerodefect.inspection.keepable import asked_again
 from zerodefect.inspection.policy import Policy
-from zerodefect.inspection.product_detector import check_detector, rebuilt
+from zerodefect.inspection.product_detector import check_detector, laid_checkpoint, rebuilt
 from zerodefect.inspection.product_file import ProductFile, opened_product
 from zerodefect.inspection.product_sections import SUFFIX
 from zerodefect.inspection.refinement import Refiner
@@ -265,12 +265,11 @@ def renewed(
     if given.get("method", asked.get("method")) != asked.get("method"):
         asked = {}  # another method has other options
     roi, ignore = file.areas()
-    loading = {**asked, **{n: v for n, v in given.items() if n in free}}
+    wanted = {**asked, **{n: v for n, v in given.items() if n in free}}
     with tempfile.TemporaryDirectory(prefix="zerodefect-") as folder:
-        if "backbone" not in given:
-            loading = asked_here(file.archive, told.detector.networks, loading, Path(folder))
+        own = () if not asked else {"backbone", "checkpoint"} - given.keys()
         inspector = load(
-            **loading,
+            **_carried(file, wanted, own, Path(folder)),
             object=told.product.name,
             vocabulary=file.vocabulary(),
             tile=seen.tile,
@@ -282,6 +281,7 @@ def renewed(
             ignore=ignore,
             memory_budget=told.detector.memory_budget,
         )
+    inspector.asked = wanted  # the folder is gone
     shrunk = any(picture.shrunk for picture in (*references, *good))
     within = file.within if shrunk else seen.within
     inspector.viewing = replace(inspector.viewing, within=within)
@@ -293,6 +293,18 @@ def renewed(
         inspector.calibrate(references if told.calibration.leave_one_out else good, **again)
     inspector.restore(inspector.snapshot(), file, renewed=True)
     return inspector
+
+
+def _carried(
+    file: ProductFile, wanted: Mapping[str, Any], own: Collection[str], folder: Path
+) -> dict[str, Any]:
+    """What a detector is asked for by, with what the file carries of its ``own`` from a folder."""
+    made, loading = file.told.detector, dict(wanted)
+    if "backbone" in own:
+        loading = asked_here(file.archive, made.networks, loading, folder)
+    if "checkpoint" in own and made.checkpoint:
+        loading["checkpoint"] = laid_checkpoint(file.archive, folder)
+    return loading
 
 
 def _options_said(given: Mapping[str, Any]) -> set[str]:

@@ -110,7 +110,7 @@ def rebuilt(archive: Archive, made: Made, given: Mapping[str, Any]) -> Detector:
         with tempfile.TemporaryDirectory(prefix="zerodefect-") as folder:
             loading = _where(archive, made, given, Path(folder))
             if made.checkpoint:
-                loading["checkpoint"] = _checkpoint(archive, Path(folder))
+                loading["checkpoint"] = laid_checkpoint(archive, Path(folder))
             detector = load_detector(
                 made.method,
                 device=given.get("device") or "auto",
@@ -239,8 +239,12 @@ def _found(archive: Archive, network: Network, folder: Path) -> tuple[str | None
     )
 
 
-def _checkpoint(archive: Archive, folder: Path) -> Path:
-    """The checkpoint of the file, laid where it can be loaded."""
+def laid_checkpoint(archive: Archive, folder: Path) -> Path:
+    """The checkpoint that a product file carries, laid into a folder where it can be loaded.
+
+    Raises:
+        ProductError: it is missing or damaged.
+    """
     for name, data in zip(
         (CHECKPOINT, _SIDE_CAR), archive.read_all([CHECKPOINT, _SIDE_CAR]), strict=True
     ):

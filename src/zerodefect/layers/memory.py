@@ -111,7 +111,7 @@ class MemoryBank:
             index = torch.cat([index, where + start], 1).gather(1, order)
             best, index = best[:, :asked], index[:, :asked]
         if self.metric == "half_cosine":
-            return (1 + best) / 2, index
+            return ((1 + best) / 2).clamp_(min=0), index  # rounding gives cosines beyond 1
         best, order = self._exact(queries, best, index).sort(dim=1, stable=True)
         return best[:, :count], index.gather(1, order)[:, :count]
 

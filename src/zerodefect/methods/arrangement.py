@@ -25,6 +25,7 @@ from zerodefect.detector.configs import Layers, NotNegative, Odd, Share, hyper_p
 from zerodefect.detector.facts import MethodInfo
 from zerodefect.detector.feature_detector import FeatureDetector, Patches
 from zerodefect.detector.knowledge import Knowledge
+from zerodefect.detector.learned_grid import check_grid
 from zerodefect.detector.reference_pictures import ReferencePictures
 from zerodefect.detector.registry import register
 from zerodefect.layers.similarity import highest_mean
@@ -171,11 +172,7 @@ class Arrangement(FeatureDetector):
     ) -> Prediction:
         """The mean of both directions, standardised; the map is the stranger of both."""
         shape = self._shape(knowledge)
-        if encoded.grid.shape != shape:
-            raise ValueError(
-                f"arrangement learned {shape[0]}x{shape[1]} places and cannot judge "
-                f"{encoded.grid.rows}x{encoded.grid.columns}: give inputs of the same size"
-            )
+        check_grid(self.info.name, shape, encoded.grid.shape)
         if "scale/score" not in knowledge:
             knowledge = self.settle(knowledge)
         f_r, weights = self.memory.of(knowledge, "patches"), knowledge["scale/weights"]

@@ -21,6 +21,7 @@ from zerodefect.detector.configs import Count, Layers, NotNegative, Positive, hy
 from zerodefect.detector.facts import Figure, MethodInfo
 from zerodefect.detector.feature_detector import FeatureDetector, Patches
 from zerodefect.detector.knowledge import Knowledge
+from zerodefect.detector.learned_grid import check_grid
 from zerodefect.detector.patch_memory import DEFAULT_BUDGET
 from zerodefect.detector.registry import register
 from zerodefect.layers.scaling import MinMax
@@ -113,11 +114,7 @@ class PaDiM(FeatureDetector):
     ) -> Prediction:
         """Distances to the Gaussians, their map and its highest value."""
         grid = tuple(int(side) for side in knowledge["grid"])
-        if encoded.grid.shape != grid:
-            raise ValueError(
-                f"padim learned {grid[0]}x{grid[1]} positions and cannot judge "
-                f"{encoded.grid.rows}x{encoded.grid.columns}: give inputs of the same size"
-            )
+        check_grid(self.info.name, grid, encoded.grid.shape)
         d = self.memory.distance(knowledge, encoded.values, left_out)
         twice = self.config.flavour == "paper"
         map = gaussian_smooth(encoded.grid.map(d), self.config.sigma, edge_twice=twice)

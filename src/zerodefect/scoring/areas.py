@@ -190,22 +190,34 @@ def read_area(
         name: of the picture, for the error.
 
     Raises:
-        ImageError: a mask has another aspect ratio than the picture.
-        ValueError: nothing is left to inspect.
+        ImageError: a mask has another aspect ratio than the picture, or the picture is so small
+            that no pixel of it is left.
+        ValueError: nothing is left to inspect of a picture of any size.
     """
     if roi is None and ignore is None:
         return None
+    for mask in (roi, ignore):
+        if mask is not None:
+            _check_shape(mask, height, width, name)
+    area = _left_by(roi, ignore, height, width)
+    if area.any():
+        return area
+    sides = [(mask.height, mask.width) for mask in (roi, ignore) if mask is not None]
+    if _left_by(roi, ignore, *max(sides)).any():
+        reason = f"the masks leave nothing of its {width} x {height} pixels: they are drawn finer"
+        raise ImageError(name, reason, "Take it at the masks' size, or draw what is white wider")
+    raise ValueError(
+        "the masks leave nothing to inspect; white means inspect in a region of "
+        "interest, and ignore in an ignore mask"
+    )
+
+
+def _left_by(roi: Picture | None, ignore: Picture | None, height: int, width: int) -> np.ndarray:
     area = np.ones((height, width), bool)
     for mask, counts in ((roi, True), (ignore, False)):
         if mask is not None:
-            _check_shape(mask, height, width, name)
             white = np.asarray(Image.fromarray(mask.to_uint8()).convert("L")) > 127
             area &= resize_area(white, (height, width)) == counts
-    if not area.any():
-        raise ValueError(
-            "the masks leave nothing to inspect; white means inspect in a region of "
-            "interest, and ignore in an ignore mask"
-        )
     return area
 
 

@@ -26,8 +26,8 @@ class Scored:
     Attributes:
         score: raw image score; with tiles, the highest of all views.
         map: ``(H, W)`` float32 raw map at the picture's size; with tiles, the mean of the global
-            view and of the blended tiles. Outside the inspected area it is the lowest value. None
-            from a method without a map.
+            view and of the blended tiles. Outside the inspected area it is the lowest value, of the
+            map itself where its scale has no end. None from a method without a map.
         highest: highest value of the map inside the inspected area.
         type_map: ``(T, h, w)`` float32 distribution over kinds, at any resolution, or None.
         answer: what the method says of the whole picture in words, or None.
@@ -120,12 +120,16 @@ class Joint:
 def sized_map(
     map: np.ndarray, size: tuple[int, int], inspected: np.ndarray | None, lowest: float
 ) -> np.ndarray:
-    """A map ``(h, w)`` at another size, ``lowest`` outside of the inspected area ``(H, W)``."""
+    """A map ``(h, w)`` at another size, ``lowest`` outside of the inspected area ``(H, W)``.
+
+    Where ``lowest`` is infinite, since the scale has no end, it is the map's own lowest value.
+    """
     if map.shape != size:
         map = resize_map(torch.from_numpy(map), size)
     if inspected is None:
         return map
-    return np.where(resize_area(inspected, size), map, np.float32(lowest))
+    outside = np.float32(lowest) if np.isfinite(lowest) else map.min()
+    return np.where(resize_area(inspected, size), map, outside)
 
 
 def resize_map(map: Tensor, size: tuple[int, int]) -> np.ndarray:

@@ -19,7 +19,7 @@ from torch import Tensor
 from zerodefect.detector.composed import SetLevel
 from zerodefect.detector.contract import Detector, PatchFeatures, UnsupportedError
 from zerodefect.detector.knowledge import Knowledge
-from zerodefect.images import ImageError, Picture
+from zerodefect.images import ImageError, Picture, Preprocess
 from zerodefect.images.part_files import unused_cloud
 from zerodefect.images.point_input import part_alone
 from zerodefect.images.tiling import Tile
@@ -96,14 +96,27 @@ class Scorer:
         for tile in self.viewing.tiles(shown):
             yield self._inputs(tile.cut(shown))
 
+    def check(self, picture: Picture) -> None:
+        """Make sure that a picture can be shown, without making its views.
+
+        Raises:
+            ImageError: more views than ``MOST_VIEWS``, or it lacks what the detector needs.
+        """
+        self.viewing.tiles(picture)
+        self._ways(picture)
+
     def _inputs(self, picture: Picture) -> dict[str, Tensor]:
+        return {name: preprocess(picture) for name, preprocess in self._ways(picture).items()}
+
+    def _ways(self, picture: Picture) -> dict[str, Preprocess]:
+        """How a picture or tile becomes each of the inputs that it has."""
         there, lacking = {}, []
         for name, needed in self.detector.inputs.items():
             preprocess = self.viewing.preprocess(needed, picture)
             if preprocess.lacks(picture):
                 lacking.append(preprocess.modality)
             else:
-                there[name] = preprocess(picture)
+                there[name] = preprocess
         if lacking and not (there and self.detector.may_lack):
             kinds = ", ".join(sorted(set(lacking)))
             told = unused_cloud(picture) if "points" in lacking else None
@@ -372,15 +385,14 @@ class Scorer:
     @torch.inference_mode()
     def score_set(
         self,
-        pictures: Iterable[Picture],
-        area: Callable[[Picture], np.ndarray | None],
+        shown: Iterable[tuple[Picture, np.ndarray | None]],
         knowledge: Knowledge,
         batch_size: int = DEFAULT_BATCH,
         step: SetLevel | None = None,
     ) -> Iterator[Scored]:
         """Score pictures against each other; they are held as features, not as pixels.
 
-        They are gone through once; ``area`` gives the inspected area of a picture, or None. A
+        Pictures with their inspected areas (None for all of one) are gone through once. A
         set-level ``step`` is applied to what the detector says.
 
         Raises:
@@ -388,15 +400,14 @@ class Scorer:
         """
         joints: list[Joint] = []
 
-        def shown() -> Iterator[tuple[Picture, np.ndarray | None]]:
-            for picture in pictures:
-                own = area(picture)
-                joints.extend(self._joints([picture], [own], knowledge))
-                yield picture, own
+        def joined() -> Iterator[tuple[Picture, np.ndarray | None]]:
+            for picture, area in shown:
+                joints.extend(self._joints([picture], [area], knowledge))
+                yield picture, area
 
         with Spool() as spool:
             taken = []
-            for keys, inputs in self.batches(shown(), batch_size):
+            for keys, inputs in self.batches(joined(), batch_size):
                 taken.append(keys)
                 spool.add(self.detector.encode(inputs))
             left = [1 + len(joint.tiles) for joint in joints]

@@ -15,6 +15,7 @@ from zerodefect.backbones.chat_model import ChatModelError
 from zerodefect.detector.composed import SetLevel
 from zerodefect.detector.contract import TooFewError
 from zerodefect.detector.knowledge import Knowledge
+from zerodefect.detector.learned_grid import GridError
 from zerodefect.images import ImageError, Picture
 from zerodefect.scoring.joining import Scored
 from zerodefect.scoring.scorer import DEFAULT_BATCH, Scorer
@@ -110,14 +111,19 @@ def _set_stream(
     """Each picture is opened twice: to be encoded, and to be handed out with its result."""
     failed: dict[int, Failure] = {}
 
-    def pictures() -> Iterator[Picture]:
-        for number, seen in enumerate(stream(sources, open, lambda some: some, batch_size)):
+    def checked(pictures: list[Picture]) -> list[tuple[Picture, np.ndarray | None]]:
+        for picture in pictures:  # what cannot be shown costs itself alone, not the set
+            scorer.check(picture)
+        return [(picture, area(picture)) for picture in pictures]
+
+    def shown() -> Iterator[tuple[Picture, np.ndarray | None]]:
+        for number, seen in enumerate(stream(sources, open, checked, batch_size)):
             if isinstance(seen.result, Failure):
                 failed[number] = seen.result
             else:
                 yield seen.result
 
-    results = scorer.score_set(pictures(), area, knowledge, batch_size, step)
+    results = scorer.score_set(shown(), knowledge, batch_size, step)
     alone = None
     try:
         first = next(results, None)  # only now it is known what failed
@@ -184,13 +190,21 @@ def _scored(
         return []
     try:
         return score(pictures)
-    except (ImageError, RuntimeError, MemoryError) as error:
+    except (ImageError, GridError, RuntimeError, MemoryError) as error:
         if len(pictures) > 1:
             return [result for picture in pictures for result in _scored([picture], score)]
-        if isinstance(error, ImageError):
-            return [error.failure]
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if isinstance(error, ChatModelError):
-            return [Failure(pictures[0].path, reason, "Start again: it is asked again")]
-        remedy = "Free memory, use a smaller --batch-size, or shrink the picture"
-        return [Failure(pictures[0].path, f"could not be scored ({reason})", remedy)]
+        return [_failure(pictures[0].path, error)]
+
+
+def _failure(path: str, error: Exception) -> Failure:
+    """Why a picture alone could not be scored."""
+    if isinstance(error, ImageError):
+        return error.failure
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if isinstance(error, ChatModelError):
+        return Failure(path, reason, "Start again: it is asked again")
+    if isinstance(error, GridError):
+        remedy = "Take it in the shape of the good ones, or judge without --keep-aspect"
+        return Failure(path, reason.partition(": ")[0], remedy)
+    remedy = "Free memory, use a smaller --batch-size, or shrink the picture"
+    return Failure(path, f"could not be scored ({reason})", remedy)
