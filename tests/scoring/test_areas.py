@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from zerodefect.images import ImageError, Picture
-from zerodefect.scoring.areas import read_area
+from zerodefect.images.kept import shrink
+from zerodefect.scoring.areas import paint_over, read_area
 
 
 def mask(height, width):
@@ -50,3 +51,12 @@ def test_masks_that_leave_nothing_of_any_picture_are_a_fault_of_the_masks(size):
         with pytest.raises(ValueError, match="leave nothing to inspect") as e:
             read_area(*areas, *size)
         assert not isinstance(e.value, ImageError)
+
+
+def test_an_area_that_is_lost_where_a_picture_is_shrunk_fails_by_the_pictures_name():
+    picture = Picture("plate.png", np.zeros((400, 400, 3), np.uint8))
+    area = np.zeros((400, 400), bool)
+    area[1] = True
+    assert paint_over(picture, area).pixels.shape == (400, 400, 3)
+    with pytest.raises(ImageError, match=r"plate\.png: nothing of the inspected area .* 40 x 40"):
+        paint_over(shrink(picture, (40, 40)), area)

@@ -254,6 +254,7 @@ def paint_over(picture: Picture, inspected: np.ndarray | None) -> Picture:
     """The picture with everything outside the inspected area in that area's mean colour.
 
     Raises:
+        ImageError: a picture is shrunk so far that nothing of the area is left.
         ValueError: an area that is empty or of another size.
     """
     if inspected is None:
@@ -263,9 +264,15 @@ def paint_over(picture: Picture, inspected: np.ndarray | None) -> Picture:
             f"{picture.path}: the inspected area is {inspected.shape}, the picture "
             f"{(picture.height, picture.width)}"
         )
-    inspected = resize_area(inspected, picture.pixels.shape[:2])  # where it was shrunk
     if not inspected.any():
         raise ValueError(f"{picture.path}: the inspected area is empty")
+    high, wide = picture.pixels.shape[:2]
+    inspected = resize_area(inspected, (high, wide))  # where it was shrunk
+    if not inspected.any():
+        reason = (
+            f"nothing of the inspected area is left at the {wide} x {high} pixels that are seen"
+        )
+        raise ImageError(picture.path, reason, "Draw the area wider, or take a larger --image-size")
     pixels = picture.pixels.copy()
     pixels[~inspected] = np.round(picture.pixels[inspected].mean(0)).astype(pixels.dtype)
     return replace(picture, pixels=pixels, cloud=_inside(picture.cloud, inspected))
