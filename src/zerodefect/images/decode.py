@@ -48,7 +48,7 @@ from zerodefect.images.samples import (
     warnings_lock,
 )
 from zerodefect.images.tiff import from_tiff
-from zerodefect.images.tiff_tags import stored_bits
+from zerodefect.images.tiff_tags import is_reduced, stored_bits
 from zerodefect.types import Failure
 
 if TYPE_CHECKING:
@@ -279,8 +279,8 @@ def picture_size(path: Path) -> tuple[int, int]:
         with warnings_lock, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about size and metadata; nothing is decoded here
             with Image.open(path) as image:
-                tags = getattr(image, "tag_v2", {})  # the first page may be a thumbnail, or a mask
-                reduced = bool(tags.get(254, 0) & 5) or tags.get(255) == 2
+                tags = getattr(image, "tag_v2", {})  # only the first page of a TIFF is looked at
+                reduced = is_reduced(tags.get(254, 0), tags.get(255, 0))
                 if not reduced and image.getexif().get(ORIENTATION, 1) in (0, 1):
                     return image.size
     except Exception:

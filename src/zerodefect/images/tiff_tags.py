@@ -70,7 +70,12 @@ def find_page(file: tifffile.TiffFile) -> tuple[Any, list[str]]:
 
 
 def _is_reduced(page: Any) -> bool:
-    return bool(_number(page, 254, 0) & 5) or _number(page, 255, 0) == 2
+    return is_reduced(_number(page, 254, 0), _number(page, 255, 0))
+
+
+def is_reduced(kind: int, former_kind: int) -> bool:
+    """Whether a page with these tags, 254 and 255, is a thumbnail or a mask."""
+    return bool(kind & 5) or former_kind == 2
 
 
 def _pages_and_below(file: tifffile.TiffFile) -> Iterator[Any]:

@@ -57,8 +57,7 @@ def kmeans(points: Tensor, clusters: int, generator: torch.Generator) -> Tensor:
 
 def _start(products: Tensor, clusters: int, generator: torch.Generator) -> list[int]:
     """Rows that the centres start from."""
-    own = products.diagonal()
-    between = (own[:, None] - 2 * products.T + own).clamp(min=0)  # squared, of each two points
+    between = _squared(products, products, products.diagonal())  # of each two points
     same = 1e-12 * float(between.max())  # equal points, up to rounding
     chosen = [int(torch.randint(len(products), (1,), generator=generator))]
     nearest = between[chosen[0]]  # (n,) squared distance to the nearest centre
@@ -75,7 +74,14 @@ def _start(products: Tensor, clusters: int, generator: torch.Generator) -> list[
 def _distances(products: Tensor, centres: Tensor) -> Tensor:
     """Squared distances ``(n, k)`` of the points to centres given by their weights ``(k, n)``."""
     mixed = centres @ products  # (k, n)
-    lengths = (mixed * centres).sum(dim=1)
+    return _squared(products, mixed, (mixed * centres).sum(dim=1))
+
+
+def _squared(products: Tensor, mixed: Tensor, lengths: Tensor) -> Tensor:
+    """Squared distances ``(n, k)`` of the points to others.
+
+    ``mixed (k, n)`` are the inner products of these with the points, ``lengths (k,)`` their own.
+    """
     return (products.diagonal()[:, None] - 2 * mixed.T + lengths).clamp(min=0)
 
 
