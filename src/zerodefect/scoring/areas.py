@@ -269,10 +269,8 @@ def paint_over(picture: Picture, inspected: np.ndarray | None) -> Picture:
     high, wide = picture.pixels.shape[:2]
     inspected = resize_area(inspected, (high, wide))  # where it was shrunk
     if not inspected.any():
-        reason = (
-            f"nothing of the inspected area is left at the {wide} x {high} pixels that are seen"
-        )
-        raise ImageError(picture.path, reason, "Draw the area wider, or take a larger --image-size")
+        reason = f"nothing of the inspected area is left of it at {wide} x {high} pixels"
+        raise ImageError(picture.path, reason, "Draw what is inspected wider")
     pixels = picture.pixels.copy()
     pixels[~inspected] = np.round(picture.pixels[inspected].mean(0)).astype(pixels.dtype)
     return replace(picture, pixels=pixels, cloud=_inside(picture.cloud, inspected))
