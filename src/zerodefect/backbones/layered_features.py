@@ -6,7 +6,6 @@ All are read alike, see ``backbone.LayeredBackbone``.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import deepcopy
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,8 +15,8 @@ from torch import Tensor, nn
 from zerodefect.backbones.backbone import LayeredBackbone, check_layers
 from zerodefect.backbones.clip import Activation
 from zerodefect.backbones.clip_weights import EMBEDDED, CLIPBackbone, load_clip
-from zerodefect.backbones.efficientnet import EFFICIENTNET, LITE, lite_network
-from zerodefect.backbones.folding import fold
+from zerodefect.backbones.efficientnet import LITE, LiteFeatures
+from zerodefect.backbones.efficientnet_weights import EFFICIENTNET, lite_network
 from zerodefect.backbones.vision import VisionEncoder, timm_network
 from zerodefect.backbones.weight_files import WeightsError, file_hash
 from zerodefect.images import Preprocess
@@ -77,20 +76,6 @@ class TimmFeatures(nn.Module):
         )
         maps = {order[index]: each.float() for index, each in zip(wanted, found, strict=True)}
         return [maps[name] for name in names]
-
-    def folded(self) -> TimmFeatures:
-        """A copy that does its batch normalisation in its convolutions; equal but for rounding.
-
-        Itself where that would not hold: in half precision weights would be rounded once more, and
-        of networks other than EfficientNets it is not known what stands before a normalisation.
-        """
-        from timm.models.efficientnet import EfficientNet
-
-        if not isinstance(self.model, EfficientNet) or self._dtype != torch.float32:
-            return self
-        made = deepcopy(self)
-        fold(made.model)
-        return made.eval().requires_grad_(False)
 
 
 class CLIPFeatures(nn.Module):
@@ -169,9 +154,8 @@ def load_features(
     if name == EMBEDDED or "/" in name:
         made = CLIPFeatures(load_clip(name, weights=weights, dtype=dtype))
     elif name in LITE:
-        model, path = lite_network(name, weights)
-        model.reset_classifier(0)
-        made = TimmFeatures(model.to(dtype), _told(name, weights), file_hash(path))
+        network, path = lite_network(name, weights)
+        made = LiteFeatures(network.to(dtype), _told(name, weights), file_hash(path))
         made.file = path.absolute()
         made.licence = None if weights else "Apache-2.0"
     else:

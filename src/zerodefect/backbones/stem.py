@@ -11,19 +11,19 @@ places of a picture, s the deviation per channel over many pictures, z = (f - mu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zerodefect.backbones.folding import fold
+from zerodefect.backbones.efficientnet import STRIDES, EfficientNetLite
+from zerodefect.backbones.efficientnet_weights import lite_network
 from zerodefect.images import CLIP_MEAN, CLIP_STD
 
 STRIDE = 8  # of the tokens, in pixels
-STEMS = {"efficientnet_lite0": "tf_efficientnet_lite0"}
-"""Names of stems, and timm's names of their networks, with stages at strides 4, 8, 16 and 32."""
+STEMS = ("efficientnet_lite0",)
+_READ = [stage for stage, stride in STRIDES.items() if stride >= 4]
 
 _USUAL = 0.8  # mean of |z| where z is Gaussian
 _LEAST = 0.05  # of the mean square of z: below it all places are equally usual
@@ -47,8 +47,10 @@ class Stem(nn.Module):
 
     def __init__(self, name: str, width: int) -> None:
         super().__init__()
-        self.eyes = _network(name)
-        channels: list[int] = self.eyes.feature_info.channels()
+        if name not in STEMS:
+            raise ValueError(f"no stem {name!r}; known are {', '.join(STEMS)}")
+        self.eyes = EfficientNetLite(name).eval().requires_grad_(False)
+        channels = [self.eyes.channels[stage] for stage in _READ]
         self.project = nn.ModuleList(nn.Linear(3 * c, width, bias=False) for c in channels)
         self.unusual = nn.Linear(len(channels), width)
         for number, count in enumerate(channels):
@@ -60,8 +62,8 @@ class Stem(nn.Module):
         """Features ``(B, C, h, w)`` of the stages; pixels ``(B, 3, H, W)`` normalised as CLIP's."""
         mean, deviation = (pixels.new_tensor(v)[:, None, None] for v in (CLIP_MEAN, CLIP_STD))
         shown = (pixels * deviation + mean) * 2 - 1
-        # channels of a pixel side by side: convolutions then take two thirds of the time
-        return list(self.eyes(shown.contiguous(memory_format=torch.channels_last)))
+        found: list[Tensor] = self.eyes(shown, _READ)
+        return found
 
     @torch.no_grad()
     def learn_usual(self, pixels: Tensor) -> None:
@@ -120,27 +122,10 @@ def _at(plane: Tensor, grid: tuple[int, ...]) -> Tensor:
     return F.interpolate(plane, size=grid, mode="bilinear", align_corners=False)
 
 
-def _network(name: str, weights: Mapping[str, Tensor] | None = None) -> Any:
-    """timm's network, frozen, batch normalisation folded into its convolutions."""
-    import timm
-
-    if name not in STEMS:
-        raise ValueError(f"no stem {name!r}; known are {', '.join(STEMS)}")
-    stages: dict[str, Any] = {"features_only": True, "out_indices": (1, 2, 3, 4)}
-    network = timm.create_model(STEMS[name], pretrained=False, **stages)
-    if weights is not None:
-        network.load_state_dict({place: weights[place] for place in network.state_dict()})
-    fold(network)
-    return network.eval().requires_grad_(False)
-
-
 def pretrained_eyes(name: str) -> dict[str, Tensor]:
     """Values of ``Stem.eyes``, from the package that the weights come with.
 
     Raises:
         WeightsError: the package is not installed, or another one.
     """
-    from zerodefect.backbones.efficientnet import lite_network
-
-    values: dict[str, Tensor] = _network(name, lite_network(name)[0].state_dict()).state_dict()
-    return values
+    return lite_network(name)[0].state_dict()

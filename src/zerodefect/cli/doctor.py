@@ -97,7 +97,7 @@ def _facts() -> tuple[dict[str, Any], list[str]]:
     from huggingface_hub import constants
 
     from zerodefect.backbones.clip_weights import load_clip
-    from zerodefect.backbones.efficientnet import EFFICIENTNET
+    from zerodefect.backbones.efficientnet_weights import EFFICIENTNET
     from zerodefect.backbones.layered_features import load_features
     from zerodefect.backbones.weight_files import WeightsError
     from zerodefect.paths import cache_folder

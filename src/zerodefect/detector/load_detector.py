@@ -12,7 +12,7 @@ import torch
 from zerodefect.backbones.backbone import Backbone, whole_patches
 from zerodefect.backbones.chat_model import ChatModel, load_chat_model
 from zerodefect.backbones.clip_weights import EMBEDDED, load_clip, recommended_method
-from zerodefect.backbones.efficientnet import EFFICIENTNET
+from zerodefect.backbones.efficientnet_weights import EFFICIENTNET
 from zerodefect.backbones.grounder import load_grounder
 from zerodefect.backbones.layered_features import load_features
 from zerodefect.backbones.precision import pick_precision

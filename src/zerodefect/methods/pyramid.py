@@ -26,7 +26,6 @@ from pydantic import Field
 from torch import Tensor
 
 from zerodefect.backbones.backbone import LayeredBackbone, whole_patches
-from zerodefect.backbones.layered_features import TimmFeatures
 from zerodefect.detector.composed import numbered
 from zerodefect.detector.configs import (
     LATER,
@@ -139,8 +138,6 @@ class Pyramid(FeatureDetector):
 
     def __init__(self, features: LayeredBackbone, config: PyramidConfig | None = None) -> None:
         preprocess = replace(features.preprocess, size=(_SIDE, _SIDE))
-        if isinstance(features, TimmFeatures):
-            features = features.folded()
         super().__init__(features, config or PyramidConfig(), preprocess)
         self.places = tuple(
             f"{layer}*{size:g}" if size != 1 else layer
