@@ -24,10 +24,10 @@ from scipy.spatial.distance import pdist
 
 import zerodefect
 from zerodefect.images import Picture, open_image
+from zerodefect.inspection.inspected import Inspection
 from zerodefect.inspection.power import is_found, measure_power
 from zerodefect.inspection.power_curve import PowerCurve, Share
 from zerodefect.procedural.sized_damage import LINES
-from zerodefect.types import Inspection
 
 REFERENCES = 8
 WINDOW = 96  # pixels of a cut-out, where a set has no good pictures
