@@ -94,6 +94,16 @@ def test_every_variant_is_timms(name, tmp_path):
         torch.testing.assert_close(ours, theirs, atol=1e-4 * float(theirs.abs().max()), rtol=1e-3)
 
 
+@torch.no_grad()
+def test_normalisation_in_the_convolutions_is_exact(tmp_path):
+    model, path = made("efficientnet_lite0", tmp_path)
+    torch.save(model.double().state_dict(), path)
+    x = pixels(1, 70, 96).double()
+    wanted = model.forward_intermediates(x, intermediates_only=True)
+    for ours, theirs in zip(lite_network(weights=path)[0](x, STAGES), wanted, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-9, rtol=1e-9)
+
+
 def test_the_usual_features_are_efficientnet_lite0(lite):
     assert (lite.name, lite.stride, lite.width) == ("efficientnet_lite0", 32, 320)
     assert lite.fingerprint.startswith("57934424") and lite.licence == "Apache-2.0"

@@ -61,8 +61,8 @@ class _Block(nn.Module):
 
     def __init__(self, given: int, expanded: int, channels: int, side: int, stride: int) -> None:
         super().__init__()
-        kind, reach = (nn.Conv2d, side // 2) if stride == 1 else (StridedSame, 0)
-        depthwise = kind(expanded, expanded, side, stride, reach, groups=expanded)
+        kind = nn.Conv2d if stride == 1 else StridedSame
+        depthwise = kind(expanded, expanded, side, stride, side // 2, groups=expanded)
         self.adds = stride == 1 and given == channels
         self.expands = expanded != given
         if self.expands:
